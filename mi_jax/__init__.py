@@ -1,0 +1,45 @@
+"""mi_jax: how mechanisms form while a network trains.
+
+Importing this package imports no jax: names are found when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mi_jax.experiment import Experiment as Experiment
+    from mi_jax.experiment import Run as Run
+    from mi_jax.experiment import load_weights as load_weights
+    from mi_jax.experiment import measure as measure
+    from mi_jax.experiment import open_run as open_run
+    from mi_jax.experiment import train as train
+    from mi_jax.models.taps import capture as capture
+    from mi_jax.study import study as study
+
+_HOMES = {
+    "Experiment": "mi_jax.experiment",
+    "Run": "mi_jax.experiment",
+    "train": "mi_jax.experiment",
+    "open_run": "mi_jax.experiment",
+    "measure": "mi_jax.experiment",
+    "load_weights": "mi_jax.experiment",
+    "study": "mi_jax.study",
+    "capture": "mi_jax.models.taps",
+}
+_MODULES = ("contracts", "dynamics", "errors", "measures", "models", "plots", "tasks", "training")
+
+__all__ = [*sorted(_HOMES), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"mi_jax.{name}")
+    raise AttributeError(f"module 'mi_jax' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Circuits: which components act on which: graph, attribution, search, evaluation."""

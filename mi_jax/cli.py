@@ -1,0 +1,356 @@
+"""The command line: mi-jax run | train | measure | report | info | verify | list.
+
+This module imports nothing heavy, so that ``--help`` is instant; each verb imports what it needs.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mi_jax.errors import ConfigError, Interrupted, MiJaxError
+
+_OVERRIDES = "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb. Returns 0, 1 where verify found damage, 2 for an error the user can mend, 130 where a signal stopped it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options, overrides = _parser().parse_known_args(given)
+    try:
+        return _VERBS[options.verb](options, overrides)
+    except Interrupted as error:
+        print(f"mi-jax: {error}. To go on:\n  mi-jax {shlex.join(given)}", file=sys.stderr)
+        return 130
+    except MiJaxError as error:
+        print(f"mi-jax: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("mi-jax", description="Training-dynamics interpretability in JAX.", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, told in (
+        ("run", "train or resume an experiment, measure, date, plot and report"),
+        ("train", "train or resume an experiment"),
+    ):
+        verb = _verb(verbs, name, told, epilog=_OVERRIDES, add_help=False)
+        verb.add_argument("experiment", nargs="?", help="a shipped experiment's name, a .py file, or a run to go on with")
+        verb.add_argument("--out", help="the run's directory (default: checkpoints/NAME); an existing run is resumed")
+        verb.add_argument("--dry-run", action="store_true", help="say what it would take, and write nothing")
+        verb.add_argument("--allow-other-machine", action="store_true", help="resume where versions or cores differ")
+        verb.add_argument("-h", "--help", action="store_true", help="this text; with an experiment also its overrides")
+        _common(verb)
+    verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
+    verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
+    verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
+    verb.add_argument("--measures", help="names, comma-separated (default: all that can be taken); see list measures")
+    verb.add_argument("--out", metavar="FILE.nc", help="for weights: where to write the readings (default: nowhere)")
+    _common(verb)
+    _common(_target(_verb(verbs, "report", "figures and report.html of a measured run")))
+    _common(_target(_verb(verbs, "info", "what a run is and how far it got")))
+    _common(_target(_verb(verbs, "verify", "check every stored number of a run")))
+    verb = _verb(verbs, "list", "list what there is")
+    verb.add_argument("kind", choices=("tasks", "models", "measures", "experiments"))
+    verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def _verb(verbs: Any, name: str, told: str, **options: Any) -> argparse.ArgumentParser:
+    return verbs.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".", allow_abbrev=False, **options)
+
+
+def _target(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    verb.add_argument("run", help="a run's directory")
+    return verb
+
+
+def _common(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else there")
+    verb.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    verb.add_argument("--no-compile-cache", action="store_true", help="compile anew instead of using the user's cache folder")
+
+
+def _no_overrides(overrides: Sequence[str], verb: str) -> None:
+    if overrides:
+        raise ConfigError(f"{verb} doesn't know {' '.join(overrides)}; see mi-jax {verb} --help")
+
+
+def _start(options: argparse.Namespace) -> None:
+    """Turns the compile cache on, for this process alone."""
+    if options.no_compile_cache:
+        return
+    import jax
+
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "mi_jax" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _experiment(name: str, overrides: Sequence[str], verb: str) -> Any:
+    from mi_jax.library import find
+    from mi_jax.overrides import with_overrides
+
+    return with_overrides(find(name), overrides, f"mi-jax {verb} {name}")
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.help or options.experiment is None:
+        return _help(options)
+    experiment = _experiment(options.experiment, overrides, options.verb)
+    _start(options)
+    is_run = (Path(options.experiment) / "run.json").is_file()
+    out = options.out or (options.experiment if is_run else None)
+    if options.dry_run:
+        return _dry_run(experiment, options)
+    from mi_jax.console import measuring_progress, training_progress
+    from mi_jax.experiment import train
+
+    with training_progress(experiment, options.quiet) as watch:
+        run = train(experiment, out, watch=watch, allow_other_machine=options.allow_other_machine)
+    if options.verb == "train":
+        _print(options, _described(run), f"trained: {run.path}")
+        return 0
+    with measuring_progress(options.quiet) as watch_measures:
+        run.measure(watch=watch_measures)
+    return _show_report(options, run)
+
+
+def _help(options: argparse.Namespace) -> int:
+    """The verb's help, and with an experiment its overrides."""
+    actions = _parser()._subparsers._group_actions[0]  # pyright: ignore[reportOptionalMemberAccess, reportPrivateUsage]
+    actions.choices[options.verb].print_help()  # pyright: ignore[reportOptionalSubscript]
+    if options.help and options.experiment:
+        print()
+        _experiment(options.experiment, ["--help"], options.verb)
+    return 0 if options.help else 2
+
+
+def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
+    from mi_jax.study import cost
+
+    told = cost(experiment)
+    lines = [f"{name.replace('_', ' ')}\t{value:,.2f}" if isinstance(value, float) else f"{name.replace('_', ' ')}\t{value:,}" for name, value in told.items()]
+    _print(options, told, "\n".join(lines))
+    return 0
+
+
+def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
+    from mi_jax import measuring
+
+    chosen = options.measures.split(",") if options.measures else None
+    target = Path(options.target)
+    if target.is_dir():
+        _no_overrides([*overrides, *(["--like"] if options.like else []), *(["--out"] if options.out else [])], "measure of a run")
+        _start(options)
+        dataset, skipped = _measure_run(target, chosen, options.quiet)
+        told: dict[str, Any] = {str(seed): readings for seed, readings in measuring.last_step(dataset)}
+    else:
+        if not target.is_file():
+            raise ConfigError(f"there is no run or file {target}")
+        if not options.like:
+            raise ConfigError(f"{target} is a file of weights: say with --like which experiment's model and task it is of")
+        experiment = _experiment(options.like, overrides, "measure")
+        _start(options)
+        dataset, skipped = _measure_file(target, experiment, chosen, options.out)
+        told = next(readings for _, readings in measuring.last_step(dataset))
+    for one in skipped:
+        print(f"not read: {one.name}: {one.reason}", file=sys.stderr)
+    _print(options, told, "\n".join(_lines(told)))
+    return 0
+
+
+def _measure_run(path: Path, chosen: list[str] | None, quiet: bool) -> tuple[Any, Any]:
+    from mi_jax import measuring
+    from mi_jax.console import measuring_progress
+    from mi_jax.experiment import open_run
+
+    run = open_run(path)
+    _, skipped = measuring.choose(chosen, run.subject)
+    with measuring_progress(quiet) as watch:
+        return run.measure(chosen, watch=watch), skipped
+
+
+def _measure_file(file: Path, experiment: Any, chosen: list[str] | None, out: str | None) -> tuple[Any, Any]:
+    from mi_jax import measuring
+    from mi_jax.experiment import load_weights
+    from mi_jax.training.machine import machine
+
+    subject = experiment.subject()
+    measures, skipped = measuring.choose(chosen, subject, frozenset({"final"}))
+    params, ignored = load_weights(file, subject.model)
+    if ignored:
+        print(f"arrays that are no parameters, ignored: {', '.join(ignored)}", file=sys.stderr)
+    told = {"experiment": experiment.to_json(), "hash": experiment.hash, "machine": machine(), "weights": file.name}
+    dataset = measuring.measure_weights(params, subject, measures, told)
+    if out:
+        measuring.write_dataset(Path(out), dataset)
+    return dataset, skipped
+
+
+def _report(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, "report")
+    from mi_jax.experiment import open_run
+
+    return _show_report(options, open_run(options.run))
+
+
+def _show_report(options: argparse.Namespace, run: Any) -> int:
+    from mi_jax.measuring import last_step
+    from mi_jax.study import numbers_table, report
+
+    made = report(run)
+    rows = numbers_table(made.dataset, made.dates)
+    told = {"report": str(made.report), "run": str(run.path), "seeds": {str(s): r for s, r in last_step(made.dataset)}}
+    if options.json or not sys.stdout.isatty():
+        text = "\n".join("\t".join([label, *cells]) for label, cells in rows)
+        _print(options, told, f"{text}\nreport: {made.report}")
+        return 0
+    _table(rows)
+    print(f"report: {made.report}")
+    return 0
+
+
+def _info(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, "info")
+    from mi_jax.experiment import open_run
+
+    told = _described(open_run(options.run))
+    _print(options, told, "\n".join(_lines(told)))
+    return 0
+
+
+def _described(run: Any) -> dict[str, Any]:
+    status = {str(seed): {"state": one.state, "last_finite_step": one.last_finite_step} for seed, one in run.status.items()}
+    measured = sorted(map(str, run.measures.data_vars))
+    return {
+        "run": str(run.path),
+        "hash": run.record["hash"],
+        "seeds": list(run.seeds),
+        "steps": run.record["steps"],
+        "snapshots": len(run.steps),
+        "trained_to": int(run.losses.sizes["step"]),
+        "status": status,
+        "measures": measured,
+        "experiment": run.record["experiment"],
+        "machine": run.record["machine"],
+    }
+
+
+def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, "verify")
+    from mi_jax.training.trajectory import Trajectory
+    from mi_jax.training.verifying import problems
+
+    trajectory = Trajectory(options.run)
+    found = list(problems(trajectory))
+    _print(options, {"run": str(trajectory.path), "problems": found}, "\n".join(found) or f"{trajectory.path}: every stored number is what was written")
+    return 1 if found else 0
+
+
+def _list(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, "list")
+    rows = _LISTS[options.kind]()
+    if options.json:
+        print(json.dumps({name: told for name, *told in rows}))
+    elif sys.stdout.isatty():
+        _table([("name", ["what it is"]), *((name, told) for name, *told in rows)])
+    else:
+        print("\n".join("\t".join(row) for row in rows))
+    return 0
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def _list_tasks() -> list[tuple[str, ...]]:
+    from mi_jax.tasks import TASKS
+
+    return [(name, _first_line(task)) for name, task in TASKS.items()]
+
+
+def _list_models() -> list[tuple[str, ...]]:
+    from mi_jax.models import MODELS
+
+    return [(name, _first_line(model)) for name, model in MODELS.items()]
+
+
+def _list_measures() -> list[tuple[str, ...]]:
+    from mi_jax.measures import MEASURES
+
+    return [
+        (name, "retrospective" if one.retrospective else "online", " ".join(["seed", "step", *one.variables[name]]), one.source)
+        for name, one in MEASURES.items()
+    ]
+
+
+def _list_experiments() -> list[tuple[str, ...]]:
+    from mi_jax.library import shipped, summary
+
+    return [(name, summary(file)) for name, file in shipped().items()]
+
+
+_LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
+    "tasks": _list_tasks,
+    "models": _list_models,
+    "measures": _list_measures,
+    "experiments": _list_experiments,
+}
+
+_VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+    "run": _run,
+    "train": _run,
+    "measure": _measure,
+    "report": _report,
+    "info": _info,
+    "verify": _verify,
+    "list": _list,
+}
+
+
+def _print(options: argparse.Namespace, told: Any, text: str) -> None:
+    print(json.dumps(told) if options.json else text)
+
+
+def _lines(told: dict[str, Any], prefix: str = "") -> list[str]:
+    """Tab-separated lines, nested names joined by dots; long lists are counted."""
+    lines: list[str] = []
+    for name, value in told.items():
+        if isinstance(value, dict) and len(value) <= 40:
+            lines += _lines(value, f"{prefix}{name}.")
+        elif isinstance(value, (dict, list)) and len(value) > 40:
+            lines.append(f"{prefix}{name}\t{len(value)} values (see --json)")
+        else:
+            lines.append(f"{prefix}{name}\t{value:.6g}" if isinstance(value, float) else f"{prefix}{name}\t{value}")
+    return lines
+
+
+def _table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    (head, cells), *rest = rows
+    table = Table(head, *cells, box=None, header_style="bold")
+    for label, values in rest:
+        table.add_row(label, *values)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""What a task, a model, a loss, an optimizer, a measure, an intervention and an estimator are to one another.
+
+The folders know each other through these types alone. Configuration is a frozen dataclass (hashable, stored in the run by its
+registry name); behaviour is pure functions.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Num, PyTree, Shaped
+
+from mi_jax.arrays import Count, Params, PRNGKey
+from mi_jax.errors import MeasureError, require
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a task feeds a model: all that a model is built from.
+
+    Attributes:
+        kind: tokens [batch position], or floats [batch position feature].
+        vocabulary: how many token ids there are, special ones included.
+        positions: length of the input.
+        classes: how many answers the task has; a model may have more outputs.
+        alphabet: by position the half-open range (first, end) of the tokens that can stand there.
+    """
+
+    kind: Literal["tokens", "floats"]
+    vocabulary: int
+    positions: int
+    classes: int
+    alphabet: tuple[tuple[int, int], ...]
+
+    @property
+    def varied(self) -> tuple[int, ...]:
+        """The positions at which more than one token can stand."""
+        return tuple(i for i, (first, end) in enumerate(self.alphabet) if end - first > 1)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens carry content: ids 0 to tokens - 1; the rest are special symbols."""
+        return max((self.alphabet[i][1] for i in self.varied), default=0)
+
+
+class Batch(NamedTuple):
+    """Examples with their answers. ``position`` runs over the positions that are read, a task's ``read``."""
+
+    inputs: Shaped[Array | np.ndarray, "batch ..."]
+    targets: Int[Array | np.ndarray, "batch position"]
+    weights: Float[Array | np.ndarray, "batch position"]
+    """0 where no loss is read."""
+    info: Mapping[str, Array] = {}
+
+
+Feed = Callable[[Count], Batch]
+"""i -> the batch of step start + i."""
+
+
+class Evaluation(NamedTuple):
+    """The fixed examples that a run is read on, and what is known to be true of them."""
+
+    batches: Mapping[str, Batch]
+    """By split; together they hold each example once."""
+    concepts: Mapping[str, Num[Array | np.ndarray, "..."]]
+    """Exact facts by name; a task's docstring defines each."""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Data, and what is known to be true of it. Frozen and hashable: the fields are the settings."""
+
+    per_seed: ClassVar[bool] = False
+    """Whether the data differ by seed. A task for which this is a setting answers with a property."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Inputs:
+        """What a model of this task is built from."""
+
+    @property
+    @abstractmethod
+    def read(self) -> tuple[int, ...]:
+        """The positions at which answers are read."""
+
+    @abstractmethod
+    def data(self, seed: int) -> PyTree:
+        """The arrays that batches are made of: an argument of the compiled program. The same for all seeds, unless per_seed."""
+
+    @abstractmethod
+    def batches(self, data: PyTree, key: PRNGKey, start: Count, n: Count) -> Feed:
+        """The batches of steps start to start + n - 1: a pure function of (data, key, step), however the steps are cut."""
+
+    @abstractmethod
+    def evaluation(self, data: PyTree, key: PRNGKey) -> Evaluation:
+        """Fixed evaluation batches by split, and concepts. Built once a run and seed."""
+
+
+class Site(NamedTuple):
+    """A place in a model's forward pass that a tap may listen to or replace."""
+
+    name: str
+    equation: str
+    dims: tuple[str, ...]
+    kind: Literal["activation", "product"] = "activation"
+    """A product's tap gets (x, W) and returns the product, without the bias."""
+    optional: bool = False
+    """Computed only when it is listened to."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which arrays and sites of a model play the field's parts. None or empty: the model has no such part."""
+
+    embedding: tuple[Callable[[Params], Float[Array | np.ndarray, "token d"]], ...] = ()
+    """One function of the parameters a token table, the task's tokens only."""
+    output_map: Callable[[Params], Float[Array | np.ndarray, "neuron class"]] | None = None
+    """The linear map from the last neurons to the task's classes: W_L = W_out W_U."""
+    neurons: str | None = None
+    """The site of the neurons that output_map reads."""
+    writers: tuple[str, ...] = ()
+    """Sites that add to the residual stream, in order."""
+    readers: tuple[str, ...] = ()
+    """Sites that read the residual stream, in order."""
+
+
+Tap = Callable[..., Any]
+Taps = Mapping[str, Tap]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A built model: pure functions of a plain nested dict of arrays. Compared by identity.
+
+    Attributes:
+        init: key -> params.
+        apply: ``apply(params, inputs, *, taps=None, positions=None) -> outputs [batch position class]``; with ``positions``
+            only those are computed in the last layer and returned.
+        roles: the parts that measures ask for.
+        sites: every name that ``taps`` knows.
+    """
+
+    init: Callable[[PRNGKey], Params]
+    apply: Callable[..., Float[Array, "batch position class"]]
+    roles: Roles = Roles()
+    sites: tuple[Site, ...] = ()
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """The settings of a model; ``build`` makes the model for a task's inputs."""
+
+    @abstractmethod
+    def build(self, inputs: Inputs) -> Model:
+        """The model for these inputs. Raises ConfigError where they don't fit."""
+
+
+@dataclass(frozen=True)
+class Loss(ABC):
+    """A loss by position: the mean over weights is what is trained."""
+
+    @abstractmethod
+    def __call__(
+        self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
+    ) -> Float[Array, "batch position"]:
+        """The loss of every answer that is read."""
+
+
+def mean_loss(each: Float[Array, "batch position"], weights: Float[Array | np.ndarray, "batch position"]) -> Float[Array, ""]:
+    """The weighted mean of a loss by position: sum(weights * loss) / sum(weights)."""
+    return (each * weights).sum() / weights.sum()
+
+
+Numbers = Mapping[str, Any]
+"""Settings that are traced arguments of the compiled step, by dotted name: ``{"optimizer.learning_rate": 1e-3}``."""
+
+
+def sweepable(default: float) -> Any:
+    """A dataclass field holding a number that the compiled step takes as an argument, so that other values compile nothing."""
+    return field(default=default, metadata={"sweepable": True})
+
+
+def sweepable_fields(settings: Any) -> tuple[str, ...]:
+    """The names of a dataclass's sweepable fields."""
+    return tuple(f.name for f in fields(settings) if f.metadata.get("sweepable"))
+
+
+@runtime_checkable
+class GradientTransformation(Protocol):
+    """optax's pair of functions, named here so that reading needs no optax."""
+
+    init: Callable[[Params], PyTree]
+    update: Callable[..., tuple[PyTree, PyTree]]
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """The settings of an optimizer. ``numbers`` holds its sweepable fields, traced."""
+
+    @abstractmethod
+    def transform(self, numbers: Numbers, step: Count) -> GradientTransformation:
+        """The update rule of step ``step``, built inside the traced function: its state's structure depends on no number."""
+
+
+Place = Literal["numbers", "data", "batch", "gradient", "params", "site"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervention(ABC):
+    """One change to training at one named place, in force for updates ``start`` <= step < ``stop`` (None: to the end).
+
+    ``Intervention`` s at numbers and data change arguments of the compiled program; those at the other places are part of the
+    program, which is compiled once for each set in force. The trainer ends a chunk where a range begins or ends, so that no
+    step outside a range knows of it.
+    """
+
+    place: ClassVar[Place]
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.start >= 0 and (self.stop is None or self.stop > self.start),
+            f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start < stop is needed",
+        )
+
+    def in_force(self, step: int) -> bool:
+        """Whether update ``step`` is changed."""
+        return self.start <= step and (self.stop is None or step < self.stop)
+
+
+class Reference(NamedTuple):
+    """Other checkpoints of the same seed that a measure may look at. None where the measures at hand use none."""
+
+    initial: Params | None = None
+    previous: Params | None = None
+    final: Params | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Context:
+    """What a measure reads a checkpoint with: an argument of the compiled program, never a constant in it.
+
+    Attributes:
+        batches, concepts: the task's fixed evaluation (see Evaluation).
+        reference: initial, previous and final parameters of the same seed.
+        prepared: what measures froze before the pass, by name.
+        model, inputs, read, loss: the static parts.
+    """
+
+    batches: Mapping[str, Batch]
+    concepts: Mapping[str, Any]
+    reference: Reference
+    prepared: Mapping[str, Any]
+    model: Model = field(metadata={"static": True})
+    inputs: Inputs = field(metadata={"static": True})
+    read: tuple[int, ...] = field(metadata={"static": True})
+    loss: Loss = field(metadata={"static": True})
+
+
+MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A reading of one checkpoint.
+
+    Attributes:
+        name: the variable of the dataset; with options other than the published default it carries them as a suffix.
+        function: ``(params, context) -> array`` (or ``{variable: array}`` for several at once), pure.
+        dims: the array's trailing dims, or a mapping of them by variable; the runner adds (seed, step).
+        roles: the model's roles that it needs. concepts: the task's concepts that it needs.
+        uses: which references it looks at; "final" makes it retrospective, "initial" and "previous" keep it online.
+        prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found in ``context.prepared``.
+        options: the settings it was made with, stored beside the result.
+        units: of the values. source: the paper that defines it.
+    """
+
+    name: str
+    function: MeasureFunction
+    dims: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    roles: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
+    uses: frozenset[str] = frozenset()
+    prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    units: str = ""
+    source: str = ""
+
+    @property
+    def variables(self) -> Mapping[str, tuple[str, ...]]:
+        """Trailing dims by variable."""
+        return self.dims if isinstance(self.dims, Mapping) else {self.name: self.dims}
+
+    @property
+    def retrospective(self) -> bool:
+        """Whether it knows the end of training, so that no forecast may use it."""
+        return "final" in self.uses
+
+    def missing(self, roles: Roles, concepts: Mapping[str, Any], references: frozenset[str]) -> str | None:
+        """Why this measure can't be taken here, or None."""
+        lacking = [f"the model's role '{role}'" for role in self.roles if not getattr(roles, role)]
+        lacking += [f"the task's concept '{name}'" for name in self.concepts if name not in concepts]
+        lacking += [f"the {name} parameters" for name in sorted(self.uses - references)]
+        return f"needs {', '.join(lacking)}" if lacking else None
+
+    def read(self, params: Params, context: Context) -> dict[str, Array]:
+        """The values by variable. Raises MeasureError where the function returns other ones than declared."""
+        values = self.function(params, context)
+        values = dict(values) if isinstance(values, Mapping) else {self.name: values}
+        for name, dims in self.variables.items():
+            if name not in values or values[name].ndim != len(dims):
+                shape = values[name].shape if name in values else "nothing"
+                raise MeasureError(f"{self.name}: dims {dims} are declared for {name}, the function returned {shape}")
+        return values
+
+
+class Estimator(NamedTuple):
+    """A computation with state (a sampler, a fit) as pure functions.
+
+    ``init(key, start) -> state``; ``step(key, state, batch) -> (state, info)``; ``result(state) -> NamedTuple``. Burn-in is a
+    count in the state, and nothing is accumulated before it; traces are what ``lax.scan`` stacks of ``info``.
+    """
+
+    init: Callable[[PRNGKey, PyTree], PyTree]
+    step: Callable[[PRNGKey, PyTree, PyTree], tuple[PyTree, PyTree]]
+    result: Callable[[PyTree], NamedTuple]

@@ -1,0 +1,1 @@
+"""Decompositions: readings of the weights alone: factors, spectra, parts."""

@@ -1,0 +1,419 @@
+"""An experiment (task + model + optimizer + schedule + seeds), training it, and opening the run it leaves."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Int
+
+from mi_jax import measuring
+from mi_jax.arrays import Params
+from mi_jax.contracts import Architecture, Intervention, Loss, Model, Optimizer, Task, Taps
+from mi_jax.errors import RunError, WeightsError, require
+from mi_jax.models import MODELS, Transformer
+from mi_jax.pytrees import dotted, nested, stacked, take
+from mi_jax.records import decode, differences, digest, encode
+from mi_jax.tasks import TASKS, ModularArithmetic
+from mi_jax.training import INTERVENTIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from mi_jax.training.interventions import boundaries, numbers_in_force
+from mi_jax.training.loop import Watch, check_resumable, replay, train_to_end
+from mi_jax.training.losses import CrossEntropy
+from mi_jax.training.machine import bit_differences, machine
+from mi_jax.training.optimizers import AdamW
+from mi_jax.training.schedules import LogSpaced, Schedule
+from mi_jax.training.state import Parts, Program, TrainState, state_from_flat
+from mi_jax.training.trajectory import FORMAT, Status, Storage, Trajectory, lock, read_record, write_record
+
+_OUTSIDE_IDENTITY = ("name", "seeds", "storage")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        task, model, optimizer, loss: what is trained on what.
+        steps: optimizer updates.
+        schedule: when to keep a snapshot; the first and the last step always are.
+        seeds: labels; a seed varies initialisation and batch order, the split belongs to the task.
+        interventions: changes to training, each for a range of steps.
+        name: of the run's folder, where none is given.
+        storage: when segments are written.
+    """
+
+    task: Task = field(default_factory=ModularArithmetic)
+    model: Architecture = field(default_factory=Transformer)
+    optimizer: Optimizer = field(default_factory=AdamW)
+    loss: Loss = field(default_factory=CrossEntropy)
+    steps: int = 10_000
+    schedule: Schedule = field(default_factory=lambda: LogSpaced(200))
+    seeds: tuple[int, ...] = (0,)
+    interventions: tuple[Intervention, ...] = ()
+    name: str = "experiment"
+    storage: Storage = field(default_factory=Storage)
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.steps, int) and self.steps >= 1, f"steps={self.steps}: must be a whole number of at least 1")
+        require(len(self.seeds) > 0, "seeds is empty; give at least one")
+        require(len(set(self.seeds)) == len(self.seeds), f"seeds={self.seeds}: each must appear once")
+        require(all(0 <= seed < 2**31 for seed in self.seeds), f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1")
+        require(bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name")
+        self.snapshots()
+        late = [i for i in self.interventions if i.start >= self.steps]
+        require(not late, f"{late} would begin after the last update of {self.steps}")
+
+    def snapshots(self) -> Int[np.ndarray, " step"]:
+        """The steps that are kept, sorted."""
+        return self.schedule.steps(self.steps)
+
+    def build(self) -> Model:
+        """The model for the task's inputs."""
+        return self.model.build(self.task.inputs)
+
+    def parts(self) -> Parts:
+        """What training is made of."""
+        parts = Parts(self.task, self.build(), self.loss, self.optimizer, self.seeds, self.steps, self.interventions)
+        for start in (0, *sorted(boundaries(self.interventions))):
+            numbers_in_force(parts.numbers, self.interventions, start)
+        return parts
+
+    def subject(self) -> measuring.Subject:
+        """What measures read."""
+        return measuring.Subject(self.build(), self.task, self.loss)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON, every nested one with its registry name."""
+        return encode(self, REGISTRY)
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> "Experiment":
+        """The experiment of ``to_json``. Raises ConfigError for an unknown key or a class that can't be imported."""
+        return decode(dict(record), REGISTRY)
+
+    @property
+    def hash(self) -> str:
+        """Identity: the same for runs of one experiment with other seeds, names or storage."""
+        return _identity(self.to_json())
+
+
+REGISTRY: Mapping[str, type] = {
+    "experiment": Experiment,
+    "storage": Storage,
+    **TASKS,
+    **MODELS,
+    **OPTIMIZERS,
+    **LOSSES,
+    **SCHEDULES,
+    **INTERVENTIONS,
+}
+"""Everything an experiment may be made of, by the name it is stored under."""
+
+
+def _identity(record: Mapping[str, Any]) -> str:
+    return digest({key: value for key, value in record.items() if key not in _OUTSIDE_IDENTITY})
+
+
+def train(
+    experiment: Experiment,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    watch: Watch = lambda progress: None,
+    allow_other_machine: bool = False,
+) -> "Run":
+    """Trains an experiment, or goes on with the run that ``out`` holds of it, and returns the run.
+
+    Args:
+        out: the run's directory; ``checkpoints/<name>`` by default.
+        watch: called after each chunk of training with a Progress.
+        allow_other_machine: go on where versions, cores or flags differ from those the run began with: its bits will too.
+
+    Raises:
+        ConfigError, RunError: before anything is written where the experiment or the directory can't be.
+        Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
+    """
+    path = Path(out if out is not None else Path("checkpoints") / experiment.name).resolve()
+    program = Program(experiment.parts())
+    _ = program.template
+    record, here = experiment.to_json(), machine()
+    check_resumable(path)
+    if (path / "run.json").exists():
+        _check_same(path, record)
+    with lock(path):
+        if not (path / "run.json").exists():
+            write_record(path, _run_record(experiment, record, here))
+        trajectory = Trajectory(path)
+        if trajectory.done < experiment.steps:
+            _check_machine(trajectory, here, allow_other_machine)
+            train_to_end(trajectory, program, experiment.snapshots(), Storage(**_settings(trajectory.record, "storage")), watch)
+    return open_run(path)
+
+
+def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "Run":
+    """Opens a run directory, or several of one experiment with different seeds as one.
+
+    Raises:
+        RunError: where there is no run, its format is newer, or the runs are not of one experiment.
+    """
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    require(len(paths) > 0, "open_run was given no path")
+    return Run(tuple(Trajectory(Path(p)) for p in paths))
+
+
+class Run:
+    """A trained (or partly trained) experiment: parameters by step and seed, losses, exact states, readings."""
+
+    def __init__(self, trajectories: tuple[Trajectory, ...]):
+        self.trajectories = trajectories
+        first, *others = trajectories
+        for other in others:
+            different = differences(_shared(first), _shared(other))
+            if different:
+                raise RunError(f"{first.path} and {other.path} are not of one experiment: {'; '.join(different)}")
+            if not np.array_equal(first.steps, other.steps):
+                raise RunError(f"{first.path} and {other.path} hold different steps; train both to their end")
+        twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
+        if twice:
+            raise RunError(f"seeds {sorted(set(twice))} are in more than one of the runs")
+
+    @property
+    def path(self) -> Path:
+        """The (first) run directory."""
+        return self.trajectories[0].path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The (first) ``run.json``."""
+        return self.trajectories[0].record
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The labels of the seeds."""
+        return tuple(seed for trajectory in self.trajectories for seed in trajectory.seeds)
+
+    @property
+    def steps(self) -> Int[np.ndarray, " step"]:
+        """The steps of the stored snapshots."""
+        return self.trajectories[0].steps
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The settings. Raises ConfigError where a user's class can't be imported here; arrays are readable all the same."""
+        return Experiment.from_json(self.record["experiment"])
+
+    @cached_property
+    def subject(self) -> measuring.Subject:
+        """What measures read."""
+        return self.experiment.subject()
+
+    def params(self, step: int, seed: int | None = None) -> Params:
+        """The parameters after ``step`` updates as a nested dict of NumPy arrays.
+
+        Args:
+            seed: a label; without it every leaf has a leading seed axis, unless the run has one seed only.
+
+        Raises:
+            RunError: for a step that is no snapshot (the nearest are named; ``state_at`` gives any step) or an unknown seed.
+        """
+        if seed is None and len(self.seeds) == 1:
+            seed = self.seeds[0]
+        if seed is None:
+            return take(self.stack([step]), 0)
+        trajectory, place = self._find(seed)
+        return jax.tree.map(lambda x: x[0, place], trajectory.stack([step]))
+
+    def stack(self, steps: Sequence[int] | None = None) -> Params:
+        """Parameters at several snapshots (all by default), leading axes (step, seed)."""
+        stacks = [trajectory.stack(steps) for trajectory in self.trajectories]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *stacks)
+
+    @cached_property
+    def losses(self) -> xr.DataArray:
+        """The training loss of every step, dims (seed, step): entry s is that of the parameters after s updates, in nats."""
+        values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
+        coords = {"seed": list(self.seeds), "step": np.arange(values.shape[1])}
+        return xr.DataArray(values, coords, ("seed", "step"), name="loss", attrs={"units": "nats"})
+
+    @property
+    def status(self) -> dict[int, Status]:
+        """How each seed stands: finished, unfinished, or non-finite since a step."""
+        return {seed: status for trajectory in self.trajectories for seed, status in trajectory.status().items()}
+
+    def state_at(self, step: int, *, allow_other_machine: bool = False) -> TrainState:
+        """The exact train state after ``step`` updates, leading axis seed: stored, or replayed from the last stored one.
+
+        Raises:
+            RunError: for a step that the run has not reached, or a replay on a machine whose bits may differ.
+        """
+        done = min(trajectory.done for trajectory in self.trajectories)
+        if not 0 <= step <= done:
+            raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps 0 to {done}")
+        states = [self._state_at(trajectory, step, allow_other_machine) for trajectory in self.trajectories]
+        return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
+
+    def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
+        settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
+        program = Program(Experiment.from_json(settings).parts())
+        stored = trajectory.stored_state(step)
+        start, state = (0, program.init()) if stored is None else (stored[0], state_from_flat(program.template, stored[1]))
+        if start != step or stored is None:
+            _check_machine(trajectory, machine(), allow_other_machine)
+        return replay(program, state, start, step)
+
+    def apply(
+        self, params: Params, inputs: Any, *, taps: Taps | None = None, positions: Sequence[int] | None = None
+    ) -> jax.Array:
+        """The model's outputs [batch position class]; all positions by default, or those given."""
+        as_arrays = jax.tree.map(jax.numpy.asarray, params)
+        read = None if positions is None else tuple(int(position) for position in positions)
+        return self.subject.model.apply(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
+
+    def export(self, step: int, path: str | os.PathLike[str], seed: int | None = None) -> Path:
+        """Writes one seed's parameters at a snapshot as an npz of dotted names, which ``mi-jax measure`` reads back.
+
+        Raises:
+            RunError: where the run has several seeds and none is given, or the file can't be written.
+        """
+        if seed is None and len(self.seeds) > 1:
+            raise RunError(f"the run has the seeds {list(self.seeds)}; say which to export with seed=")
+        params, file = self.params(step, seed), Path(path)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp.npz")
+        try:
+            np.savez(temporary, **dotted(params))
+            temporary.replace(file)
+        except OSError as error:
+            raise RunError(f"{file} can't be written ({error.strerror})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return file
+
+    @property
+    def measures(self) -> xr.Dataset:
+        """All stored readings of the run's snapshots as one dataset, dims (seed, step, ...)."""
+        return _by_seed([measuring.stored_measures(trajectory) for trajectory in self.trajectories])
+
+    def measure(
+        self, measures: Sequence[measuring.Chosen] | None = None, *, watch: measuring.Watch = lambda done, total: None
+    ) -> xr.Dataset:
+        """See ``mi_jax.measure``."""
+        chosen, _ = measuring.choose(measures, self.subject)
+        return _by_seed(
+            [
+                measuring.measure_trajectory(trajectory, self.subject, chosen, provenance(trajectory.record), watch)
+                for trajectory in self.trajectories
+            ]
+        )
+
+    def _find(self, seed: int) -> tuple[Trajectory, int]:
+        for trajectory in self.trajectories:
+            if seed in trajectory.seeds:
+                return trajectory, trajectory.seeds.index(seed)
+        raise RunError(f"the run has no seed {seed}; its seeds are {list(self.seeds)}")
+
+
+def measure(
+    run: Run, measures: Sequence[measuring.Chosen] | None = None, *, watch: measuring.Watch = lambda done, total: None
+) -> xr.Dataset:
+    """Reads measures over every snapshot of a run in one compiled program, stores them in the run, returns the dataset.
+
+    Args:
+        measures: names, Measures, or plain functions ``(params, context) -> scalar``; all that can be taken by default.
+        watch: called with (snapshots done, snapshots in all).
+
+    Raises:
+        MeasureError: for an unknown measure, or one that needs what this model or task doesn't have.
+    """
+    return run.measure(measures, watch=watch)
+
+
+def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What every result says of the run it was read from."""
+    return {key: record[key] for key in ("experiment", "hash", "machine")}
+
+
+def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, list[str]]:
+    """The parameters of an npz under the model's dotted names, and the names of arrays that are no parameters.
+
+    Raises:
+        WeightsError: for a file that can't be read, missing names, wrong shapes, or parameter-like (dotted) extra names.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{file} can't be read as an npz of arrays ({error})") from error
+    wanted = dotted(jax.eval_shape(model.init, jax.random.key(0)))
+    problems = [f"missing {name} {list(shape.shape)}" for name, shape in wanted.items() if name not in arrays]
+    problems += [
+        f"{name} has the shape {list(arrays[name].shape)}, the model's is {list(shape.shape)}"
+        for name, shape in wanted.items()
+        if name in arrays and arrays[name].shape != shape.shape
+    ]
+    problems += [
+        f"{name} is of type {arrays[name].dtype}, a parameter is floating point"
+        for name in wanted
+        if name in arrays and not np.issubdtype(arrays[name].dtype, np.floating)
+    ]
+    extra = sorted(set(arrays) - set(wanted))
+    problems += [f"{name} {list(arrays[name].shape)} is no parameter of this model" for name in extra if "." in name]
+    if problems:
+        raise WeightsError(f"{file} doesn't fit the model: {'; '.join(problems)}. Change --like or the model's settings")
+    params = nested({name: arrays[name].astype(np.float32) for name in wanted})
+    return params, [name for name in extra if "." not in name]
+
+
+def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:
+    return datasets[0] if len(datasets) == 1 else xr.concat(datasets, "seed", join="exact", combine_attrs="override")
+
+
+def _shared(trajectory: Trajectory) -> dict[str, Any]:
+    return {key: value for key, value in trajectory.record["experiment"].items() if key not in _OUTSIDE_IDENTITY}
+
+
+def _settings(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in record["experiment"][name].items() if key != "type"}
+
+
+def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "experiment": record,
+        "hash": experiment.hash,
+        "seeds": list(experiment.seeds),
+        "steps": experiment.steps,
+        "snapshots": experiment.snapshots().tolist(),
+        "numbers": dict(experiment.parts().numbers),
+        "machine": here,
+        "mode": {"seeds": "mapped", "fast_path": False},
+    }
+
+
+def _check_same(path: Path, record: dict[str, Any]) -> None:
+    """Refuses to go on with a run of another experiment, or of this one with other seeds."""
+    there = read_record(path)["experiment"]
+    different = differences({k: v for k, v in there.items() if k not in ("name", "storage")}, {
+        k: v for k, v in record.items() if k not in ("name", "storage")
+    })
+    if different:
+        only = {line.split(":")[0] for line in different}
+        advice = (
+            "a directory's seeds and steps are fixed: train other seeds into another --out and open both together,"
+            if only <= {"seeds", "steps"}
+            else "give another --out,"
+        )
+        raise RunError(f"{path} holds another run: {'; '.join(different)}. {advice} or run with the settings it has")
+
+
+def _check_machine(trajectory: Trajectory, here: dict[str, Any], allow: bool) -> None:
+    different = bit_differences(trajectory.record["machine"], here)
+    if different and not allow and (trajectory.done or trajectory.indexes):
+        raise RunError(
+            f"{trajectory.path} was begun elsewhere, its bits can't be continued: {'; '.join(different)}."
+            " --allow-other-machine (allow_other_machine=True) goes on all the same"
+        )

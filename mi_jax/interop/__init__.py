@@ -1,0 +1,1 @@
+"""Interop: other people's formats of weights and graphs."""

@@ -1,0 +1,1 @@
+"""Landscape: the loss around a checkpoint: learning coefficient, curvature."""

@@ -1,0 +1,391 @@
+"""Running measures over a trajectory: one compiled program for all of them, called seed by seed, written with provenance.
+
+The program maps a batch of snapshots of one seed; its length is traced, so that it is compiled once and a short batch costs no
+more than it holds. A reading never depends on what was read with it.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from mi_jax.arrays import Params, check_dims
+from mi_jax.contracts import Context, Loss, Measure, Model, Reference, Task
+from mi_jax.errors import MeasureError, RunError, nearest
+from mi_jax.measures import MEASURES
+from mi_jax.pytrees import nested, take
+from mi_jax.records import digest
+from mi_jax.streams import stream
+from mi_jax.training.trajectory import Trajectory
+
+BATCH = 16
+"""Snapshots that one call of the compiled program reads."""
+
+ALL_REFERENCES = frozenset({"initial", "previous", "final"})
+
+
+class Subject(NamedTuple):
+    """What is read: the model, and the task and loss it was trained with."""
+
+    model: Model
+    task: Task
+    loss: Loss
+
+
+class Skipped(NamedTuple):
+    """A measure that can't be taken here, and why."""
+
+    name: str
+    reason: str
+
+
+Chosen = str | Measure | Callable[..., Any]
+Watch = Callable[[int, int], None]
+
+
+def choose(
+    chosen: Sequence[Chosen] | None, subject: Subject, references: frozenset[str] = ALL_REFERENCES
+) -> tuple[list[Measure], list[Skipped]]:
+    """The measures to take: those named, or all that the model's roles, the task's concepts and the references allow.
+
+    A name is a key of MEASURES; a Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own
+    name. Roles and concepts are looked at here, before anything is built or traced.
+
+    Raises:
+        MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
+    """
+    concepts = _concepts(subject)
+    measures = list(MEASURES.values()) if chosen is None else [_as_measure(one) for one in chosen]
+    names = [name for one in measures for name in one.variables]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
+    lacking = {one.name: one.missing(subject.model.roles, concepts, references) for one in measures}
+    skipped = [Skipped(name, reason) for name, reason in lacking.items() if reason]
+    if chosen is not None and skipped:
+        raise MeasureError("; ".join(f"{name} can't be read here: it {reason}" for name, reason in skipped))
+    for one in measures:
+        for name, dims in one.variables.items():
+            check_dims(name, dims)
+    return [one for one in measures if not lacking[one.name]], skipped
+
+
+def measure_trajectory(
+    trajectory: Trajectory,
+    subject: Subject,
+    measures: Sequence[Measure],
+    provenance: Mapping[str, Any],
+    watch: Watch = lambda done, total: None,
+) -> xr.Dataset:
+    """Reads every stored snapshot; writes one netCDF a measure into the run, and reuses those whose content is the same.
+
+    Args:
+        provenance: what to store with each result: the experiment, its hash, the machine.
+
+    Returns:
+        The measures' variables, dims (seed, step, ...).
+    """
+    if not len(trajectory.steps):
+        raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
+    keys = {one.name: _content_key(trajectory, one, provenance) for one in measures}
+    cached = {one.name: _cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
+    todo = [one for one in measures if cached[one.name] is None]
+    fresh = _read_trajectory(trajectory, subject, todo, watch) if todo else {}
+    for one in todo:
+        dataset = _labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
+        prepared = fresh[one.name].prepared
+        cached[one.name] = dataset.assign_attrs(provenance=_provenance(one, provenance, prepared), key=keys[one.name] or "")
+        write_dataset(_file(trajectory, one.name), cached[one.name])
+    return _joined([cached[one.name] for one in measures], provenance)
+
+
+def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]) -> xr.Dataset:
+    """Reads one set of weights, which is its own final reference: dims (seed, step, ...) of length 1, labelled 0."""
+    reader = _Reader(measures)
+    context = _context(subject, 0, Reference(final=params), measures)
+    stack = jax.tree.map(lambda x: np.asarray(x)[None], params)
+    values = reader.read(stack, stack, context)
+    datasets = [
+        _labelled({name: values[name][None] for name in one.variables}, one, subject, (0,), np.array([0])).assign_attrs(
+            provenance=_provenance(one, provenance, {0: context.prepared})
+        )
+        for one in measures
+    ]
+    return _joined(datasets, provenance)
+
+
+def stored_measures(trajectory: Trajectory) -> xr.Dataset:
+    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out."""
+    found: list[xr.Dataset] = []
+    for file in sorted((trajectory.path / "measures").glob("*.nc")):
+        dataset = _load(file)
+        if np.array_equal(dataset["step"], trajectory.steps):
+            found.append(dataset)
+    return _joined(found, trajectory.record)
+
+
+class _Read(NamedTuple):
+    values: dict[str, np.ndarray]
+    """[seed step ...] by variable."""
+    prepared: dict[int, dict[str, Any]]
+    """By seed, what was frozen."""
+
+
+class _Reader:
+    """The compiled program of a set of measures."""
+
+    def __init__(self, measures: Sequence[Measure]):
+        self._measures = tuple(measures)
+        self._program = jax.jit(self._batch)
+
+    def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
+        """The readings [snapshot ...] of a stack of snapshots of one seed; ``previous`` are those before each."""
+        length = len(jax.tree.leaves(stack)[0])
+        parts = [
+            self._program(_padded(stack, i), None if previous is None else _padded(previous, i), context, min(BATCH, length - i))
+            for i in range(0, length, BATCH)
+        ]
+        joined = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+        return {name: values[:length] for name, values in joined.items()}
+
+    def _batch(self, stack: Params, previous: Params | None, context: Context, n: jax.Array) -> dict[str, jax.Array]:
+        def one(i: Any) -> dict[str, jax.Array]:
+            reference = context.reference._replace(previous=None if previous is None else take(previous, i))
+            seen = dataclasses.replace(context, reference=reference)
+            return {name: value for m in self._measures for name, value in m.read(take(stack, i), seen).items()}
+
+        shapes = jax.eval_shape(one, 0)
+        empty = {name: jnp.zeros((BATCH, *shape.shape), shape.dtype) for name, shape in shapes.items()}
+
+        def _step(i: Any, buffers: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return {name: buffers[name].at[i].set(value) for name, value in one(i).items()}
+
+        return jax.lax.fori_loop(0, n, _step, empty)
+
+
+def _padded(stack: Params, start: int) -> Params:
+    """BATCH snapshots from ``start`` on, the last repeated where there are fewer."""
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        part = x[start : start + BATCH]
+        return np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
+
+    return jax.tree.map(pad, stack)
+
+
+def _read_trajectory(
+    trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], watch: Watch
+) -> dict[str, _Read]:
+    """Streams the snapshots through the program, a segment at a time, every seed of it."""
+    reader, steps = _Reader(measures), trajectory.steps
+    ends = trajectory.stack([int(steps[0]), int(steps[-1])])
+    contexts = [
+        _context(subject, seed, Reference(initial=_at(ends, 0, place), final=_at(ends, 1, place)), measures)
+        for place, seed in enumerate(trajectory.seeds)
+    ]
+    wants_previous = any("previous" in one.uses for one in measures)
+    read: list[list[dict[str, np.ndarray]]] = [[] for _ in trajectory.seeds]
+    done, before = 0, None
+    for part in trajectory.stream():
+        for place in range(len(trajectory.seeds)):
+            stack = nested({name: value[:, place] for name, value in part.parameters.items()})
+            previous = _shifted(stack, None if before is None else before[place]) if wants_previous else None
+            read[place].append(reader.read(stack, previous, contexts[place]))
+        before = [nested({name: v[-1, place] for name, v in part.parameters.items()}) for place in range(len(trajectory.seeds))]
+        done += len(part.steps)
+        watch(done, len(steps))
+    values = {name: np.stack([np.concatenate([p[name] for p in parts]) for parts in read]) for name in read[0][0]}
+    prepared = {seed: dict(context.prepared) for seed, context in zip(trajectory.seeds, contexts, strict=True)}
+    return {one.name: _Read({name: values[name] for name in one.variables}, prepared) for one in measures}
+
+
+def _at(ends: Params, row: int, place: int) -> Params:
+    return jax.tree.map(lambda x: jnp.asarray(x[row, place]), ends)
+
+
+def _shifted(stack: Params, before: Params | None) -> Params:
+    """Each snapshot's predecessor; NaN where there is none."""
+    if before is None:
+        before = jax.tree.map(lambda x: np.full_like(x[0], np.nan), stack)
+    return jax.tree.map(lambda x, first: np.concatenate([first[None], x[:-1]]), stack, before)
+
+
+def _context(subject: Subject, seed: int, reference: Reference, measures: Sequence[Measure]) -> Context:
+    """What a seed is read with; what measures freeze is made once, here."""
+    task = subject.task
+    evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
+    context = Context(
+        batches=dict(evaluation.batches),
+        concepts=dict(evaluation.concepts),
+        reference=reference,
+        prepared={},
+        model=subject.model,
+        inputs=task.inputs,
+        read=task.read,
+        loss=subject.loss,
+    )
+    recipes = {name: prepare for one in measures for name, prepare in one.prepare.items()}
+    return dataclasses.replace(context, prepared={name: prepare(reference, context) for name, prepare in recipes.items()})
+
+
+@lru_cache(maxsize=8)
+def _evaluated_concepts(task: Task) -> frozenset[str]:
+    return frozenset(task.evaluation(task.data(0), stream(0, "measure")).concepts)
+
+
+def _concepts(subject: Subject) -> frozenset[str]:
+    return _evaluated_concepts(subject.task)
+
+
+def _as_measure(chosen: Chosen) -> Measure:
+    if isinstance(chosen, Measure):
+        return chosen
+    if isinstance(chosen, str):
+        if chosen not in MEASURES:
+            raise MeasureError(f"there is no measure '{chosen}'; {nearest(chosen, MEASURES)}")
+        return MEASURES[chosen]
+    return Measure(chosen.__name__, chosen)
+
+
+def labels(dim: str, subject: Subject) -> np.ndarray | None:
+    """The coordinate of a labelled dim; None where places are just counted from 0."""
+    return np.arange(1, subject.task.inputs.classes // 2 + 1) if dim == "frequency" else None
+
+
+def _labelled(
+    values: Mapping[str, np.ndarray], one: Measure, subject: Subject, seeds: Sequence[int], steps: np.ndarray
+) -> xr.Dataset:
+    coords: dict[str, Any] = {"seed": np.asarray(seeds), "step": np.asarray(steps)}
+    variables: dict[str, Any] = {}
+    for name, dims in one.variables.items():
+        variables[name] = (("seed", "step", *dims), values[name], {"units": one.units} if one.units else {})
+        coords |= {dim: label for dim in dims if (label := labels(dim, subject)) is not None}
+    return xr.Dataset(variables, coords=coords)
+
+
+def _joined(datasets: Sequence[xr.Dataset | None], provenance: Mapping[str, Any]) -> xr.Dataset:
+    """One dataset of all variables; each keeps its own provenance as an attribute."""
+    parts = [dataset.copy() for dataset in datasets if dataset is not None]
+    for part in parts:
+        for name in part.data_vars:
+            part[name].attrs["provenance"] = part.attrs.get("provenance", "")
+    merged = xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts") if parts else xr.Dataset()
+    merged.attrs = {"provenance": json.dumps({key: provenance[key] for key in ("experiment", "hash")})}
+    return merged
+
+
+def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]) -> str:
+    frozen = {
+        name: {str(seed): _plain(by_name[name]) for seed, by_name in prepared.items()} for name in one.prepare
+    }
+    told = {
+        "measure": one.name,
+        "options": dict(one.options),
+        "source": one.source,
+        "retrospective": one.retrospective,
+        "uses": sorted(one.uses),
+        "prepared": frozen,
+    }
+    return json.dumps({**told, **provenance})
+
+
+def _plain(value: Any) -> Any:
+    """JSON of what was frozen; a mask as the list of what it holds, counted from 1."""
+    array = np.asarray(value)
+    return (np.flatnonzero(array) + 1).tolist() if array.dtype == bool else array.tolist()
+
+
+def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, Any]) -> str | None:
+    """What the result depends on: weights, steps, experiment, options and code; None where the code can't be told."""
+    code = _code(one.function)
+    if code is None:
+        return None
+    content = {
+        "snapshots": trajectory.hashes(),
+        "steps": trajectory.steps.tolist(),
+        "experiment": provenance.get("hash"),
+        "measure": [one.name, dict(one.options), {k: list(v) for k, v in one.variables.items()}],
+        "code": code,
+    }
+    return digest(content)
+
+
+def _code(function: Callable[..., Any]) -> str | None:
+    """A hash of the package's source, and of the file of a function from elsewhere."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    if not (function.__module__ or "").startswith("mi_jax."):
+        try:
+            files.append(Path(inspect.getfile(function)))
+        except (TypeError, OSError):
+            return None
+    try:
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    except OSError:
+        return None
+
+
+def _file(trajectory: Trajectory, name: str) -> Path:
+    return trajectory.path / "measures" / f"{name}.nc"
+
+
+def _cached(file: Path, key: str | None) -> xr.Dataset | None:
+    if key is None or not file.exists():
+        return None
+    try:
+        dataset = _load(file)
+    except RunError:
+        return None
+    return dataset if dataset.attrs.get("key") == key else None
+
+
+def _load(file: Path) -> xr.Dataset:
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as dataset:
+            return dataset.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{file} can't be read ({error}); remove it and measure again") from error
+
+
+def write_dataset(file: Path, dataset: xr.Dataset) -> None:
+    """Writes a netCDF, whole or not at all. Raises RunError where it can't be written."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+        temporary.replace(file)
+    except OSError as error:
+        raise RunError(f"{file} can't be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def last_step(dataset: xr.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    """By seed the last step's readings as JSON values: see ``as_json``."""
+    for seed in dataset["seed"].values:
+        row = dataset.sel(seed=seed).isel(step=-1)
+        yield int(seed), {name: as_json(row[name]) for name in row.data_vars}
+
+
+def as_json(value: xr.DataArray) -> Any:
+    """A number, a list of what a mask holds, {label: value} for a labelled dim, nested lists otherwise; NaN is null."""
+    if value.dtype == bool and value.ndim == 1:
+        held = value.values
+        return value[value.dims[0]].values[held].tolist() if value.dims[0] in value.coords else np.flatnonzero(held).tolist()
+    if value.ndim == 0:
+        number = value.values[()].item()
+        return None if isinstance(number, float) and not np.isfinite(number) else number
+    dim = value.dims[0]
+    entries = [as_json(value.isel({dim: i})) for i in range(value.sizes[dim])]
+    if dim in value.coords:
+        return dict(zip(map(str, value[dim].values.tolist()), entries, strict=True))
+    return entries

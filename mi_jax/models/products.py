@@ -1,0 +1,14 @@
+"""The two products that every model is made of."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def lookup(tokens: Int[Array, "*b"], W: Float[Array, "token d"]) -> Float[Array, "*b d"]:
+    """W[tokens]; NaN for a token that the table doesn't have, instead of some other token's row."""
+    return W.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def matmul(x: Float[Array, "*b i"], W: Float[Array, "i o"]) -> Float[Array, "*b o"]:
+    """x W with the rows flattened first: a position axis of 1 left in costs a fifth of the step on CPU."""
+    return (x.reshape(-1, x.shape[-1]) @ W).reshape(*x.shape[:-1], W.shape[-1])

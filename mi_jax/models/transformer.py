@@ -1,0 +1,308 @@
+"""A transformer whose every site can be listened to, whose parameters carry TransformerLens's names and row-vector shapes.
+
+Dimension letters: b batch, s sequence position, q query position, k key position, h head, d d_model, e d_head, m d_mlp.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mi_jax.arrays import Params, PRNGKey
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
+from mi_jax.errors import nearest, require
+from mi_jax.models.activations import ACTIVATIONS, Activation
+from mi_jax.models.initial import normal_parameters
+from mi_jax.models.products import lookup, matmul
+from mi_jax.models.sites import transformer_sites
+from mi_jax.models.taps import Tapped
+from mi_jax.models.views import neuron_output_map
+
+Normalization = Literal["none", "layer", "rms"]
+Positions = Literal["learned", "rotary", "none"]
+Attention = Literal["causal", "bidirectional"]
+Initialization = Literal["nanda_2023", "fan_in"]
+
+_NORM_EPSILON = 1e-5
+_ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class Transformer(Architecture):
+    """Pre-norm transformer of 1 to n layers. The defaults are the network of arXiv 2301.05217 (Nanda et al.).
+
+    Attributes:
+        layers, d_model, heads: sizes.
+        d_head: size of a head; None is d_model / heads, which must then be whole.
+        d_mlp: hidden width of the MLPs; None is 4 d_model, 0 leaves them out (attention-only).
+        activation: of the MLPs.
+        normalization: before attention, MLP and unembedding; eps 1e-5.
+        positions: learned vectors added to the embedding, rotary (halves, base 10,000), or none.
+        attention: which positions a query sees.
+        attention_scale: scores are q.k / attention_scale; None is sqrt(d_head).
+        attention_bias, mlp_bias, unembed_bias: which biases there are; they start at 0.
+        output_vocabulary: logits a position has; None is the task's vocabulary, special tokens included.
+        logit_scale: multiplies the logits.
+        initialization: "nanda_2023": every matrix N(0, 1/d_model), W_U N(0, 1/output_vocabulary); "fan_in": N(0, 1/rows), W_E
+            and W_pos N(0, 1/d_model).
+        init_scale: multiplies every initial matrix.
+    """
+
+    layers: int = 1
+    d_model: int = 128
+    heads: int = 4
+    d_head: int | None = None
+    d_mlp: int | None = None
+    activation: Activation = "relu"
+    normalization: Normalization = "none"
+    positions: Positions = "learned"
+    attention: Attention = "causal"
+    attention_scale: float | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = True
+    unembed_bias: bool = False
+    output_vocabulary: int | None = None
+    logit_scale: float = 1.0
+    initialization: Initialization = "nanda_2023"
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "d_model", "heads"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+        require(
+            self.d_head is not None or self.d_model % self.heads == 0,
+            f"heads={self.heads} don't divide d_model={self.d_model}; choose a divisor, or give d_head",
+        )
+        require(self.d_head is None or self.d_head >= 1, f"d_head={self.d_head}: must be at least 1")
+        require(self.d_mlp is None or self.d_mlp >= 0, f"d_mlp={self.d_mlp}: must be at least 0")
+        require(self.attention_scale is None or self.attention_scale > 0, f"attention_scale={self.attention_scale}: must be > 0")
+        require(self.positions != "rotary" or self.head_size % 2 == 0, f"rotary positions need an even d_head, not {self.head_size}")
+        for name, kinds in (
+            ("activation", Activation),
+            ("normalization", Normalization),
+            ("positions", Positions),
+            ("attention", Attention),
+            ("initialization", Initialization),
+        ):
+            value = getattr(self, name)
+            require(value in get_args(kinds), f"{name}={value!r} is unknown; {nearest(str(value), get_args(kinds))}")
+
+    @property
+    def head_size(self) -> int:
+        """d_head as used."""
+        return self.d_head or self.d_model // self.heads
+
+    @property
+    def mlp_size(self) -> int:
+        """d_mlp as used; 0 without MLPs."""
+        return 4 * self.d_model if self.d_mlp is None else self.d_mlp
+
+    def outputs(self, inputs: Inputs) -> int:
+        """How many logits a position has. Raises ConfigError where they are fewer than the task's classes."""
+        outputs = self.output_vocabulary or inputs.vocabulary
+        require(outputs >= inputs.classes, f"output_vocabulary={outputs} is less than the task's {inputs.classes} classes")
+        return outputs
+
+    def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+        """Every parameter's shape by dotted name."""
+        d, h, e, m = self.d_model, self.heads, self.head_size, self.mlp_size
+        shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (inputs.vocabulary, d)}
+        if self.positions == "learned":
+            shapes["pos_embed.W_pos"] = (inputs.positions, d)
+        for block in (f"blocks.{i}" for i in range(self.layers)):
+            shapes |= self._norm_shapes(f"{block}.ln1")
+            shapes |= {f"{block}.attn.W_{x}": (h, d, e) for x in "QKV"} | {f"{block}.attn.W_O": (h, e, d)}
+            if self.attention_bias:
+                shapes |= {f"{block}.attn.b_{x}": (h, e) for x in "QKV"} | {f"{block}.attn.b_O": (d,)}
+            if m:
+                shapes |= self._norm_shapes(f"{block}.ln2")
+                shapes |= {f"{block}.mlp.W_in": (d, m), f"{block}.mlp.W_out": (m, d)}
+                if self.mlp_bias:
+                    shapes |= {f"{block}.mlp.b_in": (m,), f"{block}.mlp.b_out": (d,)}
+        shapes |= self._norm_shapes("ln_final")
+        shapes["unembed.W_U"] = (d, self.outputs(inputs))
+        if self.unembed_bias:
+            shapes["unembed.b_U"] = (self.outputs(inputs),)
+        return shapes
+
+    def _norm_shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        d = (self.d_model,)
+        return {"none": {}, "layer": {f"{name}.w": d, f"{name}.b": d}, "rms": {f"{name}.w": d}}[self.normalization]
+
+    def _scale(self, name: str, shape: tuple[int, ...]) -> float:
+        rows = shape[0] * shape[1] if name.endswith("W_O") else shape[-2]
+        if self.initialization == "nanda_2023":
+            variance = shape[-1] if name == "unembed.W_U" else self.d_model
+        else:
+            variance = self.d_model if name.startswith(("embed", "pos_embed")) else rows
+        return self.init_scale / math.sqrt(variance)
+
+    def build(self, inputs: Inputs) -> Model:
+        """The model for these inputs."""
+        require(inputs.kind == "tokens", f"a transformer reads tokens, the task gives {inputs.kind}; use an mlp")
+        shapes = self.shapes(inputs)
+        scales = {name: self._scale(name, shape) for name, shape in shapes.items() if name.split(".")[-1].startswith("W_")}
+        sites = transformer_sites(self)
+
+        def init(key: PRNGKey) -> Params:
+            return normal_parameters(key, shapes, scales)
+
+        def apply(
+            params: Params,
+            inputs: Int[Array, "batch position"],
+            *,
+            taps: Taps | None = None,
+            positions: tuple[int, ...] | None = None,
+        ) -> Float[Array, "batch read class"]:
+            return _forward(self, params, inputs, Tapped(taps, sites), positions)
+
+        last = f"blocks.{self.layers - 1}"
+        roles = Roles(
+            embedding=(lambda params: params["embed"]["W_E"][: inputs.tokens],),
+            output_map=neuron_output_map(self.layers - 1, inputs.classes) if self.mlp_size else None,
+            neurons=f"{last}.mlp.post" if self.mlp_size else None,
+            writers=self._writers(),
+            readers=self._readers(),
+        )
+        return Model(init, apply, roles, sites)
+
+    def _writers(self) -> tuple[str, ...]:
+        parts = ["embed", *(["pos_embed"] if self.positions == "learned" else [])]
+        for i in range(self.layers):
+            parts += [f"blocks.{i}.attn.result", *([f"blocks.{i}.mlp_out"] if self.mlp_size else [])]
+        return tuple(parts)
+
+    def _readers(self) -> tuple[str, ...]:
+        parts: list[str] = []
+        for i in range(self.layers):
+            parts += [f"blocks.{i}.attn.{x}_input" for x in "qkv"]
+            parts += [f"blocks.{i}.mlp_in"] if self.mlp_size else []
+        return (*parts, f"blocks.{self.layers - 1}.resid_post")
+
+
+def _forward(
+    config: Transformer, params: Any, tokens: Int[Array, "b s"], taps: Tapped, positions: tuple[int, ...] | None
+) -> Float[Array, "b q classes"]:
+    """The whole forward pass; only ``positions`` are computed from the last layer's queries on."""
+    length = tokens.shape[1]
+    everywhere = tuple(range(length))
+    read = everywhere if positions is None else tuple(int(position) for position in positions)
+    x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
+    if config.positions == "learned":
+        rows = jnp.arange(length)
+        x = x + taps.at("pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup))
+    for i in range(config.layers):
+        queries = read if i == config.layers - 1 else everywhere
+        x = _block(config, params["blocks"][str(i)], f"blocks.{i}", x, taps, queries)
+    x = _norm(config, params.get("ln_final"), x, taps, "ln_final")
+    logits = taps.product("unembed.W_U", x, params["unembed"]["W_U"], matmul)
+    if config.unembed_bias:
+        logits = logits + params["unembed"]["b_U"]
+    return taps.at("logits", config.logit_scale * logits if config.logit_scale != 1.0 else logits)
+
+
+def _block(
+    config: Transformer, params: Any, name: str, x: Float[Array, "b s d"], taps: Tapped, queries: tuple[int, ...]
+) -> Float[Array, "b q d"]:
+    """One layer; from the queries on only those positions are computed."""
+    x = taps.at(f"{name}.resid_pre", x)
+    attended = _attention(config, params, name, x, taps, queries)
+    x = taps.at(f"{name}.resid_mid", _rows(x, queries) + taps.at(f"{name}.attn_out", attended))
+    if config.mlp_size:
+        x = x + taps.at(f"{name}.mlp_out", _mlp(config, params, name, taps.at(f"{name}.mlp_in", x), taps))
+    return taps.at(f"{name}.resid_post", x)
+
+
+def _attention(
+    config: Transformer, params: Any, block: str, x: Float[Array, "b s d"], taps: Tapped, queries: tuple[int, ...]
+) -> Float[Array, "b q d"]:
+    """softmax(q k^T / scale) v W_O, with a site at every step."""
+    attn, name = params["attn"], f"{block}.attn"
+    by_head = [f"{name}.{letter}_input" for letter in "qkv" if taps.listens(f"{name}.{letter}_input")]
+    shared = [f"{block}.ln1.{part}" for part in ("scale", "normalized") if taps.listens(f"{block}.ln1.{part}")]
+    require(not (by_head and shared), f"{shared} and {by_head} can't be tapped at once: the heads' inputs are normed apart")
+    normed = _norm(config, params.get("ln1"), x, taps, f"{block}.ln1")
+
+    def project(letter: str, rows: tuple[int, ...] | None) -> Float[Array, "b t h e"]:
+        source, site = normed, f"{name}.{letter.lower()}_input"
+        if taps.listens(site):
+            per_head = jnp.broadcast_to(x[:, :, None, :], (*x.shape[:2], config.heads, x.shape[2]))
+            source = _norm(config, params.get("ln1"), taps.at(site, _rows(per_head, rows)), None, "")
+        else:
+            source = _rows(normed, rows)
+        value = taps.product(f"{name}.W_{letter}", source, attn[f"W_{letter}"], _project)
+        value = value + attn[f"b_{letter}"] if config.attention_bias else value
+        return taps.at(f"{name}.{letter.lower()}", value)
+
+    q, k, v = project("Q", queries), project("K", None), project("V", None)
+    if config.positions == "rotary":
+        q = taps.at(f"{name}.rot_q", _rotate(q, jnp.array(queries)))
+        k = taps.at(f"{name}.rot_k", _rotate(k, jnp.arange(x.shape[1])))
+    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / (config.attention_scale or math.sqrt(config.head_size))
+    if config.attention == "causal":
+        scores = jnp.where(_causal(queries, x.shape[1]), scores, -jnp.inf)
+    pattern = taps.at(f"{name}.pattern", jax.nn.softmax(taps.at(f"{name}.attn_scores", scores), axis=-1))
+    z = taps.at(f"{name}.z", jnp.einsum("bhqk,bkhe->bqhe", pattern, v))
+    out = _write(name, z, attn["W_O"], taps)
+    return out + attn["b_O"] if config.attention_bias else out
+
+
+def _write(name: str, z: Float[Array, "b q h e"], W_O: Float[Array, "h e d"], taps: Tapped) -> Float[Array, "b q d"]:
+    """sum over heads of z_h W_O[h]: by head where that is listened to, else as one product."""
+    if taps.listens(f"{name}.result") or taps.listens(f"{name}.W_O"):
+        result = taps.product(f"{name}.W_O", z, W_O, lambda z, W: jnp.einsum("bqhe,hed->bqhd", z, W))
+        return taps.at(f"{name}.result", result).sum(axis=2)
+    h, e, d = W_O.shape
+    return matmul(z.reshape(*z.shape[:2], h * e), W_O.reshape(h * e, d))
+
+
+def _mlp(config: Transformer, params: Any, block: str, x: Float[Array, "b q d"], taps: Tapped) -> Float[Array, "b q d"]:
+    """f(norm(x) W_in + b_in) W_out + b_out."""
+    mlp, name = params["mlp"], f"{block}.mlp"
+    pre = taps.product(f"{name}.W_in", _norm(config, params.get("ln2"), x, taps, f"{block}.ln2"), mlp["W_in"], matmul)
+    pre = taps.at(f"{name}.pre", pre + mlp["b_in"] if config.mlp_bias else pre)
+    post = taps.at(f"{name}.post", ACTIVATIONS[config.activation](pre))
+    out = taps.product(f"{name}.W_out", post, mlp["W_out"], matmul)
+    return out + mlp["b_out"] if config.mlp_bias else out
+
+
+def _norm(config: Transformer, params: Any, x: Float[Array, "*b d"], taps: Tapped | None, name: str) -> Float[Array, "*b d"]:
+    """LayerNorm or RMSNorm over d, or x itself; without taps where a site of its own would be ambiguous."""
+    if config.normalization == "none":
+        return x
+    at = taps.at if taps is not None else lambda _, value: value
+    if config.normalization == "layer":
+        x = x - x.mean(axis=-1, keepdims=True)
+    scale = at(f"{name}.scale", jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + _NORM_EPSILON))
+    x = at(f"{name}.normalized", x / scale) * params["w"]
+    return x + params["b"] if config.normalization == "layer" else x
+
+
+def _rows(x: Float[Array, "b s *rest"], rows: tuple[int, ...] | None) -> Float[Array, "b t *rest"]:
+    """The given positions; all of them as they are."""
+    return x if rows is None or rows == tuple(range(x.shape[1])) else x[:, jnp.array(rows)]
+
+
+def _project(x: Float[Array, "b t d"] | Float[Array, "b t h d"], W: Float[Array, "h d e"]) -> Float[Array, "b t h e"]:
+    """x W[h] for every head; x may differ by head."""
+    if x.ndim == 4:
+        return jnp.einsum("bthd,hde->bthe", x, W)
+    h, d, e = W.shape
+    return matmul(x, W.transpose(1, 0, 2).reshape(d, h * e)).reshape(*x.shape[:2], h, e)
+
+
+def _causal(queries: tuple[int, ...], length: int) -> Bool[Array, "q k"]:
+    """Whether a query sees a key: key position <= query position."""
+    return jnp.array(queries)[:, None] >= jnp.arange(length)[None, :]
+
+
+def _rotate(x: Float[Array, "b t h e"], positions: Int[Array, " t"]) -> Float[Array, "b t h e"]:
+    """Rotary embedding: pairs (x_j, x_{j + e/2}) turned by position * base^(-2j/e) (arXiv 2104.09864, halves)."""
+    half = x.shape[-1] // 2
+    angles = positions[:, None] * _ROTARY_BASE ** (-jnp.arange(half) / half)
+    cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

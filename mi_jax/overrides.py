@@ -1,0 +1,59 @@
+"""Overrides of an experiment from the command line: ``--task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from mi_jax.errors import ConfigError
+from mi_jax.experiment import Experiment
+
+
+def with_overrides(experiment: Experiment, arguments: Sequence[str], command: str) -> Experiment:
+    """The experiment with fields replaced. An unknown or unreadable override ends the process with a message and status 2.
+
+    Raises:
+        ConfigError: for a value that the experiment refuses.
+    """
+    if not arguments:
+        return experiment
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_whole_numbers)
+    return tyro.cli(
+        Experiment,
+        default=experiment,
+        args=list(arguments),
+        prog=command,
+        description="Overrides of the experiment; names are those of its settings.",
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+        registry=registry,
+    )
+
+
+def parse_whole_numbers(text: str) -> tuple[int, ...]:
+    """``0,1,2`` and ``0-4`` as numbers.
+
+    Example:
+        >>> parse_whole_numbers("0-2,7")
+        (0, 1, 2, 7)
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+        except ValueError as error:
+            raise ConfigError(f"'{text}' isn't a list of whole numbers such as 0,1,2 or 0-4") from error
+    return tuple(numbers)
+
+
+def _whole_numbers(info: Any) -> Any:
+    if info.type != tuple[int, ...]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT,INT,...",
+        instance_from_str=lambda arguments: parse_whole_numbers(arguments[0]),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(x, int) for x in value),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )

@@ -1,0 +1,96 @@
+"""Frozen dataclasses to JSON and back, every nested one with its registry name, unknown keys refused."""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from mi_jax.errors import ConfigError, nearest
+
+Registry = Mapping[str, type]
+"""By registry name, the classes that an experiment may be made of. A user's own class goes as ``module:Class``."""
+
+
+def encode(value: Any, registry: Registry) -> Any:
+    """The JSON form: a dataclass becomes an object with its name under ``type``; a tuple a list; an int in a float field a float.
+
+    Raises:
+        ConfigError: for a value that JSON has no form for, or a class that no other process could import.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        hints = get_type_hints(type(value))
+        record = {f.name: encode(_as_hinted(getattr(value, f.name), hints[f.name]), registry) for f in fields(value)}
+        return {"type": _name(type(value), registry), **record}
+    if isinstance(value, (list, tuple)):
+        return [encode(item, registry) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ConfigError(f"{value!r} can't be stored: a setting is a number, a string, None, a tuple or a frozen dataclass")
+
+
+def decode(record: Any, registry: Registry) -> Any:
+    """The value whose ``encode`` is ``record``.
+
+    Raises:
+        ConfigError: for an unknown type or key, or a class that can't be imported here.
+    """
+    if isinstance(record, dict):
+        settings = dict(record)
+        cls = _class(settings.pop("type", None), registry)
+        known = {f.name for f in fields(cls)}
+        for key in settings:
+            if key not in known:
+                raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, known)}")
+        return cls(**{key: decode(item, registry) for key, item in settings.items()})
+    if isinstance(record, list):
+        return tuple(decode(item, registry) for item in record)
+    return record
+
+
+def digest(record: Any) -> str:
+    """sha256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two JSON forms differ: one line a setting, ``task.p: 59 there, 61 here``."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if old == new else [f"{path}: {_short(old)} there, {_short(new)} here"]
+
+
+def _short(value: Any) -> str:
+    return value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
+
+
+def _as_hinted(value: Any, hint: Any) -> Any:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if hint is float and is_int else value
+
+
+def _name(cls: type, registry: Registry) -> str:
+    for name, known in registry.items():
+        if known is cls:
+            return name
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+        raise ConfigError(f"{cls.__name__} must be defined at the top of an importable module, so that a run can name it")
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _class(name: str | None, registry: Registry) -> type:
+    if name in registry:
+        return registry[name]
+    if not isinstance(name, str) or ":" not in name:
+        raise ConfigError(f"unknown type {name!r}; {nearest(str(name), registry)}, or module:Class for one's own")
+    module, _, qualname = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), qualname)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the class {name} can't be imported here ({error}); put its file on the Python path") from error

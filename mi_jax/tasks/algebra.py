@@ -1,0 +1,138 @@
+"""Modular arithmetic as a full table: a o b mod p, the task on which grokking was explained (arXiv 2301.05217)."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from mi_jax.arrays import Count, PRNGKey
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
+from mi_jax.errors import nearest, require
+from mi_jax.tasks.sampling import minibatches
+
+Operation = Literal["add", "subtract", "multiply", "x^2+y^2", "x^2+xy+y^2"]
+Split = Literal["published", "permutation"]
+
+_OPERATIONS: dict[Operation, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "x^2+y^2": lambda a, b: a * a + b * b,
+    "x^2+xy+y^2": lambda a, b: a * a + a * b + b * b,
+}
+
+
+@dataclass(frozen=True)
+class ModularArithmetic(Task):
+    """All pairs (a, b) of residues mod p as tokens ``[a, b, =]``; the answer a o b mod p is read at '='.
+
+    Concepts:
+        table [token token_other]: where pair (a, b) stands in the evaluation splits, one after the other in sorted order.
+        answer [token token_other]: a o b mod p.
+        cyclic_answer [token token_other]: the same, where it is a character's argument: for addition and subtraction,
+            whose tables are group tables of Z_p (what the Fourier measures of arXiv 2301.05217 need).
+
+    Attributes:
+        p: the modulus; tokens 0 to p - 1 are residues, p is '='.
+        operation: o.
+        fraction: share of the p^2 pairs trained on, rounded down to whole pairs.
+        split: "published": Python's ``random.Random(seed).shuffle`` of the pairs in lexicographic order, the first are
+            trained on (as in the code of arXiv 2301.05217); "permutation": the same with ``numpy.random.default_rng(seed)``.
+        split_seed: the seed of the split, shared by all seeds of a run.
+        split_per_seed: whether each seed of a run has a split of its own, drawn with split_seed + seed.
+        batch: examples a step; None trains on all of them in every step.
+    """
+
+    p: int = 113
+    operation: Operation = "add"
+    fraction: float = 0.3
+    split: Split = "published"
+    split_seed: int = 0
+    split_per_seed: bool = False
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.p, int) and self.p >= 2, f"p={self.p}: the modulus must be a whole number of at least 2")
+        known = get_args(Operation)
+        require(self.operation in known, f"operation={self.operation!r} is unknown; {nearest(str(self.operation), known)}")
+        require(self.split in get_args(Split), f"split={self.split!r}: must be one of {get_args(Split)}")
+        require(0 < self.fraction < 1, f"fraction={self.fraction}: the trained share must lie between 0 and 1, both excluded")
+        require(
+            0 < self._trained < self.p**2,
+            f"fraction={self.fraction} of {self.p**2} pairs leaves {self._trained} to train on and {self.p**2 - self._trained}"
+            " to test on; both must be at least 1",
+        )
+        require(
+            self.batch is None or 1 <= self.batch <= self._trained,
+            f"batch={self.batch}: must be between 1 and the {self._trained} trained pairs, or None for all of them",
+        )
+
+    @property
+    def _trained(self) -> int:
+        return int(self.fraction * self.p**2)
+
+    @property
+    def per_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the data differ by seed."""
+        return self.split_per_seed
+
+    @property
+    def inputs(self) -> Inputs:
+        """Tokens [a, b, =]."""
+        p = self.p
+        return Inputs("tokens", vocabulary=p + 1, positions=3, classes=p, alphabet=((0, p), (0, p), (p, p + 1)))
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The answer is read at '='."""
+        return (2,)
+
+    def order(self, seed: int = 0) -> Int[np.ndarray, " pair"]:
+        """The pairs' flat indices a p + b in the order of the split: the first ``int(fraction p^2)`` are trained on."""
+        split_seed = self.split_seed + (seed if self.split_per_seed else 0)
+        pairs = list(range(self.p**2))
+        if self.split == "published":
+            random.Random(split_seed).shuffle(pairs)
+            return np.array(pairs, np.int32)
+        return np.random.default_rng(split_seed).permutation(self.p**2).astype(np.int32)
+
+    def examples(self, pairs: Int[np.ndarray, " pair"]) -> Batch:
+        """The examples of flat pair indices."""
+        a, b = np.divmod(pairs.astype(np.int64), self.p)
+        answers = _OPERATIONS[self.operation](a, b) % self.p
+        inputs = np.stack([a, b, np.full_like(a, self.p)], axis=1).astype(np.int32)
+        return Batch(jnp.asarray(inputs), jnp.asarray(answers[:, None], jnp.int32), jnp.ones((len(pairs), 1)))
+
+    def data(self, seed: int) -> Batch:
+        """The trained pairs, in the order of the split."""
+        return self.examples(self.order(seed)[: self._trained])
+
+    def batches(self, data: Batch, key: PRNGKey, start: Count, n: Count) -> Feed:
+        """All trained pairs in every step, or minibatches of ``batch``."""
+        if self.batch is None:
+            return lambda i: data
+        indices = minibatches(key, self._trained, self.batch, start, n)
+
+        def feed(i: Count) -> Batch:
+            rows: Int[Array, " batch"] = indices(i)
+            return Batch(data.inputs[rows], data.targets[rows], data.weights[rows])
+
+        return feed
+
+    def evaluation(self, data: Batch, key: PRNGKey) -> Evaluation:
+        """Splits "train" and "test", which together are the full table."""
+        a, b, _ = np.asarray(data.inputs).T
+        trained = a * self.p + b
+        rest = np.setdiff1d(np.arange(self.p**2), trained)
+        place = np.empty(self.p**2, np.int32)
+        # Splits are concatenated in sorted order: test, then train.
+        place[rest], place[trained] = np.arange(len(rest)), len(rest) + np.arange(len(trained))
+        answer = self.examples(np.arange(self.p**2)).targets.reshape(self.p, self.p)
+        concepts = {"table": jnp.asarray(place.reshape(self.p, self.p)), "answer": answer}
+        if self.operation in ("add", "subtract"):
+            concepts["cyclic_answer"] = answer
+        return Evaluation({"train": data, "test": self.examples(rest)}, concepts)

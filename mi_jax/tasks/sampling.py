@@ -1,0 +1,42 @@
+"""Which examples a step sees: minibatches of a finite set as a pure function of (key, step)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mi_jax.arrays import Count, PRNGKey
+
+LONGEST_CHUNK = 4096
+"""The most steps that one call of a compiled training program makes."""
+
+
+def minibatches(key: PRNGKey, size: int, batch: int, start: Count, n: Count) -> Callable[[Count], Int[Array, " batch"]]:
+    """Indices of the examples of steps start to start + n - 1, each epoch a fresh permutation without its remainder.
+
+    Epoch e is ``permutation(fold_in(key, e), size)``, cut into size // batch batches, so that step s sees the same examples
+    however training is cut. Only the epochs that the chunk touches are drawn, in a loop of traced length.
+
+    Args:
+        size: examples in the set. batch: examples a step. start, n: traced; n is at most LONGEST_CHUNK.
+
+    Returns:
+        i -> indices of step start + i.
+    """
+    per_epoch = size // batch
+    first = start // per_epoch
+    touched = (start + n - 1) // per_epoch - first + 1
+    most = min(LONGEST_CHUNK, -(-LONGEST_CHUNK // per_epoch) + 1)
+
+    def _draw(e: Count, orders: Int[Array, "epoch size"]) -> Int[Array, "epoch size"]:
+        order = jax.random.permutation(jax.random.fold_in(key, first + e), size)
+        return orders.at[e].set(order.astype(jnp.int32))
+
+    orders = jax.lax.fori_loop(0, touched, _draw, jnp.zeros((most, size), jnp.int32))
+
+    def indices(i: Count) -> Int[Array, " batch"]:
+        epoch, place = (start + i) // per_epoch - first, (start + i) % per_epoch
+        return jax.lax.dynamic_slice(orders, (epoch, place * batch), (1, batch))[0]
+
+    return indices

@@ -1,0 +1,188 @@
+"""The training loop: chunk after chunk of one compiled program, stopping at snapshots, segment ends and interventions."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from mi_jax.errors import Interrupted, RunError
+from mi_jax.pytrees import byte_count, dotted
+from mi_jax.tasks.sampling import LONGEST_CHUNK
+from mi_jax.training import segments
+from mi_jax.training.interventions import boundaries, numbers_in_force
+from mi_jax.training.state import Program, TrainState, flat_state, state_from_flat
+from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
+
+CHUNK_SECONDS = 0.7
+"""About how long a chunk takes: a signal is answered after at most one."""
+
+
+class Progress(NamedTuple):
+    """What a watcher is told after each chunk."""
+
+    step: int
+    steps: int
+    losses: Float[np.ndarray, " seed"]
+    """The last training loss of each seed."""
+    steps_per_second: float
+    state: TrainState
+
+
+Watch = Callable[[Progress], None]
+
+
+def train_to_end(
+    trajectory: Trajectory, program: Program, snapshots: Int[np.ndarray, " step"], storage: Storage, watch: Watch
+) -> None:
+    """Trains a run from its last segment to its last step. The caller holds the writer's lock.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
+        RunError: where a segment can't be written.
+    """
+    with _signals() as stopped:
+        segments.remove_unfinished(trajectory.folder)
+        state = resume(program, trajectory)
+        ends = segment_ends(snapshots, program.parts.steps, byte_count(program.template.params), storage)
+        _run(program, trajectory.folder, state, trajectory.done, snapshots, ends, watch, stopped)
+
+
+def resume(program: Program, trajectory: Trajectory) -> TrainState:
+    """The state at the end of the last segment, or the initial one."""
+    stored = trajectory.stored_state(trajectory.done)
+    return program.init() if stored is None else state_from_flat(program.template, stored[1])
+
+
+def replay(program: Program, state: TrainState, start: int, step: int) -> TrainState:
+    """The exact state at ``step`` from that at ``start``: the run's own program again."""
+    cuts = boundaries(program.parts.interventions)
+    while start < step:
+        n = _next_stop(start, [step], cuts, LONGEST_CHUNK) - start
+        state, _ = program.advance(state, numbers_in_force(program.parts.numbers, program.parts.interventions, start), n)
+        start += n
+    return state
+
+
+def _run(
+    program: Program,
+    folder: Path,
+    state: TrainState,
+    done: int,
+    snapshots: Int[np.ndarray, " step"],
+    ends: list[int],
+    watch: Watch,
+    stopped: threading.Event,
+) -> None:
+    """Trains from ``done``: the state goes in chunks, what is kept of it in segments."""
+    parts, clock = program.parts, _Clock()
+    recorder = _Recorder(folder, parts.seeds, set(snapshots.tolist()), done)
+    if done == 0:
+        recorder.snapshot(0, state)
+    cuts = boundaries(parts.interventions)
+    while done < parts.steps:
+        stop = _next_stop(done, [*recorder.after(done), *ends], cuts, clock.chunk)
+        numbers = numbers_in_force(parts.numbers, parts.interventions, done)
+        with clock.timing(stop - done):
+            state, buffer = jax.block_until_ready(program.advance(state, numbers, stop - done))
+        recorder.losses.append(np.asarray(buffer[:, : stop - done]).T)
+        done = stop
+        recorder.snapshot(done, state)
+        if done in ends or stopped.is_set():
+            recorder.write(done, state)
+        watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
+        if stopped.is_set() and done < parts.steps:
+            raise Interrupted(f"stopped at step {done} of {parts.steps}; everything up to there is saved")
+
+
+def _next_stop(done: int, stops: list[int], cuts: set[int], most: int) -> int:
+    """The next step at which training must look up, at most ``most`` away."""
+    return min([stop for stop in (*stops, *cuts) if stop > done] + [done + most])
+
+
+class _Recorder:
+    """Holds snapshots and losses since the last segment, and writes the next."""
+
+    def __init__(self, folder: Path, seeds: tuple[int, ...], wanted: set[int], start: int):
+        self._folder, self._seeds, self._wanted, self._start = folder, seeds, wanted, start
+        self._held: dict[int, dict[str, np.ndarray]] = {}
+        self.losses: list[Float[np.ndarray, "step seed"]] = []
+        self.last_losses: Float[np.ndarray, " seed"] = np.full(len(seeds), np.nan, np.float32)
+
+    def after(self, step: int) -> list[int]:
+        """The next snapshot's step."""
+        return [min((wanted for wanted in self._wanted if wanted > step), default=step)]
+
+    def snapshot(self, step: int, state: TrainState) -> None:
+        """Keeps the parameters, where the schedule wants this step."""
+        if self.losses:
+            self.last_losses = self.losses[-1][-1]
+        if step in self._wanted:
+            self._held[step] = {name: np.array(value) for name, value in dotted(state.params).items()}
+
+    def write(self, end: int, state: TrainState) -> None:
+        """Writes the segment that ends here."""
+        if end == self._start:
+            return
+        names = next(iter(self._held.values()), {})
+        stacks = {name: np.stack([held[name] for held in self._held.values()]) for name in names}
+        losses = np.concatenate(self.losses)
+        segments.write(
+            self._folder,
+            segments.Segment(self._start, end, tuple(self._held), stacks, flat_state(state), losses),
+            self._seeds,
+        )
+        self._held, self.losses, self._start = {}, [], end
+
+
+class _Clock:
+    """How many steps fit a chunk, by the time of those before; the first chunk, which compiles, is left out."""
+
+    def __init__(self) -> None:
+        self.chunk = 1
+        self.steps_per_second = float("nan")
+        self._seen = 0
+
+    @contextlib.contextmanager
+    def timing(self, n: int) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._seen += 1
+        if self._seen > 1:
+            rate = n / max(time.perf_counter() - begin, 1e-9)
+            old = self.steps_per_second
+            self.steps_per_second = rate if np.isnan(old) else 0.7 * old + 0.3 * rate
+            self.chunk = int(np.clip(CHUNK_SECONDS * self.steps_per_second, 1, LONGEST_CHUNK))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets, while the block runs; a second signal stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def check_resumable(path: Path) -> None:
+    """Refuses a directory that holds something other than a run. Raises RunError."""
+    if path.is_dir() and not (path / "run.json").exists() and any(p.name != ".lock" for p in path.iterdir()):
+        raise RunError(f"{path} isn't empty and holds no run.json; give another --out")

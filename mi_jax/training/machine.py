@@ -1,0 +1,70 @@
+"""What the bits of a run depend on besides its experiment: versions, device, cores and flags."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_BITS = ("jax", "jaxlib", "optax", "platform", "device", "cpu", "cores", "xla_flags", "x64")
+
+
+def machine() -> dict[str, Any]:
+    """Versions, device, cores, XLA flags, and the commit of the source where there is one."""
+    device = jax.devices()[0]
+    commit, dirty = _commit()
+    return {
+        "mi_jax": _version("mi-jax"),
+        "jax": jax.__version__,
+        "jaxlib": _version("jaxlib"),
+        "optax": _version("optax"),
+        "orbax": _version("orbax-checkpoint"),
+        "numpy": _version("numpy"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": f"{device.platform} {device.device_kind}",
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "x64": bool(jax.config.jax_enable_x64),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def bit_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What differs of that which changes the bits of a run: one line each."""
+    return [f"{name}: {there.get(name)} there, {here[name]} here" for name in _BITS if there.get(name) != here[name]]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the repository that tracks this file, and whether its tracked files were changed."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

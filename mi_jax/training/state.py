@@ -1,0 +1,131 @@
+"""The train state and the two compiled programs of a run: ``init`` and ``advance``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from mi_jax.arrays import Count, Params, PRNGKey
+from mi_jax.contracts import Batch, Intervention, Loss, Model, Numbers, Optimizer, Task, mean_loss, sweepable_fields
+from mi_jax.pytrees import dotted, rebuild, stacked
+from mi_jax.streams import streams
+from mi_jax.tasks.sampling import LONGEST_CHUNK
+from mi_jax.training.optimizers import apply_gradients
+from mi_jax.training.segments import Flat
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step. Leading axis: seed."""
+
+    params: Params
+    opt_state: Any
+    step: Int[Array, " seed"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training is made of."""
+
+    task: Task
+    model: Model
+    loss: Loss
+    optimizer: Optimizer
+    seeds: tuple[int, ...]
+    steps: int
+    interventions: tuple[Intervention, ...] = ()
+
+    @property
+    def numbers(self) -> Numbers:
+        """The traced numbers of the run, before interventions, by dotted name."""
+        return {f"optimizer.{name}": float(getattr(self.optimizer, name)) for name in sweepable_fields(self.optimizer)}
+
+
+Advance = Callable[[TrainState, Any, Key[Array, " seed"], Numbers, Count], tuple[TrainState, Float[Array, "seed step"]]]
+
+
+class Program:
+    """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
+
+    The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
+    schedule, and where chunks are cut changes no bit. Seeds are mapped, which gives each the bits it has alone.
+    """
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+        self._init = jax.jit(jax.vmap(self._init_seed))
+        self._advance = jax.jit(self._advance_seeds)
+
+    @cached_property
+    def data(self) -> Any:
+        """The task's arrays; with a leading seed axis where they differ by seed."""
+        task, seeds = self.parts.task, self.parts.seeds
+        return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
+
+    @cached_property
+    def _keys(self) -> Key[Array, " seed"]:
+        return streams(self.parts.seeds, "data")
+
+    def init(self) -> TrainState:
+        """The state at step 0."""
+        return self._init(streams(self.parts.seeds, "init"))
+
+    def advance(self, state: TrainState, numbers: Numbers, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
+        """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
+        assert 1 <= n <= LONGEST_CHUNK, n
+        traced = {name: jnp.float32(value) for name, value in numbers.items()}
+        return self._advance(state, self.data, self._keys, traced, jnp.int32(n))
+
+    @cached_property
+    def template(self) -> TrainState:
+        """Shapes and structure of the state."""
+        return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
+
+    def _transform(self, numbers: Numbers, step: Count) -> Any:
+        prefix = "optimizer."
+        own = {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
+        return self.parts.optimizer.transform(own, step)
+
+    def _init_seed(self, key: PRNGKey) -> TrainState:
+        params = self.parts.model.init(key)
+        opt_state = self._transform(self.parts.numbers, 0).init(params)
+        return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+
+    def _loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        outputs = self.parts.model.apply(params, batch.inputs, positions=self.parts.task.read)
+        return mean_loss(self.parts.loss(outputs, batch.targets), batch.weights)
+
+    def _advance_seeds(
+        self, state: TrainState, data: Any, keys: Key[Array, " seed"], numbers: Numbers, n: Int[Array, ""]
+    ) -> tuple[TrainState, Float[Array, "seed step"]]:
+        if self.parts.task.per_seed:
+            return jax.lax.map(lambda x: self._advance_seed(*x, numbers, n), (state, data, keys))
+        return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n), (state, keys))
+
+    def _advance_seed(
+        self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""]
+    ) -> tuple[TrainState, Float[Array, " step"]]:
+        feed = self.parts.task.batches(data, key, state.step, n)
+
+        def _step(i: Count, carry: tuple[Params, Any, Float[Array, " step"]]) -> tuple[Params, Any, Float[Array, " step"]]:
+            params, opt_state, losses = carry
+            loss, gradients = jax.value_and_grad(self._loss)(params, feed(i))
+            params, opt_state = apply_gradients(self._transform(numbers, state.step + i), params, opt_state, gradients)
+            return params, opt_state, losses.at[i].set(loss)
+
+        losses = jnp.full((LONGEST_CHUNK,), jnp.nan)
+        params, opt_state, losses = jax.lax.fori_loop(0, n, _step, (state.params, state.opt_state, losses))
+        return TrainState(params, opt_state, state.step + n), losses
+
+
+def flat_state(state: TrainState) -> Flat:
+    """A state as NumPy arrays by dotted name, as it is stored."""
+    return {name: jax.device_get(value) for name, value in dotted(state).items()}
+
+
+def state_from_flat(template: TrainState, flat: Flat) -> TrainState:
+    """The state that was stored: same structure, same bits."""
+    return jax.tree.map(jnp.asarray, rebuild(template, flat))

@@ -1,0 +1,220 @@
+"""A run on disk: ``run.json`` beside its segments, written under a lock, read by step and seed.
+
+Parameters are read one segment at a time, so that memory is bounded by a segment (64 MB by default), whatever the run's length.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mi_jax.errors import RunError
+from mi_jax.pytrees import nested
+from mi_jax.training import segments
+
+FORMAT = 1
+"""Version of the layout on disk: a reader refuses a newer one, and reads every older one."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """When a segment is written: after so many snapshots or megabytes of them, and at least ``states`` times a run."""
+
+    snapshots: int = 64
+    megabytes: float = 64.0
+    states: int = 16
+
+
+class Status(NamedTuple):
+    """How a seed stands. Failure is data: a seed that turned non-finite stays in the run, its readings are NaN."""
+
+    state: Literal["finished", "unfinished", "non-finite"]
+    last_finite_step: int
+    """The last step whose loss, or at the end whose parameters, are known to be finite."""
+
+
+class Part(NamedTuple):
+    """Some snapshots, as they are streamed."""
+
+    steps: tuple[int, ...]
+    parameters: dict[str, np.ndarray]
+    """[snapshot seed ...] by dotted name."""
+
+
+def segment_ends(snapshots: Int[np.ndarray, " step"], last: int, snapshot_bytes: int, storage: Storage) -> list[int]:
+    """The steps at which segments end: they follow from the schedule, never from the clock.
+
+    A segment ends at a snapshot that fills it (``storage.snapshots`` of them, or ``storage.megabytes``), at every ``states``-th
+    part of the run, and at the last step.
+    """
+    most = max(1, min(storage.snapshots, int(storage.megabytes * 2**20 // max(snapshot_bytes, 1))))
+    parts = {-(-last * part // storage.states) for part in range(1, storage.states + 1)} | {last}
+    ends, held = set[int](), 0
+    for step in sorted(parts | set(snapshots.tolist())):
+        held += step in snapshots
+        if step in parts or held >= most:
+            ends.add(step)
+            held = 0
+    return sorted(ends - {0})
+
+
+class Trajectory:
+    """The readable half of a run directory: seeds, steps, parameters, losses, stored states, status."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path).resolve()
+        self.record = read_record(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """Where the segments are."""
+        return self.path / "segments"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The labels of the run's seeds."""
+        return tuple(self.record["seeds"])
+
+    @property
+    def last(self) -> int:
+        """The step at which the run is finished."""
+        return self.record["steps"]
+
+    @cached_property
+    def indexes(self) -> tuple[segments.Index, ...]:
+        """What each finished segment holds. Raises DamagedError where one is missing or changed."""
+        indexes = tuple(segments.read_index(self.folder, end) for end in segments.finished(self.folder))
+        for before, index in zip((0, *(index.end for index in indexes)), indexes, strict=False):
+            if index.start != before:
+                raise segments.DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
+        return indexes
+
+    @property
+    def done(self) -> int:
+        """How many updates are stored."""
+        return self.indexes[-1].end if self.indexes else 0
+
+    @property
+    def steps(self) -> Int[np.ndarray, " step"]:
+        """The steps of the stored snapshots."""
+        return np.array([step for index in self.indexes for step in index.steps], np.int64)
+
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of every stored snapshot's arrays, by step, seed and name."""
+        return {name: h for index in self.indexes for name, h in index.hashes.items() if "@" not in name}
+
+    def stream(self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None) -> Iterator[Part]:
+        """The snapshots at ``steps`` (all by default), one segment at a time.
+
+        Raises:
+            RunError: for a step that is no snapshot, naming the nearest. DamagedError: see ``segments``.
+        """
+        wanted = None if steps is None else {self._known(step) for step in steps}
+        for index in self.indexes:
+            rows = [row for row, step in enumerate(index.steps) if wanted is None or step in wanted]
+            if rows:
+                read = segments.read_snapshots(self.folder, index, names, rows)
+                yield Part(tuple(index.steps[row] for row in rows), read)
+
+    def stack(self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Parameters with leading axes (step, seed), as a nested dict."""
+        parts = list(self.stream(steps, names))
+        if not parts:
+            raise RunError(f"{self.path} holds no snapshot yet; train it first")
+        joined = {name: np.concatenate([part.parameters[name] for part in parts]) for name in parts[0].parameters}
+        if steps is not None:
+            place = {step: row for row, step in enumerate(step for part in parts for step in part.steps)}
+            order = [place[int(step)] for step in steps]
+            joined = {name: stack[order] for name, stack in joined.items()}
+        return nested(joined)
+
+    def losses(self) -> Float[np.ndarray, "step seed"]:
+        """The training loss of the parameters after 0, 1, ... done - 1 updates, in nats."""
+        parts = [segments.read_losses(self.folder, index) for index in self.indexes]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.seeds)), np.float32)
+
+    def stored_state(self, step: int) -> tuple[int, segments.Flat] | None:
+        """The last stored train state at or before ``step``, and its step; None where there is none."""
+        before = [index for index in self.indexes if index.end <= step]
+        return (before[-1].end, segments.read_state(self.folder, before[-1])) if before else None
+
+    def status(self) -> dict[int, Status]:
+        """How each seed stands, by label."""
+        losses, done = self.losses(), self.done
+        state = "finished" if done >= self.last else "unfinished"
+        stored = self.stored_state(done)
+        result: dict[int, Status] = {}
+        for place, seed in enumerate(self.seeds):
+            bad = np.flatnonzero(~np.isfinite(losses[:, place]))
+            ended = stored is None or all(np.isfinite(v[place]).all() for n, v in stored[1].items() if n.startswith("params."))
+            first_bad = int(bad[0]) if len(bad) else (done if ended else done - 1) + 1
+            result[seed] = Status("non-finite" if len(bad) or not ended else state, first_bad - 1)
+        return result
+
+    def _known(self, step: int) -> int:
+        if step not in self.steps:
+            if not len(self.steps):
+                raise RunError(f"{self.path} holds no snapshot yet; train it first")
+            near = self.steps[np.argsort(np.abs(self.steps - step), kind="stable")[:2]]
+            raise RunError(f"step {step} is no snapshot of {self.path}; the nearest are {sorted(near.tolist())}, see .steps")
+        return int(step)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of ``run.json``. Raises RunError where there is none, or it can't be read, or its format is newer."""
+    file = path / "run.json"
+    try:
+        record = json.loads(file.read_text())
+        version = record["format"]
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is no run: it holds no run.json. `mi-jax run EXPERIMENT --out {path}` makes one") from error
+    except NotADirectoryError as error:
+        raise RunError(f"{path} is a file; a run is a directory") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} can't be read ({error})") from error
+    if version > FORMAT:
+        raise RunError(f"{path} has the format {version}, this version of mi_jax reads up to {FORMAT}; upgrade mi_jax")
+    return record
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Makes the run's directory and its ``run.json``, whole or not at all. Raises RunError where it can't be written."""
+    try:
+        (path / "segments").mkdir(parents=True, exist_ok=True)
+        replace_file(path / "run.json", json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file beside and renames it into place: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """The right to write a run, held until the block ends or the process dies. Raises RunError where another holds it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process is training {path}; wait for it, or give another --out") from error
+        yield

@@ -1,0 +1,38 @@
+"""Checking a whole run directory: every array of every segment against its hash, and that nothing is missing."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mi_jax.errors import DamagedError
+from mi_jax.training import segments
+from mi_jax.training.trajectory import Trajectory
+
+
+def problems(trajectory: Trajectory) -> Iterator[str]:
+    """One line for each thing that is wrong; none where every stored number is what was written.
+
+    Reads each segment as every other reader does: index, losses, state, snapshots.
+    """
+    start, found = 0, list[int]()
+    for end in segments.finished(trajectory.folder):
+        try:
+            index = segments.read_index(trajectory.folder, end)
+            losses = segments.read_losses(trajectory.folder, index)
+            segments.read_state(trajectory.folder, index)
+            if index.steps:
+                segments.read_snapshots(trajectory.folder, index)
+        except DamagedError as error:
+            yield str(error)
+            start = end
+            continue
+        if index.start != start:
+            yield f"segment {end:09d} begins at step {index.start}, the one before ends at {start}: one is missing"
+        if len(losses) != index.end - index.start:
+            yield f"segment {end:09d} holds {len(losses)} losses of {index.end - index.start} updates"
+        found += index.steps
+        start = end
+    done = trajectory.record["snapshots"]
+    missing = np.setdiff1d([step for step in done if step <= start], found) if found else np.array([])
+    if len(missing):
+        yield f"snapshots at steps {missing.tolist()} are missing"
