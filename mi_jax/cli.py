@@ -14,13 +14,15 @@ from typing import Any
 
 from mi_jax.errors import ConfigError, Interrupted, MiJaxError
 
-_OVERRIDES = "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
+_OVERRIDES = (
+    "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb. Returns 0, 1 where verify found damage, 2 for an error the user can mend, 130 where a signal stopped it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options, overrides = _parser().parse_known_args(given)
+    options, overrides = _parser()[0].parse_known_args(given)
     try:
         return _VERBS[options.verb](options, overrides)
     except Interrupted as error:
@@ -36,9 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and that of each verb that trains."""
     parser = argparse.ArgumentParser("mi-jax", description="Training-dynamics interpretability in JAX.", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    training: dict[str, argparse.ArgumentParser] = {}
     for name, told in (
         ("run", "train or resume an experiment, measure, date, plot and report"),
         ("train", "train or resume an experiment"),
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--allow-other-machine", action="store_true", help="resume where versions or cores differ")
         verb.add_argument("-h", "--help", action="store_true", help="this text; with an experiment also its overrides")
         _common(verb)
+        training[name] = verb
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
@@ -62,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "list", "list what there is")
     verb.add_argument("kind", choices=("tasks", "models", "measures", "experiments"))
     verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser
+    return parser, training
 
 
 def _verb(verbs: Any, name: str, told: str, **options: Any) -> argparse.ArgumentParser:
@@ -133,8 +138,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _help(options: argparse.Namespace) -> int:
     """The verb's help, and with an experiment its overrides."""
-    actions = _parser()._subparsers._group_actions[0]  # pyright: ignore[reportOptionalMemberAccess, reportPrivateUsage]
-    actions.choices[options.verb].print_help()  # pyright: ignore[reportOptionalSubscript]
+    _parser()[1][options.verb].print_help()
     if options.help and options.experiment:
         print()
         _experiment(options.experiment, ["--help"], options.verb)
@@ -145,7 +149,10 @@ def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
     from mi_jax.study import cost
 
     told = cost(experiment)
-    lines = [f"{name.replace('_', ' ')}\t{value:,.2f}" if isinstance(value, float) else f"{name.replace('_', ' ')}\t{value:,}" for name, value in told.items()]
+    lines = [
+        f"{name.replace('_', ' ')}\t{value:,.2f}" if isinstance(value, float) else f"{name.replace('_', ' ')}\t{value:,}"
+        for name, value in told.items()
+    ]
     _print(options, told, "\n".join(lines))
     return 0
 
@@ -156,7 +163,9 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
     chosen = options.measures.split(",") if options.measures else None
     target = Path(options.target)
     if target.is_dir():
-        _no_overrides([*overrides, *(["--like"] if options.like else []), *(["--out"] if options.out else [])], "measure of a run")
+        _no_overrides(
+            [*overrides, *(["--like"] if options.like else []), *(["--out"] if options.out else [])], "measure of a run"
+        )
         _start(options)
         dataset, skipped = _measure_run(target, chosen, options.quiet)
         told: dict[str, Any] = {str(seed): readings for seed, readings in measuring.last_step(dataset)}
@@ -259,7 +268,11 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
 
     trajectory = Trajectory(options.run)
     found = list(problems(trajectory))
-    _print(options, {"run": str(trajectory.path), "problems": found}, "\n".join(found) or f"{trajectory.path}: every stored number is what was written")
+    _print(
+        options,
+        {"run": str(trajectory.path), "problems": found},
+        "\n".join(found) or f"{trajectory.path}: every stored number is what was written",
+    )
     return 1 if found else 0
 
 

@@ -192,8 +192,15 @@ def sweepable_fields(settings: Any) -> tuple[str, ...]:
 class GradientTransformation(Protocol):
     """optax's pair of functions, named here so that reading needs no optax."""
 
-    init: Callable[[Params], PyTree]
-    update: Callable[..., tuple[PyTree, PyTree]]
+    @property
+    def init(self) -> Callable[..., Any]:
+        """params -> optimizer state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """(gradients, state, params) -> (updates, state)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -301,7 +308,7 @@ class Measure:
         """Whether it knows the end of training, so that no forecast may use it."""
         return "final" in self.uses
 
-    def missing(self, roles: Roles, concepts: Mapping[str, Any], references: frozenset[str]) -> str | None:
+    def missing(self, roles: Roles, concepts: frozenset[str], references: frozenset[str]) -> str | None:
         """Why this measure can't be taken here, or None."""
         lacking = [f"the model's role '{role}'" for role in self.roles if not getattr(roles, role)]
         lacking += [f"the task's concept '{name}'" for name in self.concepts if name not in concepts]

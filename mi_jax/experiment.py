@@ -1,8 +1,7 @@
 """An experiment (task + model + optimizer + schedule + seeds), training it, and opening the run it leaves."""
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,10 @@ from jaxtyping import Int
 
 from mi_jax import measuring
 from mi_jax.arrays import Params
-from mi_jax.contracts import Architecture, Intervention, Loss, Model, Optimizer, Task, Taps
+from mi_jax.contracts import Architecture, Intervention, Loss, Model, Optimizer, Taps, Task
 from mi_jax.errors import RunError, WeightsError, require
 from mi_jax.models import MODELS, Transformer
-from mi_jax.pytrees import dotted, nested, stacked, take
+from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
 from mi_jax.tasks import TASKS, ModularArithmetic
 from mi_jax.training import INTERVENTIONS, LOSSES, OPTIMIZERS, SCHEDULES
@@ -397,9 +396,10 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
 def _check_same(path: Path, record: dict[str, Any]) -> None:
     """Refuses to go on with a run of another experiment, or of this one with other seeds."""
     there = read_record(path)["experiment"]
-    different = differences({k: v for k, v in there.items() if k not in ("name", "storage")}, {
-        k: v for k, v in record.items() if k not in ("name", "storage")
-    })
+    different = differences(
+        {k: v for k, v in there.items() if k not in ("name", "storage")},
+        {k: v for k, v in record.items() if k not in ("name", "storage")},
+    )
     if different:
         only = {line.split(":")[0] for line in different}
         advice = (

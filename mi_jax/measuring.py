@@ -98,21 +98,22 @@ def measure_trajectory(
     if not len(trajectory.steps):
         raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
     keys = {one.name: _content_key(trajectory, one, provenance) for one in measures}
-    cached = {one.name: _cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
-    todo = [one for one in measures if cached[one.name] is None]
+    found = {one.name: _cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
+    held = {name: dataset for name, dataset in found.items() if dataset is not None}
+    todo = [one for one in measures if one.name not in held]
     fresh = _read_trajectory(trajectory, subject, todo, watch) if todo else {}
     for one in todo:
         dataset = _labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
         prepared = fresh[one.name].prepared
-        cached[one.name] = dataset.assign_attrs(provenance=_provenance(one, provenance, prepared), key=keys[one.name] or "")
-        write_dataset(_file(trajectory, one.name), cached[one.name])
-    return _joined([cached[one.name] for one in measures], provenance)
+        held[one.name] = dataset.assign_attrs(provenance=_provenance(one, provenance, prepared), key=keys[one.name] or "")
+        write_dataset(_file(trajectory, one.name), held[one.name])
+    return _joined([held[one.name] for one in measures], provenance)
 
 
 def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]) -> xr.Dataset:
     """Reads one set of weights, which is its own final reference: dims (seed, step, ...) of length 1, labelled 0."""
     reader = _Reader(measures)
-    context = _context(subject, 0, Reference(final=params), measures)
+    context = _context(subject, 0, Reference(final=jax.tree.map(jnp.asarray, params)), measures)
     stack = jax.tree.map(lambda x: np.asarray(x)[None], params)
     values = reader.read(stack, stack, context)
     datasets = [
@@ -183,9 +184,7 @@ def _padded(stack: Params, start: int) -> Params:
     return jax.tree.map(pad, stack)
 
 
-def _read_trajectory(
-    trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], watch: Watch
-) -> dict[str, _Read]:
+def _read_trajectory(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], watch: Watch) -> dict[str, _Read]:
     """Streams the snapshots through the program, a segment at a time, every seed of it."""
     reader, steps = _Reader(measures), trajectory.steps
     ends = trajectory.stack([int(steps[0]), int(steps[-1])])
@@ -273,9 +272,9 @@ def _labelled(
     return xr.Dataset(variables, coords=coords)
 
 
-def _joined(datasets: Sequence[xr.Dataset | None], provenance: Mapping[str, Any]) -> xr.Dataset:
+def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
     """One dataset of all variables; each keeps its own provenance as an attribute."""
-    parts = [dataset.copy() for dataset in datasets if dataset is not None]
+    parts = [dataset.copy() for dataset in datasets]
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
@@ -285,9 +284,7 @@ def _joined(datasets: Sequence[xr.Dataset | None], provenance: Mapping[str, Any]
 
 
 def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]) -> str:
-    frozen = {
-        name: {str(seed): _plain(by_name[name]) for seed, by_name in prepared.items()} for name in one.prepare
-    }
+    frozen = {name: {str(seed): _plain(by_name[name]) for seed, by_name in prepared.items()} for name in one.prepare}
     told = {
         "measure": one.name,
         "options": dict(one.options),
@@ -373,7 +370,7 @@ def last_step(dataset: xr.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
     """By seed the last step's readings as JSON values: see ``as_json``."""
     for seed in dataset["seed"].values:
         row = dataset.sel(seed=seed).isel(step=-1)
-        yield int(seed), {name: as_json(row[name]) for name in row.data_vars}
+        yield int(seed), {str(name): as_json(row[name]) for name in row.data_vars}
 
 
 def as_json(value: xr.DataArray) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_jax.arrays import Count
+
 
 def dotted(tree: Any) -> dict[str, Any]:
     """Flattens any pytree to ``{dotted name: leaf}``, in the tree's own order.
@@ -48,7 +50,7 @@ def rebuild(template: Any, flat: Mapping[str, Any]) -> Any:
     return structure.unflatten([flat[name] for name in names])
 
 
-def take(tree: Any, index: int) -> Any:
+def take(tree: Any, index: Count) -> Any:
     """Entry ``index`` of the leading axis of every leaf."""
     return jax.tree.map(lambda x: x[index], tree)
 

@@ -58,11 +58,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Where two JSON forms differ: one line a setting, ``task.p: 59 there, 61 here``."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
         keys = [*old, *(key for key in new if key not in old)]
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        ]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
     return [] if old == new else [f"{path}: {_short(old)} there, {_short(new)} here"]
 
 
@@ -85,7 +81,7 @@ def _name(cls: type, registry: Registry) -> str:
 
 
 def _class(name: str | None, registry: Registry) -> type:
-    if name in registry:
+    if name is not None and name in registry:
         return registry[name]
     if not isinstance(name, str) or ":" not in name:
         raise ConfigError(f"unknown type {name!r}; {nearest(str(name), registry)}, or module:Class for one's own")

@@ -77,32 +77,44 @@ def _figures(dataset: xr.Dataset, dates: Transitions | None) -> list[tuple[str, 
     dated = "Triangles at the top: the steps at which a seed first reached .99 training (blue) and test (orange) accuracy."
     return [
         (
-            "loss", "Loss", f"Training and test loss by step. {seeds} {dated}",
-            "Training loss falls early, test loss rises and then falls late.", {"train_loss", "test_loss"},
+            "loss",
+            "Loss",
+            f"Training and test loss by step. {seeds} {dated}",
+            "Training loss falls early, test loss rises and then falls late.",
+            {"train_loss", "test_loss"},
             lambda: plots.loss_curves(dataset, dates=dates),
         ),
         (
-            "accuracy", "Accuracy", f"Training and test accuracy by step. {seeds} {dated}",
-            "Training accuracy reaches one early, test accuracy late.", {"train_accuracy", "test_accuracy"},
+            "accuracy",
+            "Accuracy",
+            f"Training and test accuracy by step. {seeds} {dated}",
+            "Training accuracy reaches one early, test accuracy late.",
+            {"train_accuracy", "test_accuracy"},
             lambda: plots.accuracy_curves(dataset, dates=dates),
         ),
         (
-            "progress", "The circuit under the loss",
+            "progress",
+            "The circuit under the loss",
             "Restricted loss: the logits' key frequencies and class means alone, all pairs. Excluded loss: everything but the key"
             f" frequencies, training pairs. Key frequencies are those of the final model (retrospective). {seeds}",
-            "Restricted loss falls before test loss does, excluded loss rises.", {"restricted_loss", "excluded_loss", "test_loss"},
+            "Restricted loss falls before test loss does, excluded loss rises.",
+            {"restricted_loss", "excluded_loss", "test_loss"},
             lambda: plots.progress_curves(dataset, dates=dates),
         ),
         (
-            "frequencies", f"The mechanism being born (seed {seed})",
+            "frequencies",
+            f"The mechanism being born (seed {seed})",
             "Share of each Fourier frequency in the map from neurons to logits, by step; the final key frequencies at the right.",
-            "Power gathers in a few frequencies as training goes on.", {"fourier_power_unembedding"},
+            "Power gathers in a few frequencies as training goes on.",
+            {"fourier_power_unembedding"},
             lambda: plots.frequency_map(dataset, seed=seed),
         ),
         (
-            "spectra", f"Final spectra (seed {seed})",
+            "spectra",
+            f"Final spectra (seed {seed})",
             "Share of each Fourier frequency in the embedding and in the map from neurons to logits, at the last step.",
-            "A few frequencies hold almost all power.", {"fourier_power_embedding", "fourier_power_unembedding"},
+            "A few frequencies hold almost all power.",
+            {"fourier_power_embedding", "fourier_power_unembedding"},
             lambda: plots.spectra(dataset, seed=seed),
         ),
     ]
@@ -112,7 +124,11 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None) -> list[tuple[
     """Rows of the numbers table: a label, and a cell a seed. Scalars and key frequencies of the last step, and the dates."""
     rows: list[tuple[str, list[str]]] = [("seed", [str(seed) for seed in dataset["seed"].values])]
     if dates is not None:
-        for label, when in (("memorised at step", dates.memorised), ("grokked at step", dates.grokked), ("delay, steps", dates.delay)):
+        for label, when in (
+            ("memorised at step", dates.memorised),
+            ("grokked at step", dates.grokked),
+            ("delay, steps", dates.delay),
+        ):
             rows.append((label, ["never" if value != value else f"{value:,.0f}" for value in when.values]))
     by_seed = [readings for _, readings in measuring.last_step(dataset)]
     for name, variable in dataset.data_vars.items():

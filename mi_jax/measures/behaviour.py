@@ -1,7 +1,6 @@
 """What the model does: its loss and accuracy by split, as trained."""
 
 import jax.numpy as jnp
-
 from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params, Scalar

@@ -1,7 +1,7 @@
 """The Fourier basis of Z_p, and what of the weights lies along each frequency (arXiv 2301.05217, section 4).
 
-F has orthonormal rows: 1/sqrt(p), then cos(2 pi k x / p) and sin(2 pi k x / p) for k = 1 ... p // 2, each divided by its norm; for
-even p the last frequency has a cosine only. Frequencies are read off by roles, so that these measures need no particular model.
+F has orthonormal rows: 1/sqrt(p), then cos(2 pi k x / p) and sin(2 pi k x / p) for k = 1 ... p // 2, each divided by its norm;
+for even p the last frequency has a cosine only. Tables are found by role, so that these measures need no particular model.
 """
 
 from functools import lru_cache
@@ -53,13 +53,13 @@ def by_frequency(components: Float[Array, " component"], frequency_count: int) -
 
 def embedding_table(params: Params, context: Context) -> Float[Array, "token d"]:
     """The embedding of the task's tokens; several tables side by side along the columns."""
-    return jnp.concatenate([table(params) for table in context.model.roles.embedding], axis=1)
+    return jnp.concatenate([jnp.asarray(table(params)) for table in context.model.roles.embedding], axis=1)
 
 
 def unembedding_table(params: Params, context: Context) -> Float[Array, "class neuron"]:
     """W_L^T = (W_out W_U)^T, the task's classes only: what neurons add to each logit."""
     assert context.model.roles.output_map is not None
-    return context.model.roles.output_map(params).T
+    return jnp.asarray(context.model.roles.output_map(params)).T
 
 
 TABLES = {"embedding": (embedding_table, "embedding"), "unembedding": (unembedding_table, "output_map")}
@@ -75,9 +75,7 @@ def fourier_power(place: str) -> Measure:
         power = (by_frequency(norms, frequencies(context.inputs.classes)) ** 2).sum(axis=1)
         return power / power.sum()
 
-    return Measure(
-        f"fourier_power_{place}", function, ("frequency",), roles=(role,), concepts=("cyclic_answer",), source=SOURCE
-    )
+    return Measure(f"fourier_power_{place}", function, ("frequency",), roles=(role,), concepts=("cyclic_answer",), source=SOURCE)
 
 
 def gini(x: Float[Array, " n"]) -> Scalar:

@@ -18,14 +18,14 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     k, sin k}^2, over that of all T_ij^2. A neuron that never varies has NaN.
     """
     p, F = activations.shape[0], fourier_basis(activations.shape[0])
-    centred = activations - activations.mean(axis=(0, 1))
+    centred = activations - activations.mean(axis=(0, 1), keepdims=True)
     power = jnp.square(jnp.einsum("ia,jb,abn->ijn", F, F, centred))
     count = frequencies(p)
     padded = jnp.pad(power, ((0, 2 * count + 1 - p),) * 2 + ((0, 0),))
     blocks = padded[1:, 1:].reshape(count, 2, count, 2, -1)
     own = jnp.einsum("kikjn->kn", blocks)
     own += padded[0, 1:].reshape(count, 2, -1).sum(axis=1) + padded[1:, 0].reshape(count, 2, -1).sum(axis=1)
-    return ((own + power[0, 0]) / power.sum(axis=(0, 1))).T
+    return ((own + power[:1, 0]) / power.sum(axis=(0, 1))[None]).T
 
 
 def neuron_fve() -> Measure:

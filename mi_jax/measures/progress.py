@@ -58,7 +58,7 @@ def restricted_loss() -> Measure:
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        return _loss(key_part(logits, _keys(context), context) + logits.mean(axis=0), context).mean()
+        return _loss(key_part(logits, _keys(context), context) + logits.mean(axis=0, keepdims=True), context).mean()
 
     return Measure("restricted_loss", function, units="nats", **_NEEDS)
 

@@ -11,7 +11,7 @@ from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.initial import normal_parameters
-from mi_jax.models.products import lookup, matmul
+from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import mlp_sites
 from mi_jax.models.taps import Tapped
 
@@ -62,10 +62,10 @@ class MLP(Architecture):
                 tapped.product(f"{name}.W_E", inputs[:, place, None], params[name]["W_E"], lookup) for name, place in tables
             ]
             pre = looked_up[0] + looked_up[1]
-            pre = tapped.at("hidden.0.pre", pre + params["embed"]["b"] if self.bias else pre)
+            pre = tapped.at("hidden.0.pre", pre + spread(params["embed"]["b"], pre) if self.bias else pre)
             post = tapped.at("hidden.0.post", ACTIVATIONS[self.activation](pre))
             out = tapped.product("unembed.W_U", post, params["unembed"]["W_U"], matmul)
-            return tapped.at("logits", out + params["unembed"]["b_U"] if self.bias else out)
+            return tapped.at("logits", out + spread(params["unembed"]["b_U"], out) if self.bias else out)
 
         roles = Roles(
             embedding=(lambda params: params["embed_a"]["W_E"], lambda params: params["embed_b"]["W_E"]),
@@ -73,4 +73,3 @@ class MLP(Architecture):
             neurons="hidden.0.post",
         )
         return Model(init, apply, roles, sites)
-

@@ -1,7 +1,7 @@
 """The two products that every model is made of."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 
 def lookup(tokens: Int[Array, "*b"], W: Float[Array, "token d"]) -> Float[Array, "*b d"]:
@@ -12,3 +12,8 @@ def lookup(tokens: Int[Array, "*b"], W: Float[Array, "token d"]) -> Float[Array,
 def matmul(x: Float[Array, "*b i"], W: Float[Array, "i o"]) -> Float[Array, "*b o"]:
     """x W with the rows flattened first: a position axis of 1 left in costs a fifth of the step on CPU."""
     return (x.reshape(-1, x.shape[-1]) @ W).reshape(*x.shape[:-1], W.shape[-1])
+
+
+def spread(row: Shaped[Array, "*i"], x: Float[Array, "..."]) -> Shaped[Array, "..."]:
+    """``row`` with leading axes of length 1, as many as ``x`` has: rank promotion, said aloud."""
+    return jnp.expand_dims(row, tuple(range(x.ndim - row.ndim)))

@@ -52,7 +52,11 @@ def _norm_sites(config: "Transformer", name: str, x: str) -> list[Site]:
     centred = f"({x} - mean({x}))" if config.normalization == "layer" else x
     return [
         Site(f"{name}.scale", f"sqrt(mean({centred}^2) + 1e-5)", ("batch", "position", "one")),
-        Site(f"{name}.normalized", f"{centred} / scale; {name}(x) = normalized w{' + b' * (config.normalization == 'layer')}", _STREAM),
+        Site(
+            f"{name}.normalized",
+            f"{centred} / scale; {name}(x) = normalized w{' + b' * (config.normalization == 'layer')}",
+            _STREAM,
+        ),
     ]
 
 
@@ -66,7 +70,11 @@ def _attention_sites(config: "Transformer", block: str, before: str) -> list[Sit
         sites += [
             Site(f"{a}.{x}_input", f"resid_pre, a copy for each head's {x} alone, before the norm", heads, optional=True),
             Site(f"{a}.W_{x.upper()}", f"{_normed(config, 'ln1', 'resid_pre')} W_{x.upper()}[head]", _HEADS, "product"),
-            Site(f"{a}.{x}", f"{_normed(config, 'ln1', 'resid_pre')} W_{x.upper()}[head]" + f" + b_{x.upper()}[head]" * biased, _HEADS),
+            Site(
+                f"{a}.{x}",
+                f"{_normed(config, 'ln1', 'resid_pre')} W_{x.upper()}[head]" + f" + b_{x.upper()}[head]" * biased,
+                _HEADS,
+            ),
         ]
     if rotary:
         sites += [Site(f"{a}.rot_{x}", f"{x} turned by its position", _HEADS) for x in "qk"]

@@ -16,7 +16,7 @@ from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.initial import normal_parameters
-from mi_jax.models.products import lookup, matmul
+from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import transformer_sites
 from mi_jax.models.taps import Tapped
 from mi_jax.models.views import neuron_output_map
@@ -79,7 +79,9 @@ class Transformer(Architecture):
         require(self.d_head is None or self.d_head >= 1, f"d_head={self.d_head}: must be at least 1")
         require(self.d_mlp is None or self.d_mlp >= 0, f"d_mlp={self.d_mlp}: must be at least 0")
         require(self.attention_scale is None or self.attention_scale > 0, f"attention_scale={self.attention_scale}: must be > 0")
-        require(self.positions != "rotary" or self.head_size % 2 == 0, f"rotary positions need an even d_head, not {self.head_size}")
+        require(
+            self.positions != "rotary" or self.head_size % 2 == 0, f"rotary positions need an even d_head, not {self.head_size}"
+        )
         for name, kinds in (
             ("activation", Activation),
             ("normalization", Normalization),
@@ -193,14 +195,15 @@ def _forward(
     x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
     if config.positions == "learned":
         rows = jnp.arange(length)
-        x = x + taps.at("pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup))
+        added = taps.at("pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup))
+        x = x + spread(added, x)
     for i in range(config.layers):
         queries = read if i == config.layers - 1 else everywhere
         x = _block(config, params["blocks"][str(i)], f"blocks.{i}", x, taps, queries)
     x = _norm(config, params.get("ln_final"), x, taps, "ln_final")
     logits = taps.product("unembed.W_U", x, params["unembed"]["W_U"], matmul)
     if config.unembed_bias:
-        logits = logits + params["unembed"]["b_U"]
+        logits = logits + spread(params["unembed"]["b_U"], logits)
     return taps.at("logits", config.logit_scale * logits if config.logit_scale != 1.0 else logits)
 
 
@@ -234,7 +237,7 @@ def _attention(
         else:
             source = _rows(normed, rows)
         value = taps.product(f"{name}.W_{letter}", source, attn[f"W_{letter}"], _project)
-        value = value + attn[f"b_{letter}"] if config.attention_bias else value
+        value = value + spread(attn[f"b_{letter}"], value) if config.attention_bias else value
         return taps.at(f"{name}.{letter.lower()}", value)
 
     q, k, v = project("Q", queries), project("K", None), project("V", None)
@@ -243,11 +246,11 @@ def _attention(
         k = taps.at(f"{name}.rot_k", _rotate(k, jnp.arange(x.shape[1])))
     scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / (config.attention_scale or math.sqrt(config.head_size))
     if config.attention == "causal":
-        scores = jnp.where(_causal(queries, x.shape[1]), scores, -jnp.inf)
+        scores = jnp.where(spread(_causal(queries, x.shape[1]), scores), scores, -jnp.inf)
     pattern = taps.at(f"{name}.pattern", jax.nn.softmax(taps.at(f"{name}.attn_scores", scores), axis=-1))
     z = taps.at(f"{name}.z", jnp.einsum("bhqk,bkhe->bqhe", pattern, v))
     out = _write(name, z, attn["W_O"], taps)
-    return out + attn["b_O"] if config.attention_bias else out
+    return out + spread(attn["b_O"], out) if config.attention_bias else out
 
 
 def _write(name: str, z: Float[Array, "b q h e"], W_O: Float[Array, "h e d"], taps: Tapped) -> Float[Array, "b q d"]:
@@ -263,10 +266,10 @@ def _mlp(config: Transformer, params: Any, block: str, x: Float[Array, "b q d"],
     """f(norm(x) W_in + b_in) W_out + b_out."""
     mlp, name = params["mlp"], f"{block}.mlp"
     pre = taps.product(f"{name}.W_in", _norm(config, params.get("ln2"), x, taps, f"{block}.ln2"), mlp["W_in"], matmul)
-    pre = taps.at(f"{name}.pre", pre + mlp["b_in"] if config.mlp_bias else pre)
+    pre = taps.at(f"{name}.pre", pre + spread(mlp["b_in"], pre) if config.mlp_bias else pre)
     post = taps.at(f"{name}.post", ACTIVATIONS[config.activation](pre))
     out = taps.product(f"{name}.W_out", post, mlp["W_out"], matmul)
-    return out + mlp["b_out"] if config.mlp_bias else out
+    return out + spread(mlp["b_out"], out) if config.mlp_bias else out
 
 
 def _norm(config: Transformer, params: Any, x: Float[Array, "*b d"], taps: Tapped | None, name: str) -> Float[Array, "*b d"]:
@@ -277,8 +280,8 @@ def _norm(config: Transformer, params: Any, x: Float[Array, "*b d"], taps: Tappe
     if config.normalization == "layer":
         x = x - x.mean(axis=-1, keepdims=True)
     scale = at(f"{name}.scale", jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + _NORM_EPSILON))
-    x = at(f"{name}.normalized", x / scale) * params["w"]
-    return x + params["b"] if config.normalization == "layer" else x
+    x = at(f"{name}.normalized", x / scale) * spread(params["w"], x)
+    return x + spread(params["b"], x) if config.normalization == "layer" else x
 
 
 def _rows(x: Float[Array, "b s *rest"], rows: tuple[int, ...] | None) -> Float[Array, "b t *rest"]:

@@ -29,7 +29,12 @@ def curves(
         for place, row in enumerate(values):
             style = SEED_STYLES[place % len(SEED_STYLES)] if several else "-"
             axes.plot(
-                steps, row, style, color=COLOURS[meaning], lw=0.9 if several else 1.3, alpha=0.85,
+                steps,
+                row,
+                style,
+                color=COLOURS[meaning],
+                lw=0.9 if several else 1.3,
+                alpha=0.85,
                 label=label if place == 0 else None,
             )
     step_axis(axes, steps, scale)

@@ -44,8 +44,15 @@ def _label_keys(axes: Axes, dataset: xr.Dataset, seed: int) -> None:
     for k in held:
         placed = max(float(k), placed + 0.05 * len(final))
         axes.annotate(
-            str(k), (1.0, k), (1.03, placed), xycoords=axes.get_yaxis_transform(), textcoords=axes.get_yaxis_transform(),
-            va="center", fontsize=7, color=COLOURS["key"], annotation_clip=False,
+            str(k),
+            (1.0, k),
+            (1.03, placed),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=7,
+            color=COLOURS["key"],
+            annotation_clip=False,
         )
 
 

@@ -30,7 +30,7 @@ SEED_STYLES = ("-", "--", "-.", ":")
 COLUMN = 3.4
 """Width of a printed column, in inches."""
 
-_STYLE: Mapping[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -54,7 +54,7 @@ def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with mpl.rc_context(dict(_STYLE)):
+        with mpl.rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return drawn
@@ -70,7 +70,7 @@ def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     """Writes ``name.png`` and ``name.svg``; returns the paths by format."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("png", "svg")}
-    with mpl.rc_context(dict(_STYLE)):
+    with mpl.rc_context(_STYLE):
         for kind, path in paths.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=250, metadata={"Date": None} if kind == "svg" else None)

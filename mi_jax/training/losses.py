@@ -10,9 +10,7 @@ from jaxtyping import Array, Float, Int
 from mi_jax.contracts import Loss
 
 
-def exact_cross_entropy(
-    logits: Float[Array, "*b class"], targets: Int[Array | np.ndarray, "*b"]
-) -> Float[Array, "*b"]:
+def exact_cross_entropy(logits: Float[Array, "*b class"], targets: Int[Array | np.ndarray, "*b"]) -> Float[Array, "*b"]:
     """-log softmax(z)_y as softplus(logsumexp of the wrong logits - z_y), in nats.
 
     Equal to the usual form, with full relative precision of value and gradient down to the smallest float32: the usual form

@@ -74,9 +74,7 @@ OPTIMIZERS = {"adamw": AdamW}
 """Every optimizer's settings by registry name."""
 
 
-def apply_gradients(
-    transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any
-) -> tuple[Any, Any]:
+def apply_gradients(transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any) -> tuple[Any, Any]:
     """One update: (params, opt_state) after it."""
     updates, opt_state = transform.update(gradients, opt_state, params)
     return jax.tree.map(lambda p, u: p + u, params, updates), opt_state

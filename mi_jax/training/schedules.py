@@ -27,7 +27,7 @@ class Schedule(ABC):
         """Sorted, distinct, 0 and ``last`` among them. Raises ConfigError for steps outside the run."""
         chosen = np.unique(np.concatenate([np.asarray(self.chosen(last), np.int64).ravel(), [0, last]]))
         require(
-            chosen[0] >= 0 and chosen[-1] <= last,
+            bool(chosen[0] >= 0 and chosen[-1] <= last),
             f"snapshots at steps {chosen[(chosen < 0) | (chosen > last)].tolist()} lie outside the run: steps are 0 to {last}",
         )
         return chosen

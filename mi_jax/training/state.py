@@ -102,7 +102,7 @@ class Program:
         self, state: TrainState, data: Any, keys: Key[Array, " seed"], numbers: Numbers, n: Int[Array, ""]
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
         if self.parts.task.per_seed:
-            return jax.lax.map(lambda x: self._advance_seed(*x, numbers, n), (state, data, keys))
+            return jax.lax.map(lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n), (state, data, keys))
         return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n), (state, keys))
 
     def _advance_seed(

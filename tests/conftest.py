@@ -1,0 +1,56 @@
+"""What the tests share: strictness, a compile cache, a small trained run, and where published weights are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+# Set before jax is imported, so that child processes have them too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+import jax  # noqa: E402
+
+from mi_jax.experiment import Experiment, Run, train  # noqa: E402
+from mi_jax.models import MLP, Transformer  # noqa: E402
+from mi_jax.tasks import ModularArithmetic  # noqa: E402
+from mi_jax.training import AdamW, log_spaced  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The folder of published weights, which is not part of the repository."""
+    if not _PUBLISHED.is_dir():
+        pytest.skip("the published weights (../shared/published) are not here")
+    return _PUBLISHED
+
+
+def tiny_experiment(**changes: object) -> Experiment:
+    """Addition mod 11 on a transformer of a few thousand parameters: 60 steps take a second, most of it compiling."""
+    settings: dict[str, object] = {
+        "task": ModularArithmetic(p=11, fraction=0.5),
+        "model": Transformer(d_model=16, heads=2, d_mlp=32),
+        "optimizer": AdamW(learning_rate=3e-3, warmup=3),
+        "steps": 60,
+        "schedule": log_spaced(12),
+        "seeds": (0, 1, 2),
+        "name": "tiny",
+    }
+    return Experiment(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def tiny_mlp_experiment(**changes: object) -> Experiment:
+    """The same on a quadratic MLP."""
+    return tiny_experiment(**{"model": MLP(width=24), "optimizer": AdamW(learning_rate=1e-2), **changes})
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of ``tiny_experiment``: read it, never write to it."""
+    return train(tiny_experiment(), tmp_path_factory.mktemp("runs") / "tiny")
