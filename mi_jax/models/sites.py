@@ -31,14 +31,13 @@ def transformer_sites(config: "Transformer") -> tuple[Site, ...]:
         sites += _attention_sites(config, f"blocks.{i}", before)
         sites += _mlp_sites(config, f"blocks.{i}") if config.mlp_size else []
         sites.append(Site(f"blocks.{i}.resid_post", "resid_mid + mlp_out" if config.mlp_size else "resid_mid", _STREAM))
-    sites += _norm_sites(config, "ln_final", f"blocks.{config.layers - 1}.resid_post")
+    sites += _norm_sites(config, "ln_final", "resid_post")
     x = _normed(config, "ln_final", "resid_post")
     bias = " + b_U" if config.unembed_bias else ""
-    scale = " logit_scale" if config.logit_scale != 1.0 else ""
     return (
         *sites,
         Site("unembed.W_U", f"{x} W_U", ("batch", "position", "class"), "product"),
-        Site("logits", f"({x} W_U{bias}){scale}", ("batch", "position", "class")),
+        Site("logits", f"({x} W_U{bias}) logit_scale" if config.logit_scale != 1.0 else f"{x} W_U{bias}", ("batch", "position", "class")),
     )
 
 
@@ -50,11 +49,12 @@ def _norm_sites(config: "Transformer", name: str, x: str) -> list[Site]:
     if config.normalization == "none":
         return []
     centred = f"({x} - mean({x}))" if config.normalization == "layer" else x
+    short = name.split(".")[-1]
     return [
         Site(f"{name}.scale", f"sqrt(mean({centred}^2) + 1e-5)", ("batch", "position", "one")),
         Site(
             f"{name}.normalized",
-            f"{centred} / scale; {name}(x) = normalized w{' + b' * (config.normalization == 'layer')}",
+            f"{centred} / scale; {short}(x) = normalized w{' + b' * (config.normalization == 'layer')}",
             _STREAM,
         ),
     ]

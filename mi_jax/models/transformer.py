@@ -305,7 +305,7 @@ def _causal(queries: tuple[int, ...], length: int) -> Bool[Array, "q k"]:
 def _rotate(x: Float[Array, "b t h e"], positions: Int[Array, " t"]) -> Float[Array, "b t h e"]:
     """Rotary embedding: pairs (x_j, x_{j + e/2}) turned by position * base^(-2j/e) (arXiv 2104.09864, halves)."""
     half = x.shape[-1] // 2
-    angles = positions[:, None] * _ROTARY_BASE ** (-jnp.arange(half) / half)
+    angles = positions[:, None] * _ROTARY_BASE ** (-jnp.arange(half) / half)[None, :]
     cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

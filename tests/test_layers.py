@@ -1,0 +1,106 @@
+"""Who may import whom: the table of ARCHITECTURE.md, held by walking the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+_PACKAGE = Path(__file__).parents[1] / "mi_jax"
+
+_BASICS = {"arrays", "contracts", "errors", "pytrees", "records", "streams"}
+_MODEL_CONTRACT = {"models.taps", "models.views"}
+_READINGS = {"measures", "decompositions", "circuits", "landscape"}
+
+_MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "arrays": set(),
+    "pytrees": {"arrays"},
+    "streams": {"arrays"},
+    "records": {"errors"},
+    "contracts": {"arrays", "errors"},
+    "tasks": _BASICS,
+    "models": _BASICS,
+    "training": _BASICS | {"tasks.sampling"},
+    **{folder: _BASICS | _MODEL_CONTRACT for folder in _READINGS},
+    "dynamics": set(),
+    "plots": {"dynamics"},
+    "report": set(),
+    "measuring": _BASICS | _READINGS | {"training.trajectory"},
+    "experiment": _BASICS | {"models", "tasks", "training", "measuring"},
+    "library": {"errors", "experiment"},
+    "overrides": {"errors", "experiment"},
+    "study": _BASICS | {"experiment", "measuring", "dynamics", "plots", "report", "training"},
+    "console": _BASICS | {"experiment", "measuring", "measures", "training"},
+    "interop": _BASICS | {"experiment", "models", "training"},
+    "cli": {
+        "errors",
+        "library",
+        "overrides",
+        "console",
+        "experiment",
+        "measuring",
+        "measures",
+        "models",
+        "study",
+        "tasks",
+        "training",
+    },
+}
+"""By room, what it may import of the package besides itself; a dotted name allows that module alone."""
+
+
+def _modules() -> list[Path]:
+    return sorted(file for file in _PACKAGE.rglob("*.py") if "experiments" not in file.parts[-2:-1])
+
+
+def _room(file: Path) -> str:
+    parts = file.relative_to(_PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def _imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "mi_jax"}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", _modules(), ids=lambda file: str(file.relative_to(_PACKAGE)))
+def test_a_module_imports_only_what_its_layer_may(file: Path) -> None:
+    room = _room(file)
+    if room == "__init__":
+        return
+    allowed = _MAY_IMPORT[room]
+    for name in _imported(file):
+        if name == "mi_jax" or not name.startswith("mi_jax."):
+            continue
+        inner = name.removeprefix("mi_jax.")
+        ok = inner.split(".")[0] in {room, *allowed} or any(inner == one or inner.startswith(f"{one}.") for one in allowed)
+        assert ok, f"{file.name} imports {name}; {room} may import {sorted(allowed)}"
+
+
+def test_only_segments_imports_orbax_and_only_the_command_line_tyro() -> None:
+    importers = {
+        root: {str(f.relative_to(_PACKAGE)) for f in _modules() if any(n.split(".")[0] == root for n in _imported(f))}
+        for root in ("orbax", "tyro", "rich", "jinja2", "flax")
+    }
+    assert importers["orbax"] == {"training/segments.py"}
+    assert importers["tyro"] == {"overrides.py"}
+    assert importers["rich"] == {"console.py", "cli.py"}
+    assert importers["jinja2"] == {"report/page.py"}
+    assert importers["flax"] == set()
+
+
+def test_dynamics_knows_no_jax() -> None:
+    for file in (_PACKAGE / "dynamics").glob("*.py"):
+        roots = {name.split(".")[0] for name in _imported(file)}
+        assert not roots & {"jax", "optax", "orbax"}, file.name
+
+
+def test_the_table_names_every_room() -> None:
+    rooms = {_room(file) for file in _modules()} - {"__init__"}
+    assert rooms == set(_MAY_IMPORT)

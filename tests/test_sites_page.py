@@ -1,0 +1,176 @@
+"""The sites page: it is what the code says, and each equation on it holds for captured values."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_jax.contracts import Architecture
+from mi_jax.models import MLP, Transformer, capture
+from mi_jax.models.activations import ACTIVATIONS
+from mi_jax.pytrees import dotted
+from mi_jax.tasks import ModularArithmetic
+
+_DOCS = Path(__file__).parents[1] / "docs"
+_TASK = ModularArithmetic(p=7, fraction=0.5)
+_E, _D = 4, 8
+
+Values = dict[str, Any]
+
+
+def _norm(x: Any, w: Any, b: Any) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * w + b
+
+
+def _heads(x: Any, W: Any) -> Any:
+    return np.einsum("bsd,hde->bshe", x, W)
+
+
+def _turned(x: Any) -> Any:
+    out = np.array(x)
+    for s in range(x.shape[1]):
+        for j in range(_E // 2):
+            angle = s * 10_000.0 ** (-2 * j / _E)
+            one, two = x[:, s, :, j], x[:, s, :, j + _E // 2]
+            out[:, s, :, j] = one * np.cos(angle) - two * np.sin(angle)
+            out[:, s, :, j + _E // 2] = one * np.sin(angle) + two * np.cos(angle)
+    return out
+
+
+def _softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _masked(scores: Any) -> Any:
+    return np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
+
+
+def _letter_equations(x: str) -> dict[str, Callable[[Values], Any]]:
+    X = x.upper()
+    return {
+        f"resid_pre, a copy for each head's {x} alone, before the norm": lambda v: np.stack([v["resid_pre"]] * 2, axis=2),
+        f"resid_pre W_{X}[head]": lambda v: _heads(v["resid_pre"], v[f"W_{X}"]),
+        f"resid_pre W_{X}[head] + b_{X}[head]": lambda v: _heads(v["resid_pre"], v[f"W_{X}"]) + v[f"b_{X}"],
+        f"ln1(resid_pre) W_{X}[head]": lambda v: _heads(_norm(v["resid_pre"], v["ln1.w"], v["ln1.b"]), v[f"W_{X}"]),
+        f"{x} turned by its position": lambda v: _turned(v[x]),
+    }
+
+
+_EQUATIONS: dict[str, Callable[[Values], Any]] = {
+    "W_E[tokens]": lambda v: v["W_E"][v["tokens"]],
+    "W_pos[0, 1, ...]": lambda v: v["W_pos"],
+    "embed + pos_embed": lambda v: v["embed"] + v["pos_embed"],
+    "embed": lambda v: v["embed"],
+    "blocks.0.resid_post": lambda v: v["before"],
+    **_letter_equations("q"),
+    **_letter_equations("k"),
+    **_letter_equations("v"),
+    "q . k / sqrt(d_head), -inf where key > query": lambda v: _masked(np.einsum("bqhe,bkhe->bhqk", v["q"], v["k"]) / np.sqrt(_E)),
+    "rot_q . rot_k / sqrt(d_head), -inf where key > query": lambda v: _masked(
+        np.einsum("bqhe,bkhe->bhqk", v["rot_q"], v["rot_k"]) / np.sqrt(_E)
+    ),
+    "softmax over keys of attn_scores": lambda v: _softmax(v["attn_scores"]),
+    "sum over keys of pattern v": lambda v: np.einsum("bhqk,bkhe->bqhe", v["pattern"], v["v"]),
+    "z W_O[head]": lambda v: np.einsum("bqhe,hed->bqhd", v["z"], v["W_O"]),
+    "sum over heads of z W_O[head]": lambda v: np.einsum("bqhe,hed->bqd", v["z"], v["W_O"]),
+    "sum over heads of z W_O[head] + b_O": lambda v: np.einsum("bqhe,hed->bqd", v["z"], v["W_O"]) + v["b_O"],
+    "resid_pre + attn_out": lambda v: v["resid_pre"] + v["attn_out"],
+    "resid_mid, a copy for the MLP alone": lambda v: v["resid_mid"],
+    "mlp_in W_in": lambda v: v["mlp_in"] @ v["W_in"],
+    "mlp_in W_in + b_in": lambda v: v["mlp_in"] @ v["W_in"] + v["b_in"],
+    "ln2(mlp_in) W_in": lambda v: _norm(v["mlp_in"], v["ln2.w"], v["ln2.b"]) @ v["W_in"],
+    "ln2(mlp_in) W_in + b_in": lambda v: _norm(v["mlp_in"], v["ln2.w"], v["ln2.b"]) @ v["W_in"] + v["b_in"],
+    "relu(pre)": lambda v: np.maximum(v["pre"], 0),
+    "post W_out": lambda v: v["post"] @ v["W_out"],
+    "post W_out + b_out": lambda v: v["post"] @ v["W_out"] + v["b_out"],
+    "resid_mid + mlp_out": lambda v: v["resid_mid"] + v["mlp_out"],
+    "resid_post W_U": lambda v: v["resid_post"] @ v["W_U"],
+    "resid_post W_U + b_U": lambda v: v["resid_post"] @ v["W_U"] + v["b_U"],
+    "ln_final(resid_post) W_U": lambda v: _norm(v["resid_post"], v["ln_final.w"], v["ln_final.b"]) @ v["W_U"],
+    "embed_a.W_E[a]": lambda v: v["embed_a.W_E"][v["tokens"][:, :1]],
+    "embed_b.W_E[b]": lambda v: v["embed_b.W_E"][v["tokens"][:, 1:2]],
+    "embed_a.W_E[a] + embed_b.W_E[b] + embed.b": lambda v: (
+        v["embed_a.W_E"][v["tokens"][:, :1]] + v["embed_b.W_E"][v["tokens"][:, 1:2]] + v["embed.b"]
+    ),
+    "quadratic(hidden.0.pre)": lambda v: v["hidden.0.pre"] ** 2,
+    "hidden.0.post W_U": lambda v: v["hidden.0.post"] @ v["W_U"],
+    "hidden.0.post W_U + b_U": lambda v: v["hidden.0.post"] @ v["W_U"] + v["b_U"],
+}
+for _name, _x in (("ln1", "resid_pre"), ("ln2", "mlp_in"), ("ln_final", "resid_post")):
+    _EQUATIONS[f"sqrt(mean(({_x} - mean({_x}))^2) + 1e-5)"] = lambda v, x=_x: np.sqrt(v[x].var(-1, keepdims=True) + 1e-5)
+    _EQUATIONS[f"({_x} - mean({_x})) / scale; {_name}(x) = normalized w + b"] = lambda v, x=_x: _norm(v[x], 1.0, 0.0)
+
+_MODELS: dict[str, Architecture] = {
+    "learned positions, biases": Transformer(layers=2, d_model=_D, heads=2, d_mlp=6, attention_bias=True, unembed_bias=True),
+    "rotary, layer norm": Transformer(layers=2, d_model=_D, heads=2, d_mlp=6, positions="rotary", normalization="layer"),
+    "mlp": MLP(width=6, bias=True),
+}
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("make_sites", _DOCS / "make_sites.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (_DOCS / "sites.md").read_text() == module.page(), "run: python docs/make_sites.py"
+
+
+def _short(values: Values, block: str) -> Values:
+    """Names as the equations write them: those of one block without its prefix, of ln* with it."""
+    short: Values = {}
+    for name, value in values.items():
+        if name.startswith("blocks.") and not name.startswith(f"{block}."):
+            continue
+        tail = name.removeprefix(f"{block}.")
+        short[tail] = value
+        short[tail.split(".")[-1]] = value
+    return {**short, "before": values.get("blocks.0.resid_post")}
+
+
+@pytest.mark.parametrize("name", _MODELS)
+def test_every_equation_holds_for_what_is_captured(name: str) -> None:
+    model = _MODELS[name].build(_TASK.inputs)
+    keys = iter(jax.random.split(jax.random.key(0), 64))
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), model.init(jax.random.key(1)))
+    tokens = jnp.array([[1, 5, 7], [0, 2, 7], [6, 6, 7]])
+    # ln1's own sites and the heads' separate inputs can't be tapped at once; products shadow nothing.
+    by_head = [s.name for s in model.sites if s.name.endswith("_input")]
+    seen: Values = {}
+    for group in ([s.name for s in model.sites if s.name not in by_head], by_head):
+        if group:
+            seen |= capture(model.apply, group)(params, tokens)[1]
+    arrays = {site: np.asarray(value, np.float64) for site, value in seen.items()}
+    weights = {key: np.asarray(value, np.float64) for key, value in dotted(params).items()}
+    for site in model.sites:
+        block = ".".join(site.name.split(".")[:2]) if site.name.startswith("blocks.") else "blocks.1"
+        products = {s.name for s in model.sites if s.kind == "product"}
+        activations = {key: value for key, value in arrays.items() if key not in products}
+        values = {**_short({**activations, **weights}, block), "tokens": np.asarray(tokens)}
+        expected = _EQUATIONS[site.equation](values)
+        np.testing.assert_allclose(arrays[site.name], expected, rtol=2e-4, atol=2e-5, err_msg=f"{site.name} = {site.equation}")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_their_formulas(activation: Any) -> None:
+    from scipy.special import erf
+
+    x = np.linspace(-4, 4, 41)
+    tanh = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    formulas = {
+        "relu": np.maximum(x, 0),
+        "gelu": x * (1 + erf(x / np.sqrt(2))) / 2,
+        "gelu_new": x * (1 + tanh) / 2,
+        "silu": x / (1 + np.exp(-x)),
+        "tanh": np.tanh(x),
+        "quadratic": x**2,
+        "identity": x,
+    }
+    np.testing.assert_allclose(ACTIVATIONS[activation](jnp.asarray(x, jnp.float32)), formulas[activation], atol=3e-6)
