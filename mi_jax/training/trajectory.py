@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.errors import RunError
+from mi_jax.errors import DamagedError, RunError
 from mi_jax.pytrees import nested
+from mi_jax.records import digest
 from mi_jax.training import segments
 
 FORMAT = 1
@@ -94,7 +95,7 @@ class Trajectory:
         indexes = tuple(segments.read_index(self.folder, end) for end in segments.finished(self.folder))
         for before, index in zip((0, *(index.end for index in indexes)), indexes, strict=False):
             if index.start != before:
-                raise segments.DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
+                raise DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
         return indexes
 
     @property
@@ -169,7 +170,11 @@ class Trajectory:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of ``run.json``. Raises RunError where there is none, or it can't be read, or its format is newer."""
+    """The content of ``run.json``.
+
+    Raises:
+        RunError: where there is none, it can't be read, or its format is newer. DamagedError: where it was changed.
+    """
     file = path / "run.json"
     try:
         record = json.loads(file.read_text())
@@ -182,6 +187,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RunError(f"{file} can't be read ({error})") from error
     if version > FORMAT:
         raise RunError(f"{path} has the format {version}, this version of mi_jax reads up to {FORMAT}; upgrade mi_jax")
+    if record.pop("digest", None) != digest(record):
+        raise DamagedError(f"{file} was changed since the run began: what it says of the run is not to be trusted")
     return record
 
 
@@ -189,7 +196,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Makes the run's directory and its ``run.json``, whole or not at all. Raises RunError where it can't be written."""
     try:
         (path / "segments").mkdir(parents=True, exist_ok=True)
-        replace_file(path / "run.json", json.dumps(record, indent=1).encode())
+        replace_file(path / "run.json", json.dumps({**record, "digest": digest(record)}, indent=1).encode())
     except OSError as error:
         raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
 
