@@ -305,11 +305,12 @@ def _list_models() -> list[tuple[str, ...]]:
 
 
 def _list_measures() -> list[tuple[str, ...]]:
-    from mi_jax.measures import MEASURES
+    from mi_jax.readings import READINGS
 
     return [
-        (name, "retrospective" if one.retrospective else "online", " ".join(["seed", "step", *one.variables[name]]), one.source)
-        for name, one in MEASURES.items()
+        (name, "retrospective" if one.retrospective else "online", " ".join(["seed", "step", *dims]), one.source)
+        for one in READINGS.values()
+        for name, dims in one.variables.items()
     ]
 
 

@@ -121,6 +121,12 @@ class Roles:
     """The linear map from the last neurons to the task's classes: W_L = W_out W_U."""
     neurons: str | None = None
     """The site of the neurons that output_map reads."""
+    neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()
+    """What each token adds to each neuron before its activation, where that is a table of the weights alone."""
+    embedded: str | None = None
+    """The site [batch position d] of the embedded tokens, before positions are added."""
+    attention: tuple[str, ...] = ()
+    """The sites of the attention scores, by layer."""
     writers: tuple[str, ...] = ()
     """Sites that add to the residual stream, in order."""
     readers: tuple[str, ...] = ()
@@ -284,6 +290,7 @@ class Measure:
         uses: which references it looks at; "final" makes it retrospective, "initial" and "previous" keep it online.
         prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found in ``context.prepared``.
         options: the settings it was made with, stored beside the result.
+        labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency, class, parameter).
         units: of the values. source: the paper that defines it.
     """
 
@@ -295,6 +302,7 @@ class Measure:
     uses: frozenset[str] = frozenset()
     prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     units: str = ""
     source: str = ""
 

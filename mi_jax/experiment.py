@@ -372,7 +372,9 @@ def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _shared(trajectory: Trajectory) -> dict[str, Any]:
-    return {key: value for key, value in trajectory.record["experiment"].items() if key not in _OUTSIDE_IDENTITY}
+    """The settings that runs of one experiment share, with what an older version left unsaid at its default."""
+    settings = Experiment.from_json(trajectory.record["experiment"]).to_json()
+    return {key: value for key, value in settings.items() if key not in _OUTSIDE_IDENTITY}
 
 
 def _settings(record: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -395,7 +397,7 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
 
 def _check_same(path: Path, record: dict[str, Any]) -> None:
     """Refuses to go on with a run of another experiment, or of this one with other seeds."""
-    there = read_record(path)["experiment"]
+    there = Experiment.from_json(read_record(path)["experiment"]).to_json()
     different = differences(
         {k: v for k, v in there.items() if k not in ("name", "storage")},
         {k: v for k, v in record.items() if k not in ("name", "storage")},

@@ -22,8 +22,8 @@ import xarray as xr
 from mi_jax.arrays import Params, check_dims
 from mi_jax.contracts import Context, Loss, Measure, Model, Reference, Task
 from mi_jax.errors import MeasureError, RunError, nearest
-from mi_jax.measures import MEASURES
-from mi_jax.pytrees import nested, take
+from mi_jax.pytrees import dotted, nested, take
+from mi_jax.readings import READINGS
 from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
@@ -58,14 +58,14 @@ def choose(
 ) -> tuple[list[Measure], list[Skipped]]:
     """The measures to take: those named, or all that the model's roles, the task's concepts and the references allow.
 
-    A name is a key of MEASURES; a Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own
+    A name is one of READINGS, or a variable of one; a Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own
     name. Roles and concepts are looked at here, before anything is built or traced.
 
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
     """
     concepts = _concepts(subject)
-    measures = list(MEASURES.values()) if chosen is None else [_as_measure(one) for one in chosen]
+    measures = list(READINGS.values()) if chosen is None else [_as_measure(one) for one in chosen]
     names = [name for one in measures for name in one.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -250,15 +250,22 @@ def _as_measure(chosen: Chosen) -> Measure:
     if isinstance(chosen, Measure):
         return chosen
     if isinstance(chosen, str):
-        if chosen not in MEASURES:
-            raise MeasureError(f"there is no measure '{chosen}'; {nearest(chosen, MEASURES)}")
-        return MEASURES[chosen]
+        by_variable = {name: one for one in READINGS.values() for name in (one.name, *one.variables)}
+        if chosen not in by_variable:
+            raise MeasureError(f"there is no measure '{chosen}'; {nearest(chosen, by_variable)}")
+        return by_variable[chosen]
     return Measure(chosen.__name__, chosen)
 
 
-def labels(dim: str, subject: Subject) -> np.ndarray | None:
+def labels(dim: str, one: Measure, subject: Subject) -> np.ndarray | None:
     """The coordinate of a labelled dim; None where places are just counted from 0."""
-    return np.arange(1, subject.task.inputs.classes // 2 + 1) if dim == "frequency" else None
+    if dim in one.labels:
+        return np.array(one.labels[dim])
+    if dim == "frequency":
+        return np.arange(1, subject.task.inputs.classes // 2 + 1)
+    if dim == "parameter":
+        return np.array(list(dotted(jax.eval_shape(subject.model.init, jax.random.key(0)))))
+    return None
 
 
 def _labelled(
@@ -268,7 +275,7 @@ def _labelled(
     variables: dict[str, Any] = {}
     for name, dims in one.variables.items():
         variables[name] = (("seed", "step", *dims), values[name], {"units": one.units} if one.units else {})
-        coords |= {dim: label for dim in dims if (label := labels(dim, subject)) is not None}
+        coords |= {dim: label for dim in dims if (label := labels(dim, one, subject)) is not None}
     return xr.Dataset(variables, coords=coords)
 
 
@@ -278,7 +285,10 @@ def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
-    merged = xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts") if parts else xr.Dataset()
+    try:
+        merged = xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts") if parts else xr.Dataset()
+    except xr.AlignmentError as error:
+        raise MeasureError(f"measures give one dim different places, so they fit no common dataset: {error}") from error
     merged.attrs = {"provenance": json.dumps({key: provenance[key] for key in ("experiment", "hash")})}
     return merged
 

@@ -1,27 +1,74 @@
 """Measures: readings of one checkpoint, pure functions of (params, context)."""
 
-from mi_jax.measures.behaviour import split_accuracy, split_loss
-from mi_jax.measures.fourier import fourier_gini, fourier_power, key_frequencies
-from mi_jax.measures.neurons import neuron_frequency, neuron_fve
-from mi_jax.measures.norms import sum_squared_weights
-from mi_jax.measures.progress import excluded_loss, logit_fve, restricted_loss
+from mi_jax.measures.ablations import ablation_loss
+from mi_jax.measures.attention import attention_frequency, attention_fve
+from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
+from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
+from mi_jax.measures.fourier import (
+    fourier_gini,
+    fourier_power,
+    inverse_participation_ratio,
+    key_frequencies,
+    key_frequencies_final,
+)
+from mi_jax.measures.neurons import cluster_sizes, key_frequencies_neurons, neuron_frequency, neuron_fve, readout_fve
+from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_parameter
+from mi_jax.measures.progress import (
+    cos_coefficients,
+    excluded_loss,
+    excluded_loss_3d,
+    excluded_loss_by_frequency,
+    logit_fve,
+    logit_fve_by_frequency,
+    restricted_loss,
+)
 
 MEASURES = {
-    "train_loss": split_loss("train"),
-    "test_loss": split_loss("test"),
-    "train_accuracy": split_accuracy("train"),
-    "test_accuracy": split_accuracy("test"),
-    "sum_squared_weights": sum_squared_weights(),
-    "fourier_power_embedding": fourier_power("embedding"),
-    "fourier_power_unembedding": fourier_power("unembedding"),
-    "gini_embedding": fourier_gini("embedding"),
-    "gini_unembedding": fourier_gini("unembedding"),
-    "key_frequencies": key_frequencies(),
-    "restricted_loss": restricted_loss(),
-    "excluded_loss": excluded_loss(),
-    "logit_fve": logit_fve(),
-    "neuron_fve": neuron_fve(),
-    "neuron_frequency": neuron_frequency(),
+    one.name: one
+    for one in (
+        split_loss("train"),
+        split_loss("test"),
+        split_accuracy("train"),
+        split_accuracy("test"),
+        margin("train"),
+        margin("test"),
+        softmax_collapse(),
+        exact_loss_collapse(),
+        sum_squared_weights(),
+        sum_squared_weights_by_parameter(),
+        fourier_power("embedding"),
+        fourier_power("unembedding"),
+        fourier_gini("embedding"),
+        fourier_gini("unembedding"),
+        key_frequencies("unembedding"),
+        key_frequencies("embedding"),
+        key_frequencies_neurons(),
+        key_frequencies_final(),
+        restricted_loss(),
+        restricted_loss("train"),
+        restricted_loss("test"),
+        restricted_loss(keys="online"),
+        excluded_loss(),
+        excluded_loss(keys="online"),
+        excluded_loss_by_frequency(),
+        excluded_loss_3d(),
+        cos_coefficients(),
+        logit_fve(),
+        logit_fve_by_frequency(),
+        neuron_fve(),
+        neuron_frequency(),
+        cluster_sizes(),
+        readout_fve(),
+        attention_fve(),
+        attention_frequency(),
+        ablation_loss(),
+        inverse_participation_ratio(),
+        circularity(),
+        distance_irrelevance("correct"),
+        distance_irrelevance("wrong"),
+        gradient_symmetricity(),
+        circle_fve(),
+    )
 }
 """Every measure by name, as published."""
 

@@ -1,5 +1,6 @@
 """What the model does: its loss and accuracy by split, as trained."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -31,3 +32,42 @@ def split_accuracy(split: str) -> Measure:
         return accuracy(outputs(params, context, split), batch(context, split))
 
     return Measure(f"{split}_accuracy", function)
+
+
+def margin(split: str) -> Measure:
+    """The right output minus the largest wrong one: its mean and its minimum over a split, in the units of the logits."""
+    names = (f"{split}_margin", f"{split}_margin_minimum")
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        examples, out = batch(context, split), outputs(params, context, split)
+        chosen = jax.nn.one_hot(examples.targets, out.shape[-1], dtype=bool)
+        margins = jnp.where(chosen, out, 0).sum(axis=-1) - jnp.where(chosen, -jnp.inf, out).max(axis=-1)
+        least = jnp.where(examples.weights > 0, margins, jnp.inf).min()
+        return dict(zip(names, (mean_loss(margins, examples.weights), least), strict=True))
+
+    return Measure(f"{split}_margin", function, dict.fromkeys(names, ()))
+
+
+def softmax_collapse() -> Measure:
+    """The share of training answers whose softmax is exactly one-hot in float32: sum_c exp(z_c - max z) == 1.
+
+    There the usual cross-entropy is 0 and its gradient with it (arXiv 2501.04697).
+    """
+
+    def function(params: Params, context: Context) -> Scalar:
+        examples, out = batch(context, "train"), outputs(params, context, "train")
+        total = jnp.exp(out - out.max(axis=-1, keepdims=True)).sum(axis=-1)
+        return mean_loss((total == 1.0).astype(jnp.float32), examples.weights)
+
+    return Measure("softmax_collapse", function, options={"dtype": "float32"}, source="arXiv 2501.04697")
+
+
+def exact_loss_collapse() -> Measure:
+    """The share of training answers whose loss, as this run computes it, is exactly 0: those that no longer teach."""
+
+    def function(params: Params, context: Context) -> Scalar:
+        examples = batch(context, "train")
+        losses = context.loss(outputs(params, context, "train"), examples.targets)
+        return mean_loss((losses == 0.0).astype(jnp.float32), examples.weights)
+
+    return Measure("exact_loss_collapse", function, source="arXiv 2501.04697")

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Batch, Context
@@ -32,10 +32,22 @@ def table_neurons(params: Params, context: Context) -> Float[Array, "token token
     """Activations of the role ``neurons`` at the read position for all pairs (a, b)."""
     site = context.model.roles.neurons
     assert site is not None
-    listen = capture(context.model.apply, [site])
-    splits = sorted(context.batches)
-    parts = [listen(params, batch(context, split).inputs, positions=context.read)[1][site][:, 0] for split in splits]
-    return jnp.concatenate(parts)[context.concepts["table"]]
+    return table_sites(params, context, (site,), positions=context.read)[0][:, :, 0]
+
+
+def table_sites(
+    params: Params, context: Context, sites: tuple[str, ...], *, positions: tuple[int, ...] | None = None
+) -> list[Float[Array, "token token_other ..."]]:
+    """What is captured at some sites for all pairs (a, b), from one pass over each split."""
+    listen = capture(context.model.apply, sites)
+    seen = [listen(params, batch(context, split).inputs, positions=positions)[1] for split in sorted(context.batches)]
+    return [jnp.concatenate([one[site] for one in seen])[context.concepts["table"]] for site in sites]
+
+
+def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:
+    """The inputs of all pairs in the order a p + b."""
+    parts = [batch(context, split).inputs for split in sorted(context.batches)]
+    return jnp.concatenate(parts)[context.concepts["table"].ravel()]
 
 
 def table_answers(context: Context) -> Int[Array, "token token_other"]:

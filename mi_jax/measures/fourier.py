@@ -4,6 +4,7 @@ F has orthonormal rows: 1/sqrt(p), then cos(2 pi k x / p) and sin(2 pi k x / p) 
 for even p the last frequency has a cosine only. Tables are found by role, so that these measures need no particular model.
 """
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import jax.numpy as jnp
@@ -51,6 +52,15 @@ def by_frequency(components: Float[Array, " component"], frequency_count: int) -
     return jnp.pad(components, (0, padding)).reshape(frequency_count, 2)
 
 
+def answer_directions(context: Context) -> Float[Array, "component pair"]:
+    """The unit vectors c_1, s_1, c_2, s_2, ... over the pairs: rows of F looked up at a o b.
+
+    Each answer is given by p pairs, so rows of F, of unit norm over residues, are divided by sqrt(p).
+    """
+    p = context.inputs.classes
+    return jnp.asarray(fourier_basis(p))[1:, context.concepts["cyclic_answer"].ravel()] / jnp.sqrt(p)
+
+
 def embedding_table(params: Params, context: Context) -> Float[Array, "token d"]:
     """The embedding of the task's tokens; several tables side by side along the columns."""
     return jnp.concatenate([jnp.asarray(table(params)) for table in context.model.roles.embedding], axis=1)
@@ -62,7 +72,12 @@ def unembedding_table(params: Params, context: Context) -> Float[Array, "class n
     return jnp.asarray(context.model.roles.output_map(params)).T
 
 
-TABLES = {"embedding": (embedding_table, "embedding"), "unembedding": (unembedding_table, "output_map")}
+Table = Callable[[Params, Context], Float[Array, "residue d"]]
+
+TABLES: Mapping[str, tuple[Table, str]] = {
+    "embedding": (embedding_table, "embedding"),
+    "unembedding": (unembedding_table, "output_map"),
+}
 """By place, the table of residues that is read and the role that it needs."""
 
 
@@ -75,7 +90,7 @@ def fourier_power(place: str) -> Measure:
         power = (by_frequency(norms, frequencies(context.inputs.classes)) ** 2).sum(axis=1)
         return power / power.sum()
 
-    return Measure(f"fourier_power_{place}", function, ("frequency",), roles=(role,), concepts=("cyclic_answer",), source=SOURCE)
+    return Measure(f"fourier_power_{place}", function, ("frequency",), roles=(role,), concepts=("residues",), source=SOURCE)
 
 
 def gini(x: Float[Array, " n"]) -> Scalar:
@@ -91,26 +106,51 @@ def fourier_gini(place: str) -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         return gini(component_norms(table(params, context)))
 
-    return Measure(f"gini_{place}", function, roles=(role,), concepts=("cyclic_answer",), source=SOURCE)
+    return Measure(f"gini_{place}", function, roles=(role,), concepts=("residues",), source=SOURCE)
 
 
-def key_mask(params: Params, context: Context) -> Bool[Array, " frequency"]:
-    """Frequencies whose cosine or sine component of W_L exceeds a quarter of the largest non-constant one."""
-    norms = component_norms(unembedding_table(params, context))
-    best = by_frequency(norms, frequencies(context.inputs.classes)).max(axis=1)
+def key_mask(params: Params, context: Context, table: Table = unembedding_table) -> Bool[Array, " frequency"]:
+    """Frequencies whose cosine or sine component of a table exceeds a quarter of the largest non-constant one."""
+    best = by_frequency(component_norms(table(params, context)), frequencies(context.inputs.classes)).max(axis=1)
     return best > KEY_THRESHOLD * best.max()
 
 
-def key_frequencies() -> Measure:
-    """Which frequencies the unembedding uses, read afresh at each checkpoint (online): see ``key_mask``."""
-    options = {"table": "W_L", "threshold": KEY_THRESHOLD}
+def key_frequencies(place: str = "unembedding") -> Measure:
+    """Which frequencies a table uses, read afresh at each checkpoint (online): see ``key_mask``.
+
+    The unembedding's are the rule of the paper; on published weights the embedding's rule finds twice as many.
+    """
+    table, role = TABLES[place]
+
+    def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
+        return key_mask(params, context, table)
+
     return Measure(
-        "key_frequencies",
-        key_mask,
+        "key_frequencies" if place == "unembedding" else f"key_frequencies_{place}",
+        function,
+        ("frequency",),
+        roles=(role,),
+        concepts=("residues",),
+        options={"table": {"unembedding": "W_L", "embedding": "W_E"}[place], "threshold": KEY_THRESHOLD, "read": "online"},
+        source=SOURCE,
+    )
+
+
+def key_frequencies_final() -> Measure:
+    """The final model's key frequencies, the same at every step: what retrospective measures are frozen to."""
+
+    def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
+        return context.prepared["final_key_frequencies"]
+
+    return Measure(
+        "key_frequencies_final",
+        function,
         ("frequency",),
         roles=("output_map",),
-        concepts=("cyclic_answer",),
-        options=options,
+        concepts=("residues",),
+        uses=frozenset({"final"}),
+        prepare=FINAL_KEYS,
+        options={"table": "W_L", "threshold": KEY_THRESHOLD, "read": "final"},
         source=SOURCE,
     )
 
@@ -122,3 +162,28 @@ def final_keys(reference: Reference, context: Context) -> Bool[Array, " frequenc
 
 FINAL_KEYS = {"final_key_frequencies": final_keys}
 """The preparation that measures frozen to the final model's key frequencies declare."""
+
+
+def inverse_participation_ratio() -> Measure:
+    """IPR_2 of each neuron: sum_k (|v_k|^2 / sum |v|^2)^2, v the real DFT of a vector over the residues, constant included.
+
+    The mean over the neuron's vectors: what each token adds to it, where the model's weights say that alone, and what it adds to
+    each logit. 1 for a pure cosine, about 4 / (p + 1) for Gaussian weights.
+    """
+
+    def function(params: Params, context: Context) -> Float[Array, " neuron"]:
+        tables = [jnp.asarray(table(params)) for table in context.model.roles.neuron_inputs]
+        tables.append(unembedding_table(params, context))
+        power = [jnp.abs(jnp.fft.rfft(table, axis=0)) ** 2 for table in tables]
+        ratios = [jnp.square(one / one.sum(axis=0, keepdims=True)).sum(axis=0) for one in power]
+        return jnp.stack(ratios).mean(axis=0)
+
+    return Measure(
+        "inverse_participation_ratio",
+        function,
+        ("neuron",),
+        roles=("output_map",),
+        concepts=("residues",),
+        options={"r": 2},
+        source="arXiv 2310.13061",
+    )

@@ -1,14 +1,17 @@
 """Which frequency each neuron has, and how much of it (arXiv 2301.05217, section 4.2)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_neurons
-from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
+from mi_jax.measures.fourier import SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, unembedding_table
 
-_NEEDS = {"roles": ("neurons",), "concepts": ("table", "cyclic_answer"), "source": SOURCE}
+CLUSTER_FVE = 0.85
+"""The share of a neuron's variance that its frequency must explain for it to count."""
+
+_NEEDS = {"roles": ("neurons",), "concepts": ("table", "residues"), "source": SOURCE}
 
 
 def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Float[Array, "neuron frequency"]:
@@ -45,3 +48,53 @@ def neuron_frequency() -> Measure:
         return jnp.where(jnp.isfinite(shares).all(axis=1), 1 + shares.argmax(axis=1), 0)
 
     return Measure("neuron_frequency", function, ("neuron",), **_NEEDS)
+
+
+def clustered(shares: Float[Array, "neuron frequency"]) -> Bool[Array, "neuron frequency"]:
+    """Which frequency's cluster each neuron is in: its best one, where that explains at least CLUSTER_FVE."""
+    best = jnp.arange(shares.shape[1])[None, :] == shares.argmax(axis=1)[:, None]
+    return best & (shares >= CLUSTER_FVE)
+
+
+def cluster_sizes() -> Measure:
+    """How many neurons have each frequency and are explained by it to at least .85; all others belong to none."""
+
+    def function(params: Params, context: Context) -> Int[Array, " frequency"]:
+        return clustered(neuron_shares(table_neurons(params, context))).sum(axis=0)
+
+    return Measure("cluster_sizes", function, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS)
+
+
+def key_frequencies_neurons() -> Measure:
+    """The frequencies that have a cluster of neurons (see ``cluster_sizes``): the third published rule, online."""
+
+    def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
+        return clustered(neuron_shares(table_neurons(params, context))).any(axis=0)
+
+    return Measure("key_frequencies_neurons", function, ("frequency",), options={"fve": CLUSTER_FVE, "read": "online"}, **_NEEDS)
+
+
+def readout_fve() -> Measure:
+    """How much of what neurons send to each frequency of the logits lies along cos or sin of that frequency of the answer.
+
+    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F; the share (y^T c_k)^2 / ||y||^2
+    of y centred, with s_k for the sine (table 1 of the paper).
+    """
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        p = context.inputs.classes
+        activations = table_neurons(params, context)
+        read = activations.reshape(p * p, -1) @ (unembedding_table(params, context).T @ fourier_basis(p)[1:].T)
+        read = read - read.mean(axis=0, keepdims=True)
+        along = (answer_directions(context) * read.T).sum(axis=1)
+        shares = by_frequency(along**2 / jnp.square(read).sum(axis=0), frequencies(p))
+        return {"readout_fve_cos": shares[:, 0], "readout_fve_sin": shares[:, 1]}
+
+    return Measure(
+        "readout_fve",
+        function,
+        {"readout_fve_cos": ("frequency",), "readout_fve_sin": ("frequency",)},
+        roles=("neurons", "output_map"),
+        concepts=("table", "residues", "cyclic_answer"),
+        source=SOURCE,
+    )

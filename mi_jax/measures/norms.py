@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
@@ -14,3 +15,12 @@ def sum_squared_weights() -> Measure:
         return jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(params)]).sum()
 
     return Measure("sum_squared_weights", function, source="arXiv 2301.05217")
+
+
+def sum_squared_weights_by_parameter() -> Measure:
+    """sum of theta^2 of each array, in the order of the parameters' dotted names."""
+
+    def function(params: Params, context: Context) -> Float[Array, " parameter"]:
+        return jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(params)])
+
+    return Measure("sum_squared_weights_by_parameter", function, ("parameter",), source="arXiv 2301.05217")

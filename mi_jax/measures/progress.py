@@ -4,48 +4,50 @@ For a frequency k let c_k and s_k be the unit vectors along cos and sin of 2 pi 
 class] the logits over the task's classes. P_k L = c_k (c_k^T L) + s_k (s_k^T L) is what L holds of k.
 """
 
+from typing import Any, Literal
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_answers, table_logits, table_split
-from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, by_frequency, fourier_basis, frequencies
+from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, key_mask
 
-_NEEDS = {
-    "roles": ("output_map",),
-    "concepts": ("table", "answer", "cyclic_answer"),
-    "uses": frozenset({"final"}),
-    "prepare": FINAL_KEYS,
-    "options": {"keys": "final", "table": "W_L"},
-    "source": SOURCE,
-}
+Keys = Literal["final", "online"]
+
+_CONCEPTS = ("table", "answer", "cyclic_answer")
+_FREQUENCIES = {"concepts": _CONCEPTS, "source": SOURCE}
+"""What measures of all frequencies need."""
+
+
+def _frozen(keys: Keys) -> dict[str, Any]:
+    """What measures of the key frequencies need: those of the final model, or of the checkpoint itself."""
+    online = {"roles": ("output_map",), "options": {"keys": keys, "table": "W_L"}, **_FREQUENCIES}
+    return online if keys == "online" else {**online, "uses": frozenset({"final"}), "prepare": FINAL_KEYS}
+
+
+def _suffix(keys: Keys) -> str:
+    return "" if keys == "final" else "_online"
 
 
 def _flat_logits(params: Params, context: Context) -> Float[Array, "pair class"]:
     return table_logits(params, context).reshape(-1, context.inputs.classes)
 
 
-def _keys(context: Context) -> Bool[Array, " frequency"]:
-    return context.prepared["final_key_frequencies"]
+def _keys(params: Params, context: Context, keys: Keys) -> Bool[Array, " frequency"]:
+    return context.prepared["final_key_frequencies"] if keys == "final" else key_mask(params, context)
 
 
-def answer_directions(context: Context) -> Float[Array, "component pair"]:
-    """The unit vectors c_1, s_1, c_2, s_2, ... over the pairs: rows of F looked up at a o b.
-
-    Each answer is given by p pairs, so rows of F, of unit norm over residues, are divided by sqrt(p).
-    """
-    p = context.inputs.classes
-    return jnp.asarray(fourier_basis(p))[1:, context.concepts["cyclic_answer"].ravel()] / jnp.sqrt(p)
-
-
-def _component_mask(keys: Bool[Array, " frequency"], p: int) -> Float[Array, " component"]:
+def component_mask(keys: Bool[Array, " frequency"], p: int) -> Float[Array, " component"]:
+    """1 at the cosine and sine of each key frequency, 0 elsewhere; the constant is left out."""
     return jnp.repeat(keys, 2)[: p - 1].astype(jnp.float32)
 
 
 def key_part(logits: Float[Array, "pair class"], keys: Bool[Array, " frequency"], context: Context) -> Float[Array, "pair class"]:
     """sum of P_k L over the key frequencies."""
-    directions = answer_directions(context) * _component_mask(keys, context.inputs.classes)[:, None]
+    directions = answer_directions(context) * component_mask(keys, context.inputs.classes)[:, None]
     return directions.T @ (directions @ logits)
 
 
@@ -53,25 +55,75 @@ def _loss(logits: Float[Array, "pair class"], context: Context) -> Float[Array, 
     return context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
 
 
-def restricted_loss() -> Measure:
-    """Loss on all pairs of sum_k P_k L + mean over pairs of L: the key frequencies and each class's mean, nothing else."""
+def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
+    """Loss of sum_k P_k L + mean over all pairs of L: the key frequencies and each class's mean, nothing else.
+
+    Args:
+        split: the pairs that the loss is averaged over; None is all of them. The paper doesn't say; its code has all and train.
+        keys: the final model's key frequencies (retrospective, as published), or those of the checkpoint itself (online).
+    """
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        return _loss(key_part(logits, _keys(context), context) + logits.mean(axis=0, keepdims=True), context).mean()
+        kept = key_part(logits, _keys(params, context, keys), context) + logits.mean(axis=0, keepdims=True)
+        losses = _loss(kept, context)
+        return losses.mean() if split is None else losses[table_split(context, split)].mean()
 
-    return Measure("restricted_loss", function, units="nats", **_NEEDS)
+    name = "restricted_loss" + (f"_{split}" if split else "") + _suffix(keys)
+    return Measure(name, function, units="nats", **_frozen(keys))
 
 
-def excluded_loss() -> Measure:
-    """Loss on the training pairs of L - sum_k P_k L: everything but the key frequencies; no mean is added or taken away."""
+def excluded_loss(keys: Keys = "final") -> Measure:
+    """Loss on the training pairs of L - sum_k P_k L: everything but the key frequencies; no mean is added or taken away.
+
+    Args:
+        keys: as in ``restricted_loss``.
+    """
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        without = logits - key_part(logits, _keys(context), context)
+        without = logits - key_part(logits, _keys(params, context, keys), context)
         return _loss(without, context)[table_split(context, "train")].mean()
 
-    return Measure("excluded_loss", function, units="nats", **_NEEDS)
+    return Measure(f"excluded_loss{_suffix(keys)}", function, units="nats", **_frozen(keys))
+
+
+def excluded_loss_by_frequency() -> Measure:
+    """Loss on the training pairs of L - P_k L, for every frequency k alone."""
+
+    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
+        logits, p = _flat_logits(params, context), context.inputs.classes
+        train, directions = table_split(context, "train"), answer_directions(context)
+        answers = table_answers(context).reshape(-1)[train]
+        pairs = jnp.concatenate([directions, jnp.zeros((2 * frequencies(p) - (p - 1), directions.shape[1]))])
+        held = pairs @ logits
+        trained, along = logits[train], pairs[:, train]
+
+        def one(k: Int[Array, ""]) -> Scalar:
+            rows = (2 * k, 2 * k + 1)
+            removed = sum(along[row][:, None] * held[row][None, :] for row in rows)
+            return context.loss((trained - removed)[:, None, :], answers[:, None]).mean()
+
+        return jax.lax.map(one, jnp.arange(frequencies(p)))
+
+    return Measure("excluded_loss_by_frequency", function, ("frequency",), units="nats", **_FREQUENCIES)
+
+
+def excluded_loss_3d(keys: Keys = "final") -> Measure:
+    """Loss on the training pairs of L - sum_k <C_k, L> C_k over the key frequencies, C_k the unit tensor along cos(w_k(a o b - c))."""
+
+    def function(params: Params, context: Context) -> Scalar:
+        logits = _flat_logits(params, context)
+        p = context.inputs.classes
+        directions, basis = answer_directions(context), jnp.asarray(fourier_basis(p))[1:]
+        coefficients = by_frequency(((directions @ logits) * basis).sum(axis=1), frequencies(p))
+        parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1, keepdims=True)
+        shared = jnp.broadcast_to(coefficients.sum(axis=1, keepdims=True) / parts, coefficients.shape)
+        each = (shared * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
+        without = logits - directions.T @ (each[:, None] * basis)
+        return _loss(without, context)[table_split(context, "train")].mean()
+
+    return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="nats", **_frozen(keys))
 
 
 def cos_explained(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " frequency"]:
@@ -86,7 +138,29 @@ def cos_explained(logits: Float[Array, "pair class"], context: Context) -> Float
     return coefficients.sum(axis=1) ** 2 / parts
 
 
-def logit_fve() -> Measure:
+def cos_coefficients() -> Measure:
+    """Least-squares coefficients alpha_k of L on cos(2 pi k (a o b - c) / p), for every frequency."""
+
+    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
+        logits, p = _flat_logits(params, context), context.inputs.classes
+        inner = ((answer_directions(context) @ logits) * fourier_basis(p)[1:]).sum(axis=1)
+        # <C_k, L> = p sqrt(p) / 2 (c_k^T L F_cos + s_k^T L F_sin) and <C_k, C_k> = p^3 / 2; both double without a sine.
+        return by_frequency(inner, frequencies(p)).sum(axis=1) / (p * jnp.sqrt(p))
+
+    return Measure("cos_coefficients", function, ("frequency",), **_FREQUENCIES)
+
+
+def logit_fve_by_frequency() -> Measure:
+    """The share of ||L - mean L||^2 that cos(2 pi k (a o b - c) / p) explains, for every frequency."""
+
+    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
+        logits = _flat_logits(params, context)
+        return cos_explained(logits, context) / jnp.square(logits - logits.mean()).sum()
+
+    return Measure("logit_fve_by_frequency", function, ("frequency",), **_FREQUENCIES)
+
+
+def logit_fve(keys: Keys = "final") -> Measure:
     """1 - ||L - mean L - sum_k alpha_k C_k||^2 / ||L - mean L||^2 over the key frequencies, alpha_k by least squares.
 
     The share of the logits that cosines of a o b - c explain. C_k has mean zero; the mean of L is the global one.
@@ -94,7 +168,7 @@ def logit_fve() -> Measure:
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        explained = (cos_explained(logits, context) * _keys(context)).sum()
+        explained = (cos_explained(logits, context) * _keys(params, context, keys)).sum()
         return explained / jnp.square(logits - logits.mean()).sum()
 
-    return Measure("logit_fve", function, **_NEEDS)
+    return Measure(f"logit_fve{_suffix(keys)}", function, **_frozen(keys))

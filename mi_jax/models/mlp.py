@@ -67,8 +67,10 @@ class MLP(Architecture):
             out = tapped.product("unembed.W_U", post, params["unembed"]["W_U"], matmul)
             return tapped.at("logits", out + spread(params["unembed"]["b_U"], out) if self.bias else out)
 
+        tables = (lambda params: params["embed_a"]["W_E"], lambda params: params["embed_b"]["W_E"])
         roles = Roles(
-            embedding=(lambda params: params["embed_a"]["W_E"], lambda params: params["embed_b"]["W_E"]),
+            embedding=tables,
+            neuron_inputs=tables,
             output_map=lambda params: params["unembed"]["W_U"],
             neurons="hidden.0.post",
         )

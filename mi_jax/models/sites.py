@@ -37,7 +37,11 @@ def transformer_sites(config: "Transformer") -> tuple[Site, ...]:
     return (
         *sites,
         Site("unembed.W_U", f"{x} W_U", ("batch", "position", "class"), "product"),
-        Site("logits", f"({x} W_U{bias}) logit_scale" if config.logit_scale != 1.0 else f"{x} W_U{bias}", ("batch", "position", "class")),
+        Site(
+            "logits",
+            f"({x} W_U{bias}) logit_scale" if config.logit_scale != 1.0 else f"{x} W_U{bias}",
+            ("batch", "position", "class"),
+        ),
     )
 
 
@@ -79,10 +83,13 @@ def _attention_sites(config: "Transformer", block: str, before: str) -> list[Sit
     if rotary:
         sites += [Site(f"{a}.rot_{x}", f"{x} turned by its position", _HEADS) for x in "qk"]
     q, k = ("rot_q", "rot_k") if rotary else ("q", "k")
+    pattern = "softmax over keys of attn_scores"
+    if config.attention_rate != 1.0:
+        pattern = f"attention_rate {pattern} + (1 - attention_rate) where seen"
     return [
         *sites,
         Site(f"{a}.attn_scores", f"{q} . {k} / {scale}{masked}", _SCORES),
-        Site(f"{a}.pattern", "softmax over keys of attn_scores", _SCORES),
+        Site(f"{a}.pattern", pattern, _SCORES),
         Site(f"{a}.z", "sum over keys of pattern v", _HEADS),
         Site(f"{a}.W_O", "z W_O[head]", ("batch", "position", "head", "d_model"), "product"),
         Site(f"{a}.result", "z W_O[head]", ("batch", "position", "head", "d_model"), optional=True),

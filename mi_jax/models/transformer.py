@@ -24,7 +24,7 @@ from mi_jax.models.views import neuron_output_map
 Normalization = Literal["none", "layer", "rms"]
 Positions = Literal["learned", "rotary", "none"]
 Attention = Literal["causal", "bidirectional"]
-Initialization = Literal["nanda_2023", "fan_in"]
+Initialization = Literal["nanda_2023", "zhong_2023", "fan_in"]
 
 _NORM_EPSILON = 1e-5
 _ROTARY_BASE = 10_000.0
@@ -43,11 +43,13 @@ class Transformer(Architecture):
         positions: learned vectors added to the embedding, rotary (halves, base 10,000), or none.
         attention: which positions a query sees.
         attention_scale: scores are q.k / attention_scale; None is sqrt(d_head).
+        attention_rate: the pattern is attention_rate softmax + (1 - attention_rate) ones, over the positions that are seen: from
+            uniform sums (0) to attention (1), as in arXiv 2306.17844.
         attention_bias, mlp_bias, unembed_bias: which biases there are; they start at 0.
         output_vocabulary: logits a position has; None is the task's vocabulary, special tokens included.
         logit_scale: multiplies the logits.
-        initialization: "nanda_2023": every matrix N(0, 1/d_model), W_U N(0, 1/output_vocabulary); "fan_in": N(0, 1/rows), W_E
-            and W_pos N(0, 1/d_model).
+        initialization: "nanda_2023": every matrix N(0, 1/d_model), W_U N(0, 1/output_vocabulary); "zhong_2023": the same, W_in
+            N(0, 1/d_mlp); "fan_in": N(0, 1/rows), W_E and W_pos N(0, 1/d_model).
         init_scale: multiplies every initial matrix.
     """
 
@@ -61,6 +63,7 @@ class Transformer(Architecture):
     positions: Positions = "learned"
     attention: Attention = "causal"
     attention_scale: float | None = None
+    attention_rate: float = 1.0
     attention_bias: bool = False
     mlp_bias: bool = True
     unembed_bias: bool = False
@@ -79,6 +82,7 @@ class Transformer(Architecture):
         require(self.d_head is None or self.d_head >= 1, f"d_head={self.d_head}: must be at least 1")
         require(self.d_mlp is None or self.d_mlp >= 0, f"d_mlp={self.d_mlp}: must be at least 0")
         require(self.attention_scale is None or self.attention_scale > 0, f"attention_scale={self.attention_scale}: must be > 0")
+        require(0 <= self.attention_rate <= 1, f"attention_rate={self.attention_rate}: must lie between 0 and 1")
         require(
             self.positions != "rotary" or self.head_size % 2 == 0, f"rotary positions need an even d_head, not {self.head_size}"
         )
@@ -136,8 +140,9 @@ class Transformer(Architecture):
 
     def _scale(self, name: str, shape: tuple[int, ...]) -> float:
         rows = shape[0] * shape[1] if name.endswith("W_O") else shape[-2]
-        if self.initialization == "nanda_2023":
-            variance = shape[-1] if name == "unembed.W_U" else self.d_model
+        if self.initialization in ("nanda_2023", "zhong_2023"):
+            by_columns = ("unembed.W_U", *((".mlp.W_in",) if self.initialization == "zhong_2023" else ()))
+            variance = shape[-1] if name.endswith(by_columns) else self.d_model
         else:
             variance = self.d_model if name.startswith(("embed", "pos_embed")) else rows
         return self.init_scale / math.sqrt(variance)
@@ -166,6 +171,8 @@ class Transformer(Architecture):
             embedding=(lambda params: params["embed"]["W_E"][: inputs.tokens],),
             output_map=neuron_output_map(self.layers - 1, inputs.classes) if self.mlp_size else None,
             neurons=f"{last}.mlp.post" if self.mlp_size else None,
+            embedded="embed",
+            attention=tuple(f"blocks.{i}.attn.attn_scores" for i in range(self.layers)),
             writers=self._writers(),
             readers=self._readers(),
         )
@@ -247,7 +254,10 @@ def _attention(
     scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / (config.attention_scale or math.sqrt(config.head_size))
     if config.attention == "causal":
         scores = jnp.where(spread(_causal(queries, x.shape[1]), scores), scores, -jnp.inf)
-    pattern = taps.at(f"{name}.pattern", jax.nn.softmax(taps.at(f"{name}.attn_scores", scores), axis=-1))
+    pattern = jax.nn.softmax(taps.at(f"{name}.attn_scores", scores), axis=-1)
+    if config.attention_rate != 1.0:
+        pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(scores)
+    pattern = taps.at(f"{name}.pattern", pattern)
     z = taps.at(f"{name}.z", jnp.einsum("bhqk,bkhe->bqhe", pattern, v))
     out = _write(name, z, attn["W_O"], taps)
     return out + spread(attn["b_O"], out) if config.attention_bias else out

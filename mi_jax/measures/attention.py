@@ -1,0 +1,47 @@
+"""What attention depends on: the frequency of each head's scores (arXiv 2301.05217, section 4.1)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mi_jax.arrays import Params
+from mi_jax.contracts import Context, Measure
+from mi_jax.measures.evaluation import table_sites
+from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
+
+_NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
+
+
+def score_shares(params: Params, context: Context) -> Float[Array, "layer head frequency"]:
+    """The share of the variance of each head's score that cos and sin of one frequency of the first token explain.
+
+    The score is that of the position that is read, for the first token of the pair, over all pairs. In a network of one layer
+    whose read position holds a constant token it is a function of that token alone.
+    """
+    p = context.inputs.classes
+    query, key = context.read[0], context.inputs.varied[0]
+    scores = jnp.stack([site[:, :, :, query, key] for site in table_sites(params, context, context.model.roles.attention)])
+    centred = scores - scores.mean(axis=(1, 2), keepdims=True)
+    along = jnp.einsum("ia,labh->lhi", fourier_basis(p)[1:], centred) ** 2 / p
+    shares = along / jnp.square(centred).sum(axis=(1, 2))[:, :, None]
+    layers, heads = shares.shape[:2]
+    padded = jnp.pad(shares, ((0, 0), (0, 0), (0, 2 * frequencies(p) - (p - 1))))
+    return padded.reshape(layers, heads, frequencies(p), 2).sum(axis=-1)
+
+
+def attention_fve() -> Measure:
+    """The share of each head's scores that its best frequency explains: see ``score_shares``."""
+
+    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+        return score_shares(params, context).max(axis=-1)
+
+    return Measure("attention_fve", function, ("layer", "head"), **_NEEDS)
+
+
+def attention_frequency() -> Measure:
+    """The frequency that explains most of each head's scores, from 1 to p // 2; 0 where they never vary."""
+
+    def function(params: Params, context: Context) -> Int[Array, "layer head"]:
+        shares = score_shares(params, context)
+        return jnp.where(jnp.isfinite(shares).all(axis=-1), 1 + shares.argmax(axis=-1), 0)
+
+    return Measure("attention_frequency", function, ("layer", "head"), **_NEEDS)

@@ -1,0 +1,177 @@
+"""Clock or pizza: which algorithm a network of modular addition uses (arXiv 2306.17844, Zhong et al.)."""
+
+import random
+from functools import lru_cache
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_jax.arrays import Params, Scalar
+from mi_jax.contracts import Context, Measure
+from mi_jax.measures.evaluation import table_inputs, table_logits
+from mi_jax.measures.fourier import embedding_table
+
+SOURCE = "arXiv 2306.17844"
+CIRCLES = 6
+"""Pairs of principal components whose circles are tried."""
+CANDIDATES = ("clock", "pizza", "pizza'", "accompanying")
+_TRIPLES, _TRIPLE_SEED = 100, 42
+_UNDEFINED = 1e-6
+
+
+def principal_components(table: Float[Array, "token d"]) -> tuple[Float[Array, "token mode"], Float[Array, "mode d"]]:
+    """PCA of the rows: unit vectors over the tokens, and the directions in d, by falling variance."""
+    U, _, V = jnp.linalg.svd(table - table.mean(axis=0, keepdims=True), full_matrices=False)
+    return U, V
+
+
+def circularity() -> Measure:
+    """How close the first four principal components of W_E are to one frequency each: 1 is a pure one.
+
+    The mean over them of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit norm over the tokens, clipped to [0, 1].
+    """
+
+    def function(params: Params, context: Context) -> Scalar:
+        table = embedding_table(params, context)
+        components = principal_components(table)[0][:, :4]
+        power = 2 / table.shape[0] * jnp.abs(jnp.fft.rfft(components, axis=0))[1:] ** 2
+        return jnp.clip(power.max(axis=0), 0, 1).mean()
+
+    return Measure("circularity", function, roles=("embedding",), concepts=("residues",), source=SOURCE)
+
+
+def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure:
+    """How little a logit depends on the distance a - b: mean_d std_s(M[s, d]) / std(M), M by answer s and distance d.
+
+    Population standard deviations. 0 where the logit depends on the distance alone (pizza), near 1 where not at all (clock); NaN
+    where M is constant. The paper's table uses the correct logit, its phase plots (through its code's CSV) the largest wrong one.
+    """
+
+    def function(params: Params, context: Context) -> Scalar:
+        logits, answer = table_logits(params, context), context.concepts["answer"]
+        p = context.inputs.classes
+        right = jax.nn.one_hot(answer, p, dtype=bool)
+        values = jnp.where(right, logits, 0).sum(-1) if of == "correct" else jnp.where(right, -jnp.inf, logits).max(-1)
+        M = jnp.zeros((p, p)).at[answer, context.concepts["distance"]].set(values)
+        spread = M.std()
+        return jnp.where(spread > _UNDEFINED * jnp.abs(M).max(), M.std(axis=0).mean() / spread, jnp.nan)
+
+    name = "distance_irrelevance" if of == "correct" else "distance_irrelevance_wrong"
+    concepts = ("table", "answer", "distance")
+    return Measure(name, function, concepts=concepts, options={"logit": of}, source=SOURCE)
+
+
+@lru_cache(maxsize=4)
+def symmetry_triples(p: int) -> Int[np.ndarray, "triple 3"]:
+    """The published triples (a, b, c): the first 100 of ``random.Random(42).shuffle`` of the lexicographic list."""
+    places = list(range(p**3))
+    random.Random(_TRIPLE_SEED).shuffle(places)
+    flat = np.array(places[:_TRIPLES])
+    return np.stack([flat // p**2, flat // p % p, flat % p], axis=1).astype(np.int32)
+
+
+def gradient_symmetricity() -> Measure:
+    """How alike a logit's gradients are with respect to the two tokens' embeddings: the mean cosine over 100 triples (a, b, c).
+
+    The gradient of logit c on input (a, b), with respect to the embedded tokens before positions are added; c is any class.
+    """
+
+    def function(params: Params, context: Context) -> Scalar:
+        site = context.model.roles.embedded
+        assert site is not None
+        p, places = context.inputs.classes, jnp.array(context.inputs.varied)
+        triples = jnp.asarray(symmetry_triples(p))
+        inputs = table_inputs(context)[triples[:, 0] * p + triples[:, 1]]
+
+        def logit(shift: Float[Array, "position d"], one: Int[Array, " position"], c: Int[Array, ""]) -> Scalar:
+            taps = {site: lambda value: value + shift[None]}
+            return context.model.apply(params, one[None], taps=taps, positions=context.read)[0, 0, c]
+
+        shape = (context.inputs.positions, embedding_table(params, context).shape[1])
+        gradients = jax.vmap(jax.grad(logit), in_axes=(None, 0, 0))(jnp.zeros(shape), inputs, triples[:, 2])[:, places]
+        first, second = gradients[:, 0], gradients[:, 1]
+        norms = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
+        return ((first * second).sum(axis=1) / norms).mean()
+
+    return Measure(
+        "gradient_symmetricity",
+        function,
+        roles=("embedded", "embedding"),
+        concepts=("table", "residues"),
+        options={"triples": _TRIPLES, "seed": _TRIPLE_SEED},
+        source=SOURCE,
+    )
+
+
+def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair class"]:
+    """What the algorithms answer at one frequency, w = 2 pi k / p, with X = cos wa + cos wb and Y = sin wa + sin wb.
+
+    clock cos(w(a + b - c)); pizza |C X + S Y| - |-S X + C Y| with C, S = cos, sin(wc / 2); pizza' (|X| - |Y|) cos wc
+    - (|X - Y| - |X + Y|) sin wc / sqrt(2); accompanying -cos wc (cos 2wa + cos 2wb) - sin wc (sin 2wa + sin 2wb).
+    """
+    w = 2 * jnp.pi * k / p
+    x = jnp.arange(p)
+    a, b = (axis.reshape(-1, 1) for axis in jnp.meshgrid(x, x, indexing="ij"))
+    c = x[None, :]
+    X, Y = jnp.cos(w * a) + jnp.cos(w * b), jnp.sin(w * a) + jnp.sin(w * b)
+    C, S = jnp.cos(w * c / 2), jnp.sin(w * c / 2)
+    X2, Y2 = jnp.cos(2 * w * a) + jnp.cos(2 * w * b), jnp.sin(2 * w * a) + jnp.sin(2 * w * b)
+    return jnp.stack(
+        [
+            jnp.cos(w * (a + b - c)),
+            jnp.abs(C * X + S * Y) - jnp.abs(C * Y - S * X),
+            (jnp.abs(X) - jnp.abs(Y)) * jnp.cos(w * c) - (jnp.abs(X - Y) - jnp.abs(X + Y)) * jnp.sin(w * c) / jnp.sqrt(2),
+            -jnp.cos(w * c) * X2 - jnp.sin(w * c) * Y2,
+        ]
+    )
+
+
+def circle_fve() -> Measure:
+    """How well each algorithm explains the logits of the network that sees one circle of its embedding alone: 2 r - 1.
+
+    Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i; r is the correlation over all (a, b, c) of the
+    logits with ``candidate_logits`` at the frequency k of the first of the two components; for the accompanying pizza, whose
+    tokens enter by their doubled angle, at k / 2 mod p.
+    """
+
+    def function(params: Params, context: Context) -> Float[Array, "component condition"]:
+        site = context.model.roles.embedded
+        assert site is not None
+        p, table = context.inputs.classes, embedding_table(params, context)
+        U, V = principal_components(table)
+        mean, inputs = table.mean(axis=0), table_inputs(context)
+        varied = jnp.zeros((1, context.inputs.positions, 1), bool).at[:, jnp.array(context.inputs.varied)].set(True)
+
+        def one(circle: Int[Array, ""]) -> Float[Array, " condition"]:
+            plane = jax.lax.dynamic_slice_in_dim(V, 2 * circle, 2)
+
+            def alone(value: Float[Array, "batch position d"]) -> Float[Array, "batch position d"]:
+                kept = mean[None, None] + (value - mean[None, None]) @ plane.T @ plane
+                return jnp.where(varied, kept, value)
+
+            out = context.model.apply(params, inputs, taps={site: alone}, positions=context.read)[:, 0, :p]
+            power = jnp.abs(jnp.fft.rfft(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1, keepdims=False)))
+            k = 1 + power[1:].argmax()
+            half = jnp.where(k % 2 == 0, k, p - k) // 2
+            answers = jnp.concatenate([candidate_logits(k, p)[:-1], candidate_logits(half, p)[-1:]])
+            return jax.vmap(lambda answer: 2 * _correlation(out, answer) - 1)(answers)
+
+        return jax.lax.map(one, jnp.arange(CIRCLES))
+
+    return Measure(
+        "circle_fve",
+        function,
+        ("component", "condition"),
+        roles=("embedded", "embedding"),
+        concepts=("table", "cyclic_answer", "residues"),
+        labels={"component": tuple(range(1, CIRCLES + 1)), "condition": CANDIDATES},
+        source=SOURCE,
+    )
+
+
+def _correlation(x: Float[Array, "*n"], y: Float[Array, "*n"]) -> Scalar:
+    x, y = x - x.mean(), y - y.mean()
+    return (x * y).sum() / jnp.sqrt(jnp.square(x).sum() * jnp.square(y).sum())

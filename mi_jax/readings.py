@@ -1,0 +1,9 @@
+"""Every reading of every room by name: what ``measure`` takes and ``list measures`` lists."""
+
+from collections.abc import Mapping
+
+from mi_jax.contracts import Measure
+from mi_jax.decompositions import DECOMPOSITIONS
+from mi_jax.measures import MEASURES
+
+READINGS: Mapping[str, Measure] = {**MEASURES, **DECOMPOSITIONS}
