@@ -58,8 +58,8 @@ def choose(
 ) -> tuple[list[Measure], list[Skipped]]:
     """The measures to take: those named, or all that the model's roles, the task's concepts and the references allow.
 
-    A name is one of READINGS, or a variable of one; a Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own
-    name. Roles and concepts are looked at here, before anything is built or traced.
+    A name is one of READINGS, or a variable of one; a Measure is itself; a plain function ``(params, context) -> scalar`` is a
+    measure of its own name. Roles and concepts are looked at here, before anything is built or traced.
 
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.

@@ -77,8 +77,8 @@ def key_frequencies_neurons() -> Measure:
 def readout_fve() -> Measure:
     """How much of what neurons send to each frequency of the logits lies along cos or sin of that frequency of the answer.
 
-    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F; the share (y^T c_k)^2 / ||y||^2
-    of y centred, with s_k for the sine (table 1 of the paper).
+    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F; the share (y^T c_k)^2 /
+    ||y||^2 of y centred, with s_k for the sine (table 1 of the paper).
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:

@@ -110,7 +110,7 @@ def excluded_loss_by_frequency() -> Measure:
 
 
 def excluded_loss_3d(keys: Keys = "final") -> Measure:
-    """Loss on the training pairs of L - sum_k <C_k, L> C_k over the key frequencies, C_k the unit tensor along cos(w_k(a o b - c))."""
+    """Loss on the training pairs of L - sum_k <C_k, L> C_k over the key frequencies, C_k = cos(w_k(a o b - c)) of unit norm."""
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
