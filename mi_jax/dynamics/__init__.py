@@ -1,5 +1,25 @@
 """Dynamics: arrays in, dates out. Knows no model, and works on anyone's curves."""
 
-from mi_jax.dynamics.transitions import Transitions, first_crossing, transitions
+from mi_jax.dynamics.changepoints import Segmentation, Transition, null_penalty, segment
+from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
+from mi_jax.dynamics.intervals import Interval, interval
+from mi_jax.dynamics.phases import RULE, Phases, phases
+from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
 
-__all__ = ["Transitions", "first_crossing", "transitions"]
+__all__ = [
+    "RULE",
+    "Interval",
+    "Phases",
+    "Segmentation",
+    "Sigmoid",
+    "Transition",
+    "Transitions",
+    "crossings",
+    "first_crossing",
+    "fit_sigmoid",
+    "interval",
+    "null_penalty",
+    "phases",
+    "segment",
+    "transitions",
+]
