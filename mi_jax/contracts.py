@@ -127,6 +127,10 @@ class Roles:
     """The site [batch position d] of the embedded tokens, before positions are added."""
     attention: tuple[str, ...] = ()
     """The sites of the attention scores, by layer."""
+    patterns: tuple[str, ...] = ()
+    """The sites of the attention patterns, by layer."""
+    linear_readout: bool = False
+    """Whether the outputs are output_map of the neurons plus what doesn't depend on them (there is no norm in between)."""
     writers: tuple[str, ...] = ()
     """Sites that add to the residual stream, in order."""
     readers: tuple[str, ...] = ()
@@ -253,6 +257,24 @@ class Reference(NamedTuple):
     final: Params | None = None
 
 
+class Shared:
+    """What the measures of one reading have computed in common: a memory that lives as long as one trace of the program.
+
+    XLA doesn't find equal forward passes by itself inside a loop. Values are kept with the parameters they are of. Whatever fills
+    it is called at the top of a measure, not inside a transformation of the measure's own.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Any, ...], tuple[Params, Any]] = {}
+
+    def once(self, key: tuple[Any, ...], params: Params, make: Callable[[], Any]) -> Any:
+        """The value under a key for these very parameters; made where there is none yet."""
+        key = (id(params), *key)
+        if key not in self._held:
+            self._held[key] = (params, make())
+        return self._held[key][1]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
@@ -263,6 +285,7 @@ class Context:
         reference: initial, previous and final parameters of the same seed.
         prepared: what measures froze before the pass, by name.
         model, inputs, read, loss: the static parts.
+        shared: what measures compute in common in this reading; None computes everything anew.
     """
 
     batches: Mapping[str, Batch]
@@ -273,7 +296,10 @@ class Context:
     inputs: Inputs = field(metadata={"static": True})
     read: tuple[int, ...] = field(metadata={"static": True})
     loss: Loss = field(metadata={"static": True})
+    shared: Shared | None = field(default=None, metadata={"static": True})
 
+
+Null = Literal["untrained", "frequencies"]
 
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
 
@@ -291,6 +317,8 @@ class Measure:
         prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found in ``context.prepared``.
         options: the settings it was made with, stored beside the result.
         labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency, class, parameter).
+        null: what its values are compared with: those of untrained networks, or its own with other frequencies in the place of
+            the key ones.
         units: of the values. source: the paper that defines it.
     """
 
@@ -303,6 +331,7 @@ class Measure:
     prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    null: Null = "untrained"
     units: str = ""
     source: str = ""
 

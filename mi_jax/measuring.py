@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from mi_jax.arrays import Params, check_dims
-from mi_jax.contracts import Context, Loss, Measure, Model, Reference, Task
+from mi_jax.contracts import Context, Loss, Measure, Model, Reference, Shared, Task
 from mi_jax.errors import MeasureError, RunError, nearest
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.readings import READINGS
@@ -152,18 +153,20 @@ class _Reader:
     def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
         """The readings [snapshot ...] of a stack of snapshots of one seed; ``previous`` are those before each."""
         length = len(jax.tree.leaves(stack)[0])
-        parts = [
-            self._program(_padded(stack, i), None if previous is None else _padded(previous, i), context, min(BATCH, length - i))
-            for i in range(0, length, BATCH)
-        ]
-        joined = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-        return {name: values[:length] for name, values in joined.items()}
+        parts: list[dict[str, np.ndarray]] = []
+        # LAPACK calls inside the program would start a thread a core each, beside XLA's own, and take 8 times as long.
+        with threadpool_limits(1, user_api="blas"):
+            for i in range(0, length, BATCH):
+                before = None if previous is None else _padded(previous, i)
+                read = self._program(_padded(stack, i), before, context, min(BATCH, length - i))
+                parts.append({name: np.asarray(values) for name, values in read.items()})
+        return {name: np.concatenate([part[name] for part in parts])[:length] for name in parts[0]}
 
     def _batch(self, stack: Params, previous: Params | None, context: Context, n: jax.Array) -> dict[str, jax.Array]:
         def one(i: Any) -> dict[str, jax.Array]:
             reference = context.reference._replace(previous=None if previous is None else take(previous, i))
-            seen = dataclasses.replace(context, reference=reference)
-            return {name: value for m in self._measures for name, value in m.read(take(stack, i), seen).items()}
+            seen, params = dataclasses.replace(context, reference=reference, shared=Shared()), take(stack, i)
+            return {name: value for one in self._measures for name, value in one.read(params, seen).items()}
 
         shapes = jax.eval_shape(one, 0)
         empty = {name: jnp.zeros((BATCH, *shape.shape), shape.dtype) for name, shape in shapes.items()}

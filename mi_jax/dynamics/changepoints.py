@@ -1,13 +1,14 @@
 """Where a curve changes its slope on a log-step axis, and which of its stretches are transitions.
 
 A curve is put on an even grid of x = log(step + 1); its increments are standardised, and their mean is split at change points
-(ruptures, exact, jump 1, least squares). The penalty is set by simulation: random walks, seen at the curve's own steps and put on the
-same grid, have any change point at all in a nominal share of draws. A *transition* is a stretch between two change points that is at
-least ``STEEPER`` times as steep as the stretches before and after, and is over within a factor ``LONGEST`` in steps: a curve that only
-bends, as a power law does, has change points but no transition.
+(ruptures, exact, jump 1, least squares). The penalty is set by simulation: random walks, seen at the curve's own steps and put
+on the same grid, have any change point at all in a nominal share of draws. A *transition* is a stretch between two change
+points that is at least ``STEEPER`` times as steep as the stretches before and after, and is over within a factor ``LONGEST`` in
+steps: a curve that only bends, as a power law does, has change points but no transition.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,12 +82,11 @@ def segment(
     found = _fitted(_standard(increments)).predict(pen=penalty)
     cuts = [0, *found]
     places = [float(np.expm1(grid[cut])) for cut in cuts]
-    slopes = [abs(increments[a:b].mean()) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    slopes = [abs(increments[a:b].mean()) for a, b in pairwise(cuts)]
     transitions = tuple(
         Transition(places[i], places[i + 1], float(curve[cuts[i + 1]] - curve[cuts[i]]))
         for i in range(1, len(slopes) - 1)
-        if slopes[i] >= STEEPER * max(slopes[i - 1], slopes[i + 1])
-        and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
+        if slopes[i] >= STEEPER * max(slopes[i - 1], slopes[i + 1]) and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
     )
     return Segmentation(tuple(places[1:-1]), transitions, penalty)
 
@@ -95,8 +95,8 @@ def segment(
 def null_penalty(steps: tuple[int, ...], points: int, alpha: float, draws: int = 1000, seed: int = 0) -> float:
     """The penalty at which a share ``alpha`` of random walks, seen at these steps, still has a change point.
 
-    The larger of the penalties for two walks: one whose variance grows with log(step + 1), and one that moves alike from snapshot to
-    snapshot. Each draw's critical penalty is the largest gain per change point, max_K (RSS_0 - RSS_K) / K.
+    The larger of the penalties for two walks: one whose variance grows with log(step + 1), and one that moves alike from
+    snapshot to snapshot. Each draw's critical penalty is the largest gain per change point, max_K (RSS_0 - RSS_K) / K.
     """
     rng, x = np.random.default_rng(seed), np.log1p(np.array(steps, np.float64))
     penalties: list[float] = []

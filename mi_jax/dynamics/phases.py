@@ -13,8 +13,9 @@ FALL_BEGINS, FALL_ENDS = 0.1, 0.9
 
 RULE = (
     "Memorisation ends where excluded loss is smallest, between the step at which training accuracy reaches .99 and the end of"
-    " circuit formation. Circuit formation ends, and clean-up begins, where log test loss has made 10 % of its fall from its maximum"
-    " to the smallest value after it; clean-up ends at 90 %. Both are dated only for a seed whose test accuracy reaches .99."
+    " circuit formation. Circuit formation ends, and clean-up begins, where log test loss has made 10 % of its fall from its"
+    " maximum to the smallest value after it; clean-up ends at 90 %. Both are dated only for a seed whose test accuracy reaches"
+    " .99."
 )
 
 
@@ -67,9 +68,7 @@ def _fall(steps: np.ndarray, loss: Float[np.ndarray, " step"]) -> tuple[float, f
     logs = np.log(np.where(loss > 0, loss, np.nan))
     top = int(np.nanargmax(logs))
     after, high, low = logs[top:], np.nanmax(logs), np.nanmin(logs[top:])
-    begin, end = (
-        first_crossing(steps[top:], after, high - share * (high - low), "down") for share in (FALL_BEGINS, FALL_ENDS)
-    )
+    begin, end = (first_crossing(steps[top:], after, high - share * (high - low), "down") for share in (FALL_BEGINS, FALL_ENDS))
     return begin, end
 
 

@@ -1,7 +1,7 @@
 """Measures: readings of one checkpoint, pure functions of (params, context)."""
 
 from mi_jax.measures.ablations import ablation_loss
-from mi_jax.measures.attention import attention_frequency, attention_fve
+from mi_jax.measures.attention import attention_frequency, attention_fve, attention_pattern
 from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
 from mi_jax.measures.fourier import (
@@ -13,6 +13,7 @@ from mi_jax.measures.fourier import (
 )
 from mi_jax.measures.neurons import cluster_sizes, key_frequencies_neurons, neuron_frequency, neuron_fve, readout_fve
 from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_parameter
+from mi_jax.measures.pictures import PICTURES
 from mi_jax.measures.progress import (
     cos_coefficients,
     excluded_loss,
@@ -61,6 +62,7 @@ MEASURES = {
         readout_fve(),
         attention_fve(),
         attention_frequency(),
+        attention_pattern(),
         ablation_loss(),
         inverse_participation_ratio(),
         circularity(),
@@ -72,4 +74,4 @@ MEASURES = {
 }
 """Every measure by name, as published."""
 
-__all__ = ["MEASURES"]
+__all__ = ["MEASURES", "PICTURES"]

@@ -7,7 +7,7 @@ from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_answers, table_inputs, table_logits, table_neurons
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, fourier_basis, unembedding_table
-from mi_jax.measures.neurons import CLUSTER_FVE, neuron_shares
+from mi_jax.measures.neurons import CLUSTER_FVE, components_2d, neuron_components, table_shares
 from mi_jax.measures.progress import component_mask, key_part
 
 _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
@@ -44,11 +44,11 @@ def ablation_loss() -> Measure:
             _DIRECTIONS: neurons.mean(axis=0, keepdims=True) + key_part(neurons, keys, context),
             _OUTPUT: neurons @ span,
             _NULL: neurons - neurons @ span,
-            _POLYNOMIAL: _polynomial(table).reshape(p * p, -1),
+            _POLYNOMIAL: _polynomial(params, context).reshape(p * p, -1),
         }
         logits = table_logits(params, context)
-        blocks = _kept(logits, jnp.broadcast_to(_key_blocks(keys, p)[:, :, None], logits.shape))
-        losses = {name: _loss_with(params, context, one) for name, one in replaced.items()}
+        blocks = _kept(logits, _key_blocks(keys, p))
+        losses = {name: _loss(logits_with(params, context, one), context) for name, one in replaced.items()}
         return {_INTACT: _loss(logits, context), _BLOCKS: _loss(blocks, context), **losses}
 
     return Measure(
@@ -59,6 +59,7 @@ def ablation_loss() -> Measure:
         concepts=("table", "answer", "residues", "cyclic_answer"),
         uses=frozenset({"final"}),
         prepare=FINAL_KEYS,
+        null="frequencies",
         options={"keys": "final", "table": "W_L", "fve": CLUSTER_FVE},
         units="nats",
         source=SOURCE,
@@ -70,14 +71,23 @@ def _loss(logits: Float[Array, "token token_other class"], context: Context) -> 
     return context.loss(flat, table_answers(context).reshape(-1, 1)).mean()
 
 
-def _loss_with(params: Params, context: Context, neurons: Float[Array, "pair neuron"]) -> Float[Array, ""]:
-    """The loss over all pairs with the neurons at the read position replaced."""
-    site = context.model.roles.neurons
+def logits_with(
+    params: Params, context: Context, neurons: Float[Array, "pair neuron"], *, linear: bool | None = None
+) -> Float[Array, "token token_other class"]:
+    """Logits of all pairs with the neurons at the read position replaced.
+
+    Args:
+        linear: by L + (A' - A) W_L, which is exact where the readout is linear; or by a forward pass with the neurons tapped. By
+            default whichever the model allows.
+    """
+    site, p = context.model.roles.neurons, context.inputs.classes
     assert site is not None
+    if context.model.roles.linear_readout if linear is None else linear:
+        change = neurons - table_neurons(params, context).reshape(neurons.shape)
+        return table_logits(params, context) + (change @ unembedding_table(params, context).T).reshape(p, p, p)
     taps = {site: lambda value: neurons[:, None, :]}
     out = context.model.apply(params, table_inputs(context), taps=taps, positions=context.read)
-    p = context.inputs.classes
-    return _loss(out[:, 0, :p].reshape(p, p, p), context)
+    return out[:, 0, :p].reshape(p, p, p)
 
 
 def _projector(directions: Float[Array, "neuron component"]) -> Float[Array, "neuron neuron"]:
@@ -87,12 +97,15 @@ def _projector(directions: Float[Array, "neuron component"]) -> Float[Array, "ne
 
 
 def _kept(
-    table: Float[Array, "token token_other unit"], mask: Float[Array, "component component_other unit"]
+    table: Float[Array, "token token_other unit"], mask: Float[Array, "component component_other"]
 ) -> Float[Array, "token token_other unit"]:
     """The table with its 2-D Fourier components multiplied by a mask."""
-    F = fourier_basis(table.shape[0])
-    components = jnp.einsum("ia,jb,abn->ijn", F, F, table)
-    return jnp.einsum("ia,jb,ijn->abn", F, F, components * mask)
+    return _back(components_2d(table) * mask[:, :, None])
+
+
+def _back(components: Float[Array, "component component_other unit"]) -> Float[Array, "token token_other unit"]:
+    F = jnp.asarray(fourier_basis(components.shape[0]))
+    return jnp.einsum("ia,jb,ijn->abn", F, F, components)
 
 
 def _key_blocks(keys: Float[Array, " frequency"] | Array, p: int) -> Float[Array, "component component_other"]:
@@ -103,11 +116,11 @@ def _key_blocks(keys: Float[Array, " frequency"] | Array, p: int) -> Float[Array
     return held[:, None] * held[None, :] * same
 
 
-def _polynomial(table: Float[Array, "token token_other neuron"]) -> Float[Array, "token token_other neuron"]:
-    p = table.shape[0]
-    shares = neuron_shares(table)
-    own = 1 + shares.argmax(axis=1)
-    frequency = ((jnp.arange(p) + 1) // 2)[:, None]
-    held = (frequency == own[None, :]) | (frequency == 0)
-    explained = _kept(table, (held[:, None, :] & held[None, :, :]).astype(table.dtype))
+def _polynomial(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
+    """The neurons, those with a frequency as the polynomial of degree 2 that it explains, with their mean."""
+    table, components = table_neurons(params, context), neuron_components(params, context)
+    shares = table_shares(params, context)
+    frequency = ((jnp.arange(table.shape[0]) + 1) // 2)[:, None]
+    held = (frequency == 1 + shares.argmax(axis=1)[None, :]) | (frequency == 0)
+    explained = _back(components * (held[:, None, :] & held[None, :, :])) + table.mean(axis=(0, 1), keepdims=True)
     return jnp.where((shares.max(axis=1) >= CLUSTER_FVE)[None, None, :], explained, table)

@@ -5,12 +5,13 @@ from jaxtyping import Array, Float, Int
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import table_sites
+from mi_jax.measures.evaluation import shared, table_site
 from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
 
 _NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
 
 
+@shared
 def score_shares(params: Params, context: Context) -> Float[Array, "layer head frequency"]:
     """The share of the variance of each head's score that cos and sin of one frequency of the first token explain.
 
@@ -18,8 +19,8 @@ def score_shares(params: Params, context: Context) -> Float[Array, "layer head f
     whose read position holds a constant token it is a function of that token alone.
     """
     p = context.inputs.classes
-    query, key = context.read[0], context.inputs.varied[0]
-    scores = jnp.stack([site[:, :, :, query, key] for site in table_sites(params, context, context.model.roles.attention)])
+    key = context.inputs.varied[0]
+    scores = jnp.stack([site[..., key] for site in _read_rows(params, context, context.model.roles.attention)])
     centred = scores - scores.mean(axis=(1, 2), keepdims=True)
     along = jnp.einsum("ia,labh->lhi", fourier_basis(p)[1:], centred) ** 2 / p
     shares = along / jnp.square(centred).sum(axis=(1, 2))[:, :, None]
@@ -45,3 +46,19 @@ def attention_frequency() -> Measure:
         return jnp.where(jnp.isfinite(shares).all(axis=-1), 1 + shares.argmax(axis=-1), 0)
 
     return Measure("attention_frequency", function, ("layer", "head"), **_NEEDS)
+
+
+def attention_pattern() -> Measure:
+    """How much the position that is read attends to each position: the mean pattern over all pairs."""
+
+    def function(params: Params, context: Context) -> Float[Array, "layer head key"]:
+        patterns = _read_rows(params, context, context.model.roles.patterns)
+        return jnp.stack([pattern.mean(axis=(0, 1)) for pattern in patterns])
+
+    return Measure("attention_pattern", function, ("layer", "head", "key"), roles=("patterns",), concepts=("table",))
+
+
+def _read_rows(params: Params, context: Context, sites: tuple[str, ...]) -> list[Float[Array, "token token_other head key"]]:
+    """Scores or patterns of the position that is read; the last layer holds no other."""
+    rows = [context.read[0]] * (len(sites) - 1) + [0]
+    return [table_site(params, context, site)[:, :, :, row] for site, row in zip(sites, rows, strict=True)]

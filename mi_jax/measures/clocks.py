@@ -121,7 +121,7 @@ def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair 
     X2, Y2 = jnp.cos(2 * w * a) + jnp.cos(2 * w * b), jnp.sin(2 * w * a) + jnp.sin(2 * w * b)
     return jnp.stack(
         [
-            jnp.cos(w * (a + b - c)),
+            jnp.cos(w * (a + b)) * jnp.cos(w * c) + jnp.sin(w * (a + b)) * jnp.sin(w * c),
             jnp.abs(C * X + S * Y) - jnp.abs(C * Y - S * X),
             (jnp.abs(X) - jnp.abs(Y)) * jnp.cos(w * c) - (jnp.abs(X - Y) - jnp.abs(X + Y)) * jnp.sin(w * c) / jnp.sqrt(2),
             -jnp.cos(w * c) * X2 - jnp.sin(w * c) * Y2,

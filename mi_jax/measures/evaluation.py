@@ -1,4 +1,11 @@
-"""What several measures need of the same forward pass. Called freely: in one compiled program XLA computes it once."""
+"""What several measures need of the same forward pass, computed once a reading.
+
+These are called at the top of a measure: inside a map or a gradient of the measure's own they would leak (see ``Shared``).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +16,40 @@ from mi_jax.contracts import Batch, Context
 from mi_jax.errors import MeasureError
 from mi_jax.models.taps import capture
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def shared(compute: _F) -> _F:
+    """Remembers ``compute(params, context, ...)`` for the time of one reading, where the context has a memory."""
+
+    @functools.wraps(compute)
+    def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
+        if context.shared is None:
+            return compute(params, context, *options, **named)
+        key = (compute.__qualname__, options, tuple(sorted(named.items())))
+        return context.shared.once(key, params, lambda: compute(params, context, *options, **named))
+
+    return remembered  # pyright: ignore[reportReturnType]
+
+
+@shared
+def _pass(
+    params: Params, context: Context, split: str
+) -> tuple[Float[Array, "batch position class"], dict[str, Float[Array, "batch ..."]]]:
+    """One forward pass over a split: outputs at the positions that are read, and what the roles' sites hold."""
+    listen = capture(context.model.apply, role_sites(context))
+    return listen(params, batch(context, split).inputs, positions=context.read)
+
+
+def role_sites(context: Context) -> tuple[str, ...]:
+    """The sites that measures listen to: neurons, attention scores and patterns; what isn't used is not computed."""
+    roles = context.model.roles
+    return (*((roles.neurons,) if roles.neurons else ()), *roles.attention, *roles.patterns)
+
 
 def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch position class"]:
     """The model's outputs for a split's inputs at the positions that are read."""
-    return context.model.apply(params, batch(context, split).inputs, positions=context.read)
+    return _pass(params, context, split)[0]
 
 
 def batch(context: Context, split: str) -> Batch:
@@ -22,6 +59,7 @@ def batch(context: Context, split: str) -> Batch:
     return context.batches[split]
 
 
+@shared
 def table_logits(params: Params, context: Context) -> Float[Array, "token token_other class"]:
     """Logits of all pairs (a, b) over the task's classes, from one pass over each split."""
     parts = [outputs(params, context, split)[:, 0, : context.inputs.classes] for split in sorted(context.batches)]
@@ -32,16 +70,14 @@ def table_neurons(params: Params, context: Context) -> Float[Array, "token token
     """Activations of the role ``neurons`` at the read position for all pairs (a, b)."""
     site = context.model.roles.neurons
     assert site is not None
-    return table_sites(params, context, (site,), positions=context.read)[0][:, :, 0]
+    return table_site(params, context, site)[:, :, 0]
 
 
-def table_sites(
-    params: Params, context: Context, sites: tuple[str, ...], *, positions: tuple[int, ...] | None = None
-) -> list[Float[Array, "token token_other ..."]]:
-    """What is captured at some sites for all pairs (a, b), from one pass over each split."""
-    listen = capture(context.model.apply, sites)
-    seen = [listen(params, batch(context, split).inputs, positions=positions)[1] for split in sorted(context.batches)]
-    return [jnp.concatenate([one[site] for one in seen])[context.concepts["table"]] for site in sites]
+@shared
+def table_site(params: Params, context: Context, site: str) -> Float[Array, "token token_other ..."]:
+    """What one of ``role_sites`` holds for all pairs (a, b); from the last layer's queries on at the read positions only."""
+    seen = [_pass(params, context, split)[1][site] for split in sorted(context.batches)]
+    return jnp.concatenate(seen)[context.concepts["table"]]
 
 
 def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:

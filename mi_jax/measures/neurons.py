@@ -5,7 +5,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import table_neurons
+from mi_jax.measures.evaluation import shared, table_neurons
 from mi_jax.measures.fourier import SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, unembedding_table
 
 CLUSTER_FVE = 0.85
@@ -20,9 +20,18 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of T_ij^2 over the indices {0, cos
     k, sin k}^2, over that of all T_ij^2. A neuron that never varies has NaN.
     """
-    p, F = activations.shape[0], fourier_basis(activations.shape[0])
-    centred = activations - activations.mean(axis=(0, 1), keepdims=True)
-    power = jnp.square(jnp.einsum("ia,jb,abn->ijn", F, F, centred))
+    return shares_of_power(jnp.square(components_2d(activations - activations.mean(axis=(0, 1), keepdims=True))))
+
+
+def components_2d(table: Float[Array, "token token_other unit"]) -> Float[Array, "component component_other unit"]:
+    """The 2-D Fourier transform F A F^T of each unit's table over the pairs."""
+    F = jnp.asarray(fourier_basis(table.shape[0]))
+    return jnp.einsum("ia,jb,abn->ijn", F, F, table)
+
+
+def shares_of_power(power: Float[Array, "component component_other neuron"]) -> Float[Array, "neuron frequency"]:
+    """``neuron_shares`` from the squared components of centred activations."""
+    p = power.shape[0]
     count = frequencies(p)
     padded = jnp.pad(power, ((0, 2 * count + 1 - p),) * 2 + ((0, 0),))
     blocks = padded[1:, 1:].reshape(count, 2, count, 2, -1)
@@ -31,11 +40,24 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     return ((own + power[:1, 0]) / power.sum(axis=(0, 1))[None]).T
 
 
+@shared
+def neuron_components(params: Params, context: Context) -> Float[Array, "component component_other neuron"]:
+    """``components_2d`` of the model's neurons over all pairs, centred: the constant is 0."""
+    neurons = table_neurons(params, context)
+    return components_2d(neurons - neurons.mean(axis=(0, 1), keepdims=True))
+
+
+@shared
+def table_shares(params: Params, context: Context) -> Float[Array, "neuron frequency"]:
+    """``neuron_shares`` of the model's neurons over all pairs."""
+    return shares_of_power(jnp.square(neuron_components(params, context)))
+
+
 def neuron_fve() -> Measure:
     """The share of each neuron's variance that its best frequency explains: see ``neuron_shares``."""
 
     def function(params: Params, context: Context) -> Float[Array, " neuron"]:
-        return neuron_shares(table_neurons(params, context)).max(axis=1)
+        return table_shares(params, context).max(axis=1)
 
     return Measure("neuron_fve", function, ("neuron",), **_NEEDS)
 
@@ -44,7 +66,7 @@ def neuron_frequency() -> Measure:
     """The frequency that explains most of each neuron, from 1 to p // 2; 0 for a neuron that never varies."""
 
     def function(params: Params, context: Context) -> Int[Array, " neuron"]:
-        shares = neuron_shares(table_neurons(params, context))
+        shares = table_shares(params, context)
         return jnp.where(jnp.isfinite(shares).all(axis=1), 1 + shares.argmax(axis=1), 0)
 
     return Measure("neuron_frequency", function, ("neuron",), **_NEEDS)
@@ -60,7 +82,7 @@ def cluster_sizes() -> Measure:
     """How many neurons have each frequency and are explained by it to at least .85; all others belong to none."""
 
     def function(params: Params, context: Context) -> Int[Array, " frequency"]:
-        return clustered(neuron_shares(table_neurons(params, context))).sum(axis=0)
+        return clustered(table_shares(params, context)).sum(axis=0)
 
     return Measure("cluster_sizes", function, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS)
 
@@ -69,7 +91,7 @@ def key_frequencies_neurons() -> Measure:
     """The frequencies that have a cluster of neurons (see ``cluster_sizes``): the third published rule, online."""
 
     def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
-        return clustered(neuron_shares(table_neurons(params, context))).any(axis=0)
+        return clustered(table_shares(params, context)).any(axis=0)
 
     return Measure("key_frequencies_neurons", function, ("frequency",), options={"fve": CLUSTER_FVE, "read": "online"}, **_NEEDS)
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import table_answers, table_logits, table_split
+from mi_jax.measures.evaluation import shared, table_answers, table_logits, table_split
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, key_mask
 
 Keys = Literal["final", "online"]
@@ -25,7 +25,7 @@ _FREQUENCIES = {"concepts": _CONCEPTS, "source": SOURCE}
 def _frozen(keys: Keys) -> dict[str, Any]:
     """What measures of the key frequencies need: those of the final model, or of the checkpoint itself."""
     online = {"roles": ("output_map",), "options": {"keys": keys, "table": "W_L"}, **_FREQUENCIES}
-    return online if keys == "online" else {**online, "uses": frozenset({"final"}), "prepare": FINAL_KEYS}
+    return online if keys == "online" else {**online, "uses": frozenset({"final"}), "prepare": FINAL_KEYS, "null": "frequencies"}
 
 
 def _suffix(keys: Keys) -> str:
@@ -45,10 +45,23 @@ def component_mask(keys: Bool[Array, " frequency"], p: int) -> Float[Array, " co
     return jnp.repeat(keys, 2)[: p - 1].astype(jnp.float32)
 
 
-def key_part(logits: Float[Array, "pair class"], keys: Bool[Array, " frequency"], context: Context) -> Float[Array, "pair class"]:
+def key_part(table: Float[Array, "pair unit"], keys: Bool[Array, " frequency"], context: Context) -> Float[Array, "pair unit"]:
+    """sum of P_k over the key frequencies, of logits or of anything else that depends on the pair."""
+    directions = answer_directions(context)
+    return directions.T @ (component_mask(keys, context.inputs.classes)[:, None] * (directions @ table))
+
+
+@shared
+def logit_components(params: Params, context: Context) -> Float[Array, "component class"]:
+    """c_k^T L and s_k^T L for every frequency."""
+    return answer_directions(context) @ _flat_logits(params, context)
+
+
+@shared
+def key_logits(params: Params, context: Context, keys: Keys) -> Float[Array, "pair class"]:
     """sum of P_k L over the key frequencies."""
-    directions = answer_directions(context) * component_mask(keys, context.inputs.classes)[:, None]
-    return directions.T @ (directions @ logits)
+    mask = component_mask(_keys(params, context, keys), context.inputs.classes)
+    return answer_directions(context).T @ (mask[:, None] * logit_components(params, context))
 
 
 def _loss(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
@@ -65,7 +78,7 @@ def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        kept = key_part(logits, _keys(params, context, keys), context) + logits.mean(axis=0, keepdims=True)
+        kept = key_logits(params, context, keys) + logits.mean(axis=0, keepdims=True)
         losses = _loss(kept, context)
         return losses.mean() if split is None else losses[table_split(context, split)].mean()
 
@@ -82,7 +95,7 @@ def excluded_loss(keys: Keys = "final") -> Measure:
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        without = logits - key_part(logits, _keys(params, context, keys), context)
+        without = logits - key_logits(params, context, keys)
         return _loss(without, context)[table_split(context, "train")].mean()
 
     return Measure(f"excluded_loss{_suffix(keys)}", function, units="nats", **_frozen(keys))
@@ -95,9 +108,9 @@ def excluded_loss_by_frequency() -> Measure:
         logits, p = _flat_logits(params, context), context.inputs.classes
         train, directions = table_split(context, "train"), answer_directions(context)
         answers = table_answers(context).reshape(-1)[train]
-        pairs = jnp.concatenate([directions, jnp.zeros((2 * frequencies(p) - (p - 1), directions.shape[1]))])
-        held = pairs @ logits
-        trained, along = logits[train], pairs[:, train]
+        missing = ((0, 2 * frequencies(p) - (p - 1)), (0, 0))
+        held = jnp.pad(logit_components(params, context), missing)
+        trained, along = logits[train], jnp.pad(directions[:, train], missing)
 
         def one(k: Int[Array, ""]) -> Scalar:
             rows = (2 * k, 2 * k + 1)
@@ -116,7 +129,7 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
         logits = _flat_logits(params, context)
         p = context.inputs.classes
         directions, basis = answer_directions(context), jnp.asarray(fourier_basis(p))[1:]
-        coefficients = by_frequency(((directions @ logits) * basis).sum(axis=1), frequencies(p))
+        coefficients = by_frequency((logit_components(params, context) * basis).sum(axis=1), frequencies(p))
         parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1, keepdims=True)
         shared = jnp.broadcast_to(coefficients.sum(axis=1, keepdims=True) / parts, coefficients.shape)
         each = (shared * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
@@ -126,14 +139,14 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
     return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="nats", **_frozen(keys))
 
 
-def cos_explained(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " frequency"]:
+def cos_explained(params: Params, context: Context) -> Float[Array, " frequency"]:
     """||projection of L on C_k||^2 for C_k = cos(2 pi k (a o b - c) / p), which are orthogonal to one another.
 
     C_k is the sum of c_k x (row cos k of F) and s_k x (row sin k of F), up to a factor, both of unit norm: the projection gives
     both the mean of L's coefficients on them.
     """
     p = context.inputs.classes
-    coefficients = by_frequency(((answer_directions(context) @ logits) * fourier_basis(p)[1:]).sum(axis=1), frequencies(p))
+    coefficients = by_frequency((logit_components(params, context) * fourier_basis(p)[1:]).sum(axis=1), frequencies(p))
     parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1)
     return coefficients.sum(axis=1) ** 2 / parts
 
@@ -142,8 +155,8 @@ def cos_coefficients() -> Measure:
     """Least-squares coefficients alpha_k of L on cos(2 pi k (a o b - c) / p), for every frequency."""
 
     def function(params: Params, context: Context) -> Float[Array, " frequency"]:
-        logits, p = _flat_logits(params, context), context.inputs.classes
-        inner = ((answer_directions(context) @ logits) * fourier_basis(p)[1:]).sum(axis=1)
+        p = context.inputs.classes
+        inner = (logit_components(params, context) * fourier_basis(p)[1:]).sum(axis=1)
         # <C_k, L> = p sqrt(p) / 2 (c_k^T L F_cos + s_k^T L F_sin) and <C_k, C_k> = p^3 / 2; both double without a sine.
         return by_frequency(inner, frequencies(p)).sum(axis=1) / (p * jnp.sqrt(p))
 
@@ -155,7 +168,7 @@ def logit_fve_by_frequency() -> Measure:
 
     def function(params: Params, context: Context) -> Float[Array, " frequency"]:
         logits = _flat_logits(params, context)
-        return cos_explained(logits, context) / jnp.square(logits - logits.mean()).sum()
+        return cos_explained(params, context) / jnp.square(logits - logits.mean()).sum()
 
     return Measure("logit_fve_by_frequency", function, ("frequency",), **_FREQUENCIES)
 
@@ -168,7 +181,7 @@ def logit_fve(keys: Keys = "final") -> Measure:
 
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
-        explained = (cos_explained(logits, context) * _keys(params, context, keys)).sum()
+        explained = (cos_explained(params, context) * _keys(params, context, keys)).sum()
         return explained / jnp.square(logits - logits.mean()).sum()
 
     return Measure(f"logit_fve{_suffix(keys)}", function, **_frozen(keys))

@@ -73,5 +73,6 @@ class MLP(Architecture):
             neuron_inputs=tables,
             output_map=lambda params: params["unembed"]["W_U"],
             neurons="hidden.0.post",
+            linear_readout=True,
         )
         return Model(init, apply, roles, sites)

@@ -173,6 +173,8 @@ class Transformer(Architecture):
             neurons=f"{last}.mlp.post" if self.mlp_size else None,
             embedded="embed",
             attention=tuple(f"blocks.{i}.attn.attn_scores" for i in range(self.layers)),
+            patterns=tuple(f"blocks.{i}.attn.pattern" for i in range(self.layers)),
+            linear_readout=self.normalization == "none" and self.logit_scale == 1.0,
             writers=self._writers(),
             readers=self._readers(),
         )
