@@ -220,11 +220,12 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _show_report(options: argparse.Namespace, run: Any) -> int:
+    from mi_jax.findings import numbers_table
     from mi_jax.measuring import last_step
-    from mi_jax.study import numbers_table, report
+    from mi_jax.study import report
 
     made = report(run)
-    rows = numbers_table(made.dataset, made.dates)
+    rows = numbers_table(made.dataset, made.dates, made.phases)
     told = {"report": str(made.report), "run": str(run.path), "seeds": {str(s): r for s, r in last_step(made.dataset)}}
     if options.json or not sys.stdout.isatty():
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from mi_jax import measuring
+from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import Architecture, Intervention, Loss, Model, Optimizer, Taps, Task
 from mi_jax.errors import RunError, WeightsError, require
@@ -309,6 +309,16 @@ class Run:
             ]
         )
 
+    def read(self, measures: Sequence[measuring.Chosen], steps: Sequence[int]) -> xr.Dataset:
+        """Readings at chosen snapshots, which are neither stored nor reused."""
+        chosen, _ = measuring.choose(measures, self.subject)
+        return _by_seed([measuring.read_steps(trajectory, self.subject, chosen, steps) for trajectory in self.trajectories])
+
+    def nulls(self) -> nulls.Nulls:
+        """What every measure says where there is nothing to find: see ``nulls.read_nulls``. Of several runs, the first's."""
+        chosen, _ = measuring.choose(None, self.subject)
+        return nulls.read_nulls(self.trajectories[0], self.subject, chosen)
+
     def _find(self, seed: int) -> tuple[Trajectory, int]:
         for trajectory in self.trajectories:
             if seed in trajectory.seeds:
@@ -343,7 +353,7 @@ def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, li
         WeightsError: for a file that can't be read, missing names, wrong shapes, or parameter-like (dotted) extra names.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise WeightsError(f"{file} can't be read as an npz of arrays ({error})") from error

@@ -55,7 +55,11 @@ Watch = Callable[[int, int], None]
 
 
 def choose(
-    chosen: Sequence[Chosen] | None, subject: Subject, references: frozenset[str] = ALL_REFERENCES
+    chosen: Sequence[Chosen] | None,
+    subject: Subject,
+    references: frozenset[str] = ALL_REFERENCES,
+    *,
+    among: Mapping[str, Measure] = READINGS,
 ) -> tuple[list[Measure], list[Skipped]]:
     """The measures to take: those named, or all that the model's roles, the task's concepts and the references allow.
 
@@ -66,7 +70,7 @@ def choose(
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
     """
     concepts = _concepts(subject)
-    measures = list(READINGS.values()) if chosen is None else [_as_measure(one) for one in chosen]
+    measures = list(among.values()) if chosen is None else [_as_measure(one) for one in chosen]
     names = [name for one in measures for name in one.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -99,12 +103,12 @@ def measure_trajectory(
     if not len(trajectory.steps):
         raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
     keys = {one.name: _content_key(trajectory, one, provenance) for one in measures}
-    found = {one.name: _cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
+    found = {one.name: cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
     held = {name: dataset for name, dataset in found.items() if dataset is not None}
     todo = [one for one in measures if one.name not in held]
-    fresh = _read_trajectory(trajectory, subject, todo, watch) if todo else {}
+    fresh = read_trajectory(trajectory, subject, todo, watch) if todo else {}
     for one in todo:
-        dataset = _labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
+        dataset = labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
         prepared = fresh[one.name].prepared
         held[one.name] = dataset.assign_attrs(provenance=_provenance(one, provenance, prepared), key=keys[one.name] or "")
         write_dataset(_file(trajectory, one.name), held[one.name])
@@ -113,17 +117,24 @@ def measure_trajectory(
 
 def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]) -> xr.Dataset:
     """Reads one set of weights, which is its own final reference: dims (seed, step, ...) of length 1, labelled 0."""
-    reader = _Reader(measures)
-    context = _context(subject, 0, Reference(final=jax.tree.map(jnp.asarray, params)), measures)
+    reader = Reader(measures)
+    context = make_context(subject, 0, Reference(final=jax.tree.map(jnp.asarray, params)), measures)
     stack = jax.tree.map(lambda x: np.asarray(x)[None], params)
     values = reader.read(stack, stack, context)
     datasets = [
-        _labelled({name: values[name][None] for name in one.variables}, one, subject, (0,), np.array([0])).assign_attrs(
+        labelled({name: values[name][None] for name in one.variables}, one, subject, (0,), np.array([0])).assign_attrs(
             provenance=_provenance(one, provenance, {0: context.prepared})
         )
         for one in measures
     ]
     return _joined(datasets, provenance)
+
+
+def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], steps: Sequence[int]) -> xr.Dataset:
+    """Readings at chosen snapshots, dims (seed, step, ...); nothing is written or reused."""
+    read = read_trajectory(trajectory, subject, measures, chosen=steps)
+    datasets = [labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(steps)) for one in measures]
+    return _joined(datasets, trajectory.record)
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:
@@ -136,14 +147,16 @@ def stored_measures(trajectory: Trajectory) -> xr.Dataset:
     return _joined(found, trajectory.record)
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
+    """What was read by a measure."""
+
     values: dict[str, np.ndarray]
     """[seed step ...] by variable."""
     prepared: dict[int, dict[str, Any]]
     """By seed, what was frozen."""
 
 
-class _Reader:
+class Reader:
     """The compiled program of a set of measures."""
 
     def __init__(self, measures: Sequence[Measure]):
@@ -187,18 +200,27 @@ def _padded(stack: Params, start: int) -> Params:
     return jax.tree.map(pad, stack)
 
 
-def _read_trajectory(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], watch: Watch) -> dict[str, _Read]:
-    """Streams the snapshots through the program, a segment at a time, every seed of it."""
-    reader, steps = _Reader(measures), trajectory.steps
-    ends = trajectory.stack([int(steps[0]), int(steps[-1])])
+def read_trajectory(
+    trajectory: Trajectory,
+    subject: Subject,
+    measures: Sequence[Measure],
+    watch: Watch = lambda done, total: None,
+    chosen: Sequence[int] | None = None,
+    change: Callable[[Context], Context] = lambda context: context,
+    reader: Reader | None = None,
+) -> dict[str, Read]:
+    """Streams the snapshots (all, or those chosen) through the program, a segment at a time, every seed of it."""
+    reader = reader or Reader(measures)
+    steps = trajectory.steps if chosen is None else np.asarray(chosen)
+    ends = trajectory.stack([int(trajectory.steps[0]), int(trajectory.steps[-1])])
     contexts = [
-        _context(subject, seed, Reference(initial=_at(ends, 0, place), final=_at(ends, 1, place)), measures)
+        change(make_context(subject, seed, Reference(initial=_at(ends, 0, place), final=_at(ends, 1, place)), measures))
         for place, seed in enumerate(trajectory.seeds)
     ]
     wants_previous = any("previous" in one.uses for one in measures)
     read: list[list[dict[str, np.ndarray]]] = [[] for _ in trajectory.seeds]
     done, before = 0, None
-    for part in trajectory.stream():
+    for part in trajectory.stream(chosen):
         for place in range(len(trajectory.seeds)):
             stack = nested({name: value[:, place] for name, value in part.parameters.items()})
             previous = _shifted(stack, None if before is None else before[place]) if wants_previous else None
@@ -208,7 +230,7 @@ def _read_trajectory(trajectory: Trajectory, subject: Subject, measures: Sequenc
         watch(done, len(steps))
     values = {name: np.stack([np.concatenate([p[name] for p in parts]) for parts in read]) for name in read[0][0]}
     prepared = {seed: dict(context.prepared) for seed, context in zip(trajectory.seeds, contexts, strict=True)}
-    return {one.name: _Read({name: values[name] for name in one.variables}, prepared) for one in measures}
+    return {one.name: Read({name: values[name] for name in one.variables}, prepared) for one in measures}
 
 
 def _at(ends: Params, row: int, place: int) -> Params:
@@ -222,7 +244,7 @@ def _shifted(stack: Params, before: Params | None) -> Params:
     return jax.tree.map(lambda x, first: np.concatenate([first[None], x[:-1]]), stack, before)
 
 
-def _context(subject: Subject, seed: int, reference: Reference, measures: Sequence[Measure]) -> Context:
+def make_context(subject: Subject, seed: int, reference: Reference, measures: Sequence[Measure]) -> Context:
     """What a seed is read with; what measures freeze is made once, here."""
     task = subject.task
     evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
@@ -236,8 +258,14 @@ def _context(subject: Subject, seed: int, reference: Reference, measures: Sequen
         read=task.read,
         loss=subject.loss,
     )
+    return prepared_context(context, measures)
+
+
+def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
+    """The context with what the measures freeze."""
     recipes = {name: prepare for one in measures for name, prepare in one.prepare.items()}
-    return dataclasses.replace(context, prepared={name: prepare(reference, context) for name, prepare in recipes.items()})
+    made = {name: prepare(context.reference, context) for name, prepare in recipes.items()}
+    return dataclasses.replace(context, prepared=made)
 
 
 @lru_cache(maxsize=8)
@@ -271,9 +299,10 @@ def labels(dim: str, one: Measure, subject: Subject) -> np.ndarray | None:
     return None
 
 
-def _labelled(
+def labelled(
     values: Mapping[str, np.ndarray], one: Measure, subject: Subject, seeds: Sequence[int], steps: np.ndarray
 ) -> xr.Dataset:
+    """A measure's values as a dataset with its dims and coordinates."""
     coords: dict[str, Any] = {"seed": np.asarray(seeds), "step": np.asarray(steps)}
     variables: dict[str, Any] = {}
     for name, dims in one.variables.items():
@@ -317,7 +346,7 @@ def _plain(value: Any) -> Any:
 
 def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, Any]) -> str | None:
     """What the result depends on: weights, steps, experiment, options and code; None where the code can't be told."""
-    code = _code(one.function)
+    code = code_digest(one.function)
     if code is None:
         return None
     content = {
@@ -330,7 +359,7 @@ def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, 
     return digest(content)
 
 
-def _code(function: Callable[..., Any]) -> str | None:
+def code_digest(function: Callable[..., Any]) -> str | None:
     """A hash of the package's source, and of the file of a function from elsewhere."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     if not (function.__module__ or "").startswith("mi_jax."):
@@ -348,7 +377,8 @@ def _file(trajectory: Trajectory, name: str) -> Path:
     return trajectory.path / "measures" / f"{name}.nc"
 
 
-def _cached(file: Path, key: str | None) -> xr.Dataset | None:
+def cached(file: Path, key: str | None) -> xr.Dataset | None:
+    """The dataset of a file, if it was made under this very key."""
     if key is None or not file.exists():
         return None
     try:

@@ -1,23 +1,29 @@
 """Dynamics: arrays in, dates out. Knows no model, and works on anyone's curves."""
 
+from mi_jax.dynamics.births import births
 from mi_jax.dynamics.changepoints import Segmentation, Transition, null_penalty, segment
+from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.phases import RULE, Phases, phases
 from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
 
 __all__ = [
+    "LEVELS",
     "RULE",
+    "Claim",
     "Interval",
     "Phases",
     "Segmentation",
     "Sigmoid",
     "Transition",
     "Transitions",
+    "births",
     "crossings",
     "first_crossing",
     "fit_sigmoid",
     "interval",
+    "judge",
     "null_penalty",
     "phases",
     "segment",

@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     """The median."""
     high: float
     kind: Literal["range", "bootstrap 95 %", "none"]
-    count: int
+    found: int
     """Seeds that have a value, of ``total``."""
     total: int
 
@@ -31,7 +31,7 @@ def interval(values: Float[np.ndarray, " seed"], *, draws: int = 2000, seed: int
 
     Example:
         >>> interval(np.array([3.0, 1.0, np.nan]))
-        Interval(low=1.0, middle=2.0, high=3.0, kind='range', count=2, total=3)
+        Interval(low=1.0, middle=2.0, high=3.0, kind='range', found=2, total=3)
     """
     finite = np.asarray(values, np.float64)[np.isfinite(values)]
     if not len(finite):

@@ -1,7 +1,41 @@
-"""Plots: one function a figure. A dataset in, Axes out; nothing is computed, no global setting is changed."""
+"""Plots: one function a figure. A dataset in, Axes (or a Figure of several) out; no global setting is changed."""
 
-from mi_jax.plots.curves import accuracy_curves, loss_curves, progress_curves
-from mi_jax.plots.maps import frequency_map, spectra
-from mi_jax.plots.style import new_axes, save
+from mi_jax.plots.curves import (
+    accuracy_curves,
+    aligned_seeds,
+    attention_curves,
+    curves,
+    gini_curves,
+    loss_curves,
+    norm_curves,
+    progress_curves,
+    shade_phases,
+    singular_value_curves,
+)
+from mi_jax.plots.maps import frequency_lines, frequency_map, neuron_clusters, neuron_flow, spectra
+from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
+from mi_jax.plots.style import new_axes, save, styled
 
-__all__ = ["accuracy_curves", "frequency_map", "loss_curves", "new_axes", "progress_curves", "save", "spectra"]
+__all__ = [
+    "accuracy_curves",
+    "aligned_seeds",
+    "answer_surface",
+    "attention_curves",
+    "circle_animation",
+    "curves",
+    "embedding_circles",
+    "frequency_lines",
+    "frequency_map",
+    "gini_curves",
+    "loss_curves",
+    "neuron_clusters",
+    "neuron_flow",
+    "new_axes",
+    "norm_curves",
+    "progress_curves",
+    "save",
+    "shade_phases",
+    "singular_value_curves",
+    "spectra",
+    "styled",
+]

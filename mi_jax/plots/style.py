@@ -21,14 +21,22 @@ COLOURS: Mapping[str, str] = {
     "unembedding": "#E69F00",
     "date": "#555555",
     "key": "#D55E00",
+    "birth": "#009E73",
+    "memorisation": "#999999",
+    "circuit formation": "#56B4E9",
+    "clean-up": "#F0E442",
+    "cycle": "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000",
 }
-"""Okabe and Ito's palette, by what is shown."""
+"""Okabe and Ito's palette, by what is shown; "cycle" is the order for things without a meaning of their own."""
 
 SEED_STYLES = ("-", "--", "-.", ":")
 """Seeds beside each other are told apart by line, as colours carry meaning."""
 
 COLUMN = 3.4
 """Width of a printed column, in inches."""
+
+WIDE = 7.0
+"""Width of a printed page's text, in inches."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,

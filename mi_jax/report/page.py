@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
+from mi_jax.dynamics import LEVELS, Claim
+
 
 class Figure(NamedTuple):
     """A picture with what it shows, in words."""
@@ -17,6 +19,8 @@ class Figure(NamedTuple):
     caption: str
     file: Path
     alt: str
+    data: str
+    """The name of the file beside it that holds its data."""
 
 
 class Page(NamedTuple):
@@ -25,7 +29,8 @@ class Page(NamedTuple):
     title: str
     figures: Sequence[Figure]
     numbers: Sequence[tuple[str, Sequence[str]]]
-    """Rows: a label and a cell a seed; the first row is the header."""
+    """Rows: a label, a cell a seed, and the interval over seeds; the first row is the header."""
+    claims: Sequence[Claim]
     status: Mapping[str, str]
     how: Sequence[tuple[str, str]]
     manifest: Mapping[str, Any]
@@ -36,6 +41,11 @@ def render(page: Page) -> str:
     """The HTML: everything in it, nothing loaded from elsewhere."""
     source = files("mi_jax.report").joinpath("template.html").read_text()
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    pictures = [base64.b64encode(figure.file.read_bytes()).decode() for figure in page.figures]
+    pictures = [_embedded(figure.file) for figure in page.figures]
     manifest = json.dumps({key: value for key, value in page.manifest.items() if key != "snapshots"}, indent=1)
-    return template.render(page=page, pictures=pictures, manifest=manifest)
+    return template.render(page=page, pictures=pictures, manifest=manifest, levels=LEVELS)
+
+
+def _embedded(file: Path) -> str:
+    kind = file.suffix.removeprefix(".")
+    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,0 +1,223 @@
+"""Which figures a run's report has, with captions and alt texts; each is drawn where its readings are there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+from matplotlib.figure import Figure as Drawing
+
+from mi_jax import plots
+from mi_jax.dynamics import Phases, Transitions
+from mi_jax.nulls import Nulls
+from mi_jax.report import Figure
+
+
+class _Plan(NamedTuple):
+    name: str
+    title: str
+    caption: str
+    alt: str
+    needs: set[str]
+    draw: Callable[[], Any]
+
+
+def draw_figures(
+    folder: Path,
+    dataset: xr.Dataset,
+    nulls: Nulls,
+    dates: Transitions | None,
+    phases: Phases | None,
+    born: xr.DataArray | None,
+    pictures: xr.Dataset,
+    frames: xr.Dataset,
+) -> list[Figure]:
+    """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and returns them for the report."""
+    plans = [*_curves(dataset, nulls, dates, phases), *_mechanism(dataset, nulls, born), *_pictured(dataset, pictures)]
+    held = set(dataset) | set(pictures)
+    figures: list[Figure] = []
+    for plan in plans:
+        if plan.needs <= held:
+            drawn = plan.draw()
+            files = plots.save(drawn if isinstance(drawn, Drawing) else drawn.figure, folder, plan.name)
+            data = folder / f"{plan.name}.nc"
+            source = pictures if plan.needs & set(pictures) else dataset
+            _bare(source[sorted(plan.needs & set(source))]).to_netcdf(data, engine="h5netcdf")
+            figures.append(Figure(plan.title, plan.caption, files["png"], plan.alt, data.name))
+    if "circle_coordinates" in frames and "key_frequencies" in dataset:
+        seed = int(dataset["seed"].values[0])
+        film = plots.circle_animation(frames, dataset, folder / "circles.gif", seed=seed)
+        if film is not None:
+            caption = "Tokens in the planes of the final key frequencies, over training; colour is the token's angle."
+            figures.append(
+                Figure(f"From noise to circles (seed {seed})", caption, film, "Points gather on circles.", "circles.nc")
+            )
+    return figures
+
+
+def _bare(dataset: xr.Dataset) -> xr.Dataset:
+    """Without the long provenance, which the run's own files hold."""
+    return dataset.copy().drop_attrs()
+
+
+def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases: Phases | None) -> list[_Plan]:
+    seeds = "Lines of one colour are seeds, by style." if dataset.sizes["seed"] > 1 else ""
+    shaded = (
+        "Grounds: memorisation (grey), circuit formation (blue), clean-up (yellow), up to their median ends; bars at the foot are"
+        " the ends' range or interval over seeds. Triangles: a seed first reaches .99 training (blue), test (orange) accuracy."
+    )
+    band = "Bands: the same with other frequencies in the place of the key ones (range of the draws)."
+    plans = [
+        _Plan(
+            "progress",
+            "The circuit under the loss",
+            f"Restricted loss: the logits' key frequencies and class means alone, all pairs. Excluded: everything but the key"
+            f" frequencies, training pairs. Key frequencies are the final model's (retrospective). {band} {shaded} {seeds}",
+            "Restricted loss falls before test loss does, excluded loss rises.",
+            {"restricted_loss", "excluded_loss", "test_loss"},
+            lambda: plots.progress_curves(dataset, dates=dates, phases=phases, null=nulls.frequencies),
+        ),
+        _Plan(
+            "loss",
+            "Loss",
+            f"Training and test loss by step. {shaded} {seeds}",
+            "Training loss falls early; test loss rises first and falls late.",
+            {"train_loss", "test_loss"},
+            lambda: plots.loss_curves(dataset, dates=dates, phases=phases),
+        ),
+        _Plan(
+            "accuracy",
+            "Accuracy",
+            f"Training and test accuracy by step. {shaded} {seeds}",
+            "Training accuracy reaches one early, test accuracy late.",
+            {"train_accuracy", "test_accuracy"},
+            lambda: plots.accuracy_curves(dataset, dates=dates, phases=phases),
+        ),
+    ]
+    if dates is not None and dataset.sizes["seed"] > 1:
+        plans.append(
+            _Plan(
+                "seeds",
+                "Every seed on its own clock",
+                "Test accuracy against step / step of grokking; seeds that never grok are grey.",
+                "Curves of all seeds rise together at one.",
+                {"test_accuracy"},
+                lambda: plots.aligned_seeds(dataset, dates),
+            )
+        )
+    return plans
+
+
+def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> list[_Plan]:
+    seed = int(dataset["seed"].values[0])
+    told = f"(seed {seed})"
+    winners = "Triangles: from when on a final key frequency holds more than twice an even share for good."
+    return [
+        _Plan(
+            "frequencies",
+            f"The mechanism being born {told}",
+            f"Share of each Fourier frequency in the map from neurons to logits. {winners}",
+            "Power gathers in a few frequencies as training goes on.",
+            {"fourier_power_unembedding"},
+            lambda: plots.frequency_map(dataset, seed=seed, births=born),
+        ),
+        _Plan(
+            "frequencies_embedding",
+            f"The same in the embedding {told}",
+            "Share of each Fourier frequency in the embedding.",
+            "Power gathers in a few frequencies as training goes on.",
+            {"fourier_power_embedding"},
+            lambda: plots.frequency_map(dataset, seed=seed, place="embedding"),
+        ),
+        _Plan(
+            "spectra",
+            f"Final spectra {told}",
+            "Share of each frequency in the embedding and in the map from neurons to logits, at the last step.",
+            "A few frequencies hold almost all power.",
+            {"fourier_power_embedding", "fourier_power_unembedding"},
+            lambda: plots.spectra(dataset, seed=seed),
+        ),
+        _Plan(
+            "gini",
+            "Sparsity in the Fourier basis",
+            "Gini coefficient of the norms of the Fourier components. Bands: untrained networks (range of the draws).",
+            "Both coefficients rise far above untrained networks.",
+            {"gini_embedding", "gini_unembedding"},
+            lambda: plots.gini_curves(dataset, null=nulls.untrained),
+        ),
+        _Plan(
+            "excluded_by_frequency",
+            f"What each frequency is worth {told}",
+            "Training loss with one frequency removed from the logits: key frequencies in colour, all others grey.",
+            "Removing a key frequency raises the loss by orders of magnitude.",
+            {"excluded_loss_by_frequency"},
+            lambda: _log(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss (nats)", seed=seed)),
+        ),
+        _Plan(
+            "clusters",
+            f"Neurons by frequency {told}",
+            "Neurons of which one frequency explains at least .85 of the variance, at the last step.",
+            "Most neurons belong to a few frequencies.",
+            {"cluster_sizes"},
+            lambda: plots.neuron_clusters(dataset, seed=seed),
+        ),
+        _Plan(
+            "neuron_flow",
+            f"Neurons joining clusters {told}",
+            "Neurons that a frequency explains to at least .85, by frequency, over training.",
+            "Clusters of the key frequencies fill up.",
+            {"cluster_sizes"},
+            lambda: plots.neuron_flow(dataset, seed=seed),
+        ),
+        _Plan(
+            "norms",
+            f"Weights {told}",
+            "Sum of squared weights of each array.",
+            "Norms rise while memorising and fall in clean-up.",
+            {"sum_squared_weights_by_parameter"},
+            lambda: plots.norm_curves(dataset, seed=seed),
+        ),
+        _Plan(
+            "singular_values",
+            f"Singular values of the unembedding {told}",
+            "The 16 largest singular values of the map from neurons to logits, the largest darkest.",
+            "Two singular values a key frequency stand out.",
+            {"singular_values_unembedding"},
+            lambda: plots.singular_value_curves(dataset, seed=seed),
+        ),
+        _Plan(
+            "attention",
+            f"Attention {told}",
+            "Mean attention of the position that is read: colours are heads, line styles attended positions (solid: the first).",
+            "Heads split their attention between the two numbers.",
+            {"attention_pattern"},
+            lambda: plots.attention_curves(dataset, seed=seed),
+        ),
+    ]
+
+
+def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
+    seed = int(dataset["seed"].values[0])
+    return [
+        _Plan(
+            "surface",
+            f"Where the answers are right (seed {seed})",
+            "The right logit minus the largest wrong one for every pair: blue is right; trained pairs are framed in black.",
+            "Right answers spread from the trained pairs to all.",
+            {"answer_surface", "trained_pairs"},
+            lambda: plots.answer_surface(pictures, seed=seed),
+        ),
+        _Plan(
+            "circles",
+            f"The embedding on its circles (seed {seed})",
+            "Tokens in the planes of the final key frequencies, a row each; colour is the token's angle.",
+            "Tokens move from a cloud to circles.",
+            {"circle_coordinates"},
+            lambda: plots.embedding_circles(pictures, dataset, seed=seed),
+        ),
+    ]
+
+
+def _log(axes: Any) -> Any:
+    axes.set_yscale("log")
+    return axes

@@ -1,0 +1,94 @@
+"""What a run's readings say in words and numbers: the table, the claims with their evidence, how each was measured."""
+
+import json
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from mi_jax import measuring
+from mi_jax.dynamics import RULE, Claim, Phases, Transitions, interval, judge
+from mi_jax.nulls import Nulls
+
+Row = tuple[str, list[str]]
+
+_CLAIMS: tuple[tuple[str, str, Literal["above", "below"], Literal["untrained", "frequencies"]], ...] = (
+    ("gini_unembedding", "The unembedding is sparse in the Fourier basis", "above", "untrained"),
+    ("gini_embedding", "The embedding is sparse in the Fourier basis", "above", "untrained"),
+    ("logit_fve", "Cosines of a o b - c at the key frequencies explain the logits", "above", "frequencies"),
+    ("restricted_loss", "The key frequencies alone solve the task", "below", "frequencies"),
+    ("excluded_loss", "Without the key frequencies the training set is lost", "above", "frequencies"),
+    ("ablation_loss_null_space", "Neurons matter along the key frequencies' output directions", "above", "frequencies"),
+)
+"""By measure: the finding, on which side of its null it lies, and which null."""
+
+
+def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list[Claim]:
+    """The findings of modular addition that the readings allow, each with its level of evidence."""
+    found: list[Claim] = []
+    if dates is not None:
+        grokked = np.isfinite(dates.grokked.values)
+        text = "Test accuracy reaches .99 after training accuracy did (grokking)"
+        late = grokked & (dates.delay.values > 0)
+        found.append(Claim(text, 0, f"{int(late.sum())} of {len(grokked)} seeds; a curve has no null of its own"))
+    for name, text, direction, kind in _CLAIMS:
+        null = getattr(nulls, kind)
+        if name in dataset and name in null:
+            last = null[name].isel(step=-1) if "step" in null[name].dims else null[name]
+            found.append(judge(f"{text} ({name})", dataset[name].isel(step=-1).values, last.values.ravel(), direction))
+    return found
+
+
+def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases | None) -> list[Row]:
+    """Rows of a label, a cell a seed, and the interval over seeds: dates, and scalars and key frequencies of the last step."""
+    seeds = [str(seed) for seed in dataset["seed"].values]
+    rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
+    if dates is not None:
+        rows += [_dated("memorised at step", dates.memorised), _dated("grokked at step", dates.grokked)]
+        rows.append(_dated("delay, steps", dates.delay))
+    if phases is not None:
+        rows.append(("verdict", [*map(str, phases.verdict.values), ""]))
+        rows.append(_dated("memorisation ends at step", phases.memorisation_end))
+        rows.append(_dated("circuit formation ends at step", phases.circuit_formation_end))
+        rows.append(_dated("clean-up ends at step", phases.cleanup_end))
+    by_seed = [readings for _, readings in measuring.last_step(dataset)]
+    for name, variable in dataset.data_vars.items():
+        if variable.dims == ("seed", "step"):
+            units = f", {variable.attrs['units']}" if "units" in variable.attrs else ""
+            values = np.array([np.nan if r[str(name)] is None else r[str(name)] for r in by_seed], np.float64)
+            cells = ["not finite" if np.isnan(value) else f"{value:.4g}" for value in values]
+            rows.append((f"{name}{units}", [*cells, _interval(values, lambda value: f"{value:.4g}")]))
+        elif str(name).startswith("key_frequencies"):
+            rows.append((str(name), [*(_listed(readings[str(name)]) for readings in by_seed), ""]))
+    return rows
+
+
+def _dated(label: str, when: xr.DataArray) -> Row:
+    cells = ["never" if np.isnan(value) else f"{value:,.0f}" for value in when.values]
+    return label, [*cells, _interval(when.values, lambda value: f"{value:,.0f}")]
+
+
+def _interval(values: np.ndarray, shown: Callable[[float], str]) -> str:
+    if len(values) < 2:
+        return ""
+    over = interval(values)
+    if not over.found:
+        return "never"
+    missing = f"; {over.found} of {over.total}" if over.found < over.total else ""
+    return f"{shown(over.middle)} [{shown(over.low)}, {shown(over.high)}; {over.kind}{missing}]"
+
+
+def _listed(ks: list[int]) -> str:
+    return ", ".join(map(str, ks)) if len(ks) <= 12 else f"{len(ks)} frequencies"
+
+
+def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
+    """By variable, what it is: options, source, and whether it knows the end of training; and the rule of the phases."""
+    rows: list[tuple[str, str]] = [("phases", RULE)]
+    for name, variable in dataset.data_vars.items():
+        told = json.loads(variable.attrs["provenance"])
+        options = ", ".join(f"{key}: {value}" for key, value in told["options"].items())
+        kind = "retrospective (uses the final model)" if told["retrospective"] else "online"
+        rows.append((str(name), "; ".join(part for part in (kind, options, told["source"]) if part)))
+    return rows

@@ -1,0 +1,109 @@
+"""What measures say where there is nothing to find: of untrained networks, and of frequencies that aren't key."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from mi_jax import measuring
+from mi_jax.contracts import Context, Measure, Reference
+from mi_jax.measuring import Reader, Subject
+from mi_jax.records import digest
+from mi_jax.streams import stream
+from mi_jax.training.trajectory import Trajectory
+
+DRAWS = 20
+SNAPSHOTS = 12
+
+
+class Nulls(NamedTuple):
+    """The measures' values under their nulls."""
+
+    untrained: xr.Dataset
+    """Of freshly initialised networks, each its own final model; dims (draw, ...)."""
+    frequencies: xr.Dataset
+    """With as many other frequencies in the place of the final model's key ones; dims (seed, step, draw, ...), some steps."""
+
+
+def read_nulls(
+    trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], *, draws: int = DRAWS, snapshots: int = SNAPSHOTS
+) -> Nulls:
+    """Each measure under its own ``null``. Kept in the run's folder ``nulls``, made again when weights, measures or code change.
+
+    Args:
+        draws: untrained networks; half as many sets of frequencies.
+        snapshots: how many, evenly along the run's own, are read with other frequencies.
+    """
+    untrained = [one for one in measures if one.null == "untrained" and one.uses <= {"final"} and one.variables]
+    swapped = [one for one in measures if one.null == "frequencies"]
+    first = _kept(trajectory, "untrained", untrained, (draws,), lambda: _untrained(subject, untrained, draws))
+    second = _kept(
+        trajectory,
+        "frequencies",
+        swapped,
+        (draws, snapshots),
+        lambda: _swapped(trajectory, subject, swapped, draws // 2, snapshots),
+    )
+    return Nulls(first, second)
+
+
+def _kept(
+    trajectory: Trajectory, name: str, measures: Sequence[Measure], options: tuple[int, ...], make: Callable[[], xr.Dataset]
+) -> xr.Dataset:
+    if not measures:
+        return xr.Dataset()
+    file = trajectory.path / "nulls" / f"{name}.nc"
+    codes = {one.name: measuring.code_digest(one.function) for one in measures}
+    key = digest([trajectory.hashes(), codes, list(options)])
+    held = measuring.cached(file, key)
+    if held is None:
+        held = make().assign_attrs(key=key)
+        measuring.write_dataset(file, held)
+    return held
+
+
+def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.Dataset:
+    reader, base = Reader(measures), measuring.make_context(subject, 0, Reference(), [])
+    parts: list[dict[str, np.ndarray]] = []
+    for draw in range(draws):
+        params = subject.model.init(jax.random.fold_in(stream(0, "null"), draw))
+        context = measuring.prepared_context(dataclasses.replace(base, reference=Reference(final=params)), measures)
+        parts.append(reader.read(jax.tree.map(lambda x: np.asarray(x)[None], params), None, context))
+    joined = {name: np.concatenate([part[name] for part in parts])[None] for name in parts[0]}
+    datasets = [
+        measuring.labelled({name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws))
+        for one in measures
+    ]
+    return xr.merge(datasets, join="exact", compat="no_conflicts").isel(seed=0, drop=True).rename(step="draw")
+
+
+def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], draws: int, snapshots: int) -> xr.Dataset:
+    places = np.unique(np.round(np.linspace(0, len(trajectory.steps) - 1, snapshots)).astype(int))
+    chosen = [int(step) for step in trajectory.steps[places]]
+    rng, reader = np.random.default_rng(0), Reader(measures)
+
+    def swap(context: Context) -> Context:
+        keys = np.asarray(context.prepared["final_key_frequencies"])
+        others = np.flatnonzero(~keys) if (~keys).sum() >= keys.sum() else np.arange(len(keys))
+        mask = np.zeros(len(keys), bool)
+        mask[rng.choice(others, keys.sum(), replace=False)] = True
+        return dataclasses.replace(context, prepared={**context.prepared, "final_key_frequencies": jnp.asarray(mask)})
+
+    read = [
+        measuring.read_trajectory(trajectory, subject, measures, chosen=chosen, change=swap, reader=reader) for _ in range(draws)
+    ]
+    datasets = [
+        xr.concat(
+            [
+                measuring.labelled(one_draw[one.name].values, one, subject, trajectory.seeds, np.array(chosen))
+                for one_draw in read
+            ],
+            "draw",
+        )
+        for one in measures
+    ]
+    return xr.merge(datasets, join="exact", compat="no_conflicts").transpose("seed", "step", "draw", ...)
