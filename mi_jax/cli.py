@@ -1,4 +1,4 @@
-"""The command line: mi-jax run | train | measure | report | info | verify | list.
+"""The command line: mi-jax run | train | measure | report | reproduce | info | verify | list.
 
 This module imports nothing heavy, so that ``--help`` is instant; each verb imports what it needs.
 """
@@ -20,7 +20,10 @@ _OVERRIDES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb. Returns 0, 1 where verify found damage, 2 for an error the user can mend, 130 where a signal stopped it."""
+    """Runs a verb.
+
+    Returns 0; 1 where verify found damage or reproduce a difference; 2 for an error the user can mend; 130 after a signal.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options, overrides = _parser()[0].parse_known_args(given)
     try:
@@ -60,6 +63,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
     verb.add_argument("--measures", help="names, comma-separated (default: all that can be taken); see list measures")
     verb.add_argument("--out", metavar="FILE.nc", help="for weights: where to write the readings (default: nowhere)")
+    _common(verb)
+    verb = _target(_verb(verbs, "reproduce", "train a run's experiment again and compare every stored number"))
+    verb.add_argument("--out", help="where to train it again (default: RUN-again, beside the run)")
     _common(verb)
     _common(_target(_verb(verbs, "report", "figures and report.html of a measured run")))
     _common(_target(_verb(verbs, "info", "what a run is and how far it got")))
@@ -236,6 +242,31 @@ def _show_report(options: argparse.Namespace, run: Any) -> int:
     return 0
 
 
+def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, "reproduce")
+    _start(options)
+    from mi_jax.console import training_progress
+    from mi_jax.experiment import open_run, train
+    from mi_jax.training.machine import bit_differences
+
+    first = open_run(options.run)
+    out = Path(options.out) if options.out else first.path.with_name(f"{first.path.name}-again")
+    with training_progress(first.experiment, options.quiet) as watch:
+        again = train(first.experiment, out, watch=watch)
+    different = first.trajectories[0].differences(again.trajectories[0])
+    elsewhere = bit_differences(first.record["machine"], again.record["machine"])
+    told = {
+        "run": str(first.path),
+        "again": str(again.path),
+        "equal": not different,
+        "different": different,
+        "machine": elsewhere,
+    }
+    text = "every stored number is the same, bit for bit" if not different else "\n".join(different)
+    _print(options, told, "\n".join([text, *elsewhere, f"again: {again.path}"]))
+    return 1 if different else 0
+
+
 def _info(options: argparse.Namespace, overrides: list[str]) -> int:
     _no_overrides(overrides, "info")
     from mi_jax.experiment import open_run
@@ -333,6 +364,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "train": _run,
     "measure": _measure,
     "report": _report,
+    "reproduce": _reproduce,
     "info": _info,
     "verify": _verify,
     "list": _list,

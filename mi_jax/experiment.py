@@ -1,6 +1,8 @@
 """An experiment (task + model + optimizer + schedule + seeds), training it, and opening the run it leaves."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -353,9 +355,10 @@ def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, li
         WeightsError: for a file that can't be read, missing names, wrong shapes, or parameter-like (dotted) extra names.
     """
     try:
-        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+        with zipfile.ZipFile(file) as archive:
+            stored = [entry for entry in archive.namelist() if entry.endswith(".npy")]
+            arrays = {entry.removesuffix(".npy"): _stored_array(archive, entry) for entry in stored}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"{file} can't be read as an npz of arrays ({error})") from error
     wanted = dotted(jax.eval_shape(model.init, jax.random.key(0)))
     problems = [f"missing {name} {list(shape.shape)}" for name, shape in wanted.items() if name not in arrays]
@@ -375,6 +378,11 @@ def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, li
         raise WeightsError(f"{file} doesn't fit the model: {'; '.join(problems)}. Change --like or the model's settings")
     params = nested({name: arrays[name].astype(np.float32) for name in wanted})
     return params, [name for name in extra if "." not in name]
+
+
+def _stored_array(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
+    with archive.open(entry) as opened:
+        return np.lib.format.read_array(opened, allow_pickle=False)
 
 
 def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:

@@ -5,7 +5,8 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from operator import attrgetter
+from typing import Any, get_args, get_type_hints
 
 from mi_jax.errors import ConfigError, nearest
 
@@ -68,7 +69,7 @@ def _short(value: Any) -> str:
 
 def _as_hinted(value: Any, hint: Any) -> Any:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if hint is float and is_int else value
+    return float(value) if is_int and float in (hint, *get_args(hint)) and int not in get_args(hint) else value
 
 
 def _name(cls: type, registry: Registry) -> str:
@@ -87,6 +88,6 @@ def _class(name: str | None, registry: Registry) -> type:
         raise ConfigError(f"unknown type {name!r}; {nearest(str(name), registry)}, or module:Class for one's own")
     module, _, qualname = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), qualname)
+        return attrgetter(qualname)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"the class {name} can't be imported here ({error}); put its file on the Python path") from error

@@ -7,6 +7,7 @@ from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_site
 from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
+from mi_jax.measures.neurons import centred
 
 _NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
 
@@ -21,9 +22,9 @@ def score_shares(params: Params, context: Context) -> Float[Array, "layer head f
     p = context.inputs.classes
     key = context.inputs.varied[0]
     scores = jnp.stack([site[..., key] for site in _read_rows(params, context, context.model.roles.attention)])
-    centred = scores - scores.mean(axis=(1, 2), keepdims=True)
-    along = jnp.einsum("ia,labh->lhi", fourier_basis(p)[1:], centred) ** 2 / p
-    shares = along / jnp.square(centred).sum(axis=(1, 2))[:, :, None]
+    around = jnp.stack([centred(layer) for layer in scores])
+    along = jnp.einsum("ia,labh->lhi", fourier_basis(p)[1:], around) ** 2 / p
+    shares = along / jnp.square(around).sum(axis=(1, 2))[:, :, None]
     layers, heads = shares.shape[:2]
     padded = jnp.pad(shares, ((0, 0), (0, 0), (0, 2 * frequencies(p) - (p - 1))))
     return padded.reshape(layers, heads, frequencies(p), 2).sum(axis=-1)

@@ -11,6 +11,9 @@ from mi_jax.measures.fourier import SOURCE, answer_directions, by_frequency, fou
 CLUSTER_FVE = 0.85
 """The share of a neuron's variance that its frequency must explain for it to count."""
 
+_ROUNDING = 1e-12
+"""Relative variance below which a unit counts as constant: float32 centres a constant to about 1e-14."""
+
 _NEEDS = {"roles": ("neurons",), "concepts": ("table", "residues"), "source": SOURCE}
 
 
@@ -20,7 +23,14 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of T_ij^2 over the indices {0, cos
     k, sin k}^2, over that of all T_ij^2. A neuron that never varies has NaN.
     """
-    return shares_of_power(jnp.square(components_2d(activations - activations.mean(axis=(0, 1), keepdims=True))))
+    return shares_of_power(jnp.square(components_2d(centred(activations))))
+
+
+def centred(table: Float[Array, "token token_other unit"]) -> Float[Array, "token token_other unit"]:
+    """Each unit's table without its mean; exactly 0 for a unit that varies by no more than its rounding."""
+    around = table - table.mean(axis=(0, 1), keepdims=True)
+    varies = jnp.square(around).sum(axis=(0, 1)) > _ROUNDING * jnp.square(table).sum(axis=(0, 1))
+    return jnp.where(varies[None, None] | ~jnp.isfinite(around), around, 0)
 
 
 def components_2d(table: Float[Array, "token token_other unit"]) -> Float[Array, "component component_other unit"]:
@@ -43,8 +53,7 @@ def shares_of_power(power: Float[Array, "component component_other neuron"]) -> 
 @shared
 def neuron_components(params: Params, context: Context) -> Float[Array, "component component_other neuron"]:
     """``components_2d`` of the model's neurons over all pairs, centred: the constant is 0."""
-    neurons = table_neurons(params, context)
-    return components_2d(neurons - neurons.mean(axis=(0, 1), keepdims=True))
+    return components_2d(centred(table_neurons(params, context)))
 
 
 @shared

@@ -108,7 +108,7 @@ class Transformer(Architecture):
 
     def outputs(self, inputs: Inputs) -> int:
         """How many logits a position has. Raises ConfigError where they are fewer than the task's classes."""
-        outputs = self.output_vocabulary or inputs.vocabulary
+        outputs = inputs.vocabulary if self.output_vocabulary is None else self.output_vocabulary
         require(outputs >= inputs.classes, f"output_vocabulary={outputs} is less than the task's {inputs.classes} classes")
         return outputs
 
@@ -201,6 +201,7 @@ def _forward(
     length = tokens.shape[1]
     everywhere = tuple(range(length))
     read = everywhere if positions is None else tuple(int(position) for position in positions)
+    require(all(0 <= place < length for place in read), f"positions={read}: an input of {length} has positions 0 to {length - 1}")
     x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
     if config.positions == "learned":
         rows = jnp.arange(length)

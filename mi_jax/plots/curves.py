@@ -163,7 +163,7 @@ def gini_curves(dataset: xr.Dataset, *, null: xr.Dataset | None = None, ax: Axes
 @styled
 def norm_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
     """The sum of squared weights of each array."""
-    axes = ax if ax is not None else new_axes()
+    axes = ax if ax is not None else new_axes(width=4.4)
     by_parameter = dataset["sum_squared_weights_by_parameter"].sel(seed=seed).transpose("parameter", "step")
     colours = mpl.colormaps["tab20"].colors  # pyright: ignore[reportAttributeAccessIssue]
     for place, name in enumerate(by_parameter["parameter"].values):

@@ -19,7 +19,7 @@ def answer_surface(pictures: xr.Dataset, *, seed: int) -> Figure:
     surfaces = pictures["answer_surface"].sel(seed=seed)
     trained = pictures["trained_pairs"].sel(seed=seed).isel(step=0).values
     steps = surfaces["step"].values
-    figure = Figure(figsize=(WIDE, WIDE / len(steps) + 0.75), layout="constrained")
+    figure = Figure(figsize=(WIDE, WIDE / len(steps) + 1.0), layout="constrained")
     row = figure.subplots(1, len(steps), squeeze=False)[0]
     top = float(np.nanquantile(np.abs(surfaces.values), 0.99))
     for axes, step in zip(row, steps, strict=True):
@@ -52,11 +52,11 @@ def embedding_circles(pictures: xr.Dataset, dataset: xr.Dataset, *, seed: int, m
     steps, p = places["step"].values, places.sizes["token"]
     figure = Figure(figsize=(WIDE, WIDE / len(steps) * max(len(keys), 1) + 0.3), layout="constrained")
     grid = figure.subplots(max(len(keys), 1), len(steps), squeeze=False)
-    for row, k in zip(grid, keys, strict=False):
+    for number, (row, k) in enumerate(zip(grid, keys, strict=False)):
         reach = 1.1 * float(np.abs(places.sel(frequency=k).values).max())
         for axes, step in zip(row, steps, strict=True):
             _scatter(axes, places.sel(frequency=k, step=step), int(k), p, reach)
-            if row is grid[0]:
+            if number == 0:
                 axes.set_title(f"step {int(step):,}")
         row[0].set_ylabel(f"k = {k}")
     return figure
@@ -64,7 +64,7 @@ def embedding_circles(pictures: xr.Dataset, dataset: xr.Dataset, *, seed: int, m
 
 def _scatter(axes: Axes, places: xr.DataArray, k: int, p: int, reach: float) -> None:
     xy = places.transpose("token", "direction").values
-    axes.scatter(xy[:, 0], xy[:, 1], c=np.arange(p) * k % p, cmap="twilight", s=6, lw=0)
+    axes.scatter(xy[:, 0], xy[:, 1], c=np.arange(p) * k % p, cmap="twilight", s=7, lw=0.2, edgecolors="#777777")
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_aspect("equal")

@@ -73,9 +73,10 @@ class ModularArithmetic(Task):
             f"fraction={self.fraction} of {self.p**2} pairs leaves {self._trained} to train on and {self.p**2 - self._trained}"
             " to test on; both must be at least 1",
         )
+        require(self.split_seed >= 0, f"split_seed={self.split_seed}: must be at least 0")
         require(
-            self.batch is None or 1 <= self.batch <= self._trained,
-            f"batch={self.batch}: must be between 1 and the {self._trained} trained pairs, or None for all of them",
+            self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= self._trained),
+            f"batch={self.batch}: must be a whole number from 1 to the {self._trained} trained pairs, or None for all of them",
         )
 
     @property

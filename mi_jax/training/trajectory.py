@@ -147,6 +147,22 @@ class Trajectory:
         before = [index for index in self.indexes if index.end <= step]
         return (before[-1].end, segments.read_state(self.folder, before[-1])) if before else None
 
+    def differences(self, other: "Trajectory") -> list[str]:
+        """What two runs of one experiment store differently: one line a kind, the first step at which it differs named."""
+        lines: list[str] = []
+        if not np.array_equal(self.steps, other.steps):
+            lines.append(f"snapshots: {len(self.steps)} there, {len(other.steps)} here")
+        ours, theirs = self.hashes(), other.hashes()
+        unequal = sorted({int(name.split("/")[0]) for name in ours if name in theirs and ours[name] != theirs[name]})
+        if unequal:
+            lines.append(f"parameters: different at {len(unequal)} of {len(self.steps)} snapshots, first at step {unequal[0]}")
+        mine, others = self.losses(), other.losses()
+        if not np.array_equal(mine, others, equal_nan=True):
+            n = min(len(mine), len(others))
+            bad = np.flatnonzero((mine[:n] != others[:n]).any(axis=1))
+            lines.append(f"losses: first different at step {int(bad[0]) if len(bad) else n}")
+        return lines
+
     def status(self) -> dict[int, Status]:
         """How each seed stands, by label."""
         losses, done = self.losses(), self.done
