@@ -4,7 +4,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Experiment:
         require(isinstance(self.steps, int) and self.steps >= 1, f"steps={self.steps}: must be a whole number of at least 1")
         require(len(self.seeds) > 0, "seeds is empty; give at least one")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds={self.seeds}: each must appear once")
-        require(all(0 <= seed < 2**31 for seed in self.seeds), f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1")
+        require(
+            all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds), f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
+        )
         require(bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name")
         self.snapshots()
         late = [i for i in self.interventions if i.start >= self.steps]
@@ -82,7 +84,9 @@ class Experiment:
         """What training is made of."""
         parts = Parts(self.task, self.build(), self.loss, self.optimizer, self.seeds, self.steps, self.interventions)
         for start in (0, *sorted(boundaries(self.interventions))):
-            numbers_in_force(parts.numbers, self.interventions, start)
+            numbers = numbers_in_force(parts.numbers, self.interventions, start)
+            # The optimizer itself says which numbers it takes.
+            replace(self.optimizer, **{name.removeprefix("optimizer."): value for name, value in numbers.items()})
         return parts
 
     def subject(self) -> measuring.Subject:
@@ -177,7 +181,7 @@ class Run:
             different = differences(_shared(first), _shared(other))
             if different:
                 raise RunError(f"{first.path} and {other.path} are not of one experiment: {'; '.join(different)}")
-            if not np.array_equal(first.steps, other.steps):
+            if first.done != other.done or not np.array_equal(first.steps, other.steps):
                 raise RunError(f"{first.path} and {other.path} hold different steps; train both to their end")
         twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if twice:

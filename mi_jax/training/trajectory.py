@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.errors import DamagedError, RunError
+from mi_jax.errors import DamagedError, RunError, require
 from mi_jax.pytrees import nested
 from mi_jax.records import digest
 from mi_jax.training import segments
@@ -32,6 +32,11 @@ class Storage:
     snapshots: int = 64
     megabytes: float = 64.0
     states: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("snapshots", "states"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+        require(0 < self.megabytes < float("inf"), f"megabytes={self.megabytes}: must be a finite number above 0")
 
 
 class Status(NamedTuple):
