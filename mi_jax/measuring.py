@@ -401,7 +401,8 @@ def write_dataset(file: Path, dataset: xr.Dataset) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(exist_ok=True)
-        dataset.to_netcdf(temporary, engine="h5netcdf")
+        # Made in memory: HDF5 itself dies of a full disk.
+        temporary.write_bytes(bytes(dataset.to_netcdf(engine="h5netcdf")))
         temporary.replace(file)
     except OSError as error:
         raise RunError(f"{file} can't be written ({error})") from error

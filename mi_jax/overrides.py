@@ -1,7 +1,7 @@
 """Overrides of an experiment from the command line: ``--task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2``."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import tyro
 
@@ -48,7 +48,8 @@ def parse_whole_numbers(text: str) -> tuple[int, ...]:
 
 
 def _whole_numbers(info: Any) -> Any:
-    if info.type != tuple[int, ...]:
+    # tyro narrows the type by the default's length.
+    if get_origin(info.type) is not tuple or not set(get_args(info.type)) <= {int, Ellipsis}:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,

@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -76,10 +78,10 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...]) -> Path:
     if segment.steps:
         items["snapshots"] = ocp.args.PyTreeSave(dict(segment.snapshots))
     try:
-        with _quiet():
-            _checkpointer().save(path, ocp.args.Composite(**items))
+        with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
+            checkpointer.save(path, ocp.args.Composite(**items))
     except (OSError, ValueError) as error:
-        remove_unfinished(folder)
+        _remove_for_good(folder)
         reason = str(error).strip().splitlines()[0][:200]
         raise RunError(
             f"the segment at step {segment.end} can't be written to {folder} ({reason}); everything up to the segment before is"
@@ -102,6 +104,15 @@ def remove_unfinished(folder: Path) -> None:
     """Removes what a killed or failed save left behind. Only under the writer's lock."""
     for path in folder.glob(_UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Removes a failed save, whose own threads may still be writing into it."""
+    for _ in range(20):
+        remove_unfinished(folder)
+        time.sleep(0.05)
+        if not list(folder.glob(_UNFINISHED)):
+            return
 
 
 def read_index(folder: Path, end: int) -> Index:
@@ -212,11 +223,14 @@ def _reading(path: Path) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keeps Orbax's own log lines and its event loop's tracebacks off the terminal; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
+    levels, hook = [logger.level for logger in loggers], threading.excepthook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
+    # A failing save or read raises here; what its threads raise besides tells nothing more.
+    threading.excepthook = lambda arguments: None
     try:
         yield
     finally:
+        threading.excepthook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
