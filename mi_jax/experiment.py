@@ -65,7 +65,8 @@ class Experiment:
         require(len(self.seeds) > 0, "seeds is empty; give at least one")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds={self.seeds}: each must appear once")
         require(
-            all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds), f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
+            all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds),
+            f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
         )
         require(bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name")
         self.snapshots()

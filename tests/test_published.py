@@ -24,8 +24,8 @@ _P = 113
 _KEYS = (6, 23, 37, 39, 41)
 _FILE = "nanda_mod_add_wd0.1.npz"
 
-# Digits of shared/published/README.md, section 1. Where float32 can't give the last of them (e^-20 of logits of 70 above all), those
-# of reference/grokking.md, section 5.1; the losses' last digits are those of float64, below.
+# Digits of shared/published/README.md, section 1. Where float32 can't give the last of them (above all that of e^-20): those
+# of reference/grokking.md, section 5.1. The losses' last digits are those of float64, below.
 _SCALARS = {
     "train_loss": "9.2024e-9",
     "test_loss": "4.9884e-7",

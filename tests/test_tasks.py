@@ -223,8 +223,8 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"operation": "ad"}, "operation='ad' is unknown; did you mean add"),
     ({"operation": "divide"}, "operation='divide' is unknown; known are add, multiply"),
     ({"split": "random"}, "split='random'.*published.*permutation"),
-    ({"p": 5, "fraction": 0.5, "batch": 13}, "batch=13.*between 1 and the 12 trained pairs"),
-    ({"batch": 0}, "batch=0.*between 1"),
+    ({"p": 5, "fraction": 0.5, "batch": 13}, "batch=13.*12 trained pairs, or None"),
+    ({"batch": 0}, "batch=0.*whole number from 1"),
     ({"batch": 2.5}, r"batch=2\.5.*whole number"),
     ({"split": "permutation", "split_seed": -1}, "split_seed=-1.*at least 0"),
 ]

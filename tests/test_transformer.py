@@ -142,8 +142,11 @@ def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> No
     np.testing.assert_allclose(jax.jit(model.apply)(params, _TOKENS), expected, rtol=2e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", _GRID[::3], ids=_named)
-@pytest.mark.parametrize("positions", [(4,), (0,), (1, 3), (3, 1), (0, 1, 2, 3, 4)])
+_CUT = [one for one in _GRID if len(one) > 1 or not one]
+
+
+@pytest.mark.parametrize("settings", _CUT, ids=_named)
+@pytest.mark.parametrize("positions", [(4,), (3, 1)])
 def test_positions_give_those_rows_of_the_full_forward_pass(settings: dict[str, Any], positions: tuple[int, ...]) -> None:
     model = _model(**settings)
     params = _params(model)

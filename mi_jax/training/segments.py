@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from mi_jax.records import digest
 Flat = dict[str, np.ndarray]
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
+_CALLBACK_SECONDS = 0.2
 
 
 class Segment(NamedTuple):
@@ -221,16 +223,22 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's own log lines and its event loop's tracebacks off the terminal; errors are raised all the same."""
+    """Keeps Orbax's own log lines, and what its threads and callbacks raise after a failure, off the terminal.
+
+    The failure itself is raised all the same. Callbacks of a failed read reach a closed event loop for a moment longer: they are
+    waited for.
+    """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [logger.level for logger in loggers], threading.excepthook
+    levels, hooks = [logger.level for logger in loggers], (threading.excepthook, sys.unraisablehook)
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    # A failing save or read raises here; what its threads raise besides tells nothing more.
-    threading.excepthook = lambda arguments: None
+    threading.excepthook = sys.unraisablehook = lambda arguments: None
     try:
         yield
+    except BaseException:
+        time.sleep(_CALLBACK_SECONDS)
+        raise
     finally:
-        threading.excepthook = hook
+        threading.excepthook, sys.unraisablehook = hooks
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -199,7 +199,7 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     try:
         record = json.loads(file.read_text())
-        version = record["format"]
+        version = int(record["format"])
     except FileNotFoundError as error:
         raise RunError(f"{path} is no run: it holds no run.json. `mi-jax run EXPERIMENT --out {path}` makes one") from error
     except NotADirectoryError as error:

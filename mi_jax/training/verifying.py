@@ -14,25 +14,33 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
 
     Reads each segment as every other reader does: index, losses, state, snapshots.
     """
-    start, found = 0, list[int]()
+    start, found, unknown = 0, list[int](), False
     for end in segments.finished(trajectory.folder):
         try:
             index = segments.read_index(trajectory.folder, end)
-            losses = segments.read_losses(trajectory.folder, index)
-            segments.read_state(trajectory.folder, index)
-            if index.steps:
-                segments.read_snapshots(trajectory.folder, index)
         except DamagedError as error:
             yield str(error)
-            start = end
+            start, unknown = end, True
             continue
         if index.start != start:
             yield f"segment {end:09d} begins at step {index.start}, the one before ends at {start}: one is missing"
-        if len(losses) != index.end - index.start:
-            yield f"segment {end:09d} holds {len(losses)} losses of {index.end - index.start} updates"
+        yield from _damaged_arrays(trajectory, index)
         found += index.steps
         start = end
-    done = trajectory.record["snapshots"]
-    missing = np.setdiff1d([step for step in done if step <= start], found) if found else np.array([])
-    if len(missing):
+    missing = np.setdiff1d([step for step in trajectory.record["snapshots"] if step <= start], found)
+    if len(missing) and start and not unknown:
         yield f"snapshots at steps {missing.tolist()} are missing"
+
+
+def _damaged_arrays(trajectory: Trajectory, index: segments.Index) -> Iterator[str]:
+    """The first damage in a segment's arrays."""
+    try:
+        losses = segments.read_losses(trajectory.folder, index)
+        segments.read_state(trajectory.folder, index)
+        if index.steps:
+            segments.read_snapshots(trajectory.folder, index)
+    except DamagedError as error:
+        yield str(error)
+        return
+    if len(losses) != index.end - index.start:
+        yield f"segment {index.end:09d} holds {len(losses)} losses of {index.end - index.start} updates"
