@@ -35,7 +35,7 @@ def read_nulls(
     """Each measure under its own ``null``. Kept in the run's folder ``nulls``, made again when weights, measures or code change.
 
     Args:
-        draws: untrained networks; half as many sets of frequencies.
+        draws: untrained networks; a quarter as many sets of frequencies.
         snapshots: how many, evenly along the run's own, are read with other frequencies.
     """
     untrained = [one for one in measures if one.null == "untrained" and one.uses <= {"final"} and one.variables]
@@ -46,7 +46,7 @@ def read_nulls(
         "frequencies",
         swapped,
         (draws, snapshots),
-        lambda: _swapped(trajectory, subject, swapped, draws // 2, snapshots),
+        lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots),
     )
     return Nulls(first, second)
 
