@@ -236,20 +236,22 @@ def test_a_model_without_embedded_tokens_has_no_gradients_to_compare() -> None:
 
 
 def _by_loops(name: str, k: int, p: int) -> np.ndarray:
+    """[a b class], one number at a time."""
     w, cos, sin = 2 * math.pi * k / p, math.cos, math.sin
-    out = np.zeros((p, p, p))
-    for a, b, c in itertools.product(range(p), repeat=3):
+
+    def answer(a: int, b: int, c: int) -> float:
         X, Y = cos(w * a) + cos(w * b), sin(w * a) + sin(w * b)
         C, S = cos(w * c / 2), sin(w * c / 2)
-        out[a, b, c] = {
-            "clock": lambda: cos(w * (a + b - c)),
-            "pizza": lambda: abs(C * X + S * Y) - abs(-S * X + C * Y),
-            "pizza'": lambda: (abs(X) - abs(Y)) * cos(w * c) - (abs(X - Y) - abs(X + Y)) * sin(w * c) / math.sqrt(2),
-            "accompanying": lambda: (
-                -cos(w * c) * (cos(2 * w * a) + cos(2 * w * b)) - sin(w * c) * (sin(2 * w * a) + sin(2 * w * b))
-            ),
-        }[name]()
-    return out
+        if name == "clock":
+            return cos(w * (a + b - c))
+        if name == "pizza":
+            return abs(C * X + S * Y) - abs(-S * X + C * Y)
+        if name == "pizza'":
+            return (abs(X) - abs(Y)) * cos(w * c) - (abs(X - Y) - abs(X + Y)) * sin(w * c) / math.sqrt(2)
+        assert name == "accompanying"
+        return -cos(w * c) * (cos(2 * w * a) + cos(2 * w * b)) - sin(w * c) * (sin(2 * w * a) + sin(2 * w * b))
+
+    return np.array([answer(a, b, c) for a, b, c in itertools.product(range(p), repeat=3)]).reshape(p, p, p)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

@@ -39,6 +39,6 @@ def effective_rank(place: str) -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         s = _values(table(params, context))
         q = s / s.sum()
-        return jnp.exp(-jnp.where(q > 0, q * jnp.log(q), 0).sum())
+        return jnp.exp(-jnp.where(q == 0, 0, q * jnp.log(q)).sum())
 
     return Measure(f"effective_rank_{place}", function, roles=(role,), source="Roy and Vetterli 2007")

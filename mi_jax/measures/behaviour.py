@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Batch, Context, Measure, mean_loss
@@ -57,7 +57,7 @@ def softmax_collapse() -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         examples, out = batch(context, "train"), outputs(params, context, "train")
         total = jnp.exp(out - out.max(axis=-1, keepdims=True)).sum(axis=-1)
-        return mean_loss((total == 1.0).astype(jnp.float32), examples.weights)
+        return mean_loss(_share(total == 1.0, total), examples.weights)
 
     return Measure("softmax_collapse", function, options={"dtype": "float32"}, source="arXiv 2501.04697")
 
@@ -68,6 +68,11 @@ def exact_loss_collapse() -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         examples = batch(context, "train")
         losses = context.loss(outputs(params, context, "train"), examples.targets)
-        return mean_loss((losses == 0.0).astype(jnp.float32), examples.weights)
+        return mean_loss(_share(losses == 0.0, losses), examples.weights)
 
     return Measure("exact_loss_collapse", function, source="arXiv 2501.04697")
+
+
+def _share(holds: Bool[Array, "*b"], of: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """1 where it holds, 0 where not, NaN where what it was asked of is not finite."""
+    return jnp.where(jnp.isfinite(of), holds.astype(jnp.float32), jnp.nan)
