@@ -132,9 +132,10 @@ def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure
 
 def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], steps: Sequence[int]) -> xr.Dataset:
     """Readings at chosen snapshots, dims (seed, step, ...); nothing is written or reused."""
-    read = read_trajectory(trajectory, subject, measures, chosen=steps)
-    datasets = [labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(steps)) for one in measures]
-    return _joined(datasets, trajectory.record)
+    chosen = sorted({int(step) for step in steps})
+    read = read_trajectory(trajectory, subject, measures, chosen=chosen)
+    datasets = [labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(chosen)) for one in measures]
+    return _joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:

@@ -24,10 +24,12 @@ def shared(compute: _F) -> _F:
 
     @functools.wraps(compute)
     def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
-        if context.shared is None:
-            return compute(params, context, *options, **named)
+        def make() -> Any:
+            # The barrier keeps XLA from fusing it with what reads it: a reading's bits don't depend on the others.
+            return jax.lax.optimization_barrier(compute(params, context, *options, **named))
+
         key = (compute.__qualname__, options, tuple(sorted(named.items())))
-        return context.shared.once(key, params, lambda: compute(params, context, *options, **named))
+        return make() if context.shared is None else context.shared.once(key, params, make)
 
     return remembered  # pyright: ignore[reportReturnType]
 

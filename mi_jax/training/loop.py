@@ -94,10 +94,12 @@ def _run(
         recorder.losses.append(np.asarray(buffer[:, : stop - done]).T)
         done = stop
         recorder.snapshot(done, state)
-        if done in ends or stopped.is_set():
+        asked = stopped.is_set()
+        if done in ends or asked:
             recorder.write(done, state)
         watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
-        if stopped.is_set() and done < parts.steps:
+        # The flag as it was when the segment was written: a signal since then is answered after the next chunk.
+        if asked and done < parts.steps:
             raise Interrupted(f"stopped at step {done} of {parts.steps}; everything up to there is saved")
 
 
