@@ -356,15 +356,13 @@ class Measure:
         """The values by variable. Raises MeasureError where the function returns other ones than declared."""
         values = self.function(params, context)
         values = dict(values) if isinstance(values, Mapping) else {self.name: values}
-        extra = sorted(set(values) - set(self.variables))
-        if extra:
-            raise MeasureError(
-                f"{self.name}: the function returned {extra}, which aren't declared; dims has {dict(self.variables)}"
-            )
         for name, dims in self.variables.items():
             if name not in values or values[name].ndim != len(dims):
                 shape = values[name].shape if name in values else "nothing"
                 raise MeasureError(f"{self.name}: dims {dims} are declared for {name}, the function returned {shape}")
+        extra = sorted(set(values) - set(self.variables))
+        if extra:
+            raise MeasureError(f"{self.name}: the function returned {extra}, which aren't declared in dims")
         return values
 
 

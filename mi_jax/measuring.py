@@ -132,7 +132,9 @@ def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure
 
 def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], steps: Sequence[int]) -> xr.Dataset:
     """Readings at chosen snapshots, dims (seed, step, ...); nothing is written or reused."""
-    chosen = sorted({int(step) for step in steps})
+    # What looks at the snapshot before needs them all.
+    whole = any("previous" in one.uses for one in measures)
+    chosen = trajectory.steps.tolist() if whole else sorted({int(step) for step in steps})
     read = read_trajectory(trajectory, subject, measures, chosen=chosen)
     datasets = [labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(chosen)) for one in measures]
     return _joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
