@@ -274,3 +274,14 @@ def test_frequencies_k_and_p_minus_k_answer_the_same(name: str) -> None:
 
 def _circles(params: Any, model: Any, task: ModularArithmetic) -> np.ndarray:
     return np.asarray(MEASURES["circle_fve"].read(params, context_of(task, model=model))["circle_fve"])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3])
+def test_a_correct_logit_that_never_varies_has_no_irrelevance(value: float) -> None:
+    """The noise-free clock: 0 / 0."""
+    a, b = np.meshgrid(np.arange(59), np.arange(59), indexing="ij")
+    logits = np.random.default_rng(0).normal(size=(59, 59, 59))
+    logits[a, b, (a + b) % 59] = value
+    assert np.isnan(_irrelevance(logits))
+    assert np.isfinite(_irrelevance(logits, "distance_irrelevance_wrong"))
+    assert np.isnan(_irrelevance(_candidate("clock", 5, 59)))

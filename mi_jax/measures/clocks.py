@@ -19,7 +19,7 @@ CIRCLES = 6
 """Pairs of principal components whose circles are tried."""
 CANDIDATES = ("clock", "pizza", "pizza'", "accompanying")
 _TRIPLES, _TRIPLE_SEED = 100, 42
-_UNDEFINED = 1e-6
+_UNDEFINED = 1e-5
 
 
 def principal_components(table: Float[Array, "token d"]) -> tuple[Float[Array, "token mode"], Float[Array, "mode d"]]:
