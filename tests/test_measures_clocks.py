@@ -12,7 +12,7 @@ import pytest
 from fakes import context_of, read, tables
 
 from mi_jax.measures import MEASURES
-from mi_jax.measures.clocks import CANDIDATES, candidate_logits, symmetry_triples
+from mi_jax.measures.clocks import CANDIDATES, CIRCLES, candidate_logits, symmetry_triples
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import ModularArithmetic
 
@@ -135,6 +135,17 @@ def test_a_logit_of_the_answer_alone_does_not_depend_on_the_distance() -> None:
 def test_irrelevance_of_noise_is_the_known_one() -> None:
     values = [_irrelevance(np.random.default_rng(seed).normal(size=(59, 59, 59))) for seed in range(4)]
     assert np.mean(values) == pytest.approx(0.988, abs=1.5e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3])
+def test_a_correct_logit_that_never_varies_has_no_irrelevance(value: float) -> None:
+    """The noise-free clock: 0 / 0."""
+    a, b = np.meshgrid(np.arange(59), np.arange(59), indexing="ij")
+    logits = np.random.default_rng(0).normal(size=(59, 59, 59))
+    logits[a, b, (a + b) % 59] = value
+    assert np.isnan(_irrelevance(logits))
+    assert np.isfinite(_irrelevance(logits, "distance_irrelevance_wrong"))
+    assert np.isnan(_irrelevance(_candidate("clock", 5, 59)))
 
 
 @pytest.mark.parametrize("name", _IRRELEVANCE)
@@ -276,12 +287,49 @@ def _circles(params: Any, model: Any, task: ModularArithmetic) -> np.ndarray:
     return np.asarray(MEASURES["circle_fve"].read(params, context_of(task, model=model))["circle_fve"])
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, -7.3])
-def test_a_correct_logit_that_never_varies_has_no_irrelevance(value: float) -> None:
-    """The noise-free clock: 0 / 0."""
-    a, b = np.meshgrid(np.arange(59), np.arange(59), indexing="ij")
-    logits = np.random.default_rng(0).normal(size=(59, 59, 59))
-    logits[a, b, (a + b) % 59] = value
-    assert np.isnan(_irrelevance(logits))
-    assert np.isfinite(_irrelevance(logits, "distance_irrelevance_wrong"))
-    assert np.isnan(_irrelevance(_candidate("clock", 5, 59)))
+@pytest.mark.parametrize("format", ["a b", "a b ="])
+def test_circles_are_those_of_networks_with_the_others_taken_from_their_embedding(format: Any) -> None:
+    """W_E of the tokens becomes its mean plus its projection on two components; '=' stays as it is."""
+    p, d = 13, 16
+    task = _task(p, format=format)
+    model = Transformer(d_model=d, heads=2, d_mlp=20, attention="bidirectional", attention_rate=0.5).build(task.inputs)
+    params: Any = jax.tree.map(lambda x: 2 * x + 0.02, model.init(jax.random.key(5)))
+    W_E = np.asarray(params["embed"]["W_E"], np.float64)
+    mean = W_E[:p].mean(axis=0)
+    U, s, V = np.linalg.svd(W_E[:p] - mean, full_matrices=False)
+    assert (s[:11] / s[1:12]).min() > 1.01, "components must be apart"
+    inputs = jnp.array([[a, b, p][: task.inputs.positions] for a in range(p) for b in range(p)])
+    expected = np.zeros((CIRCLES, len(CANDIDATES)))
+    for i in range(CIRCLES):
+        plane = V[2 * i : 2 * i + 2]
+        table = W_E.copy()
+        table[:p] = mean + (W_E[:p] - mean) @ plane.T @ plane
+        alone = {**params, "embed": {"W_E": jnp.asarray(table, jnp.float32)}}
+        logits = np.asarray(model.apply(alone, inputs)[:, -1, :p], np.float64).ravel()
+        k = 1 + int(np.abs(np.fft.fft(U[:, 2 * i])[1 : p // 2 + 1]).argmax())
+        for j, name in enumerate(CANDIDATES):
+            w = next(half for half in range(1, p) if 2 * half % p == k) if name == "accompanying" else k
+            expected[i, j] = 2 * np.corrcoef(logits, _by_loops(name, w, p).ravel())[0, 1] - 1
+    np.testing.assert_allclose(_circles(params, model, task), expected, atol=5e-5)
+    assert np.ptp(expected) > 0.05
+
+
+def test_circles_that_an_embedding_has_not_are_not_read() -> None:
+    """A centred table of 7 tokens has 6 components, one of width 8 among 13 tokens has 8: 3 and 4 circles."""
+    for p, held in ((7, 3), (13, 4)):
+        task = _task(p)
+        model = Transformer(d_model=8, heads=2, d_mlp=12).build(task.inputs)
+        values = _circles(model.init(jax.random.key(0)), model, task)
+        assert np.isfinite(values[:held]).all()
+        assert np.isnan(values[held:]).all()
+
+
+def test_an_odd_frequency_of_an_even_modulus_has_no_half_that_could_accompany_it() -> None:
+    p, task = 12, _task(12)
+    model = Transformer(d_model=16, heads=2, d_mlp=12).build(task.inputs)
+    params: Any = model.init(jax.random.key(0))
+    circles = [20 / k * _wave(p, k, phase) for k in (1, 2) for phase in (0, np.pi / 2)]
+    params["embed"]["W_E"] = params["embed"]["W_E"].at[:p, :4].add(jnp.asarray(np.stack(circles, axis=1), jnp.float32))
+    values = _circles(params, model, task)
+    assert np.isfinite(values[:2, :3]).all()
+    assert np.isnan(values[:2, 3]).tolist() == [True, False]

@@ -134,7 +134,7 @@ def circle_fve() -> Measure:
 
     Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i; r is the correlation over all (a, b, c) of the
     logits with ``candidate_logits`` at the frequency k of the first of the two components; for the accompanying pizza, whose
-    tokens enter by their doubled angle, at k / 2 mod p.
+    tokens enter by their doubled angle, at k / 2 mod p. NaN for a circle that the embedding has no components for.
     """
 
     def function(params: Params, context: Context) -> Float[Array, "component condition"]:
@@ -155,11 +155,15 @@ def circle_fve() -> Measure:
             out = context.model.apply(params, inputs, taps={site: alone}, positions=context.read)[:, 0, :p]
             power = jnp.abs(jnp.fft.rfft(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1, keepdims=False)))
             k = 1 + power[1:].argmax()
-            half = jnp.where(k % 2 == 0, k, p - k) // 2
-            answers = jnp.concatenate([candidate_logits(k, p)[:-1], candidate_logits(half, p)[-1:]])
-            return jax.vmap(lambda answer: 2 * _correlation(out, answer) - 1)(answers)
+            doubled = jnp.where(k % 2 == 0, k, p - k)
+            answers = jnp.concatenate([candidate_logits(k, p)[:-1], candidate_logits(doubled // 2, p)[-1:]])
+            explained = jax.vmap(lambda answer: 2 * _correlation(out, answer) - 1)(answers)
+            # An odd frequency of an even modulus is twice no frequency: nothing accompanies it.
+            return explained.at[-1].set(jnp.where(doubled % 2 == 0, explained[-1], jnp.nan))
 
-        return jax.lax.map(one, jnp.arange(CIRCLES))
+        held = min(CIRCLES, min(p - 1, table.shape[1]) // 2)
+        read = jax.lax.map(one, jnp.arange(held))
+        return jnp.pad(read, ((0, CIRCLES - held), (0, 0)), constant_values=jnp.nan)
 
     return Measure(
         "circle_fve",
