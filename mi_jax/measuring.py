@@ -1,7 +1,8 @@
 """Running measures over a trajectory: one compiled program for all of them, called seed by seed, written with provenance.
 
 The program maps a batch of snapshots of one seed; its length is traced, so that it is compiled once and a short batch costs no
-more than it holds. A reading never depends on what was read with it.
+more than it holds. Readings don't depend on what was read with them, with one known exception: neuron_fve by its rounding (below
+1e-7), as XLA fuses its transform otherwise when other measures stand in the program.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Damage: whatever happens to the files of a run, a number is what was written or is refused."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_a_flipped_byte_is_refused_and_named_or_harms_nothing(copy: Path, true_r
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["any file", "by size"])
 def test_a_flipped_byte_at_many_places(copy: Path, true_readings: dict[str, Any], how: str) -> None:
-    for name, byte, mask in _places(copy / "segments", how, 300)[25:]:
+    for name, byte, mask in _places(copy / "segments", how, 125)[25:]:
         file = copy / "segments" / name
         content = file.read_bytes()
         file.write_bytes(content[:byte] + bytes([content[byte] ^ mask]) + content[byte + 1 :])
@@ -170,6 +171,36 @@ def test_a_swapped_pair_of_segments_is_named_and_refused(copy: Path) -> None:
     named = list(problems(Trajectory(copy)))
     assert any("000000008" in line for line in named)
     assert any("000000016" in line for line in named)
+
+
+def test_a_segment_under_another_name_is_named_and_refused(copy: Path) -> None:
+    (copy / "segments" / "000000024").rename(copy / "segments" / "000000020")
+    for read in (lambda: open_run(copy).steps, lambda: open_run(copy).params(24), lambda: open_run(copy).status):
+        with pytest.raises(DamagedError, match="000000020"):
+            read()
+    assert any("000000020" in line for line in problems(Trajectory(copy)))
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("start", lambda start: 0),
+        ("steps", lambda steps: []),
+        ("seeds", lambda seeds: seeds[::-1]),
+        ("parameters", lambda names: names[:-1]),
+        ("hashes", lambda hashes: {name: value for name, value in hashes.items() if name != "state@step"}),
+        ("digest", lambda digest: digest[::-1]),
+        ("digest", lambda digest: None),
+    ],
+)
+def test_an_index_that_says_something_else_is_refused(copy: Path, key: str, change: Callable[[Any], Any]) -> None:
+    file = copy / "segments" / "000000016" / "index" / "metadata"
+    body = json.loads(file.read_text())
+    assert change(body[key]) != body[key]
+    file.write_text(json.dumps({**body, key: change(body[key])}))
+    with pytest.raises(DamagedError, match="000000016"):
+        open_run(copy).stack()
+    assert any("000000016" in line for line in problems(Trajectory(copy)))
 
 
 @pytest.mark.parametrize("part", ["losses", "state", "snapshots"])

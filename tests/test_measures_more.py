@@ -243,6 +243,12 @@ def test_the_embeddings_keys_exceed_a_quarter_of_its_largest_component(p: int, s
     assert _held(read("key_frequencies_embedding", tables(W_E=table), context_of(_task(p)))) == expected.tolist()
 
 
+def test_the_embeddings_quarter_is_a_quarter() -> None:
+    sizes = {1: 1.0, 2: 0.252, 4: 0.248, 6: 0.252}
+    table = np.stack([size * _class_waves(13, k)[k % 2] for k, size in sizes.items()], axis=1)
+    assert _held(read("key_frequencies_embedding", tables(W_E=table), context_of(_task(13)))) == [1, 2, 6]
+
+
 def test_the_embeddings_keys_reach_the_last_frequency() -> None:
     for p in (7, 11, 113):
         table = _class_waves(p, (p - 1) // 2)[1][:, None]

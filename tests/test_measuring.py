@@ -122,6 +122,11 @@ def test_a_reading_does_not_depend_on_what_was_read_with_it(run: Run, together: 
     assert _same_bits(alone, together[name]), f"up to {np.nanmax(np.abs(alone * 1.0 - together[name]))} apart"
 
 
+def test_the_one_reading_that_does_depends_by_rounding_only(run: Run, together: xr.Dataset) -> None:
+    alone = run.measure(["neuron_fve"])["neuron_fve"]
+    np.testing.assert_allclose(alone, together["neuron_fve"], rtol=0, atol=2.4e-7)
+
+
 @pytest.mark.parametrize("storage", [Storage(snapshots=1), Storage(snapshots=100, states=1)], ids=str)
 def test_a_reading_does_not_depend_on_the_batch_that_it_was_in(together: xr.Dataset, tmp_path: Path, storage: Storage) -> None:
     other = train(replace(EXPERIMENT, storage=storage), tmp_path / "run").measure(NAMES)

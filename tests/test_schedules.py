@@ -10,7 +10,7 @@ from mi_jax.errors import ConfigError
 from mi_jax.experiment import REGISTRY
 from mi_jax.records import decode, encode
 from mi_jax.training import SCHEDULES, at, dense, every, log_spaced
-from mi_jax.training.schedules import Schedule
+from mi_jax.training.schedules import Schedule, Union
 
 
 @settings(max_examples=300, deadline=None)
@@ -64,6 +64,7 @@ def test_log_spaced_where_rounding_does_nothing_is_the_log_grid_itself() -> None
         (at(7) | dense(2, 1), [0, 1, 2, 3, 7, 10]),
         (at(7) | at(8) | every(4), [0, 4, 7, 8, 10]),
         (log_spaced(3) | at(9), [0, 2, 9, 10]),
+        (Union((at(3), at(5), at(7))), [0, 3, 5, 7, 10]),
     ],
 )
 def test_a_schedule_keeps_its_steps_and_both_ends(schedule: Schedule, expected: list[int]) -> None:

@@ -24,12 +24,10 @@ def shared(compute: _F) -> _F:
 
     @functools.wraps(compute)
     def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
-        def make() -> Any:
-            # The barrier keeps XLA from fusing it with what reads it: a reading's bits don't depend on the others.
-            return jax.lax.optimization_barrier(compute(params, context, *options, **named))
-
+        if context.shared is None:
+            return compute(params, context, *options, **named)
         key = (compute.__qualname__, options, tuple(sorted(named.items())))
-        return make() if context.shared is None else context.shared.once(key, params, make)
+        return context.shared.once(key, params, lambda: compute(params, context, *options, **named))
 
     return remembered  # pyright: ignore[reportReturnType]
 

@@ -84,7 +84,7 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...]) -> Path:
             checkpointer.save(path, ocp.args.Composite(**items))
     except (OSError, ValueError) as error:
         _remove_for_good(folder)
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = _short(str(error).strip().splitlines()[0])
         raise RunError(
             f"the segment at step {segment.end} can't be written to {folder} ({reason}); everything up to the segment before is"
             " kept: make room or mend the folder, then run the same command to go on from there"
@@ -106,6 +106,11 @@ def remove_unfinished(folder: Path) -> None:
     """Removes what a killed or failed save left behind. Only under the writer's lock."""
     for path in folder.glob(_UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _short(reason: str) -> str:
+    """A long reason by its ends: what failed, and what the operating system said of it."""
+    return reason if len(reason) <= 200 else f"{reason[:90]} ... {reason[-90:]}"
 
 
 def _remove_for_good(folder: Path) -> None:
