@@ -9,7 +9,7 @@ demo: install
 	$(BIN)/mi-jax run grokking
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

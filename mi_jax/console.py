@@ -45,7 +45,8 @@ class _Accuracy:
 def _told(progress: loop.Progress, accuracies: np.ndarray) -> str:
     losses = " ".join(f"{loss:.1e}" for loss in progress.losses)
     shown = " ".join(f"{value:.2f}" for value in accuracies)
-    return f"loss {losses}   test accuracy {shown}   {progress.steps_per_second:.0f} steps/s"
+    rate = f"   {progress.steps_per_second:.0f} steps/s" if np.isfinite(progress.steps_per_second) else ""
+    return f"loss {losses}   test accuracy {shown}{rate}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree, Shaped
 
@@ -132,7 +133,7 @@ class Roles:
     linear_readout: bool = False
     """Whether the outputs are output_map of the neurons plus what doesn't depend on them (there is no norm in between)."""
     writers: tuple[str, ...] = ()
-    """Sites that add to the residual stream, in order."""
+    """Sites that add to the residual stream, in order: its sum, but for attention's output biases."""
     readers: tuple[str, ...] = ()
     """Sites that read the residual stream, in order."""
 
@@ -180,8 +181,8 @@ class Loss(ABC):
 
 
 def mean_loss(each: Float[Array, "batch position"], weights: Float[Array | np.ndarray, "batch position"]) -> Float[Array, ""]:
-    """The weighted mean of a loss by position: sum(weights * loss) / sum(weights)."""
-    return (each * weights).sum() / weights.sum()
+    """The weighted mean of a loss by position: sum(weights * loss) / sum(weights). What has no weight may be NaN."""
+    return (jnp.where(weights == 0, 0.0, each) * weights).sum() / weights.sum()
 
 
 Numbers = Mapping[str, Any]

@@ -48,9 +48,10 @@ def draw_figures(
         seed = int(dataset["seed"].values[0])
         film = plots.circle_animation(frames, dataset, folder / "circles.gif", seed=seed)
         if film is not None:
+            _bare(frames).to_netcdf(folder / "circles_film.nc", engine="h5netcdf")
             caption = "Tokens in the planes of the final key frequencies, over training; colour is the token's angle."
             figures.append(
-                Figure(f"From noise to circles (seed {seed})", caption, film, "Points gather on circles.", "circles.nc")
+                Figure(f"From noise to circles (seed {seed})", caption, film, "Points gather on circles.", "circles_film.nc")
             )
     return figures
 
@@ -198,7 +199,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
 
 def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
     seed = int(dataset["seed"].values[0])
-    return [
+    plans = [
         _Plan(
             "surface",
             f"Where the answers are right (seed {seed})",
@@ -206,16 +207,20 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
             "Right answers spread from the trained pairs to all.",
             {"answer_surface", "trained_pairs"},
             lambda: plots.answer_surface(pictures, seed=seed),
-        ),
-        _Plan(
-            "circles",
-            f"The embedding on its circles (seed {seed})",
-            "Tokens in the planes of the final key frequencies, a row each; colour is the token's angle.",
-            "Tokens move from a cloud to circles.",
-            {"circle_coordinates"},
-            lambda: plots.embedding_circles(pictures, dataset, seed=seed),
-        ),
+        )
     ]
+    if len(plots.key_labels(dataset, seed)):
+        plans.append(
+            _Plan(
+                "circles",
+                f"The embedding on its circles (seed {seed})",
+                "Tokens in the planes of the final key frequencies, a row each; colour is the token's angle.",
+                "Tokens move from a cloud to circles.",
+                {"circle_coordinates"},
+                lambda: plots.embedding_circles(pictures, dataset, seed=seed),
+            )
+        )
+    return plans
 
 
 def _log(axes: Any) -> Any:

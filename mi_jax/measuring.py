@@ -350,7 +350,7 @@ def _plain(value: Any) -> Any:
 
 def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, Any]) -> str | None:
     """What the result depends on: weights, steps, experiment, options and code; None where the code can't be told."""
-    code = code_digest(one.function)
+    code = code_digest(one.function, *one.prepare.values())
     if code is None:
         return None
     content = {
@@ -363,10 +363,17 @@ def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, 
     return digest(content)
 
 
-def code_digest(function: Callable[..., Any]) -> str | None:
-    """A hash of the package's source, and of the file of a function from elsewhere."""
+def code_digest(*functions: Callable[..., Any]) -> str | None:
+    """A hash of the package's source, and of the files of functions from elsewhere.
+
+    None, so that nothing is reused, where such a function has no file or carries values of its own (a closure, a partial).
+    """
     files = sorted(Path(__file__).parent.rglob("*.py"))
-    if not (function.__module__ or "").startswith("mi_jax."):
+    for function in functions:
+        if (getattr(function, "__module__", None) or "").startswith("mi_jax."):
+            continue
+        if not inspect.isfunction(function) or function.__closure__ or function.__defaults__ or function.__kwdefaults__:
+            return None
         try:
             files.append(Path(inspect.getfile(function)))
         except (TypeError, OSError):

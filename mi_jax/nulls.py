@@ -57,11 +57,11 @@ def _kept(
     if not measures:
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
-    codes = {one.name: measuring.code_digest(one.function) for one in measures}
-    key = digest([trajectory.hashes(), codes, list(options)])
+    codes = {one.name: measuring.code_digest(one.function, *one.prepare.values()) for one in measures}
+    key = None if None in codes.values() else digest([trajectory.hashes(), codes, list(options)])
     held = measuring.cached(file, key)
     if held is None:
-        held = make().assign_attrs(key=key)
+        held = make().assign_attrs(key=key or "")
         measuring.write_dataset(file, held)
     return held
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from conftest import tiny_mlp_experiment
 
 from mi_jax.cli import main
 from mi_jax.errors import DamagedError, RunError
-from mi_jax.experiment import open_run, train
+from mi_jax.experiment import Experiment, open_run, train
 from mi_jax.models import MLP
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import Storage, at
@@ -201,6 +202,21 @@ def test_an_index_that_says_something_else_is_refused(copy: Path, key: str, chan
     with pytest.raises(DamagedError, match="000000016"):
         open_run(copy).stack()
     assert any("000000016" in line for line in problems(Trajectory(copy)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(SMALL, optimizer=replace(SMALL.optimizer, learning_rate=3e-3)), replace(SMALL, seeds=(1, 0))],
+    ids=["experiment", "seeds"],
+)
+def test_a_segment_of_another_run_in_its_place_is_refused(copy: Path, tmp_path: Path, other: Experiment) -> None:
+    foreign = train(other, tmp_path / "foreign").path
+    here = copy / "segments" / "000000016"
+    shutil.rmtree(here)
+    shutil.copytree(foreign / "segments" / "000000016", here)
+    with pytest.raises(DamagedError, match=r"000000016 .* belongs to another run"):
+        open_run(copy).stack()
+    assert any("belongs to another run" in line for line in problems(Trajectory(copy)))
 
 
 @pytest.mark.parametrize("part", ["losses", "state", "snapshots"])

@@ -75,6 +75,19 @@ def test_for_ordinary_logits_it_is_the_usual_cross_entropy(seed: int) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("target", [-1, _CLASSES])
+def test_a_target_that_is_no_class_gives_nan(target: int) -> None:
+    loss = exact_cross_entropy(jnp.stack([jnp.asarray(_logits(2.0))] * 2), jnp.array([target, 1]))
+    assert np.isnan(loss[0])
+    assert np.isfinite(loss[1])
+
+
+def test_what_has_no_weight_may_be_nan() -> None:
+    each, weights = jnp.array([[1.0, jnp.nan], [3.0, jnp.inf]]), jnp.array([[1.0, 0.0], [3.0, 0.0]])
+    assert float(mean_loss(each, weights)) == 2.5
+    assert np.isnan(mean_loss(each, jnp.ones((2, 2))))
+
+
 @pytest.mark.parametrize("margin", [0, 5, 20, 40, 80])
 def test_the_gradient_sums_to_zero(margin: float) -> None:
     gradient = np.asarray(jax.grad(exact_cross_entropy)(jnp.asarray(_logits(margin)), jnp.array(0)), np.float64)

@@ -22,6 +22,7 @@ from mi_jax.contracts import Context, Measure
 from mi_jax.errors import MeasureError, RunError
 from mi_jax.experiment import Run, measure, open_run, train
 from mi_jax.pytrees import dotted
+from mi_jax.readings import READINGS
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import Storage, every
 from mi_jax.training.loop import Progress
@@ -71,6 +72,14 @@ def _moved(reference: str) -> Measure:
         return _distance(params, getattr(context.reference, reference))
 
     return Measure(f"moved_from_{reference}", function, uses=frozenset({reference}))
+
+
+def _from_the_one_before(params: Any, context: Context) -> jax.Array:
+    return _distance(params, context.reference.previous)
+
+
+_WANDERED = Measure("wandered", _from_the_one_before, uses=frozenset({"previous"}))
+"""Without a closure, so that it can be reused."""
 
 
 def _numpy_distance(run: Run, seed: int, step: int, other: int) -> float:
@@ -245,7 +254,7 @@ def _forbid_reading(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_second_call_reads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    measures = ["train_loss", "restricted_loss", size, _moved("previous")]
+    measures = ["train_loss", "restricted_loss", size, _WANDERED]
     first = run.measure(measures)
     _forbid_reading(monkeypatch)
     again = measure(open_run(run.path), measures)
@@ -283,6 +292,23 @@ def test_changed_code_is_read_again(run: Run, tmp_path: Path, monkeypatch: pytes
         values.append(float(run.measure([importlib.import_module("own_measures").own])["own"][0, 0]))
     assert values[1] == values[0]
     assert values[2] == 2 * values[0]
+
+
+def test_every_reading_of_the_package_can_be_reused() -> None:
+    for one in READINGS.values():
+        assert measuring.code_digest(one.function, *one.prepare.values()) is not None, one.name
+
+
+def test_a_function_that_carries_values_is_read_again(run: Run) -> None:
+    def scaled(factor: float) -> Measure:
+        return Measure("own", lambda params, context: factor * _size(params))
+
+    def by_default(factor: float) -> Measure:
+        return Measure("other", lambda params, context, by=factor: by * _size(params))
+
+    for make, name in ((scaled, "own"), (by_default, "other")):
+        one, two = (run.measure([make(factor)])[name].values for factor in (1.0, 2.0))
+        assert np.array_equal(two, 2 * one), name
 
 
 def test_a_damaged_reading_is_read_again(run: Run) -> None:

@@ -13,6 +13,7 @@ from compiling import compilations
 from conftest import tiny_experiment, tiny_mlp_experiment
 
 from mi_jax.contracts import mean_loss
+from mi_jax.errors import ConfigError
 from mi_jax.experiment import Experiment
 from mi_jax.models import Transformer
 from mi_jax.pytrees import dotted, take
@@ -108,7 +109,7 @@ def test_building_a_program_and_its_template_compiles_nothing_of_training() -> N
 @pytest.mark.parametrize("n", [0, -1, LONGEST_CHUNK + 1])
 def test_a_chunk_longer_than_the_buffer_is_refused(n: int) -> None:
     program = Program(tiny_mlp_experiment().parts())
-    with pytest.raises(AssertionError):
+    with pytest.raises(ConfigError, match="a chunk has 1 to"):
         program.advance(program.init(), program.parts.numbers, n)
 
 

@@ -162,6 +162,26 @@ def test_a_position_that_the_input_does_not_have_is_refused(settings: dict[str, 
         model.apply(_params(model), _TOKENS, positions=positions)
 
 
+def test_no_position_at_all_is_refused() -> None:
+    model = _model()
+    with pytest.raises(ConfigError, match=r"positions=\(\).*at least one is read"):
+        model.apply(_params(model), _TOKENS, positions=())
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.4, 0.0])
+def test_a_key_that_a_tap_hides_is_hidden_at_every_attention_rate(rate: float) -> None:
+    model = _model(attention="bidirectional", attention_rate=rate)
+    name = "blocks.0.attn.attn_scores"
+    pattern = capture(model.apply, ["blocks.0.attn.pattern"])
+
+    def hide(scores: jax.Array) -> jax.Array:
+        return scores.at[..., 2].set(-jnp.inf)
+
+    _, seen = pattern(_params(model), _TOKENS, taps={name: hide})
+    assert np.all(np.asarray(seen["blocks.0.attn.pattern"])[..., 2] == 0)
+    assert np.all(np.asarray(seen["blocks.0.attn.pattern"])[..., 3] > 0)
+
+
 # --- Causality --------------------------------------------------------------------------------------------------------------
 
 
@@ -377,15 +397,22 @@ def test_without_an_mlp_there_are_no_neurons() -> None:
     assert roles.neurons is None
 
 
+def _attention_biases(params: Any) -> list[np.ndarray]:
+    return [np.asarray(value, np.float64) for name, value in dotted(params).items() if name.endswith("b_O")]
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"layers": 3, "normalization": "layer"}, {"d_mlp": 0, "positions": "rotary"}], ids=_named
+    "settings",
+    [{}, {"layers": 3, "normalization": "layer"}, {"d_mlp": 0, "positions": "rotary"}, {"layers": 2, "attention_bias": True}],
+    ids=_named,
 )
 def test_what_the_writers_write_is_the_residual_stream(settings: dict[str, Any]) -> None:
     model = _model(**settings)
     last = model.roles.readers[-1]
-    seen = capture(model.apply, [*model.roles.writers, last])(_params(model), _TOKENS)[1]
+    params = _params(model)
+    seen = capture(model.apply, [*model.roles.writers, last])(params, _TOKENS)[1]
     arrays = [np.asarray(seen[name]) for name in model.roles.writers]
-    written = sum(x.sum(axis=2) if x.ndim == 4 else x for x in arrays)
+    written = sum(x.sum(axis=2) if x.ndim == 4 else x for x in arrays) + sum(_attention_biases(params))
     np.testing.assert_allclose(written, seen[last], rtol=1e-5, atol=1e-5)
 
 
@@ -436,6 +463,10 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"positions": "sinusoidal"}, "positions='sinusoidal' is unknown"),
     ({"attention": "casual"}, "attention='casual' is unknown; did you mean causal"),
     ({"initialization": "xavier"}, "initialization='xavier' is unknown"),
+    ({"logit_scale": float("nan")}, "logit_scale=nan: must be a finite number"),
+    ({"init_scale": -1.0}, r"init_scale=-1\.0: must be a finite number of at least 0"),
+    ({"init_scale": float("inf")}, "init_scale=inf: must be a finite number of at least 0"),
+    ({"attention_rate": 1.5}, r"attention_rate=1\.5: must lie between 0 and 1"),
     ({"output_vocabulary": 0}, "output_vocabulary=0"),
     ({"output_vocabulary": 5}, "output_vocabulary=5 is less than the task's 6 classes"),
 ]

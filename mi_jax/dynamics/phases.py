@@ -58,7 +58,7 @@ def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
         return np.nan, np.nan, np.nan, "did not memorise"
     grokked = first_crossing(steps, one["test_accuracy"].values, ACCURACY)
     formed, cleaned = (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values)
-    last = steps[-1] if np.isnan(formed) else formed
+    last = float(steps[-1]) if np.isnan(formed) else formed
     ended = _memorisation_end(steps, one["excluded_loss"].values, memorised, last) if "excluded_loss" in one else memorised
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"
 
@@ -67,7 +67,7 @@ def _fall(steps: np.ndarray, loss: Float[np.ndarray, " step"]) -> tuple[float, f
     """Where log loss has made FALL_BEGINS and FALL_ENDS of its way from its maximum to the smallest value after it."""
     logs = np.log(np.where(loss > 0, loss, np.nan))
     top = int(np.nanargmax(logs))
-    after, high, low = logs[top:], np.nanmax(logs), np.nanmin(logs[top:])
+    after, high, low = logs[top:], float(np.nanmax(logs)), float(np.nanmin(logs[top:]))
     begin, end = (first_crossing(steps[top:], after, high - share * (high - low), "down") for share in (FALL_BEGINS, FALL_ENDS))
     return begin, end
 

@@ -33,7 +33,9 @@ def fourier_basis(p: int) -> Float[np.ndarray, "component token"]:
         angle = 2 * np.pi * k * x / p
         rows += [np.cos(angle), np.sin(angle)] if 2 * k != p else [np.cos(angle)]
     basis = np.stack(rows)
-    return (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
+    basis = (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
+    basis.setflags(write=False)  # it is kept for the next caller
+    return basis
 
 
 def frequencies(p: int) -> int:

@@ -34,6 +34,7 @@ class MLP(Architecture):
 
     def __post_init__(self) -> None:
         require(self.width >= 1, f"width={self.width}: must be at least 1")
+        require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
         known = get_args(Activation)
         require(self.activation in known, f"activation={self.activation!r} is unknown; {nearest(str(self.activation), known)}")
 

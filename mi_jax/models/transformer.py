@@ -82,6 +82,8 @@ class Transformer(Architecture):
         require(self.d_head is None or self.d_head >= 1, f"d_head={self.d_head}: must be at least 1")
         require(self.d_mlp is None or self.d_mlp >= 0, f"d_mlp={self.d_mlp}: must be at least 0")
         require(self.attention_scale is None or self.attention_scale > 0, f"attention_scale={self.attention_scale}: must be > 0")
+        require(math.isfinite(self.logit_scale), f"logit_scale={self.logit_scale}: must be a finite number")
+        require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
         require(0 <= self.attention_rate <= 1, f"attention_rate={self.attention_rate}: must lie between 0 and 1")
         require(
             self.positions != "rotary" or self.head_size % 2 == 0, f"rotary positions need an even d_head, not {self.head_size}"
@@ -201,7 +203,10 @@ def _forward(
     length = tokens.shape[1]
     everywhere = tuple(range(length))
     read = everywhere if positions is None else tuple(int(position) for position in positions)
-    require(all(0 <= place < length for place in read), f"positions={read}: an input of {length} has positions 0 to {length - 1}")
+    require(
+        len(read) > 0 and all(0 <= place < length for place in read),
+        f"positions={read}: an input of {length} has positions 0 to {length - 1}; at least one is read",
+    )
     x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
     if config.positions == "learned":
         rows = jnp.arange(length)
@@ -257,7 +262,8 @@ def _attention(
     scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / (config.attention_scale or math.sqrt(config.head_size))
     if config.attention == "causal":
         scores = jnp.where(spread(_causal(queries, x.shape[1]), scores), scores, -jnp.inf)
-    pattern = jax.nn.softmax(taps.at(f"{name}.attn_scores", scores), axis=-1)
+    scores = taps.at(f"{name}.attn_scores", scores)
+    pattern = jax.nn.softmax(scores, axis=-1)
     if config.attention_rate != 1.0:
         pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(scores)
     pattern = taps.at(f"{name}.pattern", pattern)

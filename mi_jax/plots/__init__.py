@@ -12,7 +12,7 @@ from mi_jax.plots.curves import (
     shade_phases,
     singular_value_curves,
 )
-from mi_jax.plots.maps import frequency_lines, frequency_map, neuron_clusters, neuron_flow, spectra
+from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.style import new_axes, save, styled
 
@@ -27,6 +27,7 @@ __all__ = [
     "frequency_lines",
     "frequency_map",
     "gini_curves",
+    "key_labels",
     "loss_curves",
     "neuron_clusters",
     "neuron_flow",

@@ -165,15 +165,14 @@ def norm_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale
     """The sum of squared weights of each array."""
     axes = ax if ax is not None else new_axes(width=4.4)
     by_parameter = dataset["sum_squared_weights_by_parameter"].sel(seed=seed).transpose("parameter", "step")
-    colours = mpl.colormaps["tab20"].colors  # pyright: ignore[reportAttributeAccessIssue]
+    colours = COLOURS["cycle"].split()
     for place, name in enumerate(by_parameter["parameter"].values):
-        style = SEED_STYLES[place // 10 % len(SEED_STYLES)]
-        short = str(name).removeprefix("blocks.")
-        axes.plot(by_parameter["step"], by_parameter[place], style, color=colours[2 * place % 20], lw=1.1, label=short)
+        style, colour = SEED_STYLES[place // len(colours) % len(SEED_STYLES)], colours[place % len(colours)]
+        axes.plot(by_parameter["step"], by_parameter[place], style, color=colour, lw=1.1, label=str(name).removeprefix("blocks."))
     step_axis(axes, by_parameter["step"].values, scale)
     axes.set_yscale("log")
     axes.set_ylabel("sum of squared weights")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4, fontsize=6)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
     return axes
 
 
@@ -220,7 +219,7 @@ def aligned_seeds(
     label: str = "test accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Every seed against its own time, step / step of grokking, with the median of those that grok; others are drawn in grey.
+    """Every seed against its own time, step / step of grokking; seeds that never grok are drawn in grey.
 
     A seed that never groks has no time of its own: it is drawn on the latest of the others', or on its last step.
     """

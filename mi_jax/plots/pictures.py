@@ -90,6 +90,6 @@ def circle_animation(pictures: xr.Dataset, dataset: xr.Dataset, file: Path, *, s
             axes.set_title(f"k = {k}, step {int(step):,}", fontsize=9)
         return list(row)
 
-    animation = FuncAnimation(figure, frame, frames=places["step"].values, blit=False)  # pyright: ignore[reportArgumentType]
+    animation = FuncAnimation(figure, frame, frames=places["step"].values.tolist(), blit=False)
     animation.save(file, writer=PillowWriter(fps=8), dpi=80)
     return file

@@ -51,7 +51,7 @@ def train_to_end(
         segments.remove_unfinished(trajectory.folder)
         state = resume(program, trajectory)
         ends = segment_ends(snapshots, program.parts.steps, byte_count(program.template.params), storage)
-        _run(program, trajectory.folder, state, trajectory.done, snapshots, ends, watch, stopped)
+        _run(program, trajectory, state, snapshots, ends, watch, stopped)
 
 
 def resume(program: Program, trajectory: Trajectory) -> TrainState:
@@ -72,17 +72,16 @@ def replay(program: Program, state: TrainState, start: int, step: int) -> TrainS
 
 def _run(
     program: Program,
-    folder: Path,
+    trajectory: Trajectory,
     state: TrainState,
-    done: int,
     snapshots: Int[np.ndarray, " step"],
     ends: list[int],
     watch: Watch,
     stopped: threading.Event,
 ) -> None:
-    """Trains from ``done``: the state goes in chunks, what is kept of it in segments."""
-    parts, clock = program.parts, _Clock()
-    recorder = _Recorder(folder, parts.seeds, set(snapshots.tolist()), done)
+    """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in segments."""
+    parts, clock, done = program.parts, _Clock(), trajectory.done
+    recorder = _Recorder(trajectory, set(snapshots.tolist()))
     if done == 0:
         recorder.snapshot(0, state)
     cuts = boundaries(parts.interventions)
@@ -111,11 +110,12 @@ def _next_stop(done: int, stops: list[int], cuts: set[int], most: int) -> int:
 class _Recorder:
     """Holds snapshots and losses since the last segment, and writes the next."""
 
-    def __init__(self, folder: Path, seeds: tuple[int, ...], wanted: set[int], start: int):
-        self._folder, self._seeds, self._wanted, self._start = folder, seeds, wanted, start
+    def __init__(self, trajectory: Trajectory, wanted: set[int]):
+        self._folder, self._seeds, self._run = trajectory.folder, trajectory.seeds, trajectory.record["hash"]
+        self._wanted, self._start = wanted, trajectory.done
         self._held: dict[int, dict[str, np.ndarray]] = {}
         self.losses: list[Float[np.ndarray, "step seed"]] = []
-        self.last_losses: Float[np.ndarray, " seed"] = np.full(len(seeds), np.nan, np.float32)
+        self.last_losses: Float[np.ndarray, " seed"] = np.full(len(self._seeds), np.nan, np.float32)
 
     def after(self, step: int) -> list[int]:
         """The next snapshot's step."""
@@ -139,6 +139,7 @@ class _Recorder:
             self._folder,
             segments.Segment(self._start, end, tuple(self._held), stacks, flat_state(state), losses),
             self._seeds,
+            self._run,
         )
         self._held, self.losses, self._start = {}, [], end
 

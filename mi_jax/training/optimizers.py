@@ -1,6 +1,5 @@
 """Optimizers: settings whose numbers are traced, so that other values compile nothing."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +13,8 @@ from mi_jax.arrays import Count
 from mi_jax.contracts import GradientTransformation, Numbers, Optimizer, sweepable
 from mi_jax.errors import require
 from mi_jax.pytrees import dotted, rebuild
+
+_LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 def decay_mask(patterns: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -49,7 +50,8 @@ class AdamW(Optimizer):
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay", "eps"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name}={value}: must be a finite number of at least 0")
+            # As a float32, which is what the step computes with.
+            require(0 <= value <= _LARGEST, f"{name}={value}: must be a finite number of at least 0, below {_LARGEST:.2g}")
         for name in ("b1", "b2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name}={value}: must be at least 0 and less than 1")

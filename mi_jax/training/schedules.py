@@ -107,6 +107,9 @@ class Union(Schedule):
 
     parts: tuple[Schedule, ...]
 
+    def __post_init__(self) -> None:
+        require(len(self.parts) > 0, "a union of no schedules; give at least one")
+
     def chosen(self, last: int) -> Steps:
         """All of them."""
         return np.concatenate([part.steps(last) for part in self.parts])

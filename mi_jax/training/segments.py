@@ -6,6 +6,7 @@ bytes, dtype, shape, name and step, and every read compares it.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,10 +57,15 @@ class Index(NamedTuple):
     seeds: tuple[int, ...]
     parameters: tuple[str, ...]
     hashes: dict[str, str]
+    run: str | None
+    """The identity hash of the experiment; None in the first runs, which didn't store it."""
 
 
-def write(folder: Path, segment: Segment, seeds: tuple[int, ...]) -> Path:
+def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> Path:
     """Saves a segment: the directory appears, whole, or not at all.
+
+    Args:
+        run: the identity hash of the experiment that it belongs to.
 
     Raises:
         RunError: where it can't be written (a full disk, an unwritable folder); nothing finished is touched.
@@ -70,6 +77,7 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...]) -> Path:
         "steps": list(segment.steps),
         "seeds": list(seeds),
         "parameters": list(segment.snapshots),
+        "run": run,
         "hashes": _hashes(segment, seeds),
     }
     items = {
@@ -131,7 +139,7 @@ def read_index(folder: Path, end: int) -> Index:
         if told != digest(body) or body["end"] != end:
             raise ValueError("its index was changed")
         fields = {key: tuple(body[key]) for key in ("steps", "seeds", "parameters")}
-        return Index(start=body["start"], end=end, hashes=body["hashes"], **fields)
+        return Index(start=body["start"], end=end, hashes=body["hashes"], run=body.get("run"), **fields)
 
 
 def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
@@ -226,12 +234,20 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _free_frames(error: BaseException | None) -> None:
+    """Frees what the frames hold that a failure passed through, and those of the failures behind it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Orbax's own log lines, and what its threads and callbacks raise after a failure, off the terminal.
 
     The failure itself is raised all the same. Callbacks of a failed read reach a closed event loop for a moment longer: they are
-    waited for.
+    waited for. Tasks of a failed save say what became of them when they are freed: they are, here.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, hooks = [logger.level for logger in loggers], (threading.excepthook, sys.unraisablehook)
@@ -240,8 +256,9 @@ def _quiet() -> Iterator[None]:
     threading.excepthook = sys.unraisablehook = lambda arguments: None
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         time.sleep(_CALLBACK_SECONDS)
+        _free_frames(error)
         raise
     finally:
         threading.excepthook, sys.unraisablehook = hooks

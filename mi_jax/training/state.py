@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_jax.arrays import Count, Params, PRNGKey
 from mi_jax.contracts import Batch, Intervention, Loss, Model, Numbers, Optimizer, Task, mean_loss, sweepable_fields
+from mi_jax.errors import require
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
@@ -75,7 +76,7 @@ class Program:
 
     def advance(self, state: TrainState, numbers: Numbers, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
         """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
-        assert 1 <= n <= LONGEST_CHUNK, n
+        require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
         traced = {name: jnp.float32(value) for name, value in numbers.items()}
         return self._advance(state, self.data, self._keys, traced, jnp.int32(n))
 

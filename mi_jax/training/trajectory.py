@@ -97,11 +97,18 @@ class Trajectory:
     @cached_property
     def indexes(self) -> tuple[segments.Index, ...]:
         """What each finished segment holds. Raises DamagedError where one is missing or changed."""
-        indexes = tuple(segments.read_index(self.folder, end) for end in segments.finished(self.folder))
+        indexes = tuple(self.read_index(end) for end in segments.finished(self.folder))
         for before, index in zip((0, *(index.end for index in indexes)), indexes, strict=False):
             if index.start != before:
                 raise DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
         return indexes
+
+    def read_index(self, end: int) -> segments.Index:
+        """What the segment that ends at a step holds. Raises DamagedError where it was changed, or is another run's."""
+        index = segments.read_index(self.folder, end)
+        if index.seeds != self.seeds or index.run not in (None, self.record["hash"]):
+            raise DamagedError(f"segment {end:09d} in {self.folder} belongs to another run; put this run's own back")
+        return index
 
     @property
     def done(self) -> int:

@@ -17,7 +17,7 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
     start, found, unknown = 0, list[int](), False
     for end in segments.finished(trajectory.folder):
         try:
-            index = segments.read_index(trajectory.folder, end)
+            index = trajectory.read_index(end)
         except DamagedError as error:
             yield str(error)
             start, unknown = end, True
