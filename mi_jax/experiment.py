@@ -16,11 +16,12 @@ from jaxtyping import Int
 
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
-from mi_jax.contracts import Architecture, Intervention, Loss, Model, Optimizer, Taps, Task
+from mi_jax.contracts import Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
 from mi_jax.errors import RunError, WeightsError, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
+from mi_jax.streams import stream
 from mi_jax.tasks import TASKS, ModularArithmetic
 from mi_jax.training import INTERVENTIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from mi_jax.training.interventions import boundaries, numbers_in_force
@@ -31,6 +32,9 @@ from mi_jax.training.optimizers import AdamW
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Parts, Program, TrainState, state_from_flat
 from mi_jax.training.trajectory import FORMAT, Status, Storage, Trajectory, lock, read_record, write_record
+
+Step = int | np.integer
+Steps = Sequence[Step] | Int[np.ndarray, " step"]
 
 _OUTSIDE_IDENTITY = ("name", "seeds", "storage")
 
@@ -218,7 +222,7 @@ class Run:
         """What measures read."""
         return self.experiment.subject()
 
-    def params(self, step: int, seed: int | None = None) -> Params:
+    def params(self, step: Step, seed: int | None = None) -> Params:
         """The parameters after ``step`` updates as a nested dict of NumPy arrays.
 
         Args:
@@ -232,11 +236,12 @@ class Run:
         if seed is None:
             return take(self.stack([step]), 0)
         trajectory, place = self._find(seed)
-        return jax.tree.map(lambda x: x[0, place], trajectory.stack([step]))
+        return jax.tree.map(lambda x: x[0, place], trajectory.stack([int(step)]))
 
-    def stack(self, steps: Sequence[int] | None = None) -> Params:
+    def stack(self, steps: Steps | None = None) -> Params:
         """Parameters at several snapshots (all by default), leading axes (step, seed)."""
-        stacks = [trajectory.stack(steps) for trajectory in self.trajectories]
+        chosen = None if steps is None else [int(step) for step in steps]
+        stacks = [trajectory.stack(chosen) for trajectory in self.trajectories]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *stacks)
 
     @cached_property
@@ -251,7 +256,7 @@ class Run:
         """How each seed stands: finished, unfinished, or non-finite since a step."""
         return {seed: status for trajectory in self.trajectories for seed, status in trajectory.status().items()}
 
-    def state_at(self, step: int, *, allow_other_machine: bool = False) -> TrainState:
+    def state_at(self, step: Step, *, allow_other_machine: bool = False) -> TrainState:
         """The exact train state after ``step`` updates, leading axis seed: stored, or replayed from the last stored one.
 
         Raises:
@@ -260,7 +265,7 @@ class Run:
         done = min(trajectory.done for trajectory in self.trajectories)
         if not 0 <= step <= done:
             raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps 0 to {done}")
-        states = [self._state_at(trajectory, step, allow_other_machine) for trajectory in self.trajectories]
+        states = [self._state_at(trajectory, int(step), allow_other_machine) for trajectory in self.trajectories]
         return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
 
     def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
@@ -280,7 +285,13 @@ class Run:
         read = None if positions is None else tuple(int(position) for position in positions)
         return self.subject.model.apply(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
 
-    def export(self, step: int, path: str | os.PathLike[str], seed: int | None = None) -> Path:
+    def evaluation(self, seed: int | None = None) -> Evaluation:
+        """The fixed examples by split, and the concepts, that the run's measures read; of the first seed by default."""
+        seed, task = self.seeds[0] if seed is None else seed, self.experiment.task
+        self._find(seed)
+        return task.evaluation(task.data(seed), stream(seed, "measure"))
+
+    def export(self, step: Step, path: str | os.PathLike[str], seed: int | None = None) -> Path:
         """Writes one seed's parameters at a snapshot as an npz of dotted names, which ``mi-jax measure`` reads back.
 
         Raises:
@@ -316,8 +327,9 @@ class Run:
             ]
         )
 
-    def read(self, measures: Sequence[measuring.Chosen], steps: Sequence[int]) -> xr.Dataset:
+    def read(self, measures: Sequence[measuring.Chosen], steps: Steps) -> xr.Dataset:
         """Readings at chosen snapshots, which are neither stored nor reused."""
+        steps = [int(step) for step in steps]
         chosen, _ = measuring.choose(measures, self.subject)
         return _by_seed([measuring.read_steps(trajectory, self.subject, chosen, steps) for trajectory in self.trajectories])
 

@@ -1,8 +1,7 @@
 """Running measures over a trajectory: one compiled program for all of them, called seed by seed, written with provenance.
 
 The program maps a batch of snapshots of one seed; its length is traced, so that it is compiled once and a short batch costs no
-more than it holds. Readings don't depend on what was read with them, with one known exception: neuron_fve by its rounding (below
-1e-7), as XLA fuses its transform otherwise when other measures stand in the program.
+more than it holds. A reading doesn't depend, by a single bit, on what was read with it.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Which frequency each neuron has, and how much of it (arXiv 2301.05217, section 4.2)."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -66,7 +67,8 @@ def neuron_fve() -> Measure:
     """The share of each neuron's variance that its best frequency explains: see ``neuron_shares``."""
 
     def function(params: Params, context: Context) -> Float[Array, " neuron"]:
-        return table_shares(params, context).max(axis=1)
+        # Not max: XLA would fuse it with the shares, which are rounded otherwise then than in the company of other measures.
+        return jax.lax.top_k(table_shares(params, context), 1)[0][:, 0]
 
     return Measure("neuron_fve", function, ("neuron",), **_NEEDS)
 
