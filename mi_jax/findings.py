@@ -40,6 +40,21 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list
     return found
 
 
+def summary(dates: Transitions | None) -> str:
+    """The story in a sentence: how many seeds memorised and grokked, and when."""
+    if dates is None:
+        return "What formed, and when: readings of every snapshot of this run."
+    parts: list[str] = []
+    for did, did_not, when in (("memorised", "memorise", dates.memorised), ("grokked", "grok", dates.grokked)):
+        over, seeds = interval(when.values), len(when)
+        if not over.found:
+            parts.append(f"did not {did_not}")
+            continue
+        range_ = f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}]" if seeds > 1 else ""
+        parts.append(f"{did} in {over.found} of {seeds} seeds, at step {over.middle:,.0f}{range_}")
+    return f"This run {' and '.join(parts)}."
+
+
 def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases | None) -> list[Row]:
     """Rows of a label, a cell a seed, and the interval over seeds: dates, and scalars and key frequencies of the last step."""
     seeds = [str(seed) for seed in dataset["seed"].values]

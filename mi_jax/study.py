@@ -12,7 +12,7 @@ from mi_jax import measuring
 from mi_jax.dynamics import Phases, Transitions, births, phases, transitions
 from mi_jax.experiment import Experiment, Run, train
 from mi_jax.figures import draw_figures
-from mi_jax.findings import claims, how_measured, numbers_table
+from mi_jax.findings import claims, how_measured, numbers_table, summary
 from mi_jax.measures import PICTURES
 from mi_jax.nulls import Nulls
 from mi_jax.pytrees import byte_count, parameter_count
@@ -64,6 +64,7 @@ def report(run: Run) -> Study:
     figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames)
     page = Page(
         title=run.experiment.name,
+        summary=summary(dates),
         figures=figures,
         numbers=numbers_table(dataset, dates, found),
         claims=claims(dataset, nulls, dates),

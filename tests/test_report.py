@@ -160,6 +160,7 @@ def test_each_seed_is_said_to_have_grokked_or_not(made: Study) -> None:
     page = made.report.read_text()
     grokked = np.isfinite(made.dates.grokked.values)  # pyright: ignore[reportOptionalMemberAccess]
     assert set(grokked) == {True, False}
+    assert f"grokked in {grokked.sum()} of 3 seeds, at step " in page
     assert f"{grokked.sum()} of 3 seeds; a curve has no null of its own" in page
     assert page.count('<td class="cell">did not grok</td>') == (~grokked).sum()
     assert page.count('<td class="cell">grokked</td>') == grokked.sum()
@@ -168,7 +169,9 @@ def test_each_seed_is_said_to_have_grokked_or_not(made: Study) -> None:
 
 def test_what_is_written_in_a_page_is_text_and_no_markup() -> None:
     name = "<script>alert(1)</script>"
-    page = render(Page(name, [], [("seed", [name])], [Claim(name, 0, name)], {name: name}, [(name, name)], {"name": name}, name))
+    page = render(
+        Page(name, name, [], [("seed", [name])], [Claim(name, 0, name)], {name: name}, [(name, name)], {"name": name}, name)
+    )
     assert "<script>" not in page
 
 

@@ -27,6 +27,8 @@ class Page(NamedTuple):
     """What a report says."""
 
     title: str
+    summary: str
+    """The story in a sentence."""
     figures: Sequence[Figure]
     numbers: Sequence[tuple[str, Sequence[str]]]
     """Rows: a label, a cell a seed, and the interval over seeds; the first row is the header."""
