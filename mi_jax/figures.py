@@ -34,6 +34,7 @@ def draw_figures(
 ) -> list[Figure]:
     """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and returns them for the report."""
     plans = [*_curves(dataset, nulls, dates, phases), *_mechanism(dataset, nulls, born), *_pictured(dataset, pictures)]
+    plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in plan.needs})
     held = set(dataset) | set(pictures)
     figures: list[Figure] = []
     for plan in plans:
@@ -221,6 +222,24 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
             )
         )
     return plans
+
+
+def _beside_nulls(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[_Plan]:
+    """Every scalar reading that no other figure shows, beside its null."""
+    null = {str(name): one for kind in nulls for name, one in kind.data_vars.items()}
+    scalar = [name for name, one in dataset.data_vars.items() if one.dims == ("seed", "step")]
+    rest = [str(name) for name in scalar if name not in shown and name in null]
+    return [
+        _Plan(
+            "readings",
+            "Every other reading beside its null",
+            "Lines are seeds, by style. Bands: the same reading of untrained networks, or with other frequencies in the place of"
+            " the key ones (range of the draws).",
+            "Readings leave the bands of their nulls as the circuit forms.",
+            set(rest),
+            lambda: plots.reading_panels(dataset, rest, null=null),
+        )
+    ] * bool(rest)
 
 
 def _log(axes: Any) -> Any:

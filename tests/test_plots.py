@@ -214,6 +214,20 @@ def test_norms_are_a_line_an_array(dataset: xr.Dataset) -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()][-2:] == ["0.attn.W_O", "unembed.W_U"]
 
 
+def test_panels_are_readings_with_their_units_on_the_band_of_their_null(dataset: xr.Dataset) -> None:
+    falling = np.geomspace(1, 1e-6, len(_STEPS))
+    wide = dataset["test_loss"].copy(data=np.stack([falling, falling])).assign_attrs(units="nats")
+    null = {"gini_embedding": xr.DataArray([0.2, 0.1, 0.4], dims="draw")}
+    figure = plots.reading_panels(dataset.assign(test_loss=wide), ["gini_embedding", "test_loss"], null=null)
+    first, second, *rest = figure.axes
+    np.testing.assert_array_equal([line for _, _, line in _lines(first)], dataset["gini_embedding"].values)
+    heights = first.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.1, 0.4)
+    assert (first.get_title(), second.get_title()) == ("gini_embedding", "test_loss (nats)")
+    assert (first.get_yscale(), second.get_yscale(), len(second.collections)) == ("linear", "log", 0)
+    assert not any(axes.axison for axes in rest)
+
+
 def test_singular_values_are_a_line_a_mode(dataset: xr.Dataset) -> None:
     found = _lines(plots.singular_value_curves(dataset, seed=3, most=3))
     np.testing.assert_array_equal([line for _, _, line in found], dataset["singular_values_unembedding"].sel(seed=3).T.values[:3])

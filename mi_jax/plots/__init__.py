@@ -9,6 +9,7 @@ from mi_jax.plots.curves import (
     loss_curves,
     norm_curves,
     progress_curves,
+    reading_panels,
     shade_phases,
     singular_value_curves,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "new_axes",
     "norm_curves",
     "progress_curves",
+    "reading_panels",
     "save",
     "shade_phases",
     "singular_value_curves",

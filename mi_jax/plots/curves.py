@@ -1,15 +1,16 @@
 """Curves over training: losses, accuracies, progress measures, norms, attention."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mi_jax.dynamics import Interval, Phases, Transitions, interval
-from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled
+from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, legend_above, new_axes, step_axis, styled
 
 Scale = Literal["log", "linear"]
 
@@ -158,6 +159,43 @@ def gini_curves(dataset: xr.Dataset, *, null: xr.Dataset | None = None, ax: Axes
     axes.set_ylabel("Gini coefficient")
     legend_above(axes, 2)
     return axes
+
+
+@styled
+def reading_panels(
+    dataset: xr.Dataset,
+    names: Sequence[str],
+    *,
+    null: Mapping[str, xr.DataArray],
+    columns: int = 3,
+    scale: Scale = "log",
+) -> Figure:
+    """A small panel for each scalar reading, seeds by line style, with the range of its null's draws as a grey band.
+
+    Readings that stay positive and span more than three decades have a log axis.
+    """
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(WIDE, 1.45 * rows + 0.2), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        values = dataset[name].transpose("seed", "step").values
+        for place, row in enumerate(values):
+            axes.plot(dataset["step"], row, SEED_STYLES[place % len(SEED_STYLES)], color=COLOURS["train"], lw=0.9)
+        if name in null:
+            _band(axes, dataset["step"].values, null[name], COLOURS["date"])
+        positive = values[np.isfinite(values) & (values > 0)]
+        if len(positive) and np.nanmin(values) >= 0 and positive.max() > 1e3 * positive.min():
+            axes.set_yscale("log")
+        step_axis(axes, dataset["step"].values, scale)
+        axes.set_xlabel("")
+        units = dataset[name].attrs.get("units")
+        axes.set_title(f"{name} ({units})" if units else name, fontsize=7)
+    for axes in grid[max(len(names) - columns, 0) : len(names)]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    figure.supxlabel("step (optimizer updates)", fontsize=8)
+    return figure
 
 
 @styled
