@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_jax.errors import ConfigError, Interrupted, MiJaxError
+from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
@@ -54,6 +54,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         verb.add_argument("experiment", nargs="?", help="a shipped experiment's name, a .py file, or a run to go on with")
         verb.add_argument("--out", help="the run's directory (default: checkpoints/NAME); an existing run is resumed")
         verb.add_argument("--dry-run", action="store_true", help="say what it would take, and write nothing")
+        verb.add_argument("--route", help="how to compute the model: plain (default), or table where that is faster")
         verb.add_argument("--allow-other-machine", action="store_true", help="resume where versions or cores differ")
         verb.add_argument("-h", "--help", action="store_true", help="this text; with an experiment also its overrides")
         _common(verb)
@@ -133,7 +134,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.experiment import train
 
     with training_progress(experiment, options.quiet) as watch:
-        run = train(experiment, out, watch=watch, allow_other_machine=options.allow_other_machine)
+        run = train(experiment, out, watch=watch, allow_other_machine=options.allow_other_machine, route=options.route)
     if options.verb == "train":
         _print(options, _described(run), f"trained: {run.path}")
         return 0
@@ -248,12 +249,14 @@ def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.console import training_progress
     from mi_jax.experiment import open_run, train
     from mi_jax.training.machine import bit_differences
+    from mi_jax.training.verifying import problems
 
     first = open_run(options.run)
     out = Path(options.out) if options.out else first.path.with_name(f"{first.path.name}-again")
+    _check_fresh(first, out)
     with training_progress(first.experiment, options.quiet) as watch:
-        again = train(first.experiment, out, watch=watch)
-    different = first.trajectories[0].differences(again.trajectories[0])
+        again = train(first.experiment, out, watch=watch, route=first.route)
+    different = [*problems(first.trajectories[0]), *first.trajectories[0].differences(again.trajectories[0])]
     elsewhere = bit_differences(first.record["machine"], again.record["machine"])
     told = {
         "run": str(first.path),
@@ -265,6 +268,16 @@ def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
     text = "every stored number is the same, bit for bit" if not different else "\n".join(different)
     _print(options, told, "\n".join([text, *elsewhere, f"again: {again.path}"]))
     return 1 if different else 0
+
+
+def _check_fresh(first: Any, out: Path) -> None:
+    """Refuses to compare a run with itself, or with what was trained before."""
+    from mi_jax.experiment import open_run
+
+    if out.resolve() == first.path:
+        raise RunError(f"{out} is the run itself: it is trained again into another directory; give another --out")
+    if (out / "run.json").exists() and open_run(out).trajectories[0].done >= first.trajectories[0].last:
+        raise RunError(f"{out} holds a finished run, which says nothing of this code: remove it, or give another --out")
 
 
 def _info(options: argparse.Namespace, overrides: list[str]) -> int:

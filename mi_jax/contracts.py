@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree, Shaped
 
 from mi_jax.arrays import Count, Params, PRNGKey
-from mi_jax.errors import MeasureError, require
+from mi_jax.errors import MeasureError, nearest, require
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,10 @@ Tap = Callable[..., Any]
 Taps = Mapping[str, Tap]
 
 
+PLAIN = "plain"
+"""The name of the simplest way of computing a model."""
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A built model: pure functions of a plain nested dict of arrays. Compared by identity.
@@ -152,12 +156,23 @@ class Model:
             only those are computed in the last layer and returned.
         roles: the parts that measures ask for.
         sites: every name that ``taps`` knows.
+        routes: ways of computing ``apply``, by name, equal but for rounding; ``apply`` takes the cheapest. Empty where there is
+            one way only.
+        cheapest: (inputs, shape of a batch, positions) -> the name of that way.
     """
 
     init: Callable[[PRNGKey], Params]
     apply: Callable[..., Float[Array, "batch position class"]]
     roles: Roles = Roles()
     sites: tuple[Site, ...] = ()
+    routes: Mapping[str, Callable[..., Float[Array, "batch position class"]]] = field(default_factory=dict)
+    cheapest: Callable[[Inputs, tuple[int, ...], tuple[int, ...] | None], str] = lambda inputs, shape, positions: PLAIN
+
+    def along(self, route: str) -> Callable[..., Float[Array, "batch position class"]]:
+        """``apply`` by the named way. Raises ConfigError for one that this model doesn't have."""
+        known = self.routes or {PLAIN: self.apply}
+        require(route in known, f"this model has no route '{route}'; {nearest(route, known)}")
+        return known[route]
 
 
 @dataclass(frozen=True)

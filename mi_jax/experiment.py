@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
-from mi_jax.contracts import Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
+from mi_jax.contracts import PLAIN, Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
 from mi_jax.errors import RunError, WeightsError, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
@@ -85,9 +85,11 @@ class Experiment:
         """The model for the task's inputs."""
         return self.model.build(self.task.inputs)
 
-    def parts(self) -> Parts:
-        """What training is made of."""
-        parts = Parts(self.task, self.build(), self.loss, self.optimizer, self.seeds, self.steps, self.interventions)
+    def parts(self, route: str | None = None) -> Parts:
+        """What training is made of; through the model's plain route, unless another is named."""
+        model, route = self.build(), route or PLAIN
+        model.along(route)
+        parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, route)
         for start in (0, *sorted(boundaries(self.interventions))):
             numbers = numbers_in_force(parts.numbers, self.interventions, start)
             # The optimizer itself says which numbers it takes.
@@ -136,33 +138,36 @@ def train(
     *,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
+    route: str | None = None,
 ) -> "Run":
     """Trains an experiment, or goes on with the run that ``out`` holds of it, and returns the run.
 
     Args:
         out: the run's directory; ``checkpoints/<name>`` by default.
         watch: called after each chunk of training with a Progress.
+        route: which of the model's ways of computing to train through; plain by default, and a resumed run keeps its own.
         allow_other_machine: go on where versions, cores or flags differ from those the run began with: its bits will too.
 
     Raises:
         ConfigError, RunError: before anything is written where the experiment or the directory can't be.
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
     """
-    path = Path(out if out is not None else Path("checkpoints") / experiment.name).resolve()
-    program = Program(experiment.parts())
-    _ = program.template
+    folder = Path(out if out is not None else Path("checkpoints") / experiment.name).resolve()
     record, here = experiment.to_json(), machine()
-    check_resumable(path)
-    if (path / "run.json").exists():
-        _check_same(path, record)
-    with lock(path):
-        if not (path / "run.json").exists():
-            write_record(path, _run_record(experiment, record, here))
-        trajectory = Trajectory(path)
+    check_resumable(folder)
+    if (folder / "run.json").exists():
+        _check_same(folder, record)
+        route = _check_route(folder, route)
+    program = Program(experiment.parts(route))
+    _ = program.template
+    with lock(folder):
+        if not (folder / "run.json").exists():
+            write_record(folder, _run_record(experiment, record, here, program.parts.route))
+        trajectory = Trajectory(folder)
         if trajectory.done < experiment.steps:
             _check_machine(trajectory, here, allow_other_machine)
             train_to_end(trajectory, program, experiment.snapshots(), Storage(**_settings(trajectory.record, "storage")), watch)
-    return open_run(path)
+    return open_run(folder)
 
 
 def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "Run":
@@ -270,7 +275,7 @@ class Run:
 
     def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
         settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-        program = Program(Experiment.from_json(settings).parts())
+        program = Program(Experiment.from_json(settings).parts(_route(trajectory.record)))
         stored = trajectory.stored_state(step)
         start, state = (0, program.init()) if stored is None else (stored[0], state_from_flat(program.template, stored[1]))
         if start != step or stored is None:
@@ -283,7 +288,7 @@ class Run:
         """The model's outputs [batch position class]; all positions by default, or those given."""
         as_arrays = jax.tree.map(jax.numpy.asarray, params)
         read = None if positions is None else tuple(int(position) for position in positions)
-        return self.subject.model.apply(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
+        return self.subject.model.along(PLAIN)(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
 
     def evaluation(self, seed: int | None = None) -> Evaluation:
         """The fixed examples by split, and the concepts, that the run's measures read; of the first seed by default."""
@@ -337,6 +342,11 @@ class Run:
         """What every measure says where there is nothing to find: see ``nulls.read_nulls``. Of several runs, the first's."""
         chosen, _ = measuring.choose(None, self.subject)
         return nulls.read_nulls(self.trajectories[0], self.subject, chosen)
+
+    @property
+    def route(self) -> str:
+        """Which of the model's ways of computing the run was trained through."""
+        return _route(self.record)
 
     def _find(self, seed: int) -> tuple[Trajectory, int]:
         for trajectory in self.trajectories:
@@ -416,7 +426,20 @@ def _settings(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in record["experiment"][name].items() if key != "type"}
 
 
-def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+def _route(record: Mapping[str, Any]) -> str:
+    """The way of computing that a run was begun with; the first runs knew one only."""
+    return record["mode"].get("route", PLAIN)
+
+
+def _check_route(folder: Path, route: str | None) -> str:
+    """The route of the run that is there. Raises RunError where another is asked for."""
+    own = _route(read_record(folder))
+    if route not in (None, own):
+        raise RunError(f"{folder} was begun on the route '{own}', not '{route}': its bits can't be continued. Give another --out")
+    return own
+
+
+def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any], route: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "experiment": record,
@@ -426,7 +449,7 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
         "snapshots": experiment.snapshots().tolist(),
         "numbers": dict(experiment.parts().numbers),
         "machine": here,
-        "mode": {"seeds": "mapped", "fast_path": False},
+        "mode": {"seeds": "mapped", "route": route},
     }
 
 

@@ -20,6 +20,12 @@ class _Plan(NamedTuple):
     alt: str
     needs: set[str]
     draw: Callable[[], Any]
+    marks: tuple[str, ...] = ()
+    """What is marked on it beside its readings and their nulls: see ``_marks``."""
+
+
+_DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
+_KEYS = ("final_keys",)
 
 
 def draw_figures(
@@ -37,13 +43,15 @@ def draw_figures(
     plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in plan.needs})
     held = set(dataset) | set(pictures)
     figures: list[Figure] = []
+    marks = _marks(dataset, nulls, dates, phases, born)
     for plan in plans:
         if plan.needs <= held:
             drawn = plan.draw()
             files = plots.save(drawn if isinstance(drawn, Drawing) else drawn.figure, folder, plan.name)
             data = folder / f"{plan.name}.nc"
             source = pictures if plan.needs & set(pictures) else dataset
-            _bare(source[sorted(plan.needs & set(source))]).to_netcdf(data, engine="h5netcdf")
+            shown = {name: one for name, one in marks.items() if name.removeprefix("null_") in plan.needs or name in plan.marks}
+            _bare(source[sorted(plan.needs & set(source))].assign(shown)).to_netcdf(data, engine="h5netcdf")
             figures.append(Figure(plan.title, plan.caption, files["png"], plan.alt, data.name))
     if "circle_coordinates" in frames and "key_frequencies" in dataset:
         seed = int(dataset["seed"].values[0])
@@ -55,6 +63,25 @@ def draw_figures(
                 Figure(f"From noise to circles (seed {seed})", caption, film, "Points gather on circles.", "circles_film.nc")
             )
     return figures
+
+
+def _marks(
+    dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases: Phases | None, born: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """What figures show beside readings, by name: dates, phases, births, key frequencies, and nulls on dims of their own."""
+    marks: dict[str, xr.DataArray] = {}
+    for kind, draws in nulls._asdict().items():
+        own = {dim: f"{dim}_{kind}" for dim in ("draw", "step") if dim in draws.dims}
+        marks |= {f"null_{name}": one for name, one in draws.rename(own).data_vars.items()}
+    if dates is not None:
+        marks |= {"memorised": dates.memorised, "grokked": dates.grokked}
+    if phases is not None:
+        marks |= {name: one for name, one in phases._asdict().items() if name != "verdict"}
+    if born is not None:
+        marks["births"] = born
+    if "key_frequencies" in dataset:
+        marks["final_keys"] = dataset["key_frequencies"].isel(step=-1, drop=True)
+    return marks
 
 
 def _bare(dataset: xr.Dataset) -> xr.Dataset:
@@ -78,6 +105,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "Restricted loss falls before test loss does, excluded loss rises.",
             {"restricted_loss", "excluded_loss", "test_loss"},
             lambda: plots.progress_curves(dataset, dates=dates, phases=phases, null=nulls.frequencies),
+            _DATES,
         ),
         _Plan(
             "loss",
@@ -86,6 +114,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "Training loss falls early; test loss rises first and falls late.",
             {"train_loss", "test_loss"},
             lambda: plots.loss_curves(dataset, dates=dates, phases=phases),
+            _DATES,
         ),
         _Plan(
             "accuracy",
@@ -94,6 +123,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "Training accuracy reaches one early, test accuracy late.",
             {"train_accuracy", "test_accuracy"},
             lambda: plots.accuracy_curves(dataset, dates=dates, phases=phases),
+            _DATES,
         ),
     ]
     if dates is not None and dataset.sizes["seed"] > 1:
@@ -105,6 +135,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
                 "Curves of all seeds rise together at one.",
                 {"test_accuracy"},
                 lambda: plots.aligned_seeds(dataset, dates),
+                ("grokked",),
             )
         )
     return plans
@@ -122,6 +153,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "Power gathers in a few frequencies as training goes on.",
             {"fourier_power_unembedding"},
             lambda: plots.frequency_map(dataset, seed=seed, births=born),
+            ("births", *_KEYS),
         ),
         _Plan(
             "frequencies_embedding",
@@ -130,6 +162,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "Power gathers in a few frequencies as training goes on.",
             {"fourier_power_embedding"},
             lambda: plots.frequency_map(dataset, seed=seed, place="embedding"),
+            _KEYS,
         ),
         _Plan(
             "spectra",
@@ -154,6 +187,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "Removing a key frequency raises the loss by orders of magnitude.",
             {"excluded_loss_by_frequency"},
             lambda: _log(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss (nats)", seed=seed)),
+            _KEYS,
         ),
         _Plan(
             "clusters",
@@ -170,6 +204,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "Clusters of the key frequencies fill up.",
             {"cluster_sizes"},
             lambda: plots.neuron_flow(dataset, seed=seed),
+            _KEYS,
         ),
         _Plan(
             "norms",
@@ -219,6 +254,7 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
                 "Tokens move from a cloud to circles.",
                 {"circle_coordinates"},
                 lambda: plots.embedding_circles(pictures, dataset, seed=seed),
+                _KEYS,
             )
         )
     return plans

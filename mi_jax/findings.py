@@ -73,7 +73,7 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
             units = f", {variable.attrs['units']}" if "units" in variable.attrs else ""
             values = np.array([np.nan if r[str(name)] is None else r[str(name)] for r in by_seed], np.float64)
             cells = ["not finite" if np.isnan(value) else f"{value:.4g}" for value in values]
-            rows.append((f"{name}{units}", [*cells, _interval(values, lambda value: f"{value:.4g}")]))
+            rows.append((f"{name}{units}", [*cells, _interval(values, lambda value: f"{value:.4g}", "not finite")]))
         elif str(name).startswith("key_frequencies"):
             rows.append((str(name), [*(_listed(readings[str(name)]) for readings in by_seed), ""]))
     return rows
@@ -81,15 +81,15 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
 
 def _dated(label: str, when: xr.DataArray) -> Row:
     cells = ["never" if np.isnan(value) else f"{value:,.0f}" for value in when.values]
-    return label, [*cells, _interval(when.values, lambda value: f"{value:,.0f}")]
+    return label, [*cells, _interval(when.values, lambda value: f"{value:,.0f}", "never")]
 
 
-def _interval(values: np.ndarray, shown: Callable[[float], str]) -> str:
+def _interval(values: np.ndarray, shown: Callable[[float], str], none: str) -> str:
     if len(values) < 2:
         return ""
     over = interval(values)
     if not over.found:
-        return "never"
+        return none
     missing = f"; {over.found} of {over.total}" if over.found < over.total else ""
     return f"{shown(over.middle)} [{shown(over.low)}, {shown(over.high)}; {over.kind}{missing}]"
 

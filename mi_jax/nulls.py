@@ -58,7 +58,14 @@ def _kept(
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
     codes = {one.name: measuring.code_digest(one.function, *one.prepare.values()) for one in measures}
-    key = None if None in codes.values() else digest([trajectory.hashes(), codes, list(options)])
+    content = [
+        trajectory.hashes(),
+        trajectory.record["hash"],
+        codes,
+        {one.name: dict(one.options) for one in measures},
+        list(options),
+    ]
+    key = None if None in codes.values() else digest(content)
     held = measuring.cached(file, key)
     if held is None:
         held = make().assign_attrs(key=key or "")

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mi_jax import measuring
 from mi_jax.dynamics import Phases, Transitions, births, phases, transitions
+from mi_jax.errors import RunError
 from mi_jax.experiment import Experiment, Run, train
 from mi_jax.figures import draw_figures
 from mi_jax.findings import claims, how_measured, numbers_table, summary
@@ -54,7 +55,10 @@ def study(
 
 def report(run: Run) -> Study:
     """Figures and ``report.html`` of the readings that a run holds."""
-    dataset, nulls = run.measures, run.nulls()
+    dataset = run.measures
+    if not dataset:
+        raise RunError(f"{run.path} holds no readings of its snapshots yet; `mi-jax measure {run.path}` makes them")
+    nulls = run.nulls()
     dates = transitions(dataset) if {"train_accuracy", "test_accuracy"} <= set(dataset) else None
     found = phases(dataset) if {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset) else None
     pictures, frames = _pictures(run)

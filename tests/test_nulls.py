@@ -196,6 +196,11 @@ def test_nulls_are_read_again_for_other_weights_other_code_and_a_damaged_file(
         xr.testing.assert_equal(mine, other)
 
 
+def test_other_measures_are_read_again(copy: Run) -> None:
+    for names in (("gini_embedding",), ("gini_embedding", "gini_unembedding"), ("gini_unembedding",)):
+        assert set(_nulls(copy, *(MEASURES[name] for name in names)).untrained.data_vars) == set(names)
+
+
 def test_more_draws_are_read_again_and_begin_with_the_same(copy: Run) -> None:
     few, more = (_nulls(copy, *_KEPT, draws=draws) for draws in (4, 8))
     assert (few.untrained.sizes["draw"], more.untrained.sizes["draw"]) == (4, 8)

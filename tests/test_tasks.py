@@ -26,7 +26,7 @@ _KEY = jax.random.key(5)
 
 
 def _pairs(inputs: Any) -> list[tuple[int, int]]:
-    return [(int(a), int(b)) for a, b, _ in np.asarray(inputs)]
+    return [(int(a), int(b)) for a, b in np.asarray(inputs)[:, :2]]
 
 
 @pytest.mark.parametrize(("p", "fraction", "seed"), [(7, 0.5, 0), (7, 0.5, 3), (12, 0.3, 1), (2, 0.3, 0), (113, 0.3, 598)])
@@ -107,6 +107,77 @@ def test_the_inputs_describe_the_tokens() -> None:
     assert (inputs.vocabulary, inputs.positions, inputs.classes, inputs.tokens, inputs.varied) == (8, 3, 7, 7, (0, 1))
     assert [(int(column.min()), int(column.max()) + 1) for column in tokens.T] == list(inputs.alphabet)
     assert task.read == (2,)
+
+
+def test_without_an_equals_sign_the_same_pairs_are_two_tokens_read_at_the_second() -> None:
+    plain, short = ModularArithmetic(p=7, fraction=0.5), ModularArithmetic(p=7, fraction=0.5, format="a b")
+    inputs = short.inputs
+    assert (inputs.vocabulary, inputs.positions, inputs.classes, inputs.tokens, inputs.varied) == (7, 2, 7, 7, (0, 1))
+    assert inputs.alphabet == ((0, 7), (0, 7))
+    assert short.read == (1,)
+    ours, theirs = (task.evaluation(task.data(0), _KEY) for task in (short, plain))
+    for name, batch in theirs.batches.items():
+        np.testing.assert_array_equal(ours.batches[name].inputs, np.asarray(batch.inputs)[:, :2])
+        np.testing.assert_array_equal(ours.batches[name].targets, batch.targets)
+    assert ours.concepts.keys() == theirs.concepts.keys()
+    for name, concept in theirs.concepts.items():
+        np.testing.assert_array_equal(ours.concepts[name], concept)
+
+
+def test_minibatches_have_two_tokens_where_examples_do() -> None:
+    task = ModularArithmetic(p=5, fraction=0.5, format="a b", batch=4)
+    assert task.batches(task.data(0), _KEY, 0, 2)(1).inputs.shape == (4, 2)
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "random"])
+@pytest.mark.parametrize("p", [5, 6])
+def test_answer_and_distance_together_tell_the_pair_where_there_is_a_distance(operation: Any, p: int) -> None:
+    task = ModularArithmetic(p=p, operation=operation, fraction=0.5)
+    concepts = task.evaluation(task.data(0), _KEY).concepts
+    assert ("distance" in concepts) == (operation in ("add", "subtract") and p % 2 == 1)
+    if "distance" in concepts:
+        sign = -1 if operation == "add" else 1
+        expected = [[(a + sign * b) % p for b in range(p)] for a in range(p)]
+        np.testing.assert_array_equal(concepts["distance"], expected)
+        seen = set(zip(np.ravel(concepts["answer"]).tolist(), np.ravel(concepts["distance"]).tolist(), strict=True))
+        assert len(seen) == p * p
+
+
+def _labels(task: ModularArithmetic, seed: int = 0) -> dict[tuple[int, int], int]:
+    """By pair, from both splits."""
+    batches = task.evaluation(task.data(seed), _KEY).batches.values()
+    pairs = [pair for batch in batches for pair in _pairs(batch.inputs)]
+    return dict(zip(pairs, [int(y) for batch in batches for y in np.asarray(batch.targets)[:, 0]], strict=True))
+
+
+@pytest.mark.parametrize("split", ["published", "permutation"])
+def test_random_labels_are_one_table_of_the_split_seed(split: Any) -> None:
+    task = ModularArithmetic(p=7, operation="random", fraction=0.5, split=split, split_seed=5)
+    table = np.random.default_rng(5).integers(7, size=(7, 7))
+    assert _labels(task) == {(a, b): table[a, b] for a in range(7) for b in range(7)}
+    concepts = task.evaluation(task.data(0), _KEY).concepts
+    np.testing.assert_array_equal(concepts["answer"], table)
+    assert "cyclic_answer" not in concepts
+    plain = ModularArithmetic(p=7, fraction=0.5, split=split, split_seed=5)
+    np.testing.assert_array_equal(task.data(0).inputs, plain.data(0).inputs)
+
+
+def test_random_labels_are_shared_by_seeds_even_where_splits_are_not_and_differ_by_split_seed() -> None:
+    own = ModularArithmetic(p=7, operation="random", fraction=0.5, split_seed=5, split_per_seed=True)
+    assert _pairs(own.data(0).inputs) != _pairs(own.data(1).inputs)
+    assert _labels(own, 0) == _labels(own, 1)
+    assert _labels(own) != _labels(ModularArithmetic(p=7, operation="random", fraction=0.5, split_seed=6))
+
+
+def test_random_labels_are_all_used_about_equally_and_follow_no_sum() -> None:
+    p = 31
+    task = ModularArithmetic(p=p, operation="random", fraction=0.5)
+    answer = np.asarray(task.evaluation(task.data(0), _KEY).concepts["answer"])
+    counts = np.bincount(answer.ravel(), minlength=p)
+    # Chi-squared of p - 1 degrees of freedom: mean p - 1, variance 2 (p - 1).
+    assert abs(((counts - p) ** 2 / p).sum() - (p - 1)) < 4 * np.sqrt(2 * (p - 1))
+    right = (answer == (np.arange(p)[:, None] + np.arange(p)) % p).mean()
+    assert right < 1 / p + 4 * np.sqrt(1 / p / p**2)
 
 
 def test_splits_by_seed_differ_and_are_those_of_the_shifted_split_seed() -> None:
@@ -223,6 +294,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"operation": "ad"}, "operation='ad' is unknown; did you mean add"),
     ({"operation": "divide"}, "operation='divide' is unknown; known are add, multiply"),
     ({"split": "random"}, "split='random'.*published.*permutation"),
+    ({"format": "a+b"}, r"format='a\+b'.*a b =.*a b"),
     ({"p": 5, "fraction": 0.5, "batch": 13}, "batch=13.*12 trained pairs, or None"),
     ({"batch": 0}, "batch=0.*whole number from 1"),
     ({"batch": 2.5}, r"batch=2\.5.*whole number"),

@@ -2,9 +2,10 @@
 
 A curve is put on an even grid of x = log(step + 1); its increments are standardised, and their mean is split at change points
 (ruptures, exact, jump 1, least squares). The penalty is set by simulation: random walks, seen at the curve's own steps and put
-on the same grid, have any change point at all in a nominal share of draws. A *transition* is a stretch between two change
-points that is at least ``STEEPER`` times as steep as the stretches before and after, and is over within a factor ``LONGEST`` in
-steps: a curve that only bends, as a power law does, has change points but no transition.
+on the same grid, have any change point at all in a nominal share of draws. A *transition* is a stretch between two change points
+that is at least ``STEEPER`` times as steep as the stretches before and after, is over within a factor ``LONGEST`` in steps, and
+moves at least ``BEYOND`` times as far as the noise of those stretches would carry it: a curve that only bends, as a power law
+does, has change points but no transition, and so has a walk that moves alike at every training step, whose noise grows with it.
 """
 
 from functools import lru_cache
@@ -21,8 +22,13 @@ STEEPER = 2.0
 LONGEST = 4.0
 """The factor in steps within which a transition is over."""
 
+BEYOND = 8.0
+"""How many standard deviations of a walk with its neighbours' increments a transition must move."""
+
 _SHORTEST = 3
 """Fewest increments of a stretch."""
+_FEWEST = 8
+"""Fewest finite values of a curve that can be cut."""
 _MOST = 4
 """Most change points that the null simulation looks for."""
 
@@ -70,11 +76,11 @@ def segment(
         points: size of the grid.
 
     Returns:
-        A Segmentation; empty for a curve that is constant or has fewer than 8 finite values.
+        A Segmentation; empty for a curve that is constant or has fewer than 8 finite values (penalty NaN).
     """
+    if np.isfinite(values).sum() < _FEWEST:
+        return Segmentation((), (), np.nan)
     penalty = null_penalty(tuple(int(step) for step in steps), points, alpha)
-    if np.isfinite(values).sum() < 8:
-        return Segmentation((), (), penalty)
     grid, curve = log_grid(steps, values, points)
     increments = np.diff(curve)
     if np.ptp(increments) <= 1e-12 * max(np.abs(curve).max(), 1e-300):
@@ -82,13 +88,19 @@ def segment(
     found = _fitted(_standard(increments)).predict(pen=penalty)
     cuts = [0, *found]
     places = [float(np.expm1(grid[cut])) for cut in cuts]
-    slopes = [abs(increments[a:b].mean()) for a, b in pairwise(cuts)]
+    stretches = [increments[a:b] for a, b in pairwise(cuts)]
     transitions = tuple(
         Transition(places[i], places[i + 1], float(curve[cuts[i + 1]] - curve[cuts[i]]))
-        for i in range(1, len(slopes) - 1)
-        if slopes[i] >= STEEPER * max(slopes[i - 1], slopes[i + 1]) and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
+        for i in range(1, len(stretches) - 1)
+        if _stands_out(*stretches[i - 1 : i + 2]) and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
     )
     return Segmentation(tuple(places[1:-1]), transitions, penalty)
+
+
+def _stands_out(before: Float[np.ndarray, " l"], here: Float[np.ndarray, " m"], after: Float[np.ndarray, " n"]) -> bool:
+    """Whether a stretch's increments are steeper than its neighbours', and move further than their noise would."""
+    steep = abs(here.mean()) >= STEEPER * max(abs(before.mean()), abs(after.mean()))
+    return bool(steep and abs(here.sum()) >= BEYOND * max(before.std(), after.std()) * np.sqrt(len(here)))
 
 
 @lru_cache(maxsize=64)

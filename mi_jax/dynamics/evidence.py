@@ -35,7 +35,7 @@ def judge(
         values: one a seed. null: readings where there is nothing to find.
     """
     held = np.asarray(null, np.float64)
-    held = held[np.isfinite(held)]
+    held = held[~np.isnan(held)]
     if not len(held):
         return Claim(text, 0, "there is no null to compare with")
     edge = held.max() if direction == "above" else held.min()

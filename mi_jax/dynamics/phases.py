@@ -65,7 +65,9 @@ def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
 
 def _fall(steps: np.ndarray, loss: Float[np.ndarray, " step"]) -> tuple[float, float]:
     """Where log loss has made FALL_BEGINS and FALL_ENDS of its way from its maximum to the smallest value after it."""
-    logs = np.log(np.where(loss > 0, loss, np.nan))
+    logs = np.log(np.where((loss > 0) & np.isfinite(loss), loss, np.nan))
+    if np.isnan(logs).all():
+        return np.nan, np.nan
     top = int(np.nanargmax(logs))
     after, high, low = logs[top:], float(np.nanmax(logs)), float(np.nanmin(logs[top:]))
     begin, end = (first_crossing(steps[top:], after, high - share * (high - low), "down") for share in (FALL_BEGINS, FALL_ENDS))

@@ -4,6 +4,7 @@ Dimension letters: b batch, s sequence position, q query position, k key positio
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params, PRNGKey
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
+from mi_jax.contracts import PLAIN, Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import transformer_sites
+from mi_jax.models.table import mix, multiply_adds, project_on_table
 from mi_jax.models.taps import Tapped
 from mi_jax.models.views import neuron_output_map
 
@@ -25,6 +27,23 @@ Normalization = Literal["none", "layer", "rms"]
 Positions = Literal["learned", "rotary", "none"]
 Attention = Literal["causal", "bidirectional"]
 Initialization = Literal["nanda_2023", "zhong_2023", "fan_in"]
+
+TABLE = "table"
+"""The first layer on the token table (see ``table``), not example by example."""
+
+_BEFORE_SCORES = (
+    *(
+        "embed.W_E",
+        "embed",
+        "pos_embed.W_pos",
+        "pos_embed",
+        "blocks.0.resid_pre",
+        "blocks.0.ln1.scale",
+        "blocks.0.ln1.normalized",
+    ),
+    *(f"blocks.0.attn.{name}" for x in "qkv" for name in (f"{x}_input", f"W_{x.upper()}", x, f"rot_{x}")),
+)
+"""Sites that the token table leaves out."""
 
 _NORM_EPSILON = 1e-5
 _ROTARY_BASE = 10_000.0
@@ -104,6 +123,11 @@ class Transformer(Architecture):
         return self.d_head or self.d_model // self.heads
 
     @property
+    def score_scale(self) -> float:
+        """attention_scale as used."""
+        return self.attention_scale or math.sqrt(self.head_size)
+
+    @property
     def mlp_size(self) -> int:
         """d_mlp as used; 0 without MLPs."""
         return 4 * self.d_model if self.d_mlp is None else self.d_mlp
@@ -151,6 +175,7 @@ class Transformer(Architecture):
 
     def build(self, inputs: Inputs) -> Model:
         """The model for these inputs."""
+        task_inputs = inputs
         require(inputs.kind == "tokens", f"a transformer reads tokens, the task gives {inputs.kind}; use an mlp")
         shapes = self.shapes(inputs)
         scales = {name: self._scale(name, shape) for name, shape in shapes.items() if name.split(".")[-1].startswith("W_")}
@@ -159,14 +184,18 @@ class Transformer(Architecture):
         def init(key: PRNGKey) -> Params:
             return normal_parameters(key, shapes, scales)
 
-        def apply(
-            params: Params,
-            inputs: Int[Array, "batch position"],
-            *,
-            taps: Taps | None = None,
-            positions: tuple[int, ...] | None = None,
-        ) -> Float[Array, "batch read class"]:
-            return _forward(self, params, inputs, Tapped(taps, sites), positions)
+        def along(route: str | None) -> Callable[..., Float[Array, "batch read class"]]:
+            def apply(
+                params: Params,
+                inputs: Int[Array, "batch position"],
+                *,
+                taps: Taps | None = None,
+                positions: tuple[int, ...] | None = None,
+            ) -> Float[Array, "batch read class"]:
+                chosen = route or self.cheapest_route(task_inputs, inputs.shape, positions)
+                return _forward(self, params, inputs, Tapped(taps, sites), positions, task_inputs if chosen == TABLE else None)
+
+            return apply
 
         last = f"blocks.{self.layers - 1}"
         roles = Roles(
@@ -180,7 +209,15 @@ class Transformer(Architecture):
             writers=self._writers(),
             readers=self._readers(),
         )
-        return Model(init, apply, roles, sites)
+        return Model(init, along(None), roles, sites, {route: along(route) for route in (PLAIN, TABLE)}, self.cheapest_route)
+
+    def cheapest_route(self, inputs: Inputs, shape: tuple[int, ...], positions: tuple[int, ...] | None) -> str:
+        """The way of computing the first layer that takes fewer multiply-adds for inputs of this shape."""
+        if shape[1] != inputs.positions:
+            return PLAIN
+        queries = range(shape[1]) if positions is None or self.layers > 1 else positions
+        plain, table = multiply_adds(inputs, shape[0], list(queries), self.d_model, self.heads, self.head_size)
+        return TABLE if table < plain else PLAIN
 
     def _writers(self) -> tuple[str, ...]:
         parts = ["embed", *(["pos_embed"] if self.positions == "learned" else [])]
@@ -197,9 +234,17 @@ class Transformer(Architecture):
 
 
 def _forward(
-    config: Transformer, params: Any, tokens: Int[Array, "b s"], taps: Tapped, positions: tuple[int, ...] | None
+    config: Transformer,
+    params: Any,
+    tokens: Int[Array, "b s"],
+    taps: Tapped,
+    positions: tuple[int, ...] | None,
+    alphabet: Inputs | None,
 ) -> Float[Array, "b q classes"]:
-    """The whole forward pass; only ``positions`` are computed from the last layer's queries on."""
+    """The whole forward pass; only ``positions`` are computed from the last layer's queries on.
+
+    With ``alphabet`` the first layer goes by the token table, unless a tap listens to what that leaves out.
+    """
     length = tokens.shape[1]
     everywhere = tuple(range(length))
     read = everywhere if positions is None else tuple(int(position) for position in positions)
@@ -207,13 +252,13 @@ def _forward(
         len(read) > 0 and all(0 <= place < length for place in read),
         f"positions={read}: an input of {length} has positions 0 to {length - 1}; at least one is read",
     )
-    x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
-    if config.positions == "learned":
-        rows = jnp.arange(length)
-        added = taps.at("pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup))
-        x = x + spread(added, x)
+    on_table = alphabet is not None and not any(taps.listens(site) for site in _BEFORE_SCORES)
+    x = jnp.zeros(()) if on_table else _embedded(config, params, tokens, taps)
     for i in range(config.layers):
         queries = read if i == config.layers - 1 else everywhere
+        if i == 0 and on_table and alphabet is not None:
+            x = _first_block_on_table(config, params, alphabet, tokens, taps, queries)
+            continue
         x = _block(config, params["blocks"][str(i)], f"blocks.{i}", x, taps, queries)
     x = _norm(config, params.get("ln_final"), x, taps, "ln_final")
     logits = taps.product("unembed.W_U", x, params["unembed"]["W_U"], matmul)
@@ -222,13 +267,50 @@ def _forward(
     return taps.at("logits", config.logit_scale * logits if config.logit_scale != 1.0 else logits)
 
 
+def _embedded(config: Transformer, params: Any, tokens: Int[Array, "b s"], taps: Tapped) -> Float[Array, "b s d"]:
+    """Embedding and positions."""
+    x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
+    if config.positions != "learned":
+        return x
+    rows = jnp.arange(tokens.shape[1])
+    return x + spread(taps.at("pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup)), x)
+
+
 def _block(
     config: Transformer, params: Any, name: str, x: Float[Array, "b s d"], taps: Tapped, queries: tuple[int, ...]
 ) -> Float[Array, "b q d"]:
     """One layer; from the queries on only those positions are computed."""
     x = taps.at(f"{name}.resid_pre", x)
     attended = _attention(config, params, name, x, taps, queries)
-    x = taps.at(f"{name}.resid_mid", _rows(x, queries) + taps.at(f"{name}.attn_out", attended))
+    return _after_attention(config, params, name, _rows(x, queries), attended, taps)
+
+
+def _first_block_on_table(
+    config: Transformer, params: Any, inputs: Inputs, tokens: Int[Array, "b s"], taps: Tapped, queries: tuple[int, ...]
+) -> Float[Array, "b q d"]:
+    """The first layer by way of the token table: see ``table``."""
+    block = params["blocks"]["0"]
+    attn, name = block["attn"], "blocks.0"
+
+    def project(rows: Float[Array, "n d"], places: Int[Array, " n"]) -> tuple[Float[Array, "n h e"], ...]:
+        normed = _norm(config, block.get("ln1"), rows, None, "")[None]
+        q, k, v = (_project(normed, attn[f"W_{x}"]) for x in "QKV")
+        if config.attention_bias:
+            q, k, v = (x + spread(attn[f"b_{letter}"], x) for x, letter in ((q, "Q"), (k, "K"), (v, "V")))
+        if config.positions == "rotary":
+            q, k = _rotate(q, places), _rotate(k, places)
+        return q[0], k[0], v[0]
+
+    seen = project_on_table(params, tokens, inputs, queries, config.score_scale, project)
+    attended = _attend(config, attn, f"{name}.attn", seen.scores, lambda pattern: mix(pattern, seen.values), taps, queries)
+    return _after_attention(config, block, name, seen.stream, attended, taps)
+
+
+def _after_attention(
+    config: Transformer, params: Any, name: str, x: Float[Array, "b q d"], attended: Float[Array, "b q d"], taps: Tapped
+) -> Float[Array, "b q d"]:
+    """The rest of a layer, at its queries."""
+    x = taps.at(f"{name}.resid_mid", x + taps.at(f"{name}.attn_out", attended))
     if config.mlp_size:
         x = x + taps.at(f"{name}.mlp_out", _mlp(config, params, name, taps.at(f"{name}.mlp_in", x), taps))
     return taps.at(f"{name}.resid_post", x)
@@ -259,15 +341,28 @@ def _attention(
     if config.positions == "rotary":
         q = taps.at(f"{name}.rot_q", _rotate(q, jnp.array(queries)))
         k = taps.at(f"{name}.rot_k", _rotate(k, jnp.arange(x.shape[1])))
-    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / (config.attention_scale or math.sqrt(config.head_size))
+    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / config.score_scale
+    return _attend(config, attn, name, scores, lambda pattern: jnp.einsum("bhqk,bkhe->bqhe", pattern, v), taps, queries)
+
+
+def _attend(
+    config: Transformer,
+    attn: Any,
+    name: str,
+    scores: Float[Array, "b h q k"],
+    mix: Callable[[Float[Array, "b h q k"]], Float[Array, "b q h e"]],
+    taps: Tapped,
+    queries: tuple[int, ...],
+) -> Float[Array, "b q d"]:
+    """From the scores on: mask, pattern, the values mixed by it, W_O."""
     if config.attention == "causal":
-        scores = jnp.where(spread(_causal(queries, x.shape[1]), scores), scores, -jnp.inf)
+        scores = jnp.where(spread(_causal(queries, scores.shape[-1]), scores), scores, -jnp.inf)
     scores = taps.at(f"{name}.attn_scores", scores)
     pattern = jax.nn.softmax(scores, axis=-1)
     if config.attention_rate != 1.0:
         pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(scores)
     pattern = taps.at(f"{name}.pattern", pattern)
-    z = taps.at(f"{name}.z", jnp.einsum("bhqk,bkhe->bqhe", pattern, v))
+    z = taps.at(f"{name}.z", mix(pattern))
     out = _write(name, z, attn["W_O"], taps)
     return out + spread(attn["b_O"], out) if config.attention_bias else out
 

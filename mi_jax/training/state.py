@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mi_jax.arrays import Count, Params, PRNGKey
-from mi_jax.contracts import Batch, Intervention, Loss, Model, Numbers, Optimizer, Task, mean_loss, sweepable_fields
+from mi_jax.contracts import PLAIN, Batch, Intervention, Loss, Model, Numbers, Optimizer, Task, mean_loss, sweepable_fields
 from mi_jax.errors import require
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
@@ -38,6 +38,8 @@ class Parts:
     seeds: tuple[int, ...]
     steps: int
     interventions: tuple[Intervention, ...] = ()
+    route: str = PLAIN
+    """Which of the model's ways of computing is trained through: it changes bits."""
 
     @property
     def numbers(self) -> Numbers:
@@ -96,7 +98,7 @@ class Program:
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
     def _loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        outputs = self.parts.model.apply(params, batch.inputs, positions=self.parts.task.read)
+        outputs = self.parts.model.along(self.parts.route)(params, batch.inputs, positions=self.parts.task.read)
         return mean_loss(self.parts.loss(outputs, batch.targets), batch.weights)
 
     def _advance_seeds(

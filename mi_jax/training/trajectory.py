@@ -168,12 +168,24 @@ class Trajectory:
         unequal = sorted({int(name.split("/")[0]) for name in ours if name in theirs and ours[name] != theirs[name]})
         if unequal:
             lines.append(f"parameters: different at {len(unequal)} of {len(self.steps)} snapshots, first at step {unequal[0]}")
+        states = self._unequal_states(other)
+        if states:
+            lines.append(f"train states: different at {len(states)} ends of segments, first at step {states[0]}")
         mine, others = self.losses(), other.losses()
         if not np.array_equal(mine, others, equal_nan=True):
             n = min(len(mine), len(others))
             bad = np.flatnonzero((mine[:n] != others[:n]).any(axis=1))
             lines.append(f"losses: first different at step {int(bad[0]) if len(bad) else n}")
         return lines
+
+    def _unequal_states(self, other: "Trajectory") -> list[int]:
+        """The common ends of segments at which the train states differ."""
+
+        def states(index: segments.Index) -> dict[str, str]:
+            return {name: h for name, h in index.hashes.items() if name.startswith("state@")}
+
+        theirs = {index.end: states(index) for index in other.indexes}
+        return [index.end for index in self.indexes if theirs.get(index.end, states(index)) != states(index)]
 
     def status(self) -> dict[int, Status]:
         """How each seed stands, by label."""

@@ -1,0 +1,58 @@
+"""The ladder of evidence: observed, beats nulls, replicated."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mi_jax.dynamics import LEVELS, judge
+
+NULL = [0.1, 0.3, 0.2]
+
+
+def _level(values: list[float], null: Any = NULL, direction: Any = "above") -> int:
+    return judge("it", np.array(values), null, direction).level
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(1, 1), (3, 1), (4, 1), (5, 2), (12, 2)])
+def test_five_seeds_beyond_every_draw_are_replicated_and_fewer_beat_their_null(seeds: int, level: int) -> None:
+    assert _level([0.4] * seeds) == level
+    assert _level([0.05] * seeds, direction="below") == level
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("worst", [0.3, 0.25, 0.0, float("nan")])
+def test_one_seed_within_its_null_leaves_a_curve(seeds: int, worst: float) -> None:
+    assert _level([0.4] * (seeds - 1) + [worst]) == 0
+
+
+def test_the_direction_matters() -> None:
+    assert _level([0.4] * 5, direction="below") == 0
+    assert _level([0.05] * 5, direction="above") == 0
+    assert _level([0.1] * 5, direction="below") == 0
+
+
+def test_the_reason_says_how_many_seeds_beat_how_many_draws_and_what_is_missing() -> None:
+    told = judge("Norms fall", np.array([0.4, 0.2, 0.5]), NULL, "above")
+    assert told == ("Norms fall", 0, "2 of 3 seeds lie above all 3 draws of the null (0.3)")
+    assert judge("it", np.array([0.4] * 3), NULL, "above").reason.endswith("(0.3); 5 seeds are needed to count as replicated")
+    assert judge("it", np.array([0.05] * 5), NULL, "below").reason == "5 of 5 seeds lie below all 3 draws of the null (0.1)"
+
+
+def test_draws_that_are_not_finite_are_no_null() -> None:
+    nan = float("nan")
+    assert _level([0.4] * 5, [nan, *NULL, nan]) == 2
+    for nothing in ([], [nan, nan]):
+        told = judge("it", np.array([0.4] * 5), nothing, "above")
+        assert (told.level, told.reason) == (0, "there is no null to compare with")
+
+
+def test_nothing_lies_above_an_infinite_draw() -> None:
+    infinite = [*NULL, float("inf")]
+    assert _level([0.4] * 5, infinite) == 0
+    assert _level([0.05] * 5, infinite, "below") == 2
+
+
+def test_rules_alone_reach_no_level_that_needs_an_intervention() -> None:
+    assert LEVELS == ("observed", "beats nulls", "replicated over seeds", "causal", "predictive")
+    assert _level([1e9] * 100) == 2
