@@ -320,6 +320,10 @@ Null = Literal["untrained", "frequencies"]
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
 
 
+Holders = Callable[[Literal["role", "concept"], str], str]
+"""A half sentence on which models (tasks) have a role (a concept); empty where nothing is known."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A reading of one checkpoint.
@@ -361,10 +365,17 @@ class Measure:
         """Whether it knows the end of training, so that no forecast may use it."""
         return "final" in self.uses
 
-    def missing(self, roles: Roles, concepts: frozenset[str], references: frozenset[str]) -> str | None:
-        """Why this measure can't be taken here, or None."""
-        lacking = [f"the model's role '{role}'" for role in self.roles if not getattr(roles, role)]
-        lacking += [f"the task's concept '{name}'" for name in self.concepts if name not in concepts]
+    def missing(
+        self,
+        roles: Roles,
+        concepts: frozenset[str],
+        references: frozenset[str],
+        *,
+        holders: Holders = lambda kind, name: "",
+    ) -> str | None:
+        """Why this measure can't be taken here, or None; ``holders`` says which models or tasks have what is missing."""
+        lacking = [f"the model's role '{role}'{holders('role', role)}" for role in self.roles if not getattr(roles, role)]
+        lacking += [f"the task's concept '{name}'{holders('concept', name)}" for name in self.concepts if name not in concepts]
         lacking += [f"the {name} parameters" for name in sorted(self.uses - references)]
         return f"needs {', '.join(lacking)}" if lacking else None
 

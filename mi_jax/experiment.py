@@ -5,9 +5,9 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -98,7 +98,7 @@ class Experiment:
 
     def subject(self) -> measuring.Subject:
         """What measures read."""
-        return measuring.Subject(self.build(), self.task, self.loss)
+        return measuring.Subject(self.build(), self.task, self.loss, _holders)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON, every nested one with its registry name."""
@@ -126,6 +126,18 @@ REGISTRY: Mapping[str, type] = {
     **INTERVENTIONS,
 }
 """Everything an experiment may be made of, by the name it is stored under."""
+
+
+@lru_cache
+def _holders(kind: Literal["role", "concept"], name: str) -> str:
+    """Which models (tasks) have a role (a concept) with their default settings."""
+    task = ModularArithmetic(p=5)
+    if kind == "role":
+        held = [known for known, model in MODELS.items() if getattr(model().build(task.inputs).roles, name)]
+    else:
+        tasks = {known: make() for known, make in TASKS.items()}
+        held = [known for known, one in tasks.items() if name in one.evaluation(one.data(0), stream(0, "measure")).concepts]
+    return f" (which {', '.join(held)} has by default)" if held else ""
 
 
 def _identity(record: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from mi_jax.arrays import Params, check_dims
-from mi_jax.contracts import Context, Loss, Measure, Model, Reference, Shared, Task
+from mi_jax.contracts import Context, Holders, Loss, Measure, Model, Reference, Shared, Task
 from mi_jax.errors import MeasureError, RunError, nearest
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.readings import READINGS
@@ -41,6 +41,8 @@ class Subject(NamedTuple):
     model: Model
     task: Task
     loss: Loss
+    holders: Holders = lambda kind, name: ""
+    """What to say of the models and tasks that have what this one lacks."""
 
 
 class Skipped(NamedTuple):
@@ -75,7 +77,8 @@ def choose(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
-    lacking = {one.name: one.missing(subject.model.roles, concepts, references) for one in measures}
+    roles = subject.model.roles
+    lacking = {one.name: one.missing(roles, concepts, references, holders=subject.holders) for one in measures}
     skipped = [Skipped(name, reason) for name, reason in lacking.items() if reason]
     if chosen is not None and skipped:
         raise MeasureError("; ".join(f"{name} can't be read here: it {reason}" for name, reason in skipped))

@@ -401,7 +401,7 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
         ([Measure("own", size, concepts=("parity",))], "needs the task's concept 'parity'"),
         (
             [Measure("own", size, roles=("writers", "neurons"), concepts=("parity",)), "test_loss"],
-            "needs the model's role 'writers', the task's concept 'parity'",
+            "needs the model's role 'writers' .*, the task's concept 'parity'",
         ),
     ],
 )
@@ -416,8 +416,8 @@ def test_a_measure_without_what_it_needs_is_skipped_by_default_and_refused_by_na
     experiment = tiny_mlp_experiment(task=ModularArithmetic(p=11, operation="multiply"))
     taken, skipped = measuring.choose(None, experiment.subject())
     reasons = {one.name: one.reason for one in skipped}
-    assert reasons["restricted_loss"] == "needs the task's concept 'cyclic_answer'"
-    assert reasons["attention_pattern"] == "needs the model's role 'patterns'"
+    assert reasons["restricted_loss"] == "needs the task's concept 'cyclic_answer' (which modular_arithmetic has by default)"
+    assert reasons["attention_pattern"] == "needs the model's role 'patterns' (which transformer has by default)"
     assert {"train_loss", "test_accuracy", "sum_squared_weights"} <= {one.name for one in taken}
     assert not {one.name for one in taken} & set(reasons)
     with pytest.raises(MeasureError, match="restricted_loss can't be read here: it needs the task's concept 'cyclic_answer'"):
