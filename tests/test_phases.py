@@ -136,3 +136,11 @@ def test_missing_curves_are_named() -> None:
     dataset = _dataset((LEARNS, GROKS, FALLS, EXCLUDED)).drop_vars(["test_loss", "train_accuracy"])
     with pytest.raises(ValueError, match=r"no \['train_accuracy', 'test_loss'\]; it has \['excluded_loss', 'test_accuracy'\]"):
         phases(dataset)
+
+
+def test_a_spike_after_grokking_moves_no_end_before_it() -> None:
+    # The loss is at its minimum before it spikes above its old maximum.
+    spiked = _dataset((LEARNS, [0.0, 0.0, 0.0, 0.2, 1.0, 1.0], [-9.0, 0.0, 1.0, 0.8, -4.0, 2.0], EXCLUDED))
+    calm = _dataset((LEARNS, [0.0, 0.0, 0.0, 0.2, 1.0, 1.0], [-9.0, 0.0, 1.0, 0.8, -4.0, -4.0], EXCLUDED))
+    np.testing.assert_array_equal(_ends(phases(spiked)), _ends(phases(calm)))
+    assert np.isfinite(_ends(phases(spiked))).all()

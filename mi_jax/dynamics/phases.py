@@ -14,8 +14,8 @@ FALL_BEGINS, FALL_ENDS = 0.1, 0.9
 RULE = (
     "Memorisation ends where excluded loss is smallest, between the step at which training accuracy reaches .99 and the end of"
     " circuit formation. Circuit formation ends, and clean-up begins, where log test loss has made 10 % of its fall from its"
-    " maximum to the smallest value after it; clean-up ends at 90 %. Both are dated only for a seed whose test accuracy reaches"
-    " .99."
+    " maximum before test accuracy reaches .99 to the smallest value after it; clean-up ends at 90 %. Both are dated only for a"
+    " seed whose test accuracy reaches .99."
 )
 
 
@@ -57,19 +57,23 @@ def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
     if np.isnan(memorised):
         return np.nan, np.nan, np.nan, "did not memorise"
     grokked = first_crossing(steps, one["test_accuracy"].values, ACCURACY)
-    formed, cleaned = (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values)
+    formed, cleaned = (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values, grokked)
     last = float(steps[-1]) if np.isnan(formed) else formed
     ended = _memorisation_end(steps, one["excluded_loss"].values, memorised, last) if "excluded_loss" in one else memorised
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"
 
 
-def _fall(steps: np.ndarray, loss: Float[np.ndarray, " step"]) -> tuple[float, float]:
-    """Where log loss has made FALL_BEGINS and FALL_ENDS of its way from its maximum to the smallest value after it."""
+def _fall(steps: np.ndarray, loss: Float[np.ndarray, " step"], grokked: float) -> tuple[float, float]:
+    """Where log loss has made FALL_BEGINS and FALL_ENDS of its way from its maximum up to ``grokked`` to the smallest after it.
+
+    A later maximum would be a spike of the optimizer's.
+    """
     logs = np.log(np.where((loss > 0) & np.isfinite(loss), loss, np.nan))
-    if np.isnan(logs).all():
+    before = logs[steps <= grokked]
+    if np.isnan(before).all():
         return np.nan, np.nan
-    top = int(np.nanargmax(logs))
-    after, high, low = logs[top:], float(np.nanmax(logs)), float(np.nanmin(logs[top:]))
+    top = int(np.nanargmax(before))
+    after, high, low = logs[top:], float(before[top]), float(np.nanmin(logs[top:]))
     begin, end = (first_crossing(steps[top:], after, high - share * (high - low), "down") for share in (FALL_BEGINS, FALL_ENDS))
     return begin, end
 
