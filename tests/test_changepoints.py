@@ -139,6 +139,7 @@ def _power_law(rng: np.random.Generator, logarithm: bool) -> np.ndarray:
     return curve + rng.choice([0.001, 0.01, 0.1]) * np.ptp(curve) * rng.standard_normal(len(curve))
 
 
+@pytest.mark.slow
 def test_transitions_are_claimed_at_a_nominal_percent_in_at_most_three_of_a_hundred_null_curves() -> None:
     rng = np.random.default_rng(0)
     shares = {
@@ -150,6 +151,7 @@ def test_transitions_are_claimed_at_a_nominal_percent_in_at_most_three_of_a_hund
     assert max(shares.values()) <= 0.03, told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.01, 0.1])
 def test_change_points_are_claimed_in_the_nominal_share_of_random_walks(alpha: float) -> None:
     rng, draws = np.random.default_rng(1), 1000

@@ -127,6 +127,7 @@ def _segment_files(path: Path, end: str) -> list[Path]:
     return sorted(file for file in (path / "segments" / end).rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_refused_and_named_or_harms_nothing(copy: Path, true_readings: dict[str, Any]) -> None:
     refused = 0
     for file in _segment_files(copy, "000000016"):
@@ -137,6 +138,7 @@ def test_a_truncated_file_is_refused_and_named_or_harms_nothing(copy: Path, true
     assert refused >= 5
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_refused_and_named_or_harms_nothing(copy: Path, true_readings: dict[str, Any]) -> None:
     refused = 0
     for file in _segment_files(copy, "000000016"):
@@ -272,6 +274,7 @@ time.sleep(0.5)
 """
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_prints_nothing(copy: Path) -> None:
     file = copy / "segments" / "000000016" / "snapshots" / "manifest.ocdbt"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -300,6 +300,7 @@ def test_beside_a_figure_is_what_is_marked_on_it(all_drawn: tuple[Path, list[Fig
         assert _MARKS[name] <= {str(held) for held in data.data_vars}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in _TITLES if name != "circles"])
 def test_a_figure_needs_its_data_and_no_more(
     all_drawn: tuple[Path, list[Figure]], dataset: xr.Dataset, pictures: xr.Dataset, name: str, tmp_path: Path

@@ -18,6 +18,8 @@ from mi_jax.models import MLP, Transformer, capture
 from mi_jax.models.taps import Tapped
 from mi_jax.tasks import ModularArithmetic
 
+pytestmark = pytest.mark.slow  # over half a minute in all
+
 _PARTS = ("intact", "neuron_directions", "logit_blocks", "output_directions", "null_space", "polynomial_neurons")
 
 

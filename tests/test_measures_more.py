@@ -116,6 +116,7 @@ _FROZEN = (
 _CASES = [(7, [1, 3]), (7, [2]), (8, [1, 4]), (8, [4]), (11, [2, 3, 5])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["add", "subtract"])
 @pytest.mark.parametrize(("p", "keys"), _CASES)
 def test_each_progress_measure_is_its_formula_in_float64(p: int, keys: list[int], operation: str) -> None:

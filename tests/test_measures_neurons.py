@@ -11,6 +11,8 @@ from mi_jax.measures import MEASURES
 from mi_jax.models import MLP, Transformer, capture
 from mi_jax.tasks import ModularArithmetic
 
+pytestmark = pytest.mark.slow  # over half a minute in all
+
 
 def _task(p: int) -> ModularArithmetic:
     return ModularArithmetic(p=p, fraction=0.5, split_seed=3)

@@ -86,6 +86,7 @@ def _trained_logits(task: ModularArithmetic, keys: Sequence[int], seed: int) -> 
 _CASES = [(7, [1, 3]), (8, [1, 2]), (8, [3, 4]), (11, [2, 3, 5]), (12, [6]), (3, [1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["add", "subtract"])
 @pytest.mark.parametrize(("p", "keys"), _CASES)
 @pytest.mark.parametrize("trained", [False, True])

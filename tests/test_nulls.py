@@ -20,6 +20,8 @@ from mi_jax.measuring import Reader, measure_weights
 from mi_jax.nulls import Nulls, read_nulls
 from mi_jax.streams import stream
 
+pytestmark = pytest.mark.slow  # over half a minute in all
+
 _KEYS = {"few": (1, 3), "most": (1, 2, 4, 5)}
 """Of the five frequencies of p = 11."""
 

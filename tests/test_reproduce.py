@@ -18,6 +18,8 @@ from mi_jax.records import digest
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, Storage, at
 
+pytestmark = pytest.mark.slow  # over half a minute in all
+
 SMALL = tiny_mlp_experiment(
     task=ModularArithmetic(p=7, fraction=0.5),
     model=MLP(width=8),

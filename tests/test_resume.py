@@ -140,6 +140,7 @@ def _finish_and_compare(killed: Killed) -> None:
     _assert_same(open_run(killed.path), killed.undisturbed)
 
 
+@pytest.mark.slow
 def test_five_kills_some_during_a_save_change_no_bit(killed: Killed) -> None:
     assert _kill_often(killed, 5, seed=0) >= 1
     _finish_and_compare(killed)

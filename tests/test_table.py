@@ -50,6 +50,7 @@ def _tokens(inputs: Inputs, n: int = 20) -> jax.Array:
 # --- Equal to the plain route ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inputs", "positions"), [(_CONSTANT_END, (3,)), (_FREE, None), (_FREE, (2, 0))], ids=["fixed", "all", "two"]
 )

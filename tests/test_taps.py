@@ -14,6 +14,8 @@ from mi_jax.models import MLP, Transformer, capture
 from mi_jax.pytrees import dotted
 from mi_jax.tasks import ModularArithmetic
 
+pytestmark = pytest.mark.slow  # over half a minute in all
+
 _TASK = ModularArithmetic(p=6, fraction=0.5)
 _TOKENS = jnp.array([[1, 5, 6], [0, 2, 6], [3, 3, 6], [4, 0, 6]])
 _MODELS: dict[str, Architecture] = {

@@ -213,9 +213,10 @@ class Transformer(Architecture):
 
     def cheapest_route(self, inputs: Inputs, shape: tuple[int, ...], positions: tuple[int, ...] | None) -> str:
         """The way of computing the first layer that takes fewer multiply-adds for inputs of this shape."""
-        if shape[1] != inputs.positions:
+        everywhere = range(shape[1])
+        if shape[1] != inputs.positions or not {*(positions or ())} <= {*everywhere}:
             return PLAIN
-        queries = range(shape[1]) if positions is None or self.layers > 1 else positions
+        queries = everywhere if positions is None or self.layers > 1 else positions
         plain, table = multiply_adds(inputs, shape[0], list(queries), self.d_model, self.heads, self.head_size)
         return TABLE if table < plain else PLAIN
 
