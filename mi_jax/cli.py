@@ -54,7 +54,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         verb.add_argument("experiment", nargs="?", help="a shipped experiment's name, a .py file, or a run to go on with")
         verb.add_argument("--out", help="the run's directory (default: checkpoints/NAME); an existing run is resumed")
         verb.add_argument("--dry-run", action="store_true", help="say what it would take, and write nothing")
-        verb.add_argument("--route", help="how to compute the model: plain (default), or table where that is faster")
+        verb.add_argument("--route", help="how to compute the model: plain or table; the cheaper by default")
+        verb.add_argument(
+            "--seed-mode", choices=("mapped", "vmapped"), help="seeds one by one or all at once (default: the faster)"
+        )
         verb.add_argument("--allow-other-machine", action="store_true", help="resume where versions or cores differ")
         verb.add_argument("-h", "--help", action="store_true", help="this text; with an experiment also its overrides")
         _common(verb)
@@ -134,7 +137,14 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.experiment import train
 
     with training_progress(experiment, options.quiet) as watch:
-        run = train(experiment, out, watch=watch, allow_other_machine=options.allow_other_machine, route=options.route)
+        run = train(
+            experiment,
+            out,
+            watch=watch,
+            allow_other_machine=options.allow_other_machine,
+            route=options.route,
+            seed_mode=options.seed_mode,
+        )
     if options.verb == "train":
         _print(options, _described(run), f"trained: {run.path}")
         return 0
@@ -255,7 +265,7 @@ def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
     out = Path(options.out) if options.out else first.path.with_name(f"{first.path.name}-again")
     _check_fresh(first, out)
     with training_progress(first.experiment, options.quiet) as watch:
-        again = train(first.experiment, out, watch=watch, route=first.route)
+        again = train(first.experiment, out, watch=watch, **first.mode._asdict())
     different = [*problems(first.trajectories[0]), *first.trajectories[0].differences(again.trajectories[0])]
     elsewhere = bit_differences(first.record["machine"], again.record["machine"])
     told = {

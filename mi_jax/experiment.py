@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Int
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import PLAIN, Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
-from mi_jax.errors import RunError, WeightsError, require
+from mi_jax.errors import RunError, WeightsError, nearest, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
@@ -30,7 +30,7 @@ from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.machine import bit_differences, machine
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.schedules import LogSpaced, Schedule
-from mi_jax.training.state import Parts, Program, TrainState, state_from_flat
+from mi_jax.training.state import Mode, Parts, Program, SeedMode, TrainState, fastest, state_from_flat
 from mi_jax.training.trajectory import FORMAT, Status, Storage, Trajectory, lock, read_record, write_record
 
 Step = int | np.integer
@@ -85,11 +85,15 @@ class Experiment:
         """The model for the task's inputs."""
         return self.model.build(self.task.inputs)
 
-    def parts(self, route: str | None = None) -> Parts:
-        """What training is made of; through the model's plain route, unless another is named."""
-        model, route = self.build(), route or PLAIN
-        model.along(route)
-        parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, route)
+    def parts(self, route: str | None = None, seed_mode: SeedMode | None = None) -> Parts:
+        """What training is made of; computed in the fastest way, unless another is named."""
+        model = self.build()
+        mode = fastest(self.task, model, self.seeds)
+        mode = Mode(route or mode.route, seed_mode or mode.seed_mode)
+        model.along(mode.route)
+        known = get_args(SeedMode)
+        require(mode.seed_mode in known, f"seed_mode={mode.seed_mode!r} is unknown; {nearest(mode.seed_mode, known)}")
+        parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode)
         for start in (0, *sorted(boundaries(self.interventions))):
             numbers = numbers_in_force(parts.numbers, self.interventions, start)
             # The optimizer itself says which numbers it takes.
@@ -151,13 +155,16 @@ def train(
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
     route: str | None = None,
+    seed_mode: SeedMode | None = None,
 ) -> "Run":
     """Trains an experiment, or goes on with the run that ``out`` holds of it, and returns the run.
 
     Args:
         out: the run's directory; ``checkpoints/<name>`` by default.
         watch: called after each chunk of training with a Progress.
-        route: which of the model's ways of computing to train through; plain by default, and a resumed run keeps its own.
+        route: which of the model's ways of computing to train through; the cheapest by default, and a resumed run keeps its own.
+        seed_mode: "mapped", one seed after the other with the bits it has alone, or "vmapped", all at once; by default the latter
+            on accelerators and for many seeds of a tiny model. A resumed run keeps its own.
         allow_other_machine: go on where versions, cores or flags differ from those the run began with: its bits will too.
 
     Raises:
@@ -169,12 +176,12 @@ def train(
     check_resumable(folder)
     if (folder / "run.json").exists():
         _check_same(folder, record)
-        route = _check_route(folder, route)
-    program = Program(experiment.parts(route))
+        route, seed_mode = _check_mode(folder, route, seed_mode)
+    program = Program(experiment.parts(route, seed_mode))
     _ = program.template
     with lock(folder):
         if not (folder / "run.json").exists():
-            write_record(folder, _run_record(experiment, record, here, program.parts.route))
+            write_record(folder, _run_record(experiment, record, here, program.parts))
         trajectory = Trajectory(folder)
         if trajectory.done < experiment.steps:
             _check_machine(trajectory, here, allow_other_machine)
@@ -287,7 +294,7 @@ class Run:
 
     def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
         settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-        program = Program(Experiment.from_json(settings).parts(_route(trajectory.record)))
+        program = Program(Experiment.from_json(settings).parts(*_mode(trajectory.record)))
         stored = trajectory.stored_state(step)
         start, state = (0, program.init()) if stored is None else (stored[0], state_from_flat(program.template, stored[1]))
         if start != step or stored is None:
@@ -356,9 +363,9 @@ class Run:
         return nulls.read_nulls(self.trajectories[0], self.subject, chosen)
 
     @property
-    def route(self) -> str:
-        """Which of the model's ways of computing the run was trained through."""
-        return _route(self.record)
+    def mode(self) -> Mode:
+        """How the run was computed, where there is a choice that changes bits."""
+        return _mode(self.record)
 
     def _find(self, seed: int) -> tuple[Trajectory, int]:
         for trajectory in self.trajectories:
@@ -438,20 +445,26 @@ def _settings(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in record["experiment"][name].items() if key != "type"}
 
 
-def _route(record: Mapping[str, Any]) -> str:
-    """The way of computing that a run was begun with; the first runs knew one only."""
-    return record["mode"].get("route", PLAIN)
+def _mode(record: Mapping[str, Any]) -> Mode:
+    """How a run was begun; the first runs knew one way only."""
+    return Mode(record["mode"].get("route", PLAIN), record["mode"]["seeds"])
 
 
-def _check_route(folder: Path, route: str | None) -> str:
-    """The route of the run that is there. Raises RunError where another is asked for."""
-    own = _route(read_record(folder))
-    if route not in (None, own):
-        raise RunError(f"{folder} was begun on the route '{own}', not '{route}': its bits can't be continued. Give another --out")
+def _check_mode(folder: Path, route: str | None, seed_mode: SeedMode | None) -> Mode:
+    """The mode of the run that is there. Raises RunError where another is asked for."""
+    own = _mode(read_record(folder))
+    if route not in (None, own.route):
+        raise RunError(
+            f"{folder} was begun on the route '{own.route}', not '{route}': its bits can't be continued. Give another --out"
+        )
+    if seed_mode not in (None, own.seed_mode):
+        raise RunError(
+            f"{folder} was begun with seeds {own.seed_mode}, not {seed_mode}: its bits can't be continued. Give another --out"
+        )
     return own
 
 
-def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any], route: str) -> dict[str, Any]:
+def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any], parts: Parts) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "experiment": record,
@@ -459,9 +472,9 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
         "seeds": list(experiment.seeds),
         "steps": experiment.steps,
         "snapshots": experiment.snapshots().tolist(),
-        "numbers": dict(experiment.parts().numbers),
+        "numbers": dict(parts.numbers),
         "machine": here,
-        "mode": {"seeds": "mapped", "route": route},
+        "mode": {"seeds": parts.mode.seed_mode, "route": parts.mode.route},
     }
 
 

@@ -139,7 +139,10 @@ def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> No
     params = _params(model)
     wide = {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}
     expected = _reference(config, wide, np.asarray(_TOKENS))
-    np.testing.assert_allclose(jax.jit(model.apply)(params, _TOKENS), expected, rtol=2e-5, atol=1e-5)
+    # Where a logit is near 0, what it is the sum of is not: a few roundings of the largest.
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(params, _TOKENS), expected, rtol=1e-5, atol=4 * 2.0**-23 * np.abs(expected).max()
+    )
 
 
 _CUT = [one for one in _GRID if len(one) > 1 or not one]

@@ -6,6 +6,7 @@ Dimension letters: b batch, s sequence position, q query position, k key positio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, get_args
 
 import jax
@@ -47,6 +48,7 @@ _BEFORE_SCORES = (
 
 _NORM_EPSILON = 1e-5
 _ROTARY_BASE = 10_000.0
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -359,13 +361,23 @@ def _attend(
     if config.attention == "causal":
         scores = jnp.where(spread(_causal(queries, scores.shape[-1]), scores), scores, -jnp.inf)
     scores = taps.at(f"{name}.attn_scores", scores)
-    pattern = jax.nn.softmax(scores, axis=-1)
+    pattern = _softmax(scores)
     if config.attention_rate != 1.0:
         pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(scores)
     pattern = taps.at(f"{name}.pattern", pattern)
     z = taps.at(f"{name}.z", mix(pattern))
     out = _write(name, z, attn["W_O"], taps)
     return out + spread(attn["b_O"], out) if config.attention_bias else out
+
+
+def _softmax(scores: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
+    """Over the keys; a few of them one by one, since reductions over short axes are slow on CPU."""
+    if scores.shape[-1] > _FEW:
+        return jax.nn.softmax(scores, axis=-1)
+    shifted = scores - jax.lax.stop_gradient(reduce(jnp.maximum, [scores[..., j] for j in range(scores.shape[-1])]))[..., None]
+    parts = [jnp.exp(shifted[..., j]) for j in range(scores.shape[-1])]
+    total = sum(parts)
+    return jnp.stack([part / total for part in parts], axis=-1)
 
 
 def _write(name: str, z: Float[Array, "b q h e"], W_O: Float[Array, "h e d"], taps: Tapped) -> Float[Array, "b q d"]:

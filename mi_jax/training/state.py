@@ -1,9 +1,9 @@
 """The train state and the two compiled programs of a run: ``init`` and ``advance``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,36 @@ from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
 from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.segments import Flat
+
+SeedMode = Literal["mapped", "vmapped"]
+
+
+class Mode(NamedTuple):
+    """How a run is computed, where there is a choice: it changes bits, so a run keeps it."""
+
+    route: str = PLAIN
+    """Which of the model's ways of computing is trained through."""
+    seed_mode: SeedMode = "mapped"
+    """One after the other, each with the bits it has alone; or all at once, which is faster where a step is small."""
+
+
+_SMALL_STEP, _MANY_SEEDS = 1_000_000, 8
+"""Up to this many multiply-adds a forward pass, a step costs its overhead on CPU, which that many seeds at once share."""
+
+
+def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
+    """The mode that takes least time on this device."""
+    shape = batch_shape(task, seeds[0])
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+    small = len(seeds) >= _MANY_SEEDS and shape[0] * parameters <= _SMALL_STEP
+    at_once = len(seeds) > 1 and (jax.default_backend() != "cpu" or small)
+    return Mode(model.cheapest(task.inputs, shape, task.read), "vmapped" if at_once else "mapped")
+
+
+def batch_shape(task: Task, seed: int) -> tuple[int, ...]:
+    """The shape of the inputs that one update sees."""
+    key = streams((seed,), "data")[0]
+    return jax.eval_shape(lambda: task.batches(task.data(seed), key, jnp.int32(0), jnp.int32(1))(0)).inputs.shape
 
 
 class TrainState(NamedTuple):
@@ -38,8 +68,7 @@ class Parts:
     seeds: tuple[int, ...]
     steps: int
     interventions: tuple[Intervention, ...] = ()
-    route: str = PLAIN
-    """Which of the model's ways of computing is trained through: it changes bits."""
+    mode: Mode = field(default_factory=Mode)
 
     @property
     def numbers(self) -> Numbers:
@@ -54,7 +83,7 @@ class Program:
     """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
 
     The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
-    schedule, and where chunks are cut changes no bit. Seeds are mapped, which gives each the bits it has alone.
+    schedule, and where chunks are cut changes no bit.
     """
 
     def __init__(self, parts: Parts):
@@ -98,12 +127,15 @@ class Program:
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
     def _loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        outputs = self.parts.model.along(self.parts.route)(params, batch.inputs, positions=self.parts.task.read)
+        outputs = self.parts.model.along(self.parts.mode.route)(params, batch.inputs, positions=self.parts.task.read)
         return mean_loss(self.parts.loss(outputs, batch.targets), batch.weights)
 
     def _advance_seeds(
         self, state: TrainState, data: Any, keys: Key[Array, " seed"], numbers: Numbers, n: Int[Array, ""]
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
+        if self.parts.mode.seed_mode == "vmapped":
+            per_seed = 0 if self.parts.task.per_seed else None
+            return jax.vmap(self._advance_seed, in_axes=(0, per_seed, 0, None, None))(state, data, keys, numbers, n)
         if self.parts.task.per_seed:
             return jax.lax.map(lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n), (state, data, keys))
         return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n), (state, keys))
