@@ -12,8 +12,6 @@ from fakes import context_of, tables
 
 from mi_jax.contracts import Context, Model, Roles, Site
 from mi_jax.measures import MEASURES
-from mi_jax.measures.ablations import logits_with
-from mi_jax.measures.evaluation import table_neurons
 from mi_jax.models import MLP, Transformer, capture
 from mi_jax.models.taps import Tapped
 from mi_jax.tasks import ModularArithmetic
@@ -170,17 +168,17 @@ def test_each_ablation_of_a_transformer_is_its_formula_in_float64(config: Transf
     assert _ablations(params, context_of(task, model=model, keys=keys)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("config", [MLP(width=9, bias=True), Transformer(d_model=8, heads=2, d_mlp=9, unembed_bias=True)])
-def test_the_short_way_through_a_linear_readout_gives_the_logits_of_a_forward_pass(config: Any) -> None:
+@pytest.mark.parametrize("settings", [{}, {"layers": 2, "mlp_bias": False, "unembed_bias": True}], ids=str)
+def test_the_short_way_through_a_linear_readout_gives_the_losses_of_forward_passes(settings: dict[str, Any]) -> None:
     task = _task(5)
-    model = config.build(task.inputs)
-    params = jax.tree.map(lambda x: x + 0.1, model.init(jax.random.key(0)))
-    context = context_of(task, model=model)
-    neurons = jnp.asarray(np.random.default_rng(0).normal(size=(25, 9)), jnp.float32)
-    short, whole = (logits_with(params, context, neurons, linear=linear) for linear in (True, False))
-    np.testing.assert_allclose(short, whole, rtol=1e-5, atol=1e-5)
-    same = logits_with(params, context, table_neurons(params, context).reshape(25, 9), linear=True)
-    np.testing.assert_allclose(same.reshape(25, 5), model.apply(params, _pairs(5))[:, -1, :5], rtol=1e-5, atol=1e-5)
+    model = Transformer(d_model=12, heads=2, d_mlp=20, **settings).build(task.inputs)
+    assert model.roles.linear_readout
+    params: Any = jax.tree.map(lambda x: 1.5 * x + 0.05, model.init(jax.random.key(2)))
+    params["embed"]["W_E"] = _with_circle(params["embed"]["W_E"], task.p)
+    whole = dataclasses.replace(model, roles=dataclasses.replace(model.roles, linear_readout=False))
+    short, long = (_ablations(params, context_of(task, model=one, keys=[1])) for one in (model, whole))
+    assert short == pytest.approx(long, rel=2e-5)
+    assert len({round(loss, 4) for loss in short.values()}) == len(_PARTS)
 
 
 # --- A network that is the explanation --------------------------------------------------------------------------------------

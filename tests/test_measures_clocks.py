@@ -12,7 +12,7 @@ import pytest
 from fakes import context_of, read, tables
 
 from mi_jax.measures import MEASURES
-from mi_jax.measures.clocks import CANDIDATES, CIRCLES, candidate_logits, symmetry_triples
+from mi_jax.measures.clocks import CANDIDATES, CIRCLES, _correlations, candidate_logits, symmetry_triples
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import ModularArithmetic
 
@@ -252,6 +252,16 @@ def _by_loops(name: str, k: int, p: int) -> np.ndarray:
         return -cos(w * c) * (cos(2 * w * a) + cos(2 * w * b)) - sin(w * c) * (sin(2 * w * a) + sin(2 * w * b))
 
     return np.array([answer(a, b, c) for a, b, c in itertools.product(range(p), repeat=3)]).reshape(p, p, p)
+
+
+@pytest.mark.parametrize(("p", "k"), [(7, 1), (8, 4), (8, 3), (31, 13)])
+def test_correlations_with_the_candidates_are_those_of_all_their_numbers(p: int, k: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(p * p, p)) + 0.3 * _by_loops("pizza", k, p).reshape(p * p, p)
+    read = _correlations(jnp.asarray(logits, jnp.float32), jnp.array(k), p)
+    varies = [_by_loops(name, k, p).std() > 1e-9 for name in CANDIDATES]
+    expected = [np.corrcoef(logits.ravel(), _by_loops(name, k, p).ravel())[0, 1] for name in np.array(CANDIDATES)[varies]]
+    assert len(expected) >= 2
+    np.testing.assert_allclose(np.asarray(read)[varies], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

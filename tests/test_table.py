@@ -14,6 +14,7 @@ from mi_jax.errors import ConfigError, RunError
 from mi_jax.experiment import open_run, train
 from mi_jax.models import Transformer, capture
 from mi_jax.models.table import multiply_adds
+from mi_jax.models.taps import ByPosition
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.trajectory import Trajectory, write_record
 
@@ -97,6 +98,24 @@ def test_what_comes_after_the_scores_is_seen_as_on_the_plain_route() -> None:
     for site in sites:
         np.testing.assert_allclose(table[site], plain[site], rtol=1e-5, atol=1e-5)
         assert not np.array_equal(table["blocks.0.attn.z"], plain["blocks.0.attn.z"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"layers": 2, "normalization": "layer", "positions": "rotary"}], ids=str)
+def test_a_tap_that_treats_tokens_alone_stays_on_the_table(settings: dict[str, Any]) -> None:
+    model, tokens = _model(_CONSTANT_END, **settings), _tokens(_CONSTANT_END)
+    params = _params(model)
+    places: list[int] = []
+
+    def turned(rows: jax.Array, position: int) -> jax.Array:
+        places.append(len(rows))
+        return rows[:, ::-1] * (2.0 + position)
+
+    taps = {"embed": ByPosition(turned)}
+    plain, table = (model.along(route)(params, tokens, taps=taps, positions=(3,)) for route in ("plain", "table"))
+    np.testing.assert_allclose(table, plain, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(plain, model.along("plain")(params, tokens, positions=(3,)), rtol=1e-2)
+    # 20 examples a position, then the table's own rows.
+    assert places == [20] * 4 + [6, 4, 3, 1]
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalization": "rms"}, {"positions": "rotary"}], ids=str)

@@ -1,13 +1,13 @@
 """Faithfulness: the loss when only what the explanation names is kept, or when it is taken away (arXiv 2301.05217, 4.4)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_answers, table_inputs, table_logits, table_neurons
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, fourier_basis, unembedding_table
-from mi_jax.measures.neurons import CLUSTER_FVE, components_2d, neuron_components, table_shares
+from mi_jax.measures.neurons import CLUSTER_FVE, clustered, frequency_blocks, from_blocks, neuron_blocks, read_out, table_shares
 from mi_jax.measures.progress import component_mask, key_part
 
 _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
@@ -23,7 +23,8 @@ _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
 def ablation_loss() -> Measure:
     """The run's loss over all pairs, by what is kept of the network. Key frequencies are the final model's.
 
-    With A [pair neuron] the neurons' activations, replaced in the forward pass, and L the logits:
+    With A [pair neuron] the neurons' activations, replaced in the forward pass (or, where the readout is linear and this is the
+    same, in what they add to the logits, A W_L), and L the logits:
         intact: nothing is changed.
         neuron_directions: A becomes its mean over pairs + sum over key frequencies of its parts along c_k and s_k.
         logit_blocks: of the 2-D Fourier transform of L only the constant and, for each key frequency, the block {0, cos k, sin
@@ -35,21 +36,11 @@ def ablation_loss() -> Measure:
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        keys = context.prepared["final_key_frequencies"]
-        p = context.inputs.classes
-        table = table_neurons(params, context)
-        neurons = table.reshape(p * p, -1)
-        span = _projector(unembedding_table(params, context).T @ fourier_basis(p)[1:].T * component_mask(keys, p)[None, :])
-        replaced = {
-            _DIRECTIONS: neurons.mean(axis=0, keepdims=True) + key_part(neurons, keys, context),
-            _OUTPUT: neurons @ span,
-            _NULL: neurons - neurons @ span,
-            _POLYNOMIAL: _polynomial(params, context).reshape(p * p, -1),
-        }
-        logits = table_logits(params, context)
-        blocks = _kept(logits, _key_blocks(keys, p))
-        losses = {name: _loss(logits_with(params, context, one), context) for name, one in replaced.items()}
-        return {_INTACT: _loss(logits, context), _BLOCKS: _loss(blocks, context), **losses}
+        keys, logits = context.prepared["final_key_frequencies"], table_logits(params, context)
+        linear = context.model.roles.linear_readout
+        changed = (_through_readout if linear else _through_model)(params, context, keys)
+        losses = {name: _loss(one, context) for name, one in changed.items()}
+        return {_INTACT: _loss(logits, context), _BLOCKS: _loss(_key_blocks(logits, keys), context), **losses}
 
     return Measure(
         "ablation_loss",
@@ -71,56 +62,81 @@ def _loss(logits: Float[Array, "token token_other class"], context: Context) -> 
     return context.loss(flat, table_answers(context).reshape(-1, 1)).mean()
 
 
-def logits_with(
-    params: Params, context: Context, neurons: Float[Array, "pair neuron"], *, linear: bool | None = None
-) -> Float[Array, "token token_other class"]:
-    """Logits of all pairs with the neurons at the read position replaced.
+def _through_readout(params: Params, context: Context, keys: Bool[Array, " frequency"]) -> dict[str, Array]:
+    """Logits of all pairs by what is kept of the neurons, where these add A W_L to them: what is changed is A W_L itself."""
+    p, logits, read = context.inputs.classes, table_logits(params, context), read_out(params, context)
+    W_L, waves = unembedding_table(params, context).T, _key_waves(keys, p)
+    directions = W_L @ waves
+    within = read @ (waves @ _pinv(directions.T @ directions) @ (directions.T @ W_L))
+    changes = {
+        _DIRECTIONS: read.mean(axis=0, keepdims=True) + key_part(read, keys, context) - read,
+        _OUTPUT: within - read,
+        _NULL: -within,
+        _POLYNOMIAL: _polynomial_read_out(params, context).reshape(p * p, p) - read,
+    }
+    return {name: logits + change.reshape(p, p, p) for name, change in changes.items()}
 
-    Args:
-        linear: by L + (A' - A) W_L, which is exact where the readout is linear; or by a forward pass with the neurons tapped. By
-            default whichever the model allows.
-    """
+
+def _through_model(params: Params, context: Context, keys: Bool[Array, " frequency"]) -> dict[str, Array]:
+    """The same of any model: a forward pass each, with the neurons replaced."""
+    p, table = context.inputs.classes, table_neurons(params, context)
+    neurons = table.reshape(p * p, -1)
+    directions = unembedding_table(params, context).T @ _key_waves(keys, p)
+    within = neurons @ directions @ _pinv(directions.T @ directions) @ directions.T
+    replaced = {
+        _DIRECTIONS: neurons.mean(axis=0, keepdims=True) + key_part(neurons, keys, context),
+        _OUTPUT: within,
+        _NULL: neurons - within,
+        _POLYNOMIAL: _polynomial(params, context).reshape(p * p, -1),
+    }
+    return {name: logits_with(params, context, one) for name, one in replaced.items()}
+
+
+def logits_with(
+    params: Params, context: Context, neurons: Float[Array, "pair neuron"]
+) -> Float[Array, "token token_other class"]:
+    """Logits of all pairs from a forward pass with the neurons at the read position replaced."""
     site, p = context.model.roles.neurons, context.inputs.classes
     assert site is not None
-    if context.model.roles.linear_readout if linear is None else linear:
-        change = neurons - table_neurons(params, context).reshape(neurons.shape)
-        return table_logits(params, context) + (change @ unembedding_table(params, context).T).reshape(p, p, p)
     taps = {site: lambda value: neurons[:, None, :]}
     out = context.model.apply(params, table_inputs(context), taps=taps, positions=context.read)
     return out[:, 0, :p].reshape(p, p, p)
 
 
-def _projector(directions: Float[Array, "neuron component"]) -> Float[Array, "neuron neuron"]:
-    """The orthogonal projector on the span of the columns; columns of zeros add nothing."""
-    gram = directions.T @ directions
-    return directions @ jnp.linalg.pinv(gram, rtol=1e-5, hermitian=True) @ directions.T
+def _key_waves(keys: Bool[Array, " frequency"], p: int) -> Float[Array, "class component"]:
+    """The cosines and sines of the key frequencies over the classes; the others' columns are 0."""
+    return fourier_basis(p)[1:].T * component_mask(keys, p)[None, :]
 
 
-def _kept(
-    table: Float[Array, "token token_other unit"], mask: Float[Array, "component component_other"]
+def _pinv(gram: Float[Array, "component component"]) -> Float[Array, "component component"]:
+    """Its pseudo-inverse; rows and columns of zeros stay so."""
+    return jnp.linalg.pinv(gram, rtol=1e-5, hermitian=True)
+
+
+def _key_blocks(
+    table: Float[Array, "token token_other unit"], keys: Bool[Array, " frequency"]
 ) -> Float[Array, "token token_other unit"]:
-    """The table with its 2-D Fourier components multiplied by a mask."""
-    return _back(components_2d(table) * mask[:, :, None])
+    """The table's constant and its blocks {0, cos k, sin k}^2 of the key frequencies."""
+    kept = from_blocks(frequency_blocks(table) * keys[:, None, None, None], table.shape[0])
+    return kept + table.mean(axis=(0, 1), keepdims=True)
 
 
-def _back(components: Float[Array, "component component_other unit"]) -> Float[Array, "token token_other unit"]:
-    F = jnp.asarray(fourier_basis(components.shape[0]))
-    return jnp.einsum("ia,jb,ijn->abn", F, F, components)
-
-
-def _key_blocks(keys: Float[Array, " frequency"] | Array, p: int) -> Float[Array, "component component_other"]:
-    """1 at the constant and at {0, cos k, sin k}^2 of the key frequencies."""
-    frequency = (jnp.arange(p) + 1) // 2
-    held = jnp.concatenate([jnp.ones(1), component_mask(keys, p)])
-    same = (frequency[:, None] == frequency[None, :]) | (frequency[:, None] == 0) | (frequency[None, :] == 0)
-    return held[:, None] * held[None, :] * same
+def _explained(shares: Float[Array, "neuron frequency"]) -> Float[Array, "frequency neuron"]:
+    """1 at the frequency of each neuron that it explains to at least CLUSTER_FVE."""
+    return clustered(shares).T.astype(jnp.float32)
 
 
 def _polynomial(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
     """The neurons, those with a frequency as the polynomial of degree 2 that it explains, with their mean."""
-    table, components = table_neurons(params, context), neuron_components(params, context)
-    shares = table_shares(params, context)
-    frequency = ((jnp.arange(table.shape[0]) + 1) // 2)[:, None]
-    held = (frequency == 1 + shares.argmax(axis=1)[None, :]) | (frequency == 0)
-    explained = _back(components * (held[:, None, :] & held[None, :, :])) + table.mean(axis=(0, 1), keepdims=True)
-    return jnp.where((shares.max(axis=1) >= CLUSTER_FVE)[None, None, :], explained, table)
+    table, explained = table_neurons(params, context), _explained(table_shares(params, context))
+    polynomial = from_blocks(neuron_blocks(params, context) * explained[:, None, None, :], table.shape[0])
+    return jnp.where(explained.any(axis=0)[None, None], polynomial + table.mean(axis=(0, 1), keepdims=True), table)
+
+
+def _polynomial_read_out(params: Params, context: Context) -> Float[Array, "token token_other class"]:
+    """W_L of ``_polynomial``: the blocks are read out before they are summed over the pairs."""
+    table, explained = table_neurons(params, context), _explained(table_shares(params, context))
+    W_L, has = unembedding_table(params, context).T, explained.any(axis=0)
+    blocks = jnp.einsum("kijn,kn,nc->kijc", neuron_blocks(params, context), explained, W_L)
+    rest = table @ jnp.where(has[:, None], 0, W_L) + ((table.mean(axis=(0, 1)) * has) @ W_L)[None, None]
+    return from_blocks(blocks, table.shape[0]) + rest

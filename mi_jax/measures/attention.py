@@ -7,7 +7,7 @@ from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_site
 from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
-from mi_jax.measures.neurons import centred
+from mi_jax.measures.neurons import centred, shares_of
 
 _NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
 
@@ -22,9 +22,9 @@ def score_shares(params: Params, context: Context) -> Float[Array, "layer head f
     p = context.inputs.classes
     key = context.inputs.varied[0]
     scores = jnp.stack([site[..., key] for site in _read_rows(params, context, context.model.roles.attention)])
-    around = jnp.stack([centred(layer) for layer in scores])
-    along = jnp.einsum("ia,labh->lhi", fourier_basis(p)[1:], around) ** 2 / p
-    shares = along / jnp.square(around).sum(axis=(1, 2))[:, :, None]
+    around, power = (jnp.stack(x) for x in zip(*(centred(layer) for layer in scores), strict=True))
+    along = jnp.einsum("ia,labh->ilh", fourier_basis(p)[1:], around) / jnp.sqrt(p)
+    shares = shares_of(along, power).transpose(1, 2, 0)
     layers, heads = shares.shape[:2]
     padded = jnp.pad(shares, ((0, 0), (0, 0), (0, 2 * frequencies(p) - (p - 1))))
     return padded.reshape(layers, heads, frequencies(p), 2).sum(axis=-1)

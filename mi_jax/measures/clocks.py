@@ -2,7 +2,7 @@
 
 import random
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_inputs, table_logits
 from mi_jax.measures.fourier import embedding_table
+from mi_jax.models.taps import ByPosition
 
 SOURCE = "arXiv 2306.17844"
 CIRCLES = 6
@@ -106,27 +107,54 @@ def gradient_symmetricity() -> Measure:
     )
 
 
+class _Candidates(NamedTuple):
+    """Logits f(a - b) g(a + b, c), by condition."""
+
+    of_difference: Float[Array, "condition token"]
+    of_sum: Float[Array, "condition token class"]
+
+
+def _candidates(k: Int[Array, ""], p: int) -> _Candidates:
+    """``candidate_logits`` in the factors that X and Y have: (X, Y) = 2 cos(w(a - b)/2) (cos w(a + b)/2, sin w(a + b)/2)."""
+    w, x = 2 * jnp.pi * k / p, jnp.arange(p)
+    half, full = w * x / 2, w * x
+    s, c = half[:, None], full[None, :]
+    answer = jnp.cos(2 * s - c)
+    pizza = jnp.abs(jnp.cos(s - c / 2)) - jnp.abs(jnp.sin(s - c / 2))
+    cos, sin = jnp.cos(s), jnp.sin(s)
+    other = (jnp.abs(cos) - jnp.abs(sin)) * jnp.cos(c) - (jnp.abs(cos - sin) - jnp.abs(cos + sin)) * jnp.sin(c) / jnp.sqrt(2)
+    size = 2 * jnp.abs(jnp.cos(half))
+    return _Candidates(jnp.stack([jnp.ones(p), size, size, -2 * jnp.cos(full)]), jnp.stack([answer, pizza, other, answer]))
+
+
 def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair class"]:
     """What the algorithms answer at one frequency, w = 2 pi k / p, with X = cos wa + cos wb and Y = sin wa + sin wb.
 
     clock cos(w(a + b - c)); pizza |C X + S Y| - |-S X + C Y| with C, S = cos, sin(wc / 2); pizza' (|X| - |Y|) cos wc
     - (|X - Y| - |X + Y|) sin wc / sqrt(2); accompanying -cos wc (cos 2wa + cos 2wb) - sin wc (sin 2wa + sin 2wb).
     """
-    w = 2 * jnp.pi * k / p
-    x = jnp.arange(p)
-    a, b = (axis.reshape(-1, 1) for axis in jnp.meshgrid(x, x, indexing="ij"))
-    c = x[None, :]
-    X, Y = jnp.cos(w * a) + jnp.cos(w * b), jnp.sin(w * a) + jnp.sin(w * b)
-    C, S = jnp.cos(w * c / 2), jnp.sin(w * c / 2)
-    X2, Y2 = jnp.cos(2 * w * a) + jnp.cos(2 * w * b), jnp.sin(2 * w * a) + jnp.sin(2 * w * b)
-    return jnp.stack(
-        [
-            jnp.cos(w * (a + b)) * jnp.cos(w * c) + jnp.sin(w * (a + b)) * jnp.sin(w * c),
-            jnp.abs(C * X + S * Y) - jnp.abs(C * Y - S * X),
-            (jnp.abs(X) - jnp.abs(Y)) * jnp.cos(w * c) - (jnp.abs(X - Y) - jnp.abs(X + Y)) * jnp.sin(w * c) / jnp.sqrt(2),
-            -jnp.cos(w * c) * X2 - jnp.sin(w * c) * Y2,
-        ]
-    )
+    candidates, (total, difference) = _candidates(k, p), _sums_and_differences(p)
+    return candidates.of_difference[:, difference, None] * candidates.of_sum[:, total]
+
+
+def _sums_and_differences(p: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """a + b and a - b mod p of every pair."""
+    a, b = np.divmod(np.arange(p * p), p)
+    return (a + b) % p, (a - b) % p
+
+
+def _correlations(logits: Float[Array, "pair class"], k: Int[Array, ""], p: int) -> Float[Array, " condition"]:
+    """The correlation of logits with each of ``candidate_logits``, whose p^3 numbers are never formed."""
+    (of_difference, of_sum), (total, difference) = _candidates(k, p), _sums_and_differences(p)
+    around = logits - logits.mean()
+
+    def one(f: Float[Array, " token"], g: Float[Array, "token class"]) -> Scalar:
+        weights = f[difference]
+        sums = jnp.zeros((p, p)).at[total].add(around * weights[:, None])
+        mean, square = (jnp.zeros(p).at[total].add(w) @ rows for w, rows in ((weights, g.sum(1)), (weights**2, (g**2).sum(1))))
+        return (sums * g).sum() / jnp.sqrt(jnp.square(around).sum() * (square - mean**2 / p**3))
+
+    return jnp.stack([one(of_difference[i], of_sum[i]) for i in range(len(CANDIDATES))])
 
 
 def circle_fve() -> Measure:
@@ -143,21 +171,21 @@ def circle_fve() -> Measure:
         p, table = context.inputs.classes, embedding_table(params, context)
         U, V = principal_components(table)
         mean, inputs = table.mean(axis=0), table_inputs(context)
-        varied = jnp.zeros((1, context.inputs.positions, 1), bool).at[:, jnp.array(context.inputs.varied)].set(True)
 
         def one(circle: Int[Array, ""]) -> Float[Array, " condition"]:
             plane = jax.lax.dynamic_slice_in_dim(V, 2 * circle, 2)
 
-            def alone(value: Float[Array, "batch position d"]) -> Float[Array, "batch position d"]:
-                kept = mean[None, None] + (value - mean[None, None]) @ plane.T @ plane
-                return jnp.where(varied, kept, value)
+            def alone(rows: Float[Array, "token d"], position: int) -> Float[Array, "token d"]:
+                kept = mean[None] + (rows - mean[None]) @ plane.T @ plane
+                return kept if position in context.inputs.varied else rows
 
-            out = context.model.apply(params, inputs, taps={site: alone}, positions=context.read)[:, 0, :p]
+            taps = {site: ByPosition(alone)}
+            out = context.model.apply(params, inputs, taps=taps, positions=context.read)[:, 0, :p]
             power = jnp.abs(jnp.fft.rfft(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1, keepdims=False)))
             k = 1 + power[1:].argmax()
             doubled = jnp.where(k % 2 == 0, k, p - k)
-            answers = jnp.concatenate([candidate_logits(k, p)[:-1], candidate_logits(doubled // 2, p)[-1:]])
-            explained = jax.vmap(lambda answer: 2 * _correlation(out, answer) - 1)(answers)
+            alike = jnp.concatenate([_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]])
+            explained = 2 * alike - 1
             # An odd frequency of an even modulus is twice no frequency: nothing accompanies it.
             return explained.at[-1].set(jnp.where(doubled % 2 == 0, explained[-1], jnp.nan))
 
@@ -174,8 +202,3 @@ def circle_fve() -> Measure:
         labels={"component": tuple(range(1, CIRCLES + 1)), "condition": CANDIDATES},
         source=SOURCE,
     )
-
-
-def _correlation(x: Float[Array, "*n"], y: Float[Array, "*n"]) -> Scalar:
-    x, y = x - x.mean(), y - y.mean()
-    return (x * y).sum() / jnp.sqrt(jnp.square(x).sum() * jnp.square(y).sum())

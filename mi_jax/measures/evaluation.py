@@ -5,7 +5,7 @@ These are called at the top of a measure: inside a map or a gradient of the meas
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +27,33 @@ def shared(compute: _F) -> _F:
         if context.shared is None:
             return compute(params, context, *options, **named)
         key = (compute.__qualname__, options, tuple(sorted(named.items())))
-        return context.shared.once(key, params, lambda: compute(params, context, *options, **named))
+        # Behind a barrier: computed once, not once in each of the fusions that use it.
+        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **named))  # noqa: E731
+        return context.shared.once(key, params, make)
 
     return remembered  # pyright: ignore[reportReturnType]
 
 
+class _Pass(NamedTuple):
+    """One forward pass: outputs at the positions that are read, and what the roles' sites hold."""
+
+    outputs: Float[Array, "batch position class"]
+    sites: dict[str, Float[Array, "batch ..."]]
+
+
+def _run(params: Params, context: Context, inputs: Shaped[Array, "batch ..."]) -> _Pass:
+    return _Pass(*capture(context.model.apply, role_sites(context))(params, inputs, positions=context.read))
+
+
 @shared
-def _pass(
-    params: Params, context: Context, split: str
-) -> tuple[Float[Array, "batch position class"], dict[str, Float[Array, "batch ..."]]]:
-    """One forward pass over a split: outputs at the positions that are read, and what the roles' sites hold."""
-    listen = capture(context.model.apply, role_sites(context))
-    return listen(params, batch(context, split).inputs, positions=context.read)
+def _table_pass(params: Params, context: Context) -> _Pass:
+    """Over all pairs (a, b) in the order a p + b: no activation is put in order afterwards."""
+    return _run(params, context, table_inputs(context))
+
+
+@shared
+def _split_pass(params: Params, context: Context, split: str) -> _Pass:
+    return _run(params, context, batch(context, split).inputs)
 
 
 def role_sites(context: Context) -> tuple[str, ...]:
@@ -49,7 +64,10 @@ def role_sites(context: Context) -> tuple[str, ...]:
 
 def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch position class"]:
     """The model's outputs for a split's inputs at the positions that are read."""
-    return _pass(params, context, split)[0]
+    if "table" in context.concepts:
+        batch(context, split)
+        return _table_pass(params, context).outputs[table_split(context, split)]
+    return _split_pass(params, context, split).outputs
 
 
 def batch(context: Context, split: str) -> Batch:
@@ -59,11 +77,10 @@ def batch(context: Context, split: str) -> Batch:
     return context.batches[split]
 
 
-@shared
 def table_logits(params: Params, context: Context) -> Float[Array, "token token_other class"]:
-    """Logits of all pairs (a, b) over the task's classes, from one pass over each split."""
-    parts = [outputs(params, context, split)[:, 0, : context.inputs.classes] for split in sorted(context.batches)]
-    return jnp.concatenate(parts)[context.concepts["table"]]
+    """Logits of all pairs (a, b) over the task's classes."""
+    p = context.inputs.classes
+    return _table_pass(params, context).outputs[:, 0, :p].reshape(p, p, p)
 
 
 def table_neurons(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
@@ -73,11 +90,10 @@ def table_neurons(params: Params, context: Context) -> Float[Array, "token token
     return table_site(params, context, site)[:, :, 0]
 
 
-@shared
 def table_site(params: Params, context: Context, site: str) -> Float[Array, "token token_other ..."]:
     """What one of ``role_sites`` holds for all pairs (a, b); from the last layer's queries on at the read positions only."""
-    seen = [_pass(params, context, split)[1][site] for split in sorted(context.batches)]
-    return jnp.concatenate(seen)[context.concepts["table"]]
+    value, p = _table_pass(params, context).sites[site], context.inputs.classes
+    return value.reshape(p, p, *value.shape[1:])
 
 
 def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:

@@ -48,19 +48,27 @@ def component_norms(table: Float[Array, "token d"]) -> Float[Array, " component"
     return jnp.linalg.norm(fourier_basis(table.shape[0]) @ table, axis=1)[1:]
 
 
-def by_frequency(components: Float[Array, " component"], frequency_count: int) -> Float[Array, "frequency part"]:
+def by_frequency(components: Float[Array, "component *rest"], frequency_count: int) -> Float[Array, "frequency part *rest"]:
     """Components as [cos, sin] of each frequency; 0 where an even p has no sine."""
-    padding = 2 * frequency_count - components.shape[0]
-    return jnp.pad(components, (0, padding)).reshape(frequency_count, 2)
+    padding = ((0, 2 * frequency_count - components.shape[0]), *((0, 0),) * (components.ndim - 1))
+    return jnp.pad(components, padding).reshape(frequency_count, 2, *components.shape[1:])
 
 
-def answer_directions(context: Context) -> Float[Array, "component pair"]:
-    """The unit vectors c_1, s_1, c_2, s_2, ... over the pairs: rows of F looked up at a o b.
+def answer_components(table: Float[Array, "pair unit"], context: Context) -> Float[Array, "component unit"]:
+    """c_1^T T, s_1^T T, c_2^T T, ...: what a table over the pairs holds along each wave of the answer a o b.
 
-    Each answer is given by p pairs, so rows of F, of unit norm over residues, are divided by sqrt(p).
+    The unit vectors over the pairs are rows of F looked up at a o b, divided by sqrt(p), since each answer is given by p pairs.
+    So pairs are summed by answer first: the products are p times smaller.
     """
     p = context.inputs.classes
-    return jnp.asarray(fourier_basis(p))[1:, context.concepts["cyclic_answer"].ravel()] / jnp.sqrt(p)
+    by_answer = jnp.zeros((p, table.shape[1])).at[context.concepts["cyclic_answer"].ravel()].add(table)
+    return jnp.asarray(fourier_basis(p))[1:] @ by_answer / jnp.sqrt(p)
+
+
+def of_answers(components: Float[Array, "component unit"], context: Context) -> Float[Array, "residue unit"]:
+    """sum_k c_k x row of components, by answer: look it up at ``cyclic_answer`` for the table over the pairs."""
+    p = context.inputs.classes
+    return jnp.asarray(fourier_basis(p))[1:].T @ components / jnp.sqrt(p)
 
 
 def embedding_table(params: Params, context: Context) -> Float[Array, "token d"]:

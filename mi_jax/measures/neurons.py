@@ -1,13 +1,16 @@
 """Which frequency each neuron has, and how much of it (arXiv 2301.05217, section 4.2)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_neurons
-from mi_jax.measures.fourier import SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, unembedding_table
+from mi_jax.measures.fourier import SOURCE, answer_components, by_frequency, fourier_basis, frequencies, unembedding_table
 
 CLUSTER_FVE = 0.85
 """The share of a neuron's variance that its frequency must explain for it to count."""
@@ -22,45 +25,92 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     """The share of each neuron's variance over the pairs that functions of one frequency explain.
 
     With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of T_ij^2 over the indices {0, cos
-    k, sin k}^2, over that of all T_ij^2. A neuron that never varies has NaN.
+    k, sin k}^2, over that of all T_ij^2, which is that of A^2. A neuron that never varies has NaN.
     """
-    return shares_of_power(jnp.square(components_2d(centred(activations))))
+    around, power = centred(activations)
+    return _shares(frequency_blocks(around), power)
 
 
-def centred(table: Float[Array, "token token_other unit"]) -> Float[Array, "token token_other unit"]:
-    """Each unit's table without its mean; exactly 0 for a unit that varies by no more than its rounding."""
-    around = table - table.mean(axis=(0, 1), keepdims=True)
-    varies = jnp.square(around).sum(axis=(0, 1)) > _ROUNDING * jnp.square(table).sum(axis=(0, 1))
-    return jnp.where(varies[None, None] | ~jnp.isfinite(around), around, 0)
+class Centred(NamedTuple):
+    """Each unit's table without its mean, and the sum of its squares; 0 for a unit that varies by no more than its rounding."""
+
+    around: Float[Array, "token token_other unit"]
+    power: Float[Array, " unit"]
 
 
-def components_2d(table: Float[Array, "token token_other unit"]) -> Float[Array, "component component_other unit"]:
-    """The 2-D Fourier transform F A F^T of each unit's table over the pairs."""
-    F = jnp.asarray(fourier_basis(table.shape[0]))
-    return jnp.einsum("ia,jb,abn->ijn", F, F, table)
+def centred(table: Float[Array, "token token_other unit"]) -> Centred:
+    """See ``Centred``."""
+    mean = table.mean(axis=(0, 1))
+    around = table - mean[None, None]
+    power = jnp.square(around).sum(axis=(0, 1))
+    constant = power <= _ROUNDING * (power + table.shape[0] * table.shape[1] * mean**2)
+    return Centred(around, jnp.where(constant, 0, power))
 
 
-def shares_of_power(power: Float[Array, "component component_other neuron"]) -> Float[Array, "neuron frequency"]:
-    """``neuron_shares`` from the squared components of centred activations."""
-    p = power.shape[0]
-    count = frequencies(p)
-    padded = jnp.pad(power, ((0, 2 * count + 1 - p),) * 2 + ((0, 0),))
-    blocks = padded[1:, 1:].reshape(count, 2, count, 2, -1)
-    own = jnp.einsum("kikjn->kn", blocks)
-    own += padded[0, 1:].reshape(count, 2, -1).sum(axis=1) + padded[1:, 0].reshape(count, 2, -1).sum(axis=1)
-    return ((own + power[:1, 0]) / power.sum(axis=(0, 1))[None]).T
+def shares_of(components: Float[Array, "..."], power: Float[Array, "*unit"]) -> Float[Array, "..."]:
+    """The share of each unit's power that lies along its components [... unit]; NaN for a unit that never varies."""
+    power = jnp.broadcast_to(power, components.shape)
+    return jnp.where(power == 0, 0, jnp.square(components)) / power
+
+
+def frequency_blocks(table: Float[Array, "token token_other unit"]) -> Float[Array, "frequency part part_other unit"]:
+    """Of each unit's 2-D Fourier transform F A F^T, what belongs to one frequency: the indices {0, cos k, sin k}^2.
+
+    All p^2 components are never formed: of the second transform a component needs three rows. 0 where an even p has no sine.
+    """
+    p, units = table.shape[0], table.shape[-1]
+    F = jnp.asarray(fourier_basis(p))
+    along = jnp.einsum("ia,abn->ibn", F, table)
+    constant = by_frequency(F[1:] @ along[0], frequencies(p))
+    both = by_frequency((jnp.asarray(_waves(p)) @ along)[1:], frequencies(p))
+    first = jnp.concatenate([jnp.broadcast_to((F[:1] @ along[0])[None], (frequencies(p), 1, units)), constant], axis=1)
+    return jnp.concatenate([first[:, None], both], axis=1)
+
+
+def from_blocks(blocks: Float[Array, "frequency part part_other unit"], p: int) -> Float[Array, "token token_other unit"]:
+    """The tables whose components are these; the constant, which all frequencies share, is left out."""
+    F, units = jnp.asarray(fourier_basis(p)), blocks.shape[-1]
+    constant = F[1:].T @ blocks[:, 0, 1:].reshape(-1, units)[: p - 1]
+    both = _waves(p)[1:].transpose(0, 2, 1) @ blocks[:, 1:].reshape(-1, 3, units)[: p - 1]
+    return jnp.einsum("ia,ibn->abn", F, jnp.concatenate([constant[None], both]))
+
+
+def _waves(p: int) -> Float[np.ndarray, "component part token"]:
+    """For every component the rows 1, cos k and sin k of F, k being its frequency (0 for one that isn't there)."""
+    F = fourier_basis(p)
+    rows = np.concatenate([np.zeros((1, p), F.dtype), F[1:], np.zeros((2 * frequencies(p) - (p - 1), p), F.dtype)])
+    k = (np.arange(p) + 1) // 2
+    return np.stack([np.broadcast_to(F[0], (p, p)), rows[np.maximum(2 * k - 1, 0)], rows[2 * k]], axis=1)
+
+
+def _shares(
+    blocks: Float[Array, "frequency part part_other neuron"], power: Float[Array, " neuron"]
+) -> Float[Array, "neuron frequency"]:
+    return shares_of(blocks, power).sum(axis=(1, 2)).T
 
 
 @shared
-def neuron_components(params: Params, context: Context) -> Float[Array, "component component_other neuron"]:
-    """``components_2d`` of the model's neurons over all pairs, centred: the constant is 0."""
-    return components_2d(centred(table_neurons(params, context)))
+def neuron_blocks(params: Params, context: Context) -> Float[Array, "frequency part part_other neuron"]:
+    """``frequency_blocks`` of the model's neurons over all pairs, centred: the constant is 0."""
+    return frequency_blocks(_centred_neurons(params, context).around)
+
+
+@shared
+def _centred_neurons(params: Params, context: Context) -> Centred:
+    return centred(table_neurons(params, context))
 
 
 @shared
 def table_shares(params: Params, context: Context) -> Float[Array, "neuron frequency"]:
     """``neuron_shares`` of the model's neurons over all pairs."""
-    return shares_of_power(jnp.square(neuron_components(params, context)))
+    return _shares(neuron_blocks(params, context), _centred_neurons(params, context).power)
+
+
+@shared
+def read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
+    """A W_L: what the neurons send to each logit, over all pairs."""
+    table = table_neurons(params, context)
+    return table.reshape(-1, table.shape[-1]) @ unembedding_table(params, context).T
 
 
 def neuron_fve() -> Measure:
@@ -116,10 +166,9 @@ def readout_fve() -> Measure:
 
     def function(params: Params, context: Context) -> dict[str, Array]:
         p = context.inputs.classes
-        activations = table_neurons(params, context)
-        read = activations.reshape(p * p, -1) @ (unembedding_table(params, context).T @ fourier_basis(p)[1:].T)
+        read = read_out(params, context) @ fourier_basis(p)[1:].T
         read = read - read.mean(axis=0, keepdims=True)
-        along = (answer_directions(context) * read.T).sum(axis=1)
+        along = jnp.diagonal(answer_components(read, context))
         shares = by_frequency(along**2 / jnp.square(read).sum(axis=0), frequencies(p))
         return {"readout_fve_cos": shares[:, 0], "readout_fve_sin": shares[:, 1]}
 

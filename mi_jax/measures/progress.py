@@ -13,7 +13,16 @@ from jaxtyping import Array, Bool, Float, Int
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_answers, table_logits, table_split
-from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_directions, by_frequency, fourier_basis, frequencies, key_mask
+from mi_jax.measures.fourier import (
+    FINAL_KEYS,
+    SOURCE,
+    answer_components,
+    by_frequency,
+    fourier_basis,
+    frequencies,
+    key_mask,
+    of_answers,
+)
 
 Keys = Literal["final", "online"]
 
@@ -47,21 +56,26 @@ def component_mask(keys: Bool[Array, " frequency"], p: int) -> Float[Array, " co
 
 def key_part(table: Float[Array, "pair unit"], keys: Bool[Array, " frequency"], context: Context) -> Float[Array, "pair unit"]:
     """sum of P_k over the key frequencies, of logits or of anything else that depends on the pair."""
-    directions = answer_directions(context)
-    return directions.T @ (component_mask(keys, context.inputs.classes)[:, None] * (directions @ table))
+    return _kept(answer_components(table, context), keys, context)
+
+
+def _kept(
+    components: Float[Array, "component unit"], keys: Bool[Array, " frequency"], context: Context
+) -> Float[Array, "pair unit"]:
+    kept = component_mask(keys, context.inputs.classes)[:, None] * components
+    return of_answers(kept, context)[context.concepts["cyclic_answer"].ravel()]
 
 
 @shared
 def logit_components(params: Params, context: Context) -> Float[Array, "component class"]:
     """c_k^T L and s_k^T L for every frequency."""
-    return answer_directions(context) @ _flat_logits(params, context)
+    return answer_components(_flat_logits(params, context), context)
 
 
 @shared
 def key_logits(params: Params, context: Context, keys: Keys) -> Float[Array, "pair class"]:
     """sum of P_k L over the key frequencies."""
-    mask = component_mask(_keys(params, context, keys), context.inputs.classes)
-    return answer_directions(context).T @ (mask[:, None] * logit_components(params, context))
+    return _kept(logit_components(params, context), _keys(params, context, keys), context)
 
 
 def _loss(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
@@ -106,15 +120,14 @@ def excluded_loss_by_frequency() -> Measure:
 
     def function(params: Params, context: Context) -> Float[Array, " frequency"]:
         logits, p = _flat_logits(params, context), context.inputs.classes
-        train, directions = table_split(context, "train"), answer_directions(context)
-        answers = table_answers(context).reshape(-1)[train]
-        missing = ((0, 2 * frequencies(p) - (p - 1)), (0, 0))
-        held = jnp.pad(logit_components(params, context), missing)
-        trained, along = logits[train], jnp.pad(directions[:, train], missing)
+        train = table_split(context, "train")
+        trained, answers = logits[train], table_answers(context).reshape(-1)[train]
+        cyclic = context.concepts["cyclic_answer"].ravel()[train]
+        held = logit_components(params, context)
 
         def one(k: Int[Array, ""]) -> Scalar:
-            rows = (2 * k, 2 * k + 1)
-            removed = sum(along[row][:, None] * held[row][None, :] for row in rows)
+            own = jnp.arange(p - 1)[:, None] // 2 == k
+            removed = of_answers(jnp.where(own, held, 0), context)[cyclic]
             return context.loss((trained - removed)[:, None, :], answers[:, None]).mean()
 
         return jax.lax.map(one, jnp.arange(frequencies(p)))
@@ -128,12 +141,12 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         logits = _flat_logits(params, context)
         p = context.inputs.classes
-        directions, basis = answer_directions(context), jnp.asarray(fourier_basis(p))[1:]
+        basis = jnp.asarray(fourier_basis(p))[1:]
         coefficients = by_frequency((logit_components(params, context) * basis).sum(axis=1), frequencies(p))
         parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1, keepdims=True)
         shared = jnp.broadcast_to(coefficients.sum(axis=1, keepdims=True) / parts, coefficients.shape)
         each = (shared * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
-        without = logits - directions.T @ (each[:, None] * basis)
+        without = logits - of_answers(each[:, None] * basis, context)[context.concepts["cyclic_answer"].ravel()]
         return _loss(without, context)[table_split(context, "train")].mean()
 
     return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="nats", **_frozen(keys))

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from mi_jax.contracts import Inputs
 from mi_jax.models.products import lookup
+from mi_jax.models.taps import ByPosition
 
 
 class Projected(NamedTuple):
@@ -40,11 +41,19 @@ def multiply_adds(
 
 
 def project_on_table(
-    params: Any, tokens: Int[Array, "b s"], inputs: Inputs, queries: Sequence[int], scale: float, project: Project
+    params: Any,
+    tokens: Int[Array, "b s"],
+    inputs: Inputs,
+    queries: Sequence[int],
+    scale: float,
+    project: Project,
+    tap: ByPosition | None = None,
 ) -> Projected:
     """The first layer's stream, scores and values by way of the table; NaN for an example that leaves the alphabet."""
     W_E, positional = params["embed"]["W_E"], params.get("pos_embed")
     tables = [W_E[first:end] for first, end in inputs.alphabet]
+    if tap is not None:
+        tables = [tap.function(table, s) for s, table in enumerate(tables)]
     if positional is not None:
         tables = [table + positional["W_pos"][s][None] for s, table in enumerate(tables)]
     sizes = [len(table) for table in tables]

@@ -7,6 +7,9 @@ Capturing returns its values, never leaves them in a closure, so that jit, vmap,
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from mi_jax.contracts import Site, Tap, Taps
 from mi_jax.errors import ConfigError, nearest
 
@@ -23,8 +26,22 @@ class _Recorder(NamedTuple):
         return self.record(lambda value: value, values)
 
     def record(self, default: Callable[..., Any], values: tuple[Any, ...]) -> Any:
-        self.store[self.name] = (self.inner or default)(*values)
+        # Behind a barrier, so that it is computed once for those who look and for what goes on.
+        self.store[self.name] = jax.lax.optimization_barrier((self.inner or default)(*values))
         return self.store[self.name]
+
+
+class ByPosition(NamedTuple):
+    """A tap at the site of the embedded tokens that treats each token alone: ``function(rows [token d], position) -> rows``.
+
+    What treats tokens alone can be done to a table of them, so a model may keep its fast path under it.
+    """
+
+    function: Callable[[Any, int], Any]
+
+    def __call__(self, value: Any) -> Any:
+        """On values [batch position d]."""
+        return jnp.stack([self.function(value[:, s], s) for s in range(value.shape[1])], axis=1)
 
 
 class Tapped:
@@ -40,6 +57,11 @@ class Tapped:
     def listens(self, name: str) -> bool:
         """Whether a tap sits at this site."""
         return name in self._taps
+
+    def by_position(self, name: str) -> ByPosition | None:
+        """The tap at this site, if it is of that kind."""
+        tap = self._taps.get(name)
+        return tap if isinstance(tap, ByPosition) else None
 
     def at(self, name: str, value: Any) -> Any:
         """The value that goes on from an activation's site."""

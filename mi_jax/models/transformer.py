@@ -255,7 +255,8 @@ def _forward(
         len(read) > 0 and all(0 <= place < length for place in read),
         f"positions={read}: an input of {length} has positions 0 to {length - 1}; at least one is read",
     )
-    on_table = alphabet is not None and not any(taps.listens(site) for site in _BEFORE_SCORES)
+    hidden = [site for site in _BEFORE_SCORES if taps.listens(site) and not (site == "embed" and taps.by_position(site))]
+    on_table = alphabet is not None and not hidden
     x = jnp.zeros(()) if on_table else _embedded(config, params, tokens, taps)
     for i in range(config.layers):
         queries = read if i == config.layers - 1 else everywhere
@@ -304,7 +305,7 @@ def _first_block_on_table(
             q, k = _rotate(q, places), _rotate(k, places)
         return q[0], k[0], v[0]
 
-    seen = project_on_table(params, tokens, inputs, queries, config.score_scale, project)
+    seen = project_on_table(params, tokens, inputs, queries, config.score_scale, project, taps.by_position("embed"))
     attended = _attend(config, attn, f"{name}.attn", seen.scores, lambda pattern: mix(pattern, seen.values), taps, queries)
     return _after_attention(config, block, name, seen.stream, attended, taps)
 
