@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mi_jax.experiment import train as train
     from mi_jax.models.taps import capture as capture
     from mi_jax.study import study as study
+    from mi_jax.sweep import sweep as sweep
 
 _HOMES = {
     "Experiment": "mi_jax.experiment",
@@ -26,6 +27,7 @@ _HOMES = {
     "measure": "mi_jax.experiment",
     "load_weights": "mi_jax.experiment",
     "study": "mi_jax.study",
+    "sweep": "mi_jax.sweep",
     "capture": "mi_jax.models.taps",
 }
 _MODULES = ("contracts", "dynamics", "errors", "measures", "models", "plots", "tasks", "training")

@@ -1,4 +1,4 @@
-"""The command line: mi-jax run | train | measure | report | reproduce | info | verify | list.
+"""The command line: mi-jax run | train | sweep | measure | report | reproduce | info | verify | list.
 
 This module imports nothing heavy, so that ``--help`` is instant; each verb imports what it needs.
 """
@@ -16,6 +16,11 @@ from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
+)
+
+_SWEPT = (
+    "A setting with several values is swept: --optimizer.weight-decay 0.1,0.3,1 --optimizer.learning-rate 1e-3,1e-2 --seeds 0-4."
+    " Those with one value are overridden, as for run."
 )
 
 
@@ -62,6 +67,12 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         verb.add_argument("-h", "--help", action="store_true", help="this text; with an experiment also its overrides")
         _common(verb)
         training[name] = verb
+    verb = _verb(verbs, "sweep", "train an experiment over a grid of settings", epilog=_SWEPT)
+    verb.add_argument("experiment", help="a shipped experiment's name, or a .py file")
+    verb.add_argument("--out", help="the sweep's folder (default: checkpoints/NAME-sweep); what it holds is gone on with")
+    verb.add_argument("--processes", type=int, help="runs at a time, each on a core of its own (default: one a core)")
+    verb.add_argument("--gap", type=int, default=1000, help="steps between memorising and generalising that make it grokking")
+    _common(verb)
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
@@ -100,10 +111,10 @@ def _no_overrides(overrides: Sequence[str], verb: str) -> None:
         raise ConfigError(f"{verb} doesn't know {' '.join(overrides)}; see mi-jax {verb} --help")
 
 
-def _start(options: argparse.Namespace) -> None:
-    """Turns the compile cache on, for this process alone."""
+def _start(options: argparse.Namespace) -> str | None:
+    """Turns the compile cache on, for this process alone; returns its folder."""
     if options.no_compile_cache:
-        return
+        return None
     import jax
 
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -111,10 +122,11 @@ def _start(options: argparse.Namespace) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return
+        return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return str(folder)
 
 
 def _experiment(name: str, overrides: Sequence[str], verb: str) -> Any:
@@ -151,6 +163,30 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     with measuring_progress(options.quiet) as watch_measures:
         run.measure(watch=watch_measures)
     return _show_report(options, run)
+
+
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from mi_jax.library import find
+    from mi_jax.overrides import with_swept
+    from mi_jax.sweep import sweep
+
+    experiment, axes = with_swept(find(options.experiment), overrides, f"mi-jax sweep {options.experiment}")
+    cache = _start(options)
+    summary = sweep(
+        experiment,
+        axes,
+        options.out,
+        processes=options.processes,
+        gap=options.gap,
+        watch=lambda done, total, name: None if options.quiet else print(f"{done}/{total} {name}", file=sys.stderr, flush=True),
+        source=options.experiment if options.experiment.endswith(".py") else None,
+        compile_cache=cache,
+    )
+    folder = options.out or f"checkpoints/{experiment.name}-sweep"
+    table = summary.to_dataframe().reset_index()
+    told = [{name: None if value != value else value for name, value in row.items()} for row in table.to_dict("records")]
+    _print(options, told, f"{table.to_csv(sep=chr(9), index=False)}sweep: {folder}")
+    return 0
 
 
 def _help(options: argparse.Namespace) -> int:
@@ -385,6 +421,7 @@ _LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
 _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "run": _run,
     "train": _run,
+    "sweep": _sweep,
     "measure": _measure,
     "report": _report,
     "reproduce": _reproduce,

@@ -30,6 +30,41 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
     )
 
 
+def with_swept(experiment: Experiment, arguments: Sequence[str], command: str) -> tuple[Experiment, dict[str, tuple[Any, ...]]]:
+    """The experiment with its overrides, and the settings that were given several values: ``--optimizer.weight-decay 0.1,1``.
+
+    A list of whole numbers, such as seeds, is one value.
+
+    Raises:
+        ConfigError: for a value that the experiment refuses.
+    """
+    fixed, swept = list[str](), dict[str, list[str]]()
+    words = [word for argument in arguments for word in (argument.split("=", 1) if argument.startswith("--") else [argument])]
+    i = 0
+    while i < len(words):
+        flag, value = words[i], words[i + 1] if i + 1 < len(words) else ""
+        name = flag.removeprefix("--").replace("-", "_")
+        if flag.startswith("--") and "," in value and not isinstance(_field(experiment, name), tuple):
+            swept[name] = value.split(",")
+            i += 2
+        else:
+            fixed.append(flag)
+            i += 1
+    base = with_overrides(experiment, fixed, command)
+    values = {
+        name: tuple(_field(with_overrides(base, [f"--{name.replace('_', '-')}", text], command), name) for text in texts)
+        for name, texts in swept.items()
+    }
+    return base, values
+
+
+def _field(settings: Any, name: str) -> Any:
+    """The setting of a dotted name; None where there is none."""
+    for part in name.split("."):
+        settings = getattr(settings, part, None)
+    return settings
+
+
 def parse_whole_numbers(text: str) -> tuple[int, ...]:
     """``0,1,2`` and ``0-4`` as numbers.
 

@@ -35,6 +35,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "library": {"errors", "experiment"},
     "overrides": {"errors", "experiment"},
     "study": _BASICS | {"experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
+    "sweep": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},
     "interop": _BASICS | {"experiment", "models", "training"},
     "cli": {
@@ -48,6 +49,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
         "readings",
         "models",
         "study",
+        "sweep",
         "tasks",
         "training",
     },

@@ -6,10 +6,14 @@ from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.phases import RULE, Phases, phases
+from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
 
 __all__ = [
+    "GAP",
+    "LEVEL",
     "LEVELS",
+    "REGIMES",
     "RULE",
     "Claim",
     "Interval",
@@ -26,6 +30,7 @@ __all__ = [
     "judge",
     "null_penalty",
     "phases",
+    "regimes",
     "segment",
     "transitions",
 ]

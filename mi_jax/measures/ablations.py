@@ -105,7 +105,7 @@ def logits_with(
 
 def _key_waves(keys: Bool[Array, " frequency"], p: int) -> Float[Array, "class component"]:
     """The cosines and sines of the key frequencies over the classes; the others' columns are 0."""
-    return fourier_basis(p)[1:].T * component_mask(keys, p)[None, :]
+    return jnp.asarray(fourier_basis(p))[1:].T * component_mask(keys, p)[None, :]
 
 
 def _pinv(gram: Float[Array, "component component"]) -> Float[Array, "component component"]:

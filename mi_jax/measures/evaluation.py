@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from mi_jax.arrays import Params
@@ -41,7 +42,7 @@ class _Pass(NamedTuple):
     sites: dict[str, Float[Array, "batch ..."]]
 
 
-def _run(params: Params, context: Context, inputs: Shaped[Array, "batch ..."]) -> _Pass:
+def _run(params: Params, context: Context, inputs: Shaped[Array | np.ndarray, "batch ..."]) -> _Pass:
     return _Pass(*capture(context.model.apply, role_sites(context))(params, inputs, positions=context.read))
 
 

@@ -13,6 +13,7 @@ from mi_jax.plots.curves import (
     shade_phases,
     singular_value_curves,
 )
+from mi_jax.plots.diagrams import dates_against, phase_diagram
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.style import new_axes, save, styled
@@ -24,6 +25,7 @@ __all__ = [
     "attention_curves",
     "circle_animation",
     "curves",
+    "dates_against",
     "embedding_circles",
     "frequency_lines",
     "frequency_map",
@@ -34,6 +36,7 @@ __all__ = [
     "neuron_flow",
     "new_axes",
     "norm_curves",
+    "phase_diagram",
     "progress_curves",
     "reading_panels",
     "save",

@@ -47,7 +47,7 @@ def train_to_end(
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
         RunError: where a segment can't be written.
     """
-    with _signals() as stopped:
+    with signals() as stopped:
         segments.remove_unfinished(trajectory.folder)
         state = resume(program, trajectory)
         ends = segment_ends(snapshots, program.parts.steps, byte_count(program.template.params), storage)
@@ -165,7 +165,7 @@ class _Clock:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
+def signals() -> Iterator[threading.Event]:
     """An event that SIGINT or SIGTERM sets, while the block runs; a second signal stops at once."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
