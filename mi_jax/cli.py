@@ -72,6 +72,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb.add_argument("--out", help="the sweep's folder (default: checkpoints/NAME-sweep); what it holds is gone on with")
     verb.add_argument("--processes", type=int, help="runs at a time, each on a core of its own (default: one a core)")
     verb.add_argument("--gap", type=int, default=1000, help="steps between memorising and generalising that make it grokking")
+    verb.add_argument("--level", type=float, default=0.9, help="the accuracy at which a seed counts as having learned")
     _common(verb)
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
@@ -178,6 +179,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
         options.out,
         processes=options.processes,
         gap=options.gap,
+        level=options.level,
         watch=lambda done, total, name: None if options.quiet else print(f"{done}/{total} {name}", file=sys.stderr, flush=True),
         source=options.experiment if options.experiment.endswith(".py") else None,
         compile_cache=cache,

@@ -57,6 +57,7 @@ def sweep(
     *,
     processes: int | None = None,
     gap: int = GAP,
+    level: float = LEVEL,
     watch: Watch = lambda done, total, name: None,
     source: str | None = None,
     compile_cache: str | None = None,
@@ -71,7 +72,7 @@ def sweep(
         out: the folder; ``checkpoints/<name>-sweep`` by default.
         processes: how many runs at a time, each on a core of its own; by default as many as there are cores. 1 trains them here,
             one after the other, with all cores: other bits, as ``run.json`` says.
-        gap: of the regimes (see ``dynamics.regimes``), in steps.
+        gap, level: of the regimes (see ``dynamics.regimes``), in steps and accuracy; dates are those of this level too.
         source: the .py file whose classes the experiment is made of, for the processes to import.
         compile_cache: a folder for compiled programs that the processes share.
 
@@ -94,7 +95,7 @@ def sweep(
         _one_by_one(jobs, watch)
     else:
         _in_processes(jobs, cores, at_once, watch, compile_cache)
-    summary = summarised(experiment, axes, folder, gap)
+    summary = summarised(experiment, axes, folder, gap, level)
     measuring.write_dataset(folder / "summary.nc", summary)
     _draw(summary, list(axes), folder / "figures")
     return summary
@@ -114,24 +115,25 @@ def grid(experiment: Experiment, axes: Axes) -> dict[str, Experiment]:
     return points
 
 
-def summarised(experiment: Experiment, axes: Axes, folder: Path, gap: int = GAP) -> xr.Dataset:
+def summarised(experiment: Experiment, axes: Axes, folder: Path, gap: int = GAP, level: float = LEVEL) -> xr.Dataset:
     """What came of every point, from the readings that its run holds."""
-    each = [_outcome(folder / "runs" / name, gap) for name in grid(experiment, axes)]
+    each = [_outcome(folder / "runs" / name, gap, level) for name in grid(experiment, axes)]
     shape = [len(values) for values in axes.values()]
     coords: dict[str, Any] = {name: list(values) for name, values in axes.items()} | {"seed": list(experiment.seeds)}
     variables = {
         name: ((*axes, "seed"), np.stack([one[name].values for one in each]).reshape(*shape, -1), each[0][name].attrs)
         for name in each[0].data_vars
     }
-    told = {"level": LEVEL, "gap": gap, "steps": experiment.steps, "experiment": json.dumps(experiment.to_json())}
+    told = {"level": level, "gap": gap, "steps": experiment.steps, "experiment": json.dumps(experiment.to_json())}
     return xr.Dataset(variables, coords, told)
 
 
-def _outcome(path: Path, gap: int) -> xr.Dataset:
+def _outcome(path: Path, gap: int, level: float) -> xr.Dataset:
     dataset = open_run(path).measures
     found: dict[str, xr.DataArray] = {}
     if {"train_accuracy", "test_accuracy"} <= set(dataset):
-        found = {**transitions(dataset)._asdict(), "regime": regimes(dataset, gap=gap)}
+        dates = transitions(dataset, train=level, test=level)
+        found = {**dates._asdict(), "regime": regimes(dataset, gap=gap, level=level)}
     last = dataset[[name for name in READ if name in dataset]].isel(step=-1, drop=True)
     return xr.Dataset({**found, **{f"final_{name}": one for name, one in last.data_vars.items()}})
 
