@@ -48,16 +48,28 @@ def _grokked(published: Path) -> Any:
     return load_weights(published / "nanda_mod_add_wd0.1.npz", find("nanda_2023").build())[0]
 
 
-@pytest.mark.parametrize("route", ["plain", "table"])
-@pytest.mark.parametrize("weights", ["random", "grokked"])
-def test_gradients_are_those_of_pytorch(weights: str, route: str, request: pytest.FixtureRequest) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'mi-jax[bench]'")
-    params = (
-        find("nanda_2023").build().init(jax.random.key(3))
-        if weights == "random"
-        else _grokked(request.getfixturevalue("published"))
-    )
-    ours, theirs = _ours(params, route), _theirs(torch, params)
+@pytest.fixture(params=["random", "grokked"])
+def params(request: pytest.FixtureRequest) -> Any:
+    """Weights before training, and the published ones, whose training loss is 9e-9."""
+    if request.param == "grokked":
+        return _grokked(request.getfixturevalue("published"))
+    # A key for which no neuron lies within rounding of 0, where a ReLU has no derivative.
+    return find("nanda_2023").build().init(jax.random.key(0))
+
+
+def _distance(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+    """The largest relative distance of a tensor."""
     assert ours.keys() == theirs.keys()
-    for name, one in theirs.items():
-        assert np.linalg.norm(ours[name] - one) <= 1e-5 * np.linalg.norm(one), name
+    return max(float(np.linalg.norm(ours[name] - one) / np.linalg.norm(one)) for name, one in theirs.items())
+
+
+@pytest.mark.parametrize("route", ["plain", "table"])
+def test_gradients_are_those_of_pytorch(params: Any, route: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'mi-jax[bench]'")
+    theirs = _theirs(torch, params)
+    # Measured: 1e-6 on random weights; 1.7e-5 on grokked ones, where a rounding of the logits is one of the loss's exponent,
+    # and where PyTorch's own float32, with its log_softmax, is 3e-2 away.
+    assert _distance(_ours(params, route), theirs) < 2e-5
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), params)
+        assert _distance(_ours(wide, route), theirs) < 1e-9
