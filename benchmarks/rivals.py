@@ -41,22 +41,32 @@ class Transformer(nn.Module):
 
 
 class QuadraticMLP(nn.Module):
-    """Gromov's network on a pair of tokens: two tables, a square, an output matrix."""
+    """Gromov's network on a pair of tokens: one-hot inputs side by side, a matrix, a square, an output matrix.
 
-    def __init__(self, tokens: int, width: int):
+    Args:
+        one_hot: as published; False looks tokens up in two tables, which is faster.
+    """
+
+    def __init__(self, tokens: int, width: int, *, one_hot: bool = True):
         super().__init__()
-        self.a, self.b, self.out = nn.Embedding(tokens, width), nn.Embedding(tokens, width), nn.Linear(width, tokens, bias=False)
+        self.one_hot, self.tokens = one_hot, tokens
+        self.a, self.b = nn.Embedding(tokens, width), nn.Embedding(tokens, width)
+        self.into, self.out = nn.Linear(2 * tokens, width, bias=False), nn.Linear(width, tokens, bias=False)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
         """Logits [batch 1 class]."""
-        return self.out((self.a(pairs[:, 0]) + self.b(pairs[:, 1])) ** 2)[:, None]
+        if self.one_hot:
+            pre = self.into(nn.functional.one_hot(pairs[:, :2], self.tokens).float().flatten(1))
+        else:
+            pre = self.a(pairs[:, 0]) + self.b(pairs[:, 1])
+        return self.out(pre**2)[:, None]
 
 
 def training_step(
     model: nn.Module, inputs: np.ndarray, targets: np.ndarray, learning_rate: float, weight_decay: float
 ) -> Callable[[], None]:
     """One full-batch step of the usual loop: loss at the last position, backward, AdamW."""
-    tokens, answers = torch.from_numpy(np.asarray(inputs)).long(), torch.from_numpy(np.asarray(targets)).long()[:, -1]
+    tokens, answers = torch.from_numpy(np.array(inputs)).long(), torch.from_numpy(np.array(targets)).long()[:, -1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
 
     def step() -> None:

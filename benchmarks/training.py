@@ -1,7 +1,8 @@
 """A training step against a PyTorch eager loop, TransformerLens, and the matrix products of its MLP: the floor.
 
 ``--json`` keys: p113_vs_torch, p113_vs_torch_last, p113_vs_transformer_lens (null where it isn't installed: see the README of
-this folder), p113_vs_matmul, p113_table_vs_plain, p59_vs_torch, quadratic_mlp_vs_torch, parity_vs_torch, parity_vmap_gain.
+this folder), p113_vs_matmul, p113_table_vs_plain, p59_vs_torch, quadratic_mlp_vs_torch (inputs one-hot, as published),
+quadratic_mlp_vs_torch_tables (looked up), parity_vs_torch, parity_vmap_gain.
 """
 
 import dataclasses
@@ -140,15 +141,17 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     task = ModularArithmetic(p=59, fraction=0.4)
     quadratic = Experiment(task=task, model=MLP(width=256), optimizer=AdamW(learning_rate=1e-2), seeds=(0,))
     data = task.data(0)
-    rival = rivals.training_step(rivals.QuadraticMLP(59, 256), data.inputs, data.targets, *_rates(quadratic))
-    keep("quadratic_mlp_vs_torch", compared(ours(quadratic), _repeated(rival)))
+    for name, one_hot in (("quadratic_mlp_vs_torch", True), ("quadratic_mlp_vs_torch_tables", False)):
+        rival = rivals.QuadraticMLP(59, 256, one_hot=one_hot)
+        step = rivals.training_step(rival, data.inputs, data.targets, *_rates(quadratic))
+        keep(name, compared(ours(quadratic, 5 * _STEPS), _repeated(step, 5 * _STEPS)), 5 * _STEPS)
     tiny = rivals.parity_step(parity.N, parity.K, parity.WIDTH, parity.BATCH, parity.RATE, parity.DECAY)
     one = ours(parity.experiment(1), _TINY_STEPS)
     keep("parity_vs_torch", compared(one, _repeated(tiny, _TINY_STEPS)), _TINY_STEPS)
     many = [ours(parity.experiment(64), _TINY_STEPS, seed_mode=mode) for mode in ("vmapped", "mapped")]
     keep("parity_vmap_gain", compared(many[0], many[1], 3), 64 * _TINY_STEPS)
     names = ("p113_vs_torch", "p113_vs_torch_last", "p113_vs_transformer_lens", "p113_vs_matmul", "p113_table_vs_plain")
-    names += ("p59_vs_torch", "quadratic_mlp_vs_torch", "parity_vs_torch", "parity_vmap_gain")
+    names += ("p59_vs_torch", "quadratic_mlp_vs_torch", "quadratic_mlp_vs_torch_tables", "parity_vs_torch", "parity_vmap_gain")
     return {name: found[name].median if name in found else None for name in names}
 
 

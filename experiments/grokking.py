@@ -18,7 +18,7 @@ experiment = Experiment(
     task=ModularArithmetic(p=59, fraction=0.35),
     model=Transformer(d_model=64, d_mlp=256),
     optimizer=AdamW(learning_rate=3e-3, weight_decay=1.0, warmup=10),
-    steps=5_000,
+    steps=6_000,
     schedule=log_spaced(200),
     seeds=(0, 1, 2),
 )
