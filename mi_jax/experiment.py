@@ -164,7 +164,7 @@ def train(
         watch: called after each chunk of training with a Progress.
         route: which of the model's ways of computing to train through; the cheapest by default, and a resumed run keeps its own.
         seed_mode: "mapped", one seed after the other with the bits it has alone, or "vmapped", all at once; by default the latter
-            on accelerators and for many seeds of a tiny model. A resumed run keeps its own.
+            on accelerators. A resumed run keeps its own.
         allow_other_machine: go on where versions, cores or flags differ from those the run began with: its bits will too.
 
     Raises:

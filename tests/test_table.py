@@ -188,6 +188,18 @@ def test_a_run_records_its_route_and_is_resumed_and_replayed_on_it(tmp_path: Pat
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_seeds_at_once_are_recorded_kept_and_equal_but_for_rounding(tmp_path: Path) -> None:
+    experiment = tiny_mlp_experiment()
+    runs = {mode: train(experiment, tmp_path / mode, seed_mode=mode) for mode in ("mapped", "vmapped")}
+    for mode, run in runs.items():
+        assert run.record["mode"]["seeds"] == run.mode.seed_mode == mode
+        assert _bits(run.state_at(37).params) == _bits(train(experiment, tmp_path / mode).state_at(37).params)
+        with pytest.raises(RunError, match=f"was begun with seeds {mode}"):
+            train(experiment, tmp_path / mode, seed_mode="mapped" if mode == "vmapped" else "vmapped")
+    assert train(experiment, tmp_path / "default").mode.seed_mode == "mapped"
+    np.testing.assert_allclose(runs["vmapped"].losses, runs["mapped"].losses, rtol=1e-3)
+
+
 def test_a_run_of_before_there_were_routes_goes_on_as_it_was_begun(tmp_path: Path) -> None:
     experiment = tiny_experiment(seeds=(0,))
     run = train(experiment, tmp_path / "old", route="plain")
