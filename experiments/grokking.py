@@ -3,9 +3,9 @@
 Question: when does the generalising circuit begin to form, and how long before the test accuracy shows it?
 Paper: Nanda et al. 2023, arXiv 2301.05217, in a small setting of ours (p = 59, d_model 64, 35 % of the pairs).
 Command: mi-jax run grokking
-Minutes: about 3 on 2 cores (171 s alone).
-Printed, by seed 0, 1, 2: memorised at step 80, 83, 85; grokked at step 2,769, 3,971, 3,852; key frequencies 1 2 22, 6 20 21 28,
-2 12 19 20 25; restricted loss 1.2e-7, 2.2e-8, 4.0e-8; excluded loss 7.20, 6.92, 6.26; test accuracy 1, .9991, 1.
+Minutes: about 2 on 2 cores (119 s alone).
+Printed, by seed 0, 1, 2: memorised at step 80, 83, 85; grokked at step 2,733, 4,727, 3,797; key frequencies 1 2 22, 6 20 21 28,
+2 12 19 25; restricted loss 9.7e-8, 2.5e-8, 3.9e-8; excluded loss 7.36, 6.05, 5.52; test accuracy 1 for all.
 """
 
 from mi_jax import Experiment
