@@ -4,12 +4,12 @@ Question: does the published network memorise early, and form its circuit of a f
 Paper: arXiv 2301.05217, with its code's split (Python's random, seed 0), initialisation and warm-up; the loss is exact in float32
 where the paper uses float64. The paper trains 40,000 steps: --steps 40000.
 Command: mi-jax run nanda_2023
-Minutes: about 10 on 2 cores; --seeds 0,1,2 --steps 16000 about 50, the published 40,000 steps about 35 a seed.
-Printed with --seeds 0,1,2 --steps 16000, by seed: memorised at step 136, 137, 142; test loss below .01 at step 5,194, 7,040,
-8,564 (the paper's seed: 8,258); grokked at step 5,100, 6,869, 8,241; memorisation ends at step 214, 1,286, 1,286, circuit
-formation at 4,436, 5,773, 6,956, clean-up at 5,818, 8,227, 9,808; key frequencies 5 17 19 35, 14 17 37 42, 4 17 56; logit FVE
-.982, .993, .990; restricted loss 5.6e-8, 7.1e-8, 6.5e-8, excluded loss 5.99, 6.98, 7.75, test loss 2.0e-7, 1.9e-7, 1.7e-7 at
-the end.
+Minutes: about 6 on 2 cores; --seeds 0,1,2 --steps 16000 about 30, the published 40,000 steps about 18 a seed.
+Printed with --seeds 0,1,2 --steps 16000, by seed: memorised at step 136, 137, 142; test loss below .01 at step 4,846, 7,316,
+8,909 (the paper's seed: 8,258); grokked at step 4,771, 7,143, 8,633; memorisation ends at step 214, 1,286, 1,286, circuit
+formation at 4,273, 6,051, 7,217, clean-up at 5,398, 8,113, 9,937; key frequencies 5 17 19 35, 14 17 37 42, 4 17 56; logit FVE
+.982, .992, .990; restricted loss 6.2e-8, 6.6e-8, 6.7e-8, excluded loss 5.90, 7.24, 7.68, test loss 1.8e-7, 2.2e-7, 1.6e-7 at
+the end. Rounding differs between processors and moves the late dates by a few percent.
 """
 
 from mi_jax import Experiment
