@@ -35,8 +35,9 @@ def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
 
     On CPU seeds are mapped: vmapped they gain 7 % at most (``benchmarks.training``: parity_vmap_gain), and lose their bits.
     """
+    route = model.cheapest(task.inputs, batch_shape(task, seeds[0]), task.read)
     at_once = len(seeds) > 1 and jax.default_backend() != "cpu"
-    return Mode(model.cheapest(task.inputs, batch_shape(task, seeds[0]), task.read), "vmapped" if at_once else "mapped")
+    return Mode(route, "vmapped" if at_once else "mapped")
 
 
 def batch_shape(task: Task, seed: int) -> tuple[int, ...]:
