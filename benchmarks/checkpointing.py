@@ -9,7 +9,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from benchmarks.timing import PAIRS, compared, report, use_compile_cache
-from mi_jax import Experiment, train
+from benchmarks.timing import PAIRS, compared, report, trained_seconds, use_compile_cache
 from mi_jax.library import find
 from mi_jax.pytrees import dotted
 from mi_jax.training import at, every
@@ -62,17 +60,6 @@ def in_fresh_folder(save: Callable[[TrainState, Path], None], state: TrainState)
             shutil.rmtree(folder)
 
     return run
-
-
-def trained_seconds(experiment: Experiment) -> float:
-    """Seconds of training from after the first chunk, which compiles, to the end, everything written."""
-    times: list[float] = []
-    folder = tempfile.mkdtemp()
-    try:
-        train(experiment, folder, watch=lambda progress: times.append(time.perf_counter()))
-    finally:
-        shutil.rmtree(folder)
-    return times[-1] - times[0]
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:

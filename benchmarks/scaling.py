@@ -14,23 +14,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from benchmarks.timing import report, use_compile_cache
-from mi_jax import Experiment, train
+from benchmarks.timing import report, trained_seconds, use_compile_cache
+from mi_jax import train
 from mi_jax.library import find
 from mi_jax.training import at, every
 
 _BASE = dataclasses.replace(find("grokking"), seeds=(0,), steps=800, schedule=at(0))
-
-
-def training_seconds(experiment: Experiment) -> float:
-    """After the first chunk, which compiles."""
-    times: list[float] = []
-    folder = tempfile.mkdtemp()
-    try:
-        train(experiment, folder, watch=lambda progress: times.append(time.perf_counter()))
-    finally:
-        shutil.rmtree(folder)
-    return times[-1] - times[0]
 
 
 def measuring_seconds(snapshots: int) -> float:
@@ -50,8 +39,8 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     """Every fit by its key."""
     use_compile_cache()
     sizes: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
-        "steps": ((1500, 3000, 6000), lambda n: training_seconds(dataclasses.replace(_BASE, steps=n))),
-        "seeds": ((1, 2, 4), lambda n: training_seconds(dataclasses.replace(_BASE, steps=1500, seeds=tuple(range(n))))),
+        "steps": ((1500, 3000, 6000), lambda n: trained_seconds(dataclasses.replace(_BASE, steps=n))),
+        "seeds": ((1, 2, 4), lambda n: trained_seconds(dataclasses.replace(_BASE, steps=1500, seeds=tuple(range(n))))),
         "snapshots": ((128, 256, 512), measuring_seconds),
     }
     found: dict[str, float | None] = {}

@@ -5,14 +5,18 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from mi_jax import Experiment, train
 
 PAIRS = 7
 
@@ -66,6 +70,17 @@ def product_peak(rows: int, inner: int, columns: int) -> float:
     jax.block_until_ready(product(x, y))
     best = min(seconds(lambda: jax.block_until_ready(product(x, y))) for _ in range(20))
     return 2e-9 * rows * inner * columns / best
+
+
+def trained_seconds(experiment: Experiment) -> float:
+    """Seconds of training from after the first chunk, which compiles, to the end, everything written."""
+    times: list[float] = []
+    folder = tempfile.mkdtemp()
+    try:
+        train(experiment, folder, watch=lambda progress: times.append(time.perf_counter()))
+    finally:
+        shutil.rmtree(folder)
+    return times[-1] - times[0]
 
 
 def peak_megabytes() -> float:

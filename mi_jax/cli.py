@@ -116,7 +116,7 @@ def _start(options: argparse.Namespace) -> str | None:
     """Turns the compile cache on, for this process alone; returns its folder."""
     if options.no_compile_cache:
         return None
-    import jax
+    from mi_jax.training.machine import use_compile_cache
 
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "mi_jax" / "jax"
@@ -124,9 +124,7 @@ def _start(options: argparse.Namespace) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    use_compile_cache(str(folder))
     return str(folder)
 
 

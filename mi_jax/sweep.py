@@ -1,7 +1,7 @@
 """Sweeps: one experiment over a grid of settings, as a folder of runs, a summary dataset and a figure.
 
-Each point is a run of its own with all seeds, trained and read by a process that has one core: a step that fills one core with
-products gains nothing from a second, and two runs at once fill both. A sweep that is stopped or killed goes on where it was.
+Each point is a run of its own with all seeds, trained and read by a process that has one core: no point waits for another.
+A sweep that is stopped or killed goes on where it was.
 """
 
 import itertools
@@ -28,6 +28,7 @@ from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError, neares
 from mi_jax.experiment import Experiment, open_run, train
 from mi_jax.library import find
 from mi_jax.training.loop import signals
+from mi_jax.training.machine import use_compile_cache
 from mi_jax.training.trajectory import replace_file
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -227,9 +228,7 @@ def _begin(own: Any, stop: Any, parent: int, compile_cache: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if compile_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", compile_cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        use_compile_cache(compile_cache)
 
     def guard() -> None:
         while os.getppid() == parent:
