@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import PAIRS, peak_megabytes, report, seconds, use_compile_cache
+from benchmarks.timing import PAIRS, peak_megabytes, report, resident_megabytes, seconds, use_compile_cache
 from mi_jax import Run, train
 from mi_jax.contracts import Measure, Reference
 from mi_jax.library import find
@@ -75,7 +75,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     folder = tempfile.mkdtemp()
     try:
         run = train(dataclasses.replace(find("nanda_2023"), steps=199, schedule=every(1)), folder)
-        start = peak_megabytes()
+        start = resident_megabytes()
         whole = seconds(run.measure)
         memory = peak_megabytes() - start
         say(f"{len(run.steps)} snapshots of p = 113, all measures, compiled and written: {whole:.1f} s, {memory:,.0f} MB more")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mi_jax import Experiment, train
+from mi_jax.training.machine import use_compile_cache as keep_compiled
 
 PAIRS = 7
 
@@ -88,12 +89,15 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resident_megabytes() -> float:
+    """The memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
 def use_compile_cache() -> None:
     """What the command line does for its own process: compiled programs are kept in the user's cache folder."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mi_jax" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    keep_compiled(str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mi_jax" / "jax"))
 
 
 def machine() -> dict[str, Any]:

@@ -130,6 +130,8 @@ class Roles:
     """The sites of the attention scores, by layer."""
     patterns: tuple[str, ...] = ()
     """The sites of the attention patterns, by layer."""
+    neurons_added: tuple[str, Callable[[Params, Float[Array, "*b d"]], Float[Array, "*b class"]]] | None = None
+    """A site after the neurons, and the map of (params, what it holds) that gives A W_L of them: fewer products than A W_L."""
     linear_readout: bool = False
     """Whether the outputs are output_map of the neurons plus what doesn't depend on them (there is no norm in between)."""
     writers: tuple[str, ...] = ()

@@ -58,9 +58,10 @@ def _split_pass(params: Params, context: Context, split: str) -> _Pass:
 
 
 def role_sites(context: Context) -> tuple[str, ...]:
-    """The sites that measures listen to: neurons, attention scores and patterns; what isn't used is not computed."""
+    """The sites that measures listen to: neurons and what they add, attention; what isn't used is not computed."""
     roles = context.model.roles
-    return (*((roles.neurons,) if roles.neurons else ()), *roles.attention, *roles.patterns)
+    neurons = [site for site in (roles.neurons, roles.neurons_added and roles.neurons_added[0]) if site]
+    return (*neurons, *roles.attention, *roles.patterns)
 
 
 def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch position class"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import shared, table_neurons
+from mi_jax.measures.evaluation import shared, table_neurons, table_site
 from mi_jax.measures.fourier import SOURCE, answer_components, by_frequency, fourier_basis, frequencies, unembedding_table
 
 CLUSTER_FVE = 0.85
@@ -27,8 +27,7 @@ def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Floa
     With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of T_ij^2 over the indices {0, cos
     k, sin k}^2, over that of all T_ij^2, which is that of A^2. A neuron that never varies has NaN.
     """
-    around, power = centred(activations)
-    return _shares(frequency_blocks(around), power)
+    return _shares(frequency_blocks(activations), centred(activations).power)
 
 
 class Centred(NamedTuple):
@@ -56,19 +55,20 @@ def shares_of(components: Float[Array, "..."], power: Float[Array, "*unit"]) -> 
 def frequency_blocks(table: Float[Array, "token token_other unit"]) -> Float[Array, "frequency part part_other unit"]:
     """Of each unit's 2-D Fourier transform F A F^T, what belongs to one frequency: the indices {0, cos k, sin k}^2.
 
-    All p^2 components are never formed: of the second transform a component needs three rows. 0 where an even p has no sine.
+    All p^2 components are never formed: of the second transform a component needs three rows. 0 for the constant, which all
+    frequencies share, and where an even p has no sine.
     """
-    p, units = table.shape[0], table.shape[-1]
+    p = table.shape[0]
     F = jnp.asarray(fourier_basis(p))
     along = jnp.einsum("ia,abn->ibn", F, table)
     constant = by_frequency(F[1:] @ along[0], frequencies(p))
     both = by_frequency((jnp.asarray(_waves(p)) @ along)[1:], frequencies(p))
-    first = jnp.concatenate([jnp.broadcast_to((F[:1] @ along[0])[None], (frequencies(p), 1, units)), constant], axis=1)
+    first = jnp.pad(constant, ((0, 0), (1, 0), (0, 0)))
     return jnp.concatenate([first[:, None], both], axis=1)
 
 
 def from_blocks(blocks: Float[Array, "frequency part part_other unit"], p: int) -> Float[Array, "token token_other unit"]:
-    """The tables whose components are these; the constant, which all frequencies share, is left out."""
+    """The tables whose components are these, without a constant."""
     F, units = jnp.asarray(fourier_basis(p)), blocks.shape[-1]
     constant = F[1:].T @ blocks[:, 0, 1:].reshape(-1, units)[: p - 1]
     both = _waves(p)[1:].transpose(0, 2, 1) @ blocks[:, 1:].reshape(-1, 3, units)[: p - 1]
@@ -91,24 +91,23 @@ def _shares(
 
 @shared
 def neuron_blocks(params: Params, context: Context) -> Float[Array, "frequency part part_other neuron"]:
-    """``frequency_blocks`` of the model's neurons over all pairs, centred: the constant is 0."""
-    return frequency_blocks(_centred_neurons(params, context).around)
-
-
-@shared
-def _centred_neurons(params: Params, context: Context) -> Centred:
-    return centred(table_neurons(params, context))
+    """``frequency_blocks`` of the model's neurons over all pairs."""
+    return frequency_blocks(table_neurons(params, context))
 
 
 @shared
 def table_shares(params: Params, context: Context) -> Float[Array, "neuron frequency"]:
     """``neuron_shares`` of the model's neurons over all pairs."""
-    return _shares(neuron_blocks(params, context), _centred_neurons(params, context).power)
+    return _shares(neuron_blocks(params, context), centred(table_neurons(params, context)).power)
 
 
 @shared
 def read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
     """A W_L: what the neurons send to each logit, over all pairs."""
+    added = context.model.roles.neurons_added
+    if added is not None:
+        site, read = added
+        return read(params, table_site(params, context, site)[:, :, 0]).reshape(-1, context.inputs.classes)
     table = table_neurons(params, context)
     return table.reshape(-1, table.shape[-1]) @ unembedding_table(params, context).T
 

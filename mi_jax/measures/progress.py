@@ -123,11 +123,11 @@ def excluded_loss_by_frequency() -> Measure:
         train = table_split(context, "train")
         trained, answers = logits[train], table_answers(context).reshape(-1)[train]
         cyclic = context.concepts["cyclic_answer"].ravel()[train]
-        held = logit_components(params, context)
+        held = by_frequency(logit_components(params, context), frequencies(p))
+        waves = by_frequency(jnp.asarray(fourier_basis(p))[1:], frequencies(p)) / jnp.sqrt(p)
 
         def one(k: Int[Array, ""]) -> Scalar:
-            own = jnp.arange(p - 1)[:, None] // 2 == k
-            removed = of_answers(jnp.where(own, held, 0), context)[cyclic]
+            removed = (waves[k].T @ held[k])[cyclic]
             return context.loss((trained - removed)[:, None, :], answers[:, None]).mean()
 
         return jax.lax.map(one, jnp.arange(frequencies(p)))

@@ -22,7 +22,7 @@ from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import transformer_sites
 from mi_jax.models.table import mix, multiply_adds, project_on_table
 from mi_jax.models.taps import Tapped
-from mi_jax.models.views import neuron_output_map
+from mi_jax.models.views import added_by_neurons, neuron_output_map
 
 Normalization = Literal["none", "layer", "rms"]
 Positions = Literal["learned", "rotary", "none"]
@@ -204,6 +204,7 @@ class Transformer(Architecture):
             embedding=(lambda params: params["embed"]["W_E"][: inputs.tokens],),
             output_map=neuron_output_map(self.layers - 1, inputs.classes) if self.mlp_size else None,
             neurons=f"{last}.mlp.post" if self.mlp_size else None,
+            neurons_added=added_by_neurons(self.layers - 1, inputs.classes) if self.mlp_size else None,
             embedded="embed",
             attention=tuple(f"blocks.{i}.attn.attn_scores" for i in range(self.layers)),
             patterns=tuple(f"blocks.{i}.attn.pattern" for i in range(self.layers)),

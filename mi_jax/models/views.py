@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params
+from mi_jax.models.products import spread
 
 
 def neuron_output_map(layer: int, classes: int) -> Callable[[Params], Float[Array, "neuron class"]]:
@@ -14,3 +16,14 @@ def neuron_output_map(layer: int, classes: int) -> Callable[[Params], Float[Arra
         return params["blocks"][str(layer)]["mlp"]["W_out"] @ params["unembed"]["W_U"][:, :classes]
 
     return output_map
+
+
+def added_by_neurons(layer: int, classes: int) -> tuple[str, Callable[[Params, Float[Array, "*b d"]], Float[Array, "*b class"]]]:
+    """The site of what the neurons of ``layer`` add to the residual stream, and the map that makes A W_L of it."""
+
+    def read(params: Params, added: Float[Array, "*b d"]) -> Float[Array, "*b class"]:
+        mlp = params["blocks"][str(layer)]["mlp"]
+        own = added - spread(jnp.asarray(mlp["b_out"]), added) if "b_out" in mlp else added
+        return own @ jnp.asarray(params["unembed"]["W_U"])[:, :classes]
+
+    return f"blocks.{layer}.mlp_out", read
