@@ -12,11 +12,12 @@ import pytest
 from compiling import compilations
 from conftest import tiny_mlp_experiment
 
-from mi_jax.contracts import sweepable_fields
+from mi_jax.contracts import sweepable_numbers
 from mi_jax.errors import ConfigError
 from mi_jax.pytrees import dotted
 from mi_jax.training import AdamW
-from mi_jax.training.optimizers import apply_gradients, decay_mask
+from mi_jax.training.decay import decay_mask
+from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.state import Program
 
 Flat = dict[str, np.ndarray]
@@ -53,7 +54,7 @@ def _by_hand(settings: AdamW, steps: int, decays: set[str]) -> Flat:
 
 
 def _ours(settings: AdamW, steps: int) -> Flat:
-    numbers = {name: jnp.float32(getattr(settings, name)) for name in sweepable_fields(settings)}
+    numbers = {name: jnp.float32(value) for name, value in sweepable_numbers(settings).items()}
     params = jax.tree.map(jnp.asarray, _tree())
     state = settings.transform(numbers, 0).init(params)
     for step in range(steps):
@@ -124,7 +125,6 @@ def test_without_warm_up_the_first_update_changes_everything() -> None:
         (("*.W_*",), {"embed.W_E", "unembed.W_U"}),
         (("embed.*",), {"embed.W_E", "embed.b"}),
         (("unembed.b_U", "embed.b"), {"embed.b", "unembed.b_U"}),
-        (("*.w_e",), set()),
         ((), set()),
     ],
 )
