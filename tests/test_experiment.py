@@ -115,7 +115,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "warmup": 5,
         "decayed": ("*",),
         "rate_schedule": CosineRate(300),
-        "filter": GrokfastEMA(lamb=3),
+        "filter": GrokfastEMA(lamb=3.0),
         "clip": 1.0,
         "decay_multipliers": (("*.b_*", 0.5),),
         "decay_to": "initial",

@@ -102,11 +102,11 @@ def hold_norm(scale: Number) -> optax.GradientTransformation:
     """
 
     def init(params: Params) -> NormState:
-        return NormState(optax.global_norm(params))
+        return NormState(optax.tree.norm(params))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, NormState]:
         moved = jax.tree.map(jnp.add, params, updates)
-        factor = scale * state.norm / optax.global_norm(moved)
+        factor = scale * state.norm / optax.tree.norm(moved)
         return jax.tree.map(lambda new, old: factor * new - old, moved, params), state
 
     return optax.GradientTransformation(init, update)
