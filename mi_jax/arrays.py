@@ -12,6 +12,8 @@ Params: TypeAlias = PyTree[Float[Array | np.ndarray, "..."]]
 
 PRNGKey: TypeAlias = Key[Array, ""]
 Scalar: TypeAlias = Float[Array, ""]
+Number: TypeAlias = float | Float[Array, ""]
+"""A setting: a Python number outside a compiled program, traced inside one."""
 Count: TypeAlias = int | np.integer | Int[Array | np.ndarray, ""]
 """A number of steps: a Python int outside a compiled program, traced inside one."""
 

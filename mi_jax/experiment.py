@@ -4,7 +4,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,14 +16,26 @@ from jaxtyping import Int
 
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
-from mi_jax.contracts import PLAIN, Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
+from mi_jax.contracts import (
+    PLAIN,
+    Architecture,
+    Evaluation,
+    Intervention,
+    Loss,
+    Model,
+    Optimizer,
+    Taps,
+    Task,
+    numbers_of,
+    with_numbers,
+)
 from mi_jax.errors import RunError, WeightsError, nearest, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
 from mi_jax.streams import stream
 from mi_jax.tasks import TASKS, ModularArithmetic
-from mi_jax.training import INTERVENTIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from mi_jax.training import FILTERS, INTERVENTIONS, LOSSES, OPTIMIZERS, RATES, SCHEDULES
 from mi_jax.training.interventions import boundaries, numbers_in_force
 from mi_jax.training.loop import Watch, check_resumable, replay, train_to_end
 from mi_jax.training.losses import CrossEntropy
@@ -97,7 +109,7 @@ class Experiment:
         for start in (0, *sorted(boundaries(self.interventions))):
             numbers = numbers_in_force(parts.numbers, self.interventions, start)
             # The optimizer itself says which numbers it takes.
-            replace(self.optimizer, **{name.removeprefix("optimizer."): value for name, value in numbers.items()})
+            with_numbers(self.optimizer, numbers_of("optimizer", numbers))
         return parts
 
     def subject(self) -> measuring.Subject:
@@ -125,6 +137,8 @@ REGISTRY: Mapping[str, type] = {
     **TASKS,
     **MODELS,
     **OPTIMIZERS,
+    **RATES,
+    **FILTERS,
     **LOSSES,
     **SCHEDULES,
     **INTERVENTIONS,

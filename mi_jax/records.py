@@ -4,9 +4,9 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from operator import attrgetter
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from mi_jax.errors import ConfigError, nearest
 
@@ -17,12 +17,15 @@ Registry = Mapping[str, type]
 def encode(value: Any, registry: Registry) -> Any:
     """The JSON form: a dataclass becomes an object with its name under ``type``; a tuple a list; an int in a float field a float.
 
+    A field that is marked as added later (``contracts.added``) is left out where it has its default.
+
     Raises:
         ConfigError: for a value that JSON has no form for, or a class that no other process could import.
     """
     if is_dataclass(value) and not isinstance(value, type):
         hints = get_type_hints(type(value))
-        record = {f.name: encode(_as_hinted(getattr(value, f.name), hints[f.name]), registry) for f in fields(value)}
+        written = [f.name for f in fields(value) if not _left_out(f, value)]
+        record = {name: encode(_as_hinted(getattr(value, name), hints[name]), registry) for name in written}
         return {"type": _name(type(value), registry), **record}
     if isinstance(value, (list, tuple)):
         return [encode(item, registry) for item in value]
@@ -67,7 +70,15 @@ def _short(value: Any) -> str:
     return value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
 
 
+def _left_out(f: Field[Any], settings: Any) -> bool:
+    return bool(f.metadata.get("added")) and getattr(settings, f.name) == f.default
+
+
 def _as_hinted(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        hints = get_args(hint)
+        each = hints[:1] * len(value) if hints[-1:] == (Ellipsis,) else hints
+        return tuple(_as_hinted(*pair) for pair in zip(value, each, strict=True)) if len(value) == len(each) else value
     is_int = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if is_int and float in (hint, *get_args(hint)) and int not in get_args(hint) else value
 

@@ -18,7 +18,7 @@ from mi_jax.experiment import Experiment, Run, open_run, train
 from mi_jax.models import MLP, Transformer
 from mi_jax.pytrees import dotted
 from mi_jax.tasks import ModularArithmetic
-from mi_jax.training import AdamW, Change, CrossEntropy, Storage, at, dense, every, log_spaced
+from mi_jax.training import AdamW, Change, CosineRate, CrossEntropy, GrokfastEMA, Storage, at, dense, every, log_spaced
 from mi_jax.training.loop import Progress
 
 RICH = Experiment(
@@ -114,6 +114,12 @@ OTHER: dict[str, dict[str, Any]] = {
         "eps": 1e-7,
         "warmup": 5,
         "decayed": ("*",),
+        "rate_schedule": CosineRate(300),
+        "filter": GrokfastEMA(lamb=3.0),
+        "clip": 1.0,
+        "decay_multipliers": (("*.b_*", 0.5),),
+        "decay_to": "initial",
+        "weight_norm": 0.8,
     },
 }
 

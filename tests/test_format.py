@@ -37,3 +37,9 @@ def test_a_newer_format_is_refused_and_says_so(tmp_path: Path) -> None:
     file.write_text(json.dumps({**record, "digest": digest(record)}))
     with pytest.raises(RunError, match=r"format 2.*reads up to 1.*upgrade"):
         open_run(tmp_path / "run")
+
+
+def test_what_was_stored_keeps_its_identity() -> None:
+    run = open_run(_RUN)
+    assert run.experiment.hash == run.record["hash"]
+    assert run.experiment.to_json() == run.record["experiment"]

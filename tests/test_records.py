@@ -16,7 +16,7 @@ from mi_jax.experiment import REGISTRY
 from mi_jax.models import MODELS, Transformer
 from mi_jax.records import decode, differences, digest, encode
 from mi_jax.tasks import TASKS, ModularArithmetic
-from mi_jax.training import INTERVENTIONS, LOSSES, OPTIMIZERS, SCHEDULES, AdamW, Change, Storage, at
+from mi_jax.training import FILTERS, INTERVENTIONS, LOSSES, OPTIMIZERS, RATES, SCHEDULES, AdamW, Change, Storage, at
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def test_every_nested_object_carries_its_name() -> None:
 
 
 def test_every_registry_name_is_one_class_and_every_class_one_name() -> None:
-    folders = (TASKS, MODELS, OPTIMIZERS, LOSSES, SCHEDULES, INTERVENTIONS)
+    folders = (TASKS, MODELS, OPTIMIZERS, RATES, FILTERS, LOSSES, SCHEDULES, INTERVENTIONS)
     names = [name for folder in folders for name in folder]
     assert len(names) == len(set(names))
     assert set(names) | {"experiment", "storage"} == set(REGISTRY)
@@ -76,7 +76,7 @@ def test_every_registry_name_is_one_class_and_every_class_one_name() -> None:
     [
         ({"type": "adamw", "learning_rat": 1.0}, "AdamW has no setting 'learning_rat'; did you mean learning_rate"),
         ({"type": "modular_arithmetic", "q": 3}, "ModularArithmetic has no setting 'q'"),
-        ({"type": "adam"}, "unknown type 'adam'.*adamw"),
+        ({"type": "adamws"}, "unknown type 'adamws'.*adamw"),
         ({"learning_rate": 1.0}, "unknown type None"),
         ({"type": 3}, "unknown type 3"),
         ({"type": "no_such_module_here:Thing"}, "can't be imported here.*no_such_module_here"),
@@ -171,7 +171,7 @@ def _json(value: Any) -> Any:
     [
         (AdamW(), AdamW(), []),
         (AdamW(), AdamW(weight_decay=0.5), ["weight_decay: 1.0 there, 0.5 here"]),
-        (AdamW(), AdamW(weight_decay=0.5, warmup=3), ["weight_decay: 1.0 there, 0.5 here", "warmup: 0 there, 3 here"]),
+        (AdamW(), AdamW(weight_decay=0.5, warmup=3), ["warmup: 0 there, 3 here", "weight_decay: 1.0 there, 0.5 here"]),
         (AdamW(), AdamW(decayed=("*.W_*",)), ['decayed: ["*"] there, ["*.W_*"] here']),
         (ModularArithmetic(), ModularArithmetic(operation="subtract"), ['operation: "add" there, "subtract" here']),
         (ModularArithmetic(), ModularArithmetic(batch=7), ["batch: null there, 7 here"]),

@@ -1,6 +1,7 @@
 """Measures: readings of one checkpoint, pure functions of (params, context)."""
 
 from mi_jax.measures.ablations import ablation_loss
+from mi_jax.measures.alignment import nlm_alignment
 from mi_jax.measures.attention import attention_frequency, attention_fve, attention_pattern
 from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
@@ -74,4 +75,4 @@ MEASURES = {
 }
 """Every measure by name, as published."""
 
-__all__ = ["MEASURES", "PICTURES"]
+__all__ = ["MEASURES", "PICTURES", "nlm_alignment"]

@@ -10,7 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mi_jax.arrays import Count, Params, PRNGKey
-from mi_jax.contracts import PLAIN, Batch, Intervention, Loss, Model, Numbers, Optimizer, Task, mean_loss, sweepable_fields
+from mi_jax.contracts import (
+    PLAIN,
+    Batch,
+    Intervention,
+    Loss,
+    Model,
+    Numbers,
+    Optimizer,
+    Task,
+    mean_loss,
+    numbers_of,
+    sweepable_numbers,
+)
 from mi_jax.errors import require
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
@@ -70,7 +82,7 @@ class Parts:
     @property
     def numbers(self) -> Numbers:
         """The traced numbers of the run, before interventions, by dotted name."""
-        return {f"optimizer.{name}": float(getattr(self.optimizer, name)) for name in sweepable_fields(self.optimizer)}
+        return {f"optimizer.{name}": value for name, value in sweepable_numbers(self.optimizer).items()}
 
 
 Advance = Callable[[TrainState, Any, Key[Array, " seed"], Numbers, Count], tuple[TrainState, Float[Array, "seed step"]]]
@@ -114,9 +126,7 @@ class Program:
         return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
 
     def _transform(self, numbers: Numbers, step: Count) -> Any:
-        prefix = "optimizer."
-        own = {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
-        return self.parts.optimizer.transform(own, step)
+        return self.parts.optimizer.transform(numbers_of("optimizer", numbers), step)
 
     def _init_seed(self, key: PRNGKey) -> TrainState:
         params = self.parts.model.init(key)
