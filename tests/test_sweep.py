@@ -46,7 +46,7 @@ def test_a_grid_is_every_combination_with_one_setting_after_the_other_replaced()
     ("axes", "told"),
     [
         ({}, "nothing is swept"),
-        ({"optimizer.weight_decai": (0.0, 1.0)}, r"'optimizer.weight_decai' is no setting.*did you mean weight_decay\?"),
+        ({"optimizer.weight_decai": (0.0, 1.0)}, r"'optimizer.weight_decai' is no setting.*did you mean weight_decay"),
         ({"optimizer.weight_decay.x": (0.0, 1.0)}, "is no setting"),
         ({"optimizer.weight_decay": (1.0, 1.0)}, "each once"),
         ({"optimizer.weight_decay": (1.0, -1.0)}, "weight_decay=-1.0: must be"),
