@@ -24,11 +24,11 @@ class Inputs:
 
     Attributes:
         kind: tokens [batch position], or floats [batch position feature].
-        vocabulary: how many token ids there are, special ones included; 0 for floats.
+        vocabulary: how many token ids there are, special ones included.
         positions: length of the input.
         classes: how many answers the task has; a model may have more outputs.
-        alphabet: by position the half-open range (first, end) of the tokens that can stand there; empty for floats.
-        features: numbers a position holds; 0 for tokens.
+        alphabet: by position the half-open range (first, end) of the tokens that can stand there.
+        features: numbers at a position, where these are floats; 0 for tokens.
         causal: whether answers stand in the input after the position they are read at, so that a model may only look back.
     """
 
@@ -130,14 +130,14 @@ class Roles:
 
     embedding: tuple[Callable[[Params], Float[Array | np.ndarray, "token d"]], ...] = ()
     """One function of the parameters a token table, the task's tokens only."""
-    input_map: Callable[[Params], Float[Array | np.ndarray, "feature neuron"]] | None = None
-    """The linear map from an input's floats to the first neurons, before their activation."""
     output_map: Callable[[Params], Float[Array | np.ndarray, "neuron class"]] | None = None
     """The linear map from the last neurons to the task's classes: W_L = W_out W_U."""
     neurons: str | None = None
     """The site of the neurons that output_map reads."""
     neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()
     """What each token adds to each neuron before its activation, where that is a table of the weights alone."""
+    input_map: Callable[[Params], Float[Array | np.ndarray, "feature neuron"]] | None = None
+    """What a unit of each feature of float inputs adds to each neuron before its activation, where the weights alone say that."""
     embedded: str | None = None
     """The site [batch position d] of the embedded tokens, before positions are added."""
     attention: tuple[str, ...] = ()

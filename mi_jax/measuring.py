@@ -78,9 +78,7 @@ def choose(
     if twice:
         raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
     roles = subject.model.roles
-    lacking = {
-        one.name: one.missing(roles, concepts, references, splits=splits, holders=subject.holders) for one in measures
-    }
+    lacking = {one.name: one.missing(roles, concepts, references, splits=splits, holders=subject.holders) for one in measures}
     skipped = [Skipped(name, reason) for name, reason in lacking.items() if reason]
     if chosen is not None and skipped:
         raise MeasureError("; ".join(f"{name} can't be read here: it {reason}" for name, reason in skipped))

@@ -21,8 +21,8 @@ class MultiDigitAddition(Task):
     """Tokens ``a + b = c`` with N digits of a and b and N + 1 of c, leading zeros kept; each digit of c is read where its
     predecessor stands ('=' before the first), so that the input ends with the last but one.
 
-    Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the N + 1 answers of every example. Data are drawn
-    uniformly, fresh in every step or as a finite set; arXiv 2301.05217 trains on both, 5 digits and 700 examples.
+    Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the N + 1 answers of every example. Pairs are
+    drawn uniformly, fresh in every step or as a finite set; arXiv 2301.05217 trains on both, the finite set has 700.
 
     Splits: "test", drawn uniformly and not in a finite training set; "cascade", the hardest cases, where the units make a carry
     that travels through all other places, each summing to nine; and "train", where the set is finite.
@@ -68,8 +68,8 @@ class MultiDigitAddition(Task):
         held, pairs, cascades = (self.examples or 0) + self.test_examples, 100**self.digits, self._cascades
         require(
             held + self.cascade_examples <= pairs,
-            f"examples={self.examples}, test_examples={self.test_examples} and cascade_examples={self.cascade_examples}: there are"
-            f" only {pairs} different pairs of {self.digits}-digit numbers; take fewer",
+            f"examples={self.examples}, test_examples={self.test_examples} and cascade_examples={self.cascade_examples}:"
+            f" there are only {pairs} different pairs of {self.digits}-digit numbers; take fewer",
         )
         require(
             self.cascade_examples == 0 or held + self.cascade_examples <= cascades,
@@ -113,27 +113,29 @@ class MultiDigitAddition(Task):
 
     def examples_of(self, pairs: Int[Array | np.ndarray, "b 2 digit"]) -> Batch:
         """The examples of pairs of numbers, each as its digits, the most significant first."""
-        pairs, facts = jnp.asarray(pairs, jnp.int32), self.facts(pairs)
-        answer = facts["answer"]
-        sign = jnp.ones((len(pairs), 1), jnp.int32)
-        inputs = jnp.concatenate([pairs[:, 0], PLUS * sign, pairs[:, 1], EQUALS * sign, answer[:, :-1]], axis=1)
-        return Batch(inputs, answer, jnp.ones(answer.shape))
+        xp = np if isinstance(pairs, np.ndarray) else jnp
+        answer, sign = self.facts(pairs)["answer"], xp.ones((len(pairs), 1), np.int32)
+        inputs = xp.concatenate([pairs[:, 0], PLUS * sign, pairs[:, 1], EQUALS * sign, answer[:, :-1]], axis=1)
+        return Batch(jnp.asarray(inputs, jnp.int32), jnp.asarray(answer), jnp.ones(answer.shape))
 
-    def facts(self, pairs: Int[Array | np.ndarray, "b 2 digit"]) -> dict[str, Int[Array, "b place"]]:
+    def facts(self, pairs: Int[Array | np.ndarray, "b 2 digit"]) -> dict[str, Int[Array | np.ndarray, "b place"]]:
         """The concepts of each pair at each place of the answer, the most significant first."""
-        sums = jnp.pad(jnp.asarray(pairs, jnp.int32).sum(axis=1), ((0, 0), (1, 0)))
-        carry, case = [jnp.zeros(len(sums), jnp.int32)], [jnp.zeros(len(sums), jnp.int32)]
+        # Sets that are drawn once are NumPy's: nothing is compiled for them.
+        xp: Any = np if isinstance(pairs, np.ndarray) else jnp
+        sums = xp.pad(pairs.sum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
+        none = xp.zeros(len(sums), np.int32)
+        carries, cases = [none], [none]
         for place in range(self.digits, 0, -1):
-            carry.append(((sums[:, place] + carry[-1]) >= 10).astype(jnp.int32))
-            case.append(carry[-1] * jnp.where(sums[:, place] == 9, 2, 1))
-        carry_in = jnp.stack(carry[::-1], axis=1)
+            carries.append((sums[:, place] + carries[-1] >= 10).astype(np.int32))
+            cases.append(carries[-1] * (1 + (sums[:, place] == 9)))
+        carry_in = xp.stack(carries[::-1], axis=1)
         return {
             "answer": (sums + carry_in) % 10,
             "base_sum": sums % 10,
-            "makes_carry": (sums >= 10).astype(jnp.int32),
-            "sum_nine": (sums == 9).astype(jnp.int32),
+            "makes_carry": (sums >= 10).astype(np.int32),
+            "sum_nine": (sums == 9).astype(np.int32),
             "carry_in": carry_in,
-            "carry_case": jnp.stack(case[::-1], axis=1),
+            "carry_case": xp.stack(cases[::-1], axis=1),
         }
 
     def _pairs(self, *seed: int) -> Any:
@@ -183,8 +185,9 @@ class MultiDigitAddition(Task):
             others = np.concatenate(list(pairs.values()))
             pairs["cascade"] = distinct(self._cascading(self.split_seed, 2), self.cascade_examples, others)
         batches = {split: self.examples_of(pairs[split]) for split in sorted(pairs)}
-        concepts = self.facts(np.concatenate([pairs[split] for split in sorted(pairs)]))
-        return Evaluation(batches, {"places": jnp.arange(self.digits, -1, -1), **concepts})
+        facts = self.facts(np.concatenate([pairs[split] for split in sorted(pairs)]))
+        concepts = {"places": np.arange(self.digits, -1, -1), **facts}
+        return Evaluation(batches, {name: jnp.asarray(fact, jnp.int32) for name, fact in concepts.items()})
 
     def _read_back(self, data: Batch) -> Int[np.ndarray, "b 2 digit"]:
         tokens, n = np.asarray(data.inputs, np.int8), self.digits

@@ -1,4 +1,4 @@
-"""Functions of signs in the basis of parities, and the exact gap by which a gradient at a network of signs tells S (arXiv 2207.08799).
+"""Functions of signs in the basis of parities, and the gap by which a gradient at a network of signs tells S (arXiv 2207.08799).
 
 chi_T(x) = prod_{i in T} x_i over x in {-1, +1}^n; f^(T) = E[f chi_T] over all x, all 2^n equally likely.
 """
@@ -18,7 +18,7 @@ def cube(n: int) -> Float[np.ndarray, "input feature"]:
 
 
 def parity_coefficients(values: Float[np.ndarray, " input"]) -> Float[np.ndarray, " subset"]:
-    """f^(T) for every T, from f on the rows of ``cube(n)``: T is the set of bits of the index. By Walsh and Hadamard, n 2^n adds."""
+    """f^(T) for every T, from f on the rows of ``cube(n)``: T is the set of bits of the index. n 2^n adds."""
     values = np.asarray(values, np.float64)
     n = values.size.bit_length() - 1
     require(values.shape == (2**n,), f"values has the shape {values.shape}; one for each of the 2^n inputs is needed")

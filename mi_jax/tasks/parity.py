@@ -39,8 +39,8 @@ class SparseParity(Task):
         test_examples: different inputs of the split "test", none of them in the finite training set.
         split_seed: of the sets, shared by all seeds of a run.
         split_per_seed: whether each seed of a run has a finite set of its own, drawn with split_seed + seed.
-        label_noise: of a finite set exactly this share of the labels, rounded down to whole examples, is flipped once and for all;
-            online each label is flipped with this probability. Test labels are true.
+        label_noise: of a finite set exactly this share of the labels, rounded down to whole examples, is flipped for good; online
+            each label is flipped with this probability. Test labels are true.
     """
 
     n: int = 40
@@ -79,7 +79,7 @@ class SparseParity(Task):
         require(isinstance(self.split_seed, int) and self.split_seed >= 0, f"split_seed={self.split_seed}: must be at least 0")
         require(
             0 <= self.label_noise <= 0.5,
-            f"label_noise={self.label_noise}: the share of flipped labels must lie between 0 and 0.5 (where nothing is left to learn)",
+            f"label_noise={self.label_noise}: the share of flipped labels must lie between 0 and 0.5 (nothing left to learn)",
         )
 
     @classmethod
@@ -103,21 +103,21 @@ class SparseParity(Task):
         return (0,)
 
     @property
-    def coordinates(self) -> tuple[int, ...]:
+    def coordinates(self) -> Int[np.ndarray, " bit"]:
         """S, in ascending order."""
         if self.subset == "first":
-            return tuple(range(self.k))
-        drawn = np.random.default_rng((self.split_seed, 1)).choice(self.n, self.k, replace=False)
-        return tuple(sorted(int(i) for i in drawn))
+            return np.arange(self.k)
+        return np.sort(np.random.default_rng((self.split_seed, 1)).choice(self.n, self.k, replace=False))
 
-    def answers(self, x: Float[Array | np.ndarray, "*b feature"]) -> Int[Array, "*b"]:
+    def answers(self, x: Float[Array, "*b feature"] | Int[np.ndarray, "*b feature"]) -> Int[Array | np.ndarray, "*b"]:
         """The class of each input: (1 + prod_{i in S} x_i) / 2."""
-        relevant = jnp.asarray(x)[..., np.array(self.coordinates)]
-        return ((1 + relevant.prod(axis=-1)) / 2).astype(jnp.int32)
+        return (1 + x[..., self.coordinates].prod(axis=-1).astype(np.int32)) // 2
 
-    def _labelled(self, x: Float[Array | np.ndarray, "b n"], flipped: Bool[Array | np.ndarray, " b"]) -> Batch:
-        answers = jnp.where(flipped, 1 - self.answers(x), self.answers(x))
-        return Batch(jnp.asarray(x, jnp.float32)[:, None, :], answers[:, None], jnp.ones((len(x), 1)))
+    def _labelled(
+        self, x: Float[Array, "b n"] | Int[np.ndarray, "b n"], flipped: Bool[Array | np.ndarray, " b"] | None = None
+    ) -> Batch:
+        answers = self.answers(x) if flipped is None else self.answers(x) ^ flipped
+        return Batch(jnp.asarray(x, jnp.float32)[:, None, :], jnp.asarray(answers, jnp.int32)[:, None], jnp.ones((len(x), 1)))
 
     def _signs(self, *seed: int) -> Any:
         rng = np.random.default_rng(seed)
@@ -149,24 +149,24 @@ class SparseParity(Task):
     def _fresh(self, key: PRNGKey) -> Batch:
         assert self.batch is not None
         signs, noise = jax.random.split(key)
-        flipped = jax.random.bernoulli(noise, self.label_noise, (self.batch,))
+        flipped = jax.random.bernoulli(noise, self.label_noise, (self.batch,)) if self.label_noise else None
         return self._labelled(jax.random.rademacher(signs, (self.batch, self.n), jnp.float32), flipped)
 
     def evaluation(self, data: Batch | tuple[()], key: PRNGKey) -> Evaluation:
         """Split "test" of fresh inputs, and "train" where the set is finite."""
         trained = np.asarray(data.inputs, np.int8)[:, 0] if isinstance(data, Batch) else None
         x = distinct(self._signs(self.split_seed, 3), self.test_examples, trained)
-        batches = {"test": self._labelled(x, np.zeros(len(x), bool))}
+        batches = {"test": self._labelled(x)}
         if isinstance(data, Batch):
             batches["train"] = data
-        seen = jnp.concatenate([batches[split].inputs[:, 0] for split in sorted(batches)])
-        labels = jnp.concatenate([batches[split].targets[:, 0] for split in sorted(batches)])
-        relevant = seen[:, np.array(self.coordinates)]
+        seen = x if trained is None else np.concatenate([x, trained])
+        labels = np.concatenate([np.asarray(batches[split].targets)[:, 0] for split in sorted(batches)])
+        relevant = seen[:, self.coordinates].astype(np.int32)
         concepts = {
-            "subset": jnp.zeros(self.n, bool).at[np.array(self.coordinates)].set(True),
+            "subset": np.isin(np.arange(self.n), self.coordinates),
             "answer": self.answers(seen),
-            "relevant_bits": ((1 + relevant) / 2).astype(jnp.int32),
-            "partial_parities": ((1 + jnp.cumprod(relevant, axis=1)) / 2).astype(jnp.int32),
+            "relevant_bits": (1 + relevant) // 2,
+            "partial_parities": (1 + np.cumprod(relevant, axis=1)) // 2,
             "corrupted": labels != self.answers(seen),
         }
-        return Evaluation(batches, concepts)
+        return Evaluation(batches, {name: jnp.asarray(fact) for name, fact in concepts.items()})
