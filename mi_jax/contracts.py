@@ -7,7 +7,7 @@ registry name); behaviour is pure functions.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class Task(ABC):
     """Where the task was studied, as ``arXiv 2301.05217``."""
 
     @classmethod
-    def smallest(cls) -> Self:
+    def smallest(cls) -> "Task":
         """The smallest setting that still is this task: what tests run and ``--task.name`` starts from."""
         return cls()
 

@@ -52,7 +52,7 @@ def gradient_gap(split: str = "test") -> Measure:
     """The Fourier gap as training sees it: min_{i in S} g_i - max_{j not in S} g_j, g_i = mean over neurons of |dL/dW_in|_i.
 
     L is the run's loss on a split: with few examples an estimate of the population's. Of a network of signs the exact gap is
-    ``tasks.fourier_gap.majority_gap``.
+    ``tasks.fourier_gap.majority_gap``. Needs an ``input_map`` that is linear in the parameters: it reads their gradient.
     """
 
     def function(params: Params, context: Context) -> Scalar:
@@ -62,9 +62,10 @@ def gradient_gap(split: str = "test") -> Measure:
             out = apply(moved, examples.inputs, positions=context.read)
             return mean_loss(context.loss(out, examples.targets), examples.weights)
 
-        size = jnp.abs(_input_map(jax.grad(loss)(params), context)).mean(axis=1)
-        inside = context.concepts["subset"]
-        return jnp.where(inside, size, jnp.inf).min() - jnp.where(inside, 0.0, size).max()
+        value, gradients = jax.value_and_grad(loss)(params)
+        size, inside = jnp.abs(_input_map(gradients, context)).mean(axis=1), context.concepts["subset"]
+        gap = jnp.where(inside, size, jnp.inf).min() - jnp.where(inside, 0.0, size).max()
+        return jnp.where(jnp.isfinite(value), gap, jnp.nan)
 
     return Measure(
         "gradient_gap",

@@ -1,7 +1,7 @@
 """Addition of numbers with several digits, one answer digit after the other, the most significant first (arXiv 2301.05217)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ PLUS, EQUALS = 10, 11
 
 @dataclass(frozen=True)
 class MultiDigitAddition(Task):
-    """Tokens ``a + b = c`` with N digits of a and b and N + 1 of c, leading zeros kept; each digit of c is read where its
-    predecessor stands ('=' before the first), so that the input ends with the last but one.
+    """The sum of two N-digit numbers as tokens ``a + b = c``, leading zeros kept, the most significant digit first.
 
-    Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the N + 1 answers of every example. Pairs are
+    Each of the N + 1 digits of c is read where its predecessor stands ('=' before the first), with the right digits before it in
+    the input, which ends with the last but one. Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the N + 1 answers of every example. Pairs are
     drawn uniformly, fresh in every step or as a finite set; arXiv 2301.05217 trains on both, the finite set has 700.
 
     Splits: "test", drawn uniformly and not in a finite training set; "cascade", the hardest cases, where the units make a carry
@@ -89,7 +89,7 @@ class MultiDigitAddition(Task):
         return 45 * 10 ** (self.digits - 1) if self.digits > 1 else 0
 
     @classmethod
-    def smallest(cls) -> Self:
+    def smallest(cls) -> "MultiDigitAddition":
         """Two digits, fresh examples."""
         return cls(digits=2, batch=16, test_examples=48, cascade_examples=16)
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +82,7 @@ class ModularArithmetic(Task):
         )
 
     @classmethod
-    def smallest(cls) -> Self:
+    def smallest(cls) -> "ModularArithmetic":
         """Addition mod 7, half of the 49 pairs."""
         return cls(p=7, fraction=0.5)
 

@@ -73,7 +73,7 @@ def majority_coefficient(n: int, m: int) -> float:
 def majority_gap(n: int, k: int) -> float:
     """|xi_{k-1}| - |xi_{k+1}|: the Fourier gap of the majority of n signs, n odd, at any S of even size k < n.
 
-    At least .03 (n - 1)^(-(k-1)/2) (arXiv 2207.08799).
+    At least .03 (n - 1)^(-(k-1)/2) for n >= 2 (k + 1)^2 (arXiv 2207.08799); negative where k is more than half of n.
 
     Raises:
         ConfigError: for an even n or odd k.

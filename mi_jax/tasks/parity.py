@@ -1,7 +1,7 @@
 """Sparse parity: the product of k of n signs, learned from fresh or finite data (arXiv 2207.08799, 2303.11873)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class SparseParity(Task):
         )
 
     @classmethod
-    def smallest(cls) -> Self:
+    def smallest(cls) -> "SparseParity":
         """The product of 2 of 6 signs, 32 examples."""
         return cls(n=6, k=2, examples=32, batch=8, test_examples=16)
 
