@@ -13,9 +13,9 @@ from mi_jax.tasks import TASKS
 
 _HEAD = """# Tasks
 
-Every task by its registry name (`--task.name NAME` puts its smallest setting in place of an experiment's task; `mi-jax list tasks`
-lists them). *Truth* are the concepts of the smallest setting: facts of its examples or weights that readings are scored against, each
-defined in the task's docstring; other settings may have more or fewer. This page is made by `python docs/make_tasks.py`.
+Every task by its registry name: `mi-jax list tasks` lists them, `--task.name NAME` puts a task's smallest setting in place of an
+experiment's. *Truth* are the concepts of the smallest setting: exact facts that readings are scored against, each defined in the
+task's docstring; other settings may have more or fewer. This page is made by `python docs/make_tasks.py`.
 
 | task | what it is | paper | inputs | splits | truth | smallest setting |
 |---|---|---|---|---|---|---|

@@ -1,11 +1,10 @@
-"""A user's own model of float inputs in two functions: one hidden layer without biases, with every role that parities are read by."""
+"""A user's own model of float inputs in two functions: one hidden layer without biases, with the roles that parities need."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mi_jax.arrays import Params, PRNGKey
 from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site

@@ -1,4 +1,4 @@
-"""Multi-digit addition: tokens and carries against whole numbers, its sets, its readings, and a run cut short and gone on with."""
+"""Multi-digit addition: tokens and carries against whole numbers, its sets, its readings, a run cut short and gone on with."""
 
 import itertools
 import os
@@ -22,6 +22,7 @@ from mi_jax.measuring import choose
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import TASKS, MultiDigitAddition
 from mi_jax.training import AdamW, at
+from mi_jax.training.loop import Progress
 
 _KEY = jax.random.key(5)
 
@@ -68,7 +69,7 @@ def test_answers_and_carries_are_those_of_whole_numbers(digits: int, traced: boo
     facts = jax.jit(task.facts)(jnp.asarray(pairs)) if traced else task.facts(pairs)
     numbers = [[int("".join(map(str, number))) for number in pair] for pair in pairs.tolist()]
     expected = [_facts(a, b, digits) for a, b in numbers]
-    assert list(facts) == list(expected[0])
+    assert set(facts) == set(expected[0])
     for name, fact in facts.items():
         assert np.asarray(fact).tolist() == [one[name] for one in expected], name
 
@@ -125,8 +126,10 @@ def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> Non
     whole = [drawn(jnp.asarray(0), jnp.asarray(6), jnp.asarray(i)) for i in range(6)]
     for start, n in ((0, 1), (2, 4), (5, 1)):
         for i in range(n):
-            np.testing.assert_array_equal(drawn(jnp.asarray(start), jnp.asarray(n), jnp.asarray(i)).inputs, whole[start + i].inputs)
-    assert drawn._cache_size() == 1
+            np.testing.assert_array_equal(
+                drawn(jnp.asarray(start), jnp.asarray(n), jnp.asarray(i)).inputs, whole[start + i].inputs
+            )
+    assert drawn._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
     seen = [pair for batch in whole for pair in _numbers(batch.inputs, 4)]
     assert len(set(seen)) == 192
     answers = np.concatenate([batch.targets for batch in whole])
@@ -189,9 +192,9 @@ def test_both_routes_of_a_transformer_give_the_same_answers() -> None:
 
 def test_a_model_that_would_see_the_answers_or_reads_pairs_is_refused() -> None:
     inputs = MultiDigitAddition().inputs
-    with pytest.raises(ConfigError, match="attention='bidirectional' would see the answers.*'causal'"):
+    with pytest.raises(ConfigError, match=r"attention='bidirectional' would see the answers.*'causal'"):
         Transformer(attention="bidirectional").build(inputs)
-    with pytest.raises(ConfigError, match="pair of tokens; the task has 15 varying positions"):
+    with pytest.raises(ConfigError, match="pair of tokens"):
         MLP().build(inputs)
 
 
@@ -202,12 +205,16 @@ def test_a_run_cut_short_goes_on_to_the_same_bits_and_is_read(tmp_path: Path) ->
         optimizer=AdamW(learning_rate=1e-2),
         steps=30,
         schedule=at(5, 10),
-        seeds=(0, 1),
     )
     whole = train(experiment, tmp_path / "whole")
-    signals = iter([signal.SIGINT])
+    signals = [signal.SIGINT]
+
+    def interrupt(progress: Progress) -> None:
+        while signals:
+            os.kill(os.getpid(), signals.pop())
+
     with pytest.raises(Interrupted):
-        train(experiment, tmp_path / "cut", watch=lambda progress: [os.kill(os.getpid(), s) for s in signals])
+        train(experiment, tmp_path / "cut", watch=interrupt)
     assert open_run(tmp_path / "cut").losses.sizes["step"] < 30
     cut = train(experiment, tmp_path / "cut")
     assert cut.losses.values.tobytes() == whole.losses.values.tobytes()

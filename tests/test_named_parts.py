@@ -26,8 +26,8 @@ def test_a_task_comes_in_at_its_smallest_setting(name: str, joined: bool) -> Non
 
 
 def test_other_overrides_are_read_after_it_wherever_they_stand() -> None:
-    given = "--task.digits 3 --steps 12 --task.name multi_digit_addition --model.name transformer --model.d-model 8".split()
-    after = with_overrides(_BEFORE, given, "test")
+    first = ["--task.digits", "3", "--steps", "12", "--task.name", "multi_digit_addition"]
+    after = with_overrides(_BEFORE, [*first, "--model.name", "transformer", "--model.d-model", "8"], "test")
     assert isinstance(after.task, MultiDigitAddition)
     assert (after.task.digits, after.task.batch, after.steps) == (3, 16, 12)
     assert after.model == Transformer(d_model=8)
@@ -72,9 +72,7 @@ def test_a_task_that_says_nothing_of_a_smallest_setting_has_its_defaults() -> No
     assert Plain.smallest() == Plain()
 
 
-def test_a_model_that_does_not_fit_says_so_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_does_not_fit_says_so_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["train", "grokking", "--task.name", "sparse_parity", "--out", str(out), "--no-compile-cache"]) == 2
     assert "a transformer reads tokens, the task gives floats" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> Non
     for start, n in ((0, 1), (4, 5), (8, 1)):
         for i in range(n):
             np.testing.assert_array_equal(at(jnp.asarray(start), jnp.asarray(n), jnp.asarray(i)).inputs, whole[start + i].inputs)
-    assert at._cache_size() == 1
+    assert at._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
     rows = [row for batch in whole for row in _rows(batch.inputs)]
     assert len(set(rows)) > 0.9 * len(rows), "144 draws of 4,096 inputs repeat little"
     labels = np.concatenate([batch.targets[:, 0] for batch in whole])

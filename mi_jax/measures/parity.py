@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure, mean_loss
 from mi_jax.measures.behaviour import class_outputs
-from mi_jax.measures.evaluation import batch, outputs, split_neurons
+from mi_jax.measures.evaluation import batch, split_neurons
 
 _BARAK = "arXiv 2207.08799"
 _MERRILL = "arXiv 2303.11873"
@@ -81,8 +81,8 @@ def gradient_gap(split: str = "test") -> Measure:
 def effective_sparsity(split: str = "train") -> Measure:
     """How many neurons it takes: the smallest k >= 1 whose k neurons of largest input norm are right as often as all of them.
 
-    Neurons are ranked by the Euclidean norm of their input weights; the others' activations are set to 0. Every k is tried.
-    NaN where an output is not finite.
+    Neurons are ranked by the Euclidean norm of their input weights; the others' activations are set to 0. Every k is tried, and
+    the number of right answers must be the very same. NaN where an output is not finite.
 
     Args:
         split: whose accuracy must be the same; the training set, as published.
@@ -90,18 +90,18 @@ def effective_sparsity(split: str = "train") -> Measure:
     name = "effective_sparsity" if split == "train" else f"effective_sparsity_{split}"
 
     def function(params: Params, context: Context) -> Scalar:
-        examples, out = batch(context, split), outputs(params, context, split)[:, 0]
-        read, neurons = context.model.roles.output_map, split_neurons(params, context, split)[:, 0]
+        examples, neurons = batch(context, split), split_neurons(params, context, split)[:, 0]
+        read, site = context.model.roles.output_map, context.model.roles.neurons
         assert read is not None
+        assert site is not None
+        silent = context.model.apply(params, examples.inputs, taps={site: jnp.zeros_like}, positions=context.read)
         order = jnp.argsort(-jnp.linalg.norm(_input_map(params, context), axis=0))
         added = neurons[:, order, None] * jnp.asarray(read(params))[order][None]
-        # What is left out is taken off, so that with every neuron the outputs are exactly the model's.
-        left_out = jnp.cumsum(added[:, :0:-1], axis=1)[:, ::-1]
-        left_out = jnp.concatenate([left_out, jnp.zeros_like(added[:, :1])], axis=1)
-        alone = class_outputs(out[:, None, : context.inputs.classes] - left_out)
+        # Added up from none on: where all neurons so far are silent, nothing but the bias may tell the answer.
+        alone = class_outputs(silent[:, :, : context.inputs.classes] + jnp.cumsum(added, axis=1))
         right: Int[Array, " neuron"] = (alone.argmax(axis=-1) == examples.targets).sum(axis=0)
         fewest = 1 + (right == right[-1]).argmax()
-        return jnp.where(jnp.isfinite(out).all(), fewest.astype(jnp.float32), jnp.nan)
+        return jnp.where(jnp.isfinite(alone).all(), fewest.astype(jnp.float32), jnp.nan)
 
     return Measure(
         name,

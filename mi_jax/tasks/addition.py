@@ -21,8 +21,9 @@ class MultiDigitAddition(Task):
     """The sum of two N-digit numbers as tokens ``a + b = c``, leading zeros kept, the most significant digit first.
 
     Each of the N + 1 digits of c is read where its predecessor stands ('=' before the first), with the right digits before it in
-    the input, which ends with the last but one. Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the N + 1 answers of every example. Pairs are
-    drawn uniformly, fresh in every step or as a finite set; arXiv 2301.05217 trains on both, the finite set has 700.
+    the input, which ends with the last but one. Digits are tokens 0 to 9, '+' is 10 and '=' is 11. The loss is the mean over the
+    N + 1 answers of every example. Pairs are drawn uniformly, fresh in every step or as a finite set; arXiv 2301.05217 trains on
+    both, the finite set has 700.
 
     Splits: "test", drawn uniformly and not in a finite training set; "cascade", the hardest cases, where the units make a carry
     that travels through all other places, each summing to nine; and "train", where the set is finite.
@@ -67,14 +68,14 @@ class MultiDigitAddition(Task):
         )
         held, pairs, cascades = (self.examples or 0) + self.test_examples, 100**self.digits, self._cascades
         require(
-            held + self.cascade_examples <= pairs,
-            f"examples={self.examples}, test_examples={self.test_examples} and cascade_examples={self.cascade_examples}:"
-            f" there are only {pairs} different pairs of {self.digits}-digit numbers; take fewer",
-        )
-        require(
             self.cascade_examples == 0 or held + self.cascade_examples <= cascades,
             f"cascade_examples={self.cascade_examples}: {self.digits}-digit numbers have {cascades} such pairs, of which {held}"
             " might be trained on or in the test split; take fewer, or 0 to leave that split out",
+        )
+        require(
+            held + self.cascade_examples <= pairs,
+            f"examples={self.examples}, test_examples={self.test_examples} and cascade_examples={self.cascade_examples}:"
+            f" there are only {pairs} different pairs of {self.digits}-digit numbers; take fewer",
         )
         require(self.batch is not None or self.examples is not None, "batch=None: fresh examples (examples=None) need a number")
         require(
