@@ -16,6 +16,8 @@ from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
+    " --task.name NAME puts that task's smallest setting in place of the experiment's first; --model.name, --optimizer.name and"
+    " --loss.name the defaults of another."
 )
 
 _SWEPT = (
@@ -373,7 +375,7 @@ def _list(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.json:
         print(json.dumps({name: told for name, *told in rows}))
     elif sys.stdout.isatty():
-        _table([("name", ["what it is"]), *((name, told) for name, *told in rows)])
+        _table([("name", _HEADS[options.kind]), *((name, told) for name, *told in rows)])
     else:
         print("\n".join("\t".join(row) for row in rows))
     return 0
@@ -386,7 +388,7 @@ def _first_line(thing: Any) -> str:
 def _list_tasks() -> list[tuple[str, ...]]:
     from mi_jax.tasks import TASKS
 
-    return [(name, _first_line(task)) for name, task in TASKS.items()]
+    return [(name, task.paper, _first_line(task)) for name, task in TASKS.items()]
 
 
 def _list_models() -> list[tuple[str, ...]]:
@@ -416,6 +418,13 @@ _LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
     "models": _list_models,
     "measures": _list_measures,
     "experiments": _list_experiments,
+}
+
+_HEADS = {
+    "tasks": ["paper", "what it is"],
+    "models": ["what it is"],
+    "measures": ["when", "dims", "source"],
+    "experiments": ["what it is"],
 }
 
 _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {

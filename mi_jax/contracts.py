@@ -28,6 +28,8 @@ class Inputs:
         positions: length of the input.
         classes: how many answers the task has; a model may have more outputs.
         alphabet: by position the half-open range (first, end) of the tokens that can stand there.
+        features: numbers at a position, where these are floats; 0 for tokens.
+        causal: whether answers stand in the input after the position they are read at, so that a model may only look back.
     """
 
     kind: Literal["tokens", "floats"]
@@ -35,6 +37,8 @@ class Inputs:
     positions: int
     classes: int
     alphabet: tuple[tuple[int, int], ...]
+    features: int = 0
+    causal: bool = False
 
     @property
     def varied(self) -> tuple[int, ...]:
@@ -67,7 +71,8 @@ class Evaluation(NamedTuple):
     batches: Mapping[str, Batch]
     """By split; together they hold each example once."""
     concepts: Mapping[str, Num[Array | np.ndarray, "..."]]
-    """Exact facts by name; a task's docstring defines each."""
+    """Exact facts by name; a task's docstring defines each. What has a row for each example holds those of the splits one after
+    the other, in sorted order of their names."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,13 @@ class Task(ABC):
 
     per_seed: ClassVar[bool] = False
     """Whether the data differ by seed. A task for which this is a setting answers with a property."""
+    paper: ClassVar[str] = ""
+    """Where the task was studied, as ``arXiv 2301.05217``."""
+
+    @classmethod
+    def smallest(cls) -> "Task":
+        """The smallest setting that still is this task: what tests run and ``--task.name`` starts from."""
+        return cls()
 
     @property
     @abstractmethod
@@ -124,6 +136,8 @@ class Roles:
     """The site of the neurons that output_map reads."""
     neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()
     """What each token adds to each neuron before its activation, where that is a table of the weights alone."""
+    input_map: Callable[[Params], Float[Array | np.ndarray, "feature neuron"]] | None = None
+    """What a unit of each feature of float inputs adds to each neuron before its activation, where the weights alone say that."""
     embedded: str | None = None
     """The site [batch position d] of the embedded tokens, before positions are added."""
     attention: tuple[str, ...] = ()
@@ -374,7 +388,7 @@ class Measure:
         name: the variable of the dataset; with options other than the published default it carries them as a suffix.
         function: ``(params, context) -> array`` (or ``{variable: array}`` for several at once), pure.
         dims: the array's trailing dims, or a mapping of them by variable; the runner adds (seed, step).
-        roles: the model's roles that it needs. concepts: the task's concepts that it needs.
+        roles: the model's roles that it needs. concepts, splits: the task's that it needs.
         uses: which references it looks at; "final" makes it retrospective, "initial" and "previous" keep it online.
         prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found in ``context.prepared``.
         options: the settings it was made with, stored beside the result.
@@ -389,6 +403,7 @@ class Measure:
     dims: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     roles: tuple[str, ...] = ()
     concepts: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     uses: frozenset[str] = frozenset()
     prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -413,11 +428,18 @@ class Measure:
         concepts: frozenset[str],
         references: frozenset[str],
         *,
+        splits: frozenset[str] | None = None,
         holders: Holders = lambda kind, name: "",
     ) -> str | None:
-        """Why this measure can't be taken here, or None; ``holders`` says which models or tasks have what is missing."""
+        """Why this measure can't be taken here, or None.
+
+        Args:
+            splits: the task's; None where they aren't looked at.
+            holders: says which models or tasks have what is missing.
+        """
         lacking = [f"the model's role '{role}'{holders('role', role)}" for role in self.roles if not getattr(roles, role)]
         lacking += [f"the task's concept '{name}'{holders('concept', name)}" for name in self.concepts if name not in concepts]
+        lacking += [f"the task's split '{name}'" for name in self.splits if splits is not None and name not in splits]
         lacking += [f"the {name} parameters" for name in sorted(self.uses - references)]
         return f"needs {', '.join(lacking)}" if lacking else None
 

@@ -63,7 +63,7 @@ def choose(
     *,
     among: Mapping[str, Measure] = READINGS,
 ) -> tuple[list[Measure], list[Skipped]]:
-    """The measures to take: those named, or all that the model's roles, the task's concepts and the references allow.
+    """The measures to take: those named, or all that the model's roles, the task's concepts and splits, and the references allow.
 
     A name is one of READINGS, or a variable of one; a Measure is itself; a plain function ``(params, context) -> scalar`` is a
     measure of its own name. Roles and concepts are looked at here, before anything is built or traced.
@@ -71,14 +71,14 @@ def choose(
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
     """
-    concepts = _concepts(subject)
+    concepts, splits = _known(subject.task)
     measures = list(among.values()) if chosen is None else [_as_measure(one) for one in chosen]
     names = [name for one in measures for name in one.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
     roles = subject.model.roles
-    lacking = {one.name: one.missing(roles, concepts, references, holders=subject.holders) for one in measures}
+    lacking = {one.name: one.missing(roles, concepts, references, splits=splits, holders=subject.holders) for one in measures}
     skipped = [Skipped(name, reason) for name, reason in lacking.items() if reason]
     if chosen is not None and skipped:
         raise MeasureError("; ".join(f"{name} can't be read here: it {reason}" for name, reason in skipped))
@@ -275,12 +275,10 @@ def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
 
 
 @lru_cache(maxsize=8)
-def _evaluated_concepts(task: Task) -> frozenset[str]:
-    return frozenset(task.evaluation(task.data(0), stream(0, "measure")).concepts)
-
-
-def _concepts(subject: Subject) -> frozenset[str]:
-    return _evaluated_concepts(subject.task)
+def _known(task: Task) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of the task's concepts, and of its splits."""
+    evaluation = task.evaluation(task.data(0), stream(0, "measure"))
+    return frozenset(evaluation.concepts), frozenset(evaluation.batches)
 
 
 def _as_measure(chosen: Chosen) -> Measure:

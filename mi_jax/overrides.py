@@ -1,20 +1,56 @@
 """Overrides of an experiment from the command line: ``--task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 import tyro
 
-from mi_jax.errors import ConfigError
+from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.experiment import Experiment
+from mi_jax.models import MODELS
+from mi_jax.tasks import TASKS
+from mi_jax.training import LOSSES, OPTIMIZERS
+
+PARTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+    "task": {name: task.smallest for name, task in TASKS.items()},
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "loss": LOSSES,
+}
+"""What ``--task.name`` and the like put in place of an experiment's part: by name, a task's smallest setting, the defaults of
+the others."""
+
+
+def with_named_parts(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
+    """The experiment with the parts that ``--task.name NAME`` and the like name, and the other arguments.
+
+    Raises:
+        ConfigError: for a name that isn't there, a part named twice, or a flag without a name.
+    """
+    words, rest, named = list(arguments), list[str](), dict[str, Any]()
+    while words:
+        word = words.pop(0)
+        flag, equals, value = word.partition("=")
+        part = flag.removeprefix("--").removesuffix(".name")
+        if part not in PARTS or flag != f"--{part}.name":
+            rest.append(word)
+            continue
+        require(bool(equals or words), f"{flag} needs a name; {nearest('', PARTS[part])}")
+        require(part not in named, f"{flag} is given twice")
+        name = value if equals else words.pop(0)
+        require(name in PARTS[part], f"there is no {part} '{name}'; {nearest(name, PARTS[part])}")
+        named[part] = PARTS[part][name]()
+    return replace(experiment, **named), rest
 
 
 def with_overrides(experiment: Experiment, arguments: Sequence[str], command: str) -> Experiment:
-    """The experiment with fields replaced. An unknown or unreadable override ends the process with a message and status 2.
+    """The experiment with parts and fields replaced. An unreadable override ends the process with a message and status 2.
 
     Raises:
         ConfigError: for a value that the experiment refuses.
     """
+    experiment, arguments = with_named_parts(experiment, arguments)
     if not arguments:
         return experiment
     registry = tyro.constructors.ConstructorRegistry()
@@ -24,7 +60,8 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
         default=experiment,
         args=list(arguments),
         prog=command,
-        description="Overrides of the experiment; names are those of its settings.",
+        description="Overrides of the experiment; names are those of its settings. --task.name NAME first puts that task's"
+        " smallest setting in place of the experiment's; --model.name, --optimizer.name and --loss.name another's defaults.",
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
         registry=registry,
     )
@@ -38,6 +75,7 @@ def with_swept(experiment: Experiment, arguments: Sequence[str], command: str) -
     Raises:
         ConfigError: for a value that the experiment refuses.
     """
+    experiment, arguments = with_named_parts(experiment, arguments)
     fixed, swept = list[str](), dict[str, list[str]]()
     words = [word for argument in arguments for word in (argument.split("=", 1) if argument.startswith("--") else [argument])]
     i = 0

@@ -33,7 +33,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "findings": {"dynamics", "measuring", "nulls"},
     "figures": {"dynamics", "nulls", "plots", "report"},
     "library": {"errors", "experiment"},
-    "overrides": {"errors", "experiment"},
+    "overrides": {"errors", "experiment", "models", "tasks", "training"},
     "study": _BASICS | {"experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
     "sweep": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from mi_jax.contracts import Reference
-from mi_jax.measuring import Reader, Subject, make_context
+from mi_jax.measuring import Reader, Subject, choose, make_context
 from mi_jax.models import Transformer
 from mi_jax.pytrees import stacked
-from mi_jax.readings import READINGS
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
 
 _HEADS, _NEURONS = np.array([2, 0, 3, 1]), np.random.default_rng(0).permutation(16)
-_VARIABLES = {variable: dims for one in READINGS.values() for variable, dims in one.variables.items()}
+_TASK = ModularArithmetic(p=13, fraction=0.4)
+_MODEL = Transformer(d_model=16, heads=4, d_mlp=16).build(_TASK.inputs)
+_MEASURES = choose(None, Subject(_MODEL, _TASK, CrossEntropy()))[0]
+_VARIABLES = {variable: dims for one in _MEASURES for variable, dims in one.variables.items()}
 _PLAIN, _TURNED, _NOWHERE = range(3)
 
 
@@ -34,15 +36,12 @@ def _turned(params: Any) -> Any:
 @pytest.fixture(scope="module")
 def readings() -> dict[str, np.ndarray]:
     """All readings [snapshot ...] of a network, of the same in another order, and of one that ran away."""
-    task = ModularArithmetic(p=13, fraction=0.4)
-    model = Transformer(d_model=16, heads=4, d_mlp=16).build(task.inputs)
     # Large weights, so that nothing is near the level of chance, where another order's rounding shows.
-    params = jax.tree.map(lambda x: 2 * np.asarray(x) + 0.1, model.init(jax.random.key(3)))
+    params = jax.tree.map(lambda x: 2 * np.asarray(x) + 0.1, _MODEL.init(jax.random.key(3)))
     snapshots = [params, _turned(params), jax.tree.map(lambda x: np.full_like(x, np.nan), params)]
-    measures = list(READINGS.values())
     reference = Reference(final=jax.tree.map(jax.numpy.asarray, params))
-    context = make_context(Subject(model, task, CrossEntropy()), 0, reference, measures)
-    return Reader(measures).read(stacked(snapshots), None, context)
+    context = make_context(Subject(_MODEL, _TASK, CrossEntropy()), 0, reference, _MEASURES)
+    return Reader(_MEASURES).read(stacked(snapshots), None, context)
 
 
 @pytest.mark.parametrize("variable", _VARIABLES)

@@ -4,6 +4,7 @@ from mi_jax.measures.ablations import ablation_loss
 from mi_jax.measures.alignment import nlm_alignment
 from mi_jax.measures.attention import attention_frequency, attention_fve, attention_pattern
 from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
+from mi_jax.measures.carries import by_carry
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
 from mi_jax.measures.fourier import (
     fourier_gini,
@@ -14,7 +15,9 @@ from mi_jax.measures.fourier import (
 )
 from mi_jax.measures.neurons import cluster_sizes, key_frequencies_neurons, neuron_frequency, neuron_fve, readout_fve
 from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_parameter
+from mi_jax.measures.parity import effective_sparsity, gradient_gap, hidden_progress, sensitivity, weight_gap
 from mi_jax.measures.pictures import PICTURES
+from mi_jax.measures.positions import exact_match, loss_by_position
 from mi_jax.measures.progress import (
     cos_coefficients,
     excluded_loss,
@@ -34,6 +37,12 @@ MEASURES = {
         split_accuracy("test"),
         margin("train"),
         margin("test"),
+        split_loss("cascade"),
+        split_accuracy("cascade"),
+        loss_by_position(),
+        exact_match(),
+        exact_match("cascade"),
+        by_carry(),
         softmax_collapse(),
         exact_loss_collapse(),
         sum_squared_weights(),
@@ -71,6 +80,12 @@ MEASURES = {
         distance_irrelevance("wrong"),
         gradient_symmetricity(),
         circle_fve(),
+        hidden_progress(),
+        weight_gap(),
+        gradient_gap(),
+        effective_sparsity(),
+        effective_sparsity("test"),
+        sensitivity(),
     )
 }
 """Every measure by name, as published."""

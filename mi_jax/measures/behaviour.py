@@ -16,12 +16,20 @@ def split_loss(split: str) -> Measure:
         examples = batch(context, split)
         return mean_loss(context.loss(outputs(params, context, split), examples.targets), examples.weights)
 
-    return Measure(f"{split}_loss", function, units="nats")
+    return Measure(f"{split}_loss", function, splits=(split,), units="nats")
+
+
+def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:
+    """An output for each class: one output alone, whose sign tells two classes, is that of class 1 beside a 0."""
+    return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
 
 
 def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scalar:
-    """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite."""
-    targets = jnp.asarray(examples.targets)[..., None]
+    """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite.
+
+    Of one output alone, class 1 is what is positive.
+    """
+    out, targets = class_outputs(out), jnp.asarray(examples.targets)[..., None]
     correct, place = jnp.take_along_axis(out, targets, axis=-1), jax.lax.broadcasted_iota(jnp.int32, out.shape, out.ndim - 1)
     # argmax == target, of equal outputs the first, as two maxima: XLA's argmax on CPU takes ten times as long.
     before = jnp.where(place < targets, out, -jnp.inf).max(axis=-1)
@@ -36,7 +44,7 @@ def split_accuracy(split: str) -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         return accuracy(outputs(params, context, split), batch(context, split))
 
-    return Measure(f"{split}_accuracy", function)
+    return Measure(f"{split}_accuracy", function, splits=(split,))
 
 
 def margin(split: str) -> Measure:
@@ -44,13 +52,13 @@ def margin(split: str) -> Measure:
     names = (f"{split}_margin", f"{split}_margin_minimum")
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        examples, out = batch(context, split), outputs(params, context, split)
+        examples, out = batch(context, split), class_outputs(outputs(params, context, split))
         chosen = jax.nn.one_hot(examples.targets, out.shape[-1], dtype=bool)
         margins = jnp.where(chosen, out, 0).sum(axis=-1) - jnp.where(chosen, -jnp.inf, out).max(axis=-1)
         least = jnp.where(examples.weights > 0, margins, jnp.inf).min()
         return dict(zip(names, (mean_loss(margins, examples.weights), least), strict=True))
 
-    return Measure(f"{split}_margin", function, dict.fromkeys(names, ()))
+    return Measure(f"{split}_margin", function, dict.fromkeys(names, ()), splits=(split,))
 
 
 def softmax_collapse() -> Measure:
@@ -60,11 +68,11 @@ def softmax_collapse() -> Measure:
     """
 
     def function(params: Params, context: Context) -> Scalar:
-        examples, out = batch(context, "train"), outputs(params, context, "train")
+        examples, out = batch(context, "train"), class_outputs(outputs(params, context, "train"))
         total = jnp.exp(out - out.max(axis=-1, keepdims=True)).sum(axis=-1)
         return mean_loss(_share(total == 1.0, total), examples.weights)
 
-    return Measure("softmax_collapse", function, options={"dtype": "float32"}, source="arXiv 2501.04697")
+    return Measure("softmax_collapse", function, splits=("train",), options={"dtype": "float32"}, source="arXiv 2501.04697")
 
 
 def exact_loss_collapse() -> Measure:
@@ -75,7 +83,7 @@ def exact_loss_collapse() -> Measure:
         losses = context.loss(outputs(params, context, "train"), examples.targets)
         return mean_loss(_share(losses == 0.0, losses), examples.weights)
 
-    return Measure("exact_loss_collapse", function, source="arXiv 2501.04697")
+    return Measure("exact_loss_collapse", function, splits=("train",), source="arXiv 2501.04697")
 
 
 def _share(holds: Bool[Array, "*b"], of: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -72,6 +72,20 @@ def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch
     return _split_pass(params, context, split).outputs
 
 
+def split_neurons(params: Params, context: Context, split: str) -> Float[Array, "batch position neuron"]:
+    """Activations of the role ``neurons`` for a split's inputs at the positions that are read."""
+    site = context.model.roles.neurons
+    assert site is not None
+    return _split_pass(params, context, split).sites[site]
+
+
+def split_concept(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
+    """The rows of a concept that belong to a split's examples (see ``Evaluation``)."""
+    size = batch(context, split).targets.shape[0]
+    first = sum(context.batches[other].targets.shape[0] for other in sorted(context.batches) if other < split)
+    return context.concepts[name][first : first + size]
+
+
 def batch(context: Context, split: str) -> Batch:
     """A split's batch. Raises MeasureError where the task has none of that name."""
     if split not in context.batches:

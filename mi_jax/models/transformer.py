@@ -179,6 +179,10 @@ class Transformer(Architecture):
         """The model for these inputs."""
         task_inputs = inputs
         require(inputs.kind == "tokens", f"a transformer reads tokens, the task gives {inputs.kind}; use an mlp")
+        require(
+            not inputs.causal or self.attention == "causal",
+            f"attention={self.attention!r} would see the answers, which stand in this task's input; use 'causal'",
+        )
         shapes = self.shapes(inputs)
         scales = {name: self._scale(name, shape) for name, shape in shapes.items() if name.split(".")[-1].startswith("W_")}
         sites = transformer_sites(self)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +61,8 @@ class ModularArithmetic(Task):
     format: Format = "a b ="
     batch: int | None = None
 
+    paper: ClassVar[str] = "arXiv 2301.05217"
+
     def __post_init__(self) -> None:
         require(isinstance(self.p, int) and self.p >= 2, f"p={self.p}: the modulus must be a whole number of at least 2")
         known = get_args(Operation)
@@ -78,6 +80,11 @@ class ModularArithmetic(Task):
             self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= self._trained),
             f"batch={self.batch}: must be a whole number from 1 to the {self._trained} trained pairs, or None for all of them",
         )
+
+    @classmethod
+    def smallest(cls) -> "ModularArithmetic":
+        """Addition mod 7, half of the 49 pairs."""
+        return cls(p=7, fraction=0.5)
 
     @property
     def _trained(self) -> int:

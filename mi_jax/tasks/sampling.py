@@ -1,9 +1,10 @@
-"""Which examples a step sees: minibatches of a finite set as a pure function of (key, step)."""
+"""Finite sets of examples: drawing them once, and which of them a step sees, as a pure function of (key, step)."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.arrays import Count, PRNGKey
@@ -40,3 +41,21 @@ def minibatches(key: PRNGKey, size: int, batch: int, start: Count, n: Count) -> 
         return jax.lax.dynamic_slice(orders, (epoch, place * batch), (1, batch))[0]
 
     return indices
+
+
+def distinct(
+    draw: Callable[[int], Int[np.ndarray, "n ..."]], count: int, apart_from: Int[np.ndarray, "m ..."] | None = None
+) -> Int[np.ndarray, "count ..."]:
+    """The first ``count`` different examples that repeated draws give, none of them among ``apart_from``.
+
+    Args:
+        draw: n -> n examples, with replacement; there must be at least count + m different ones.
+        apart_from: m different examples.
+    """
+    rows = draw(count) if apart_from is None else np.concatenate([apart_from, draw(count)])
+    taken = len(rows) - count
+    while True:
+        first = np.sort(np.unique(rows, axis=0, return_index=True)[1])[taken:]
+        if len(first) >= count:
+            return rows[first[:count]]
+        rows = np.concatenate([rows, draw(count)])
