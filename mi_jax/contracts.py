@@ -28,6 +28,7 @@ class Inputs:
         positions: length of the input.
         classes: how many answers the task has; a model may have more outputs.
         alphabet: by position the half-open range (first, end) of the tokens that can stand there.
+        features: numbers at a position, where these are floats; 0 for tokens.
     """
 
     kind: Literal["tokens", "floats"]
@@ -35,6 +36,7 @@ class Inputs:
     positions: int
     classes: int
     alphabet: tuple[tuple[int, int], ...]
+    features: int = 0
 
     @property
     def varied(self) -> tuple[int, ...]:
@@ -119,11 +121,13 @@ class Roles:
     embedding: tuple[Callable[[Params], Float[Array | np.ndarray, "token d"]], ...] = ()
     """One function of the parameters a token table, the task's tokens only."""
     output_map: Callable[[Params], Float[Array | np.ndarray, "neuron class"]] | None = None
-    """The linear map from the last neurons to the task's classes: W_L = W_out W_U."""
+    """The linear map from the last neurons to the task's classes, W_L = W_out W_U; one column where one output tells two."""
     neurons: str | None = None
     """The site of the neurons that output_map reads."""
     neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()
     """What each token adds to each neuron before its activation, where that is a table of the weights alone."""
+    input_map: Callable[[Params], Float[Array | np.ndarray, "feature neuron"]] | None = None
+    """What a unit of each feature of float inputs adds to each neuron before its activation, where the weights alone say that."""
     embedded: str | None = None
     """The site [batch position d] of the embedded tokens, before positions are added."""
     attention: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """An experiment (task + model + optimizer + schedule + seeds), training it, and opening the run it leaves."""
 
+import contextlib
 import os
 import zipfile
 import zlib
@@ -16,8 +17,8 @@ from jaxtyping import Int
 
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
-from mi_jax.contracts import PLAIN, Architecture, Evaluation, Intervention, Loss, Model, Optimizer, Taps, Task
-from mi_jax.errors import RunError, WeightsError, nearest, require
+from mi_jax.contracts import PLAIN, Architecture, Evaluation, Inputs, Intervention, Loss, Model, Optimizer, Roles, Taps, Task
+from mi_jax.errors import ConfigError, RunError, WeightsError, nearest, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
@@ -135,13 +136,23 @@ REGISTRY: Mapping[str, type] = {
 @lru_cache
 def _holders(kind: Literal["role", "concept"], name: str) -> str:
     """Which models (tasks) have a role (a concept) with their default settings."""
-    task = ModularArithmetic(p=5)
+    tasks = {known: make() for known, make in TASKS.items()}
     if kind == "role":
-        held = [known for known, model in MODELS.items() if getattr(model().build(task.inputs).roles, name)]
+        held = [known for known, model in MODELS.items() if any(getattr(roles, name) for roles in _roles(model()))]
     else:
-        tasks = {known: make() for known, make in TASKS.items()}
         held = [known for known, one in tasks.items() if name in one.evaluation(one.data(0), stream(0, "measure")).concepts]
     return f" (which {', '.join(held)} has by default)" if held else ""
+
+
+def _roles(model: Architecture) -> list[Roles]:
+    """The roles that a model has for pairs of tokens and for a vector of floats, where it reads them."""
+    pair = ModularArithmetic(p=5).inputs
+    vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=4)
+    roles = []
+    for inputs in (pair, vector):
+        with contextlib.suppress(ConfigError):
+            roles.append(model.build(inputs).roles)
+    return roles
 
 
 def _identity(record: Mapping[str, Any]) -> str:

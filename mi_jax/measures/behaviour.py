@@ -19,9 +19,17 @@ def split_loss(split: str) -> Measure:
     return Measure(f"{split}_loss", function, units="nats")
 
 
+def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:
+    """An output for each class: one output alone, whose sign tells two classes, is that of class 1 beside a 0."""
+    return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
+
+
 def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scalar:
-    """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite."""
-    targets = jnp.asarray(examples.targets)[..., None]
+    """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite.
+
+    Of one output alone, class 1 is what is positive.
+    """
+    out, targets = class_outputs(out), jnp.asarray(examples.targets)[..., None]
     correct, place = jnp.take_along_axis(out, targets, axis=-1), jax.lax.broadcasted_iota(jnp.int32, out.shape, out.ndim - 1)
     # argmax == target, of equal outputs the first, as two maxima: XLA's argmax on CPU takes ten times as long.
     before = jnp.where(place < targets, out, -jnp.inf).max(axis=-1)
@@ -44,7 +52,7 @@ def margin(split: str) -> Measure:
     names = (f"{split}_margin", f"{split}_margin_minimum")
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        examples, out = batch(context, split), outputs(params, context, split)
+        examples, out = batch(context, split), class_outputs(outputs(params, context, split))
         chosen = jax.nn.one_hot(examples.targets, out.shape[-1], dtype=bool)
         margins = jnp.where(chosen, out, 0).sum(axis=-1) - jnp.where(chosen, -jnp.inf, out).max(axis=-1)
         least = jnp.where(examples.weights > 0, margins, jnp.inf).min()
@@ -60,7 +68,7 @@ def softmax_collapse() -> Measure:
     """
 
     def function(params: Params, context: Context) -> Scalar:
-        examples, out = batch(context, "train"), outputs(params, context, "train")
+        examples, out = batch(context, "train"), class_outputs(outputs(params, context, "train"))
         total = jnp.exp(out - out.max(axis=-1, keepdims=True)).sum(axis=-1)
         return mean_loss(_share(total == 1.0, total), examples.weights)
 
