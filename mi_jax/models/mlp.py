@@ -126,7 +126,7 @@ class MLP(Architecture):
     def _entry(self, inputs: Inputs) -> Entry:
         if inputs.kind == "floats":
             require(
-                self.embedding == "one_hot", f"embedding={self.embedding!r} is of tokens; the task gives floats: leave it out"
+                self.embedding == "one_hot", f"embedding={self.embedding!r} is of tokens, the task gives floats: leave it out"
             )
             return features(inputs, self.width)
         if self.embedding == "one_hot":

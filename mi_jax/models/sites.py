@@ -189,6 +189,6 @@ def markov_sites() -> tuple[Site, ...]:
         Site(f"{a}.pattern", "softmax over keys <= query of W_rel[query - key]", ("query", "key")),
         Site(f"{a}.z", "sum over keys of pattern onehot(token)", one_hots),
         Site(f"{b}.W_QK", "W_QK[tokens]", one_hots, "product"),
-        Site(f"{b}.attn_scores", "W_QK[token] . z, 0 where key > query", ("batch", "query", "key")),
+        Site(f"{b}.attn_scores", "W_QK[token] . blocks.0.attn.z, 0 where key > query", ("batch", "query", "key")),
         Site("logits", "sum over keys of attn_scores onehot(token)", _LOGITS),
     )
