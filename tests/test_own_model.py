@@ -19,27 +19,27 @@ from mi_jax.measures import MEASURES
 _CODE = re.search(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs" / "own_model.md").read_text(), re.DOTALL)
 _SMALL = (
     ("p=31", "p=11"),
-    ("steps=1_500", "steps=60"),
+    ("steps=1_000", "steps=60"),
     ("log_spaced(60)", "log_spaced(12)"),
     ("width: int = 128", "width: int = 24"),
 )
 
 
 @pytest.fixture
-def sine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def cosine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The file's module, of smaller numbers."""
     assert _CODE is not None
     code = _CODE[1]
     for old, new in _SMALL:
         assert old in code
         code = code.replace(old, new)
-    (tmp_path / "sine.py").write_text(code)
+    (tmp_path / "cosine.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "sine", raising=False)
-    import sine  # pyright: ignore[reportMissingImports]
+    monkeypatch.delitem(sys.modules, "cosine", raising=False)
+    import cosine  # pyright: ignore[reportMissingImports]
 
-    yield sine
-    sys.modules.pop("sine", None)
+    yield cosine
+    sys.modules.pop("cosine", None)
 
 
 def test_it_is_short_and_uses_what_is_public() -> None:
@@ -49,11 +49,11 @@ def test_it_is_short_and_uses_what_is_public() -> None:
     assert imported <= {"mi_jax", *(f"mi_jax.{name}" for name in mi_jax.__all__)}
 
 
-def test_it_trains_resumes_to_the_same_bits_and_is_measured_through_its_roles(sine: Any, tmp_path: Path) -> None:
-    record = sine.experiment.to_json()
-    assert record["model"]["type"] == "sine:SineMLP"
+def test_it_trains_resumes_to_the_same_bits_and_is_measured_through_its_roles(cosine: Any, tmp_path: Path) -> None:
+    record = cosine.experiment.to_json()
+    assert record["model"]["type"] == "cosine:CosineMLP"
     experiment = Experiment.from_json(record)
-    assert experiment == sine.experiment
+    assert experiment == cosine.experiment
     run = train(experiment, tmp_path / "run")
 
     left = [signal.SIGINT]
@@ -84,6 +84,6 @@ def test_it_trains_resumes_to_the_same_bits_and_is_measured_through_its_roles(si
 @pytest.mark.slow
 def test_it_groks_as_it_stands(tmp_path: Path) -> None:
     assert _CODE is not None
-    (tmp_path / "sine.py").write_text(_CODE[1])
-    run = train(find(str(tmp_path / "sine.py")), tmp_path / "run")
-    assert float(mi_jax.measure(run, ["test_accuracy"])["test_accuracy"].isel(step=-1).squeeze()) > 0.95
+    (tmp_path / "cosine.py").write_text(_CODE[1])
+    run = train(find(str(tmp_path / "cosine.py")), tmp_path / "run")
+    assert float(mi_jax.measure(run, ["test_accuracy"])["test_accuracy"].isel(step=-1).squeeze()) > 0.99
