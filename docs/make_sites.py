@@ -3,10 +3,11 @@
 python docs/make_sites.py
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from mi_jax.contracts import Site
-from mi_jax.models import MLP, Transformer
+from mi_jax.contracts import Inputs, Site
+from mi_jax.models import MLP, Bilinear, DeepLinear, MarkovAttention, Transformer
 from mi_jax.tasks import ModularArithmetic
 
 _HEAD = """# Sites
@@ -28,10 +29,20 @@ TransformerLens's without `hook_`. This page is made by `python docs/make_sites.
 def _rows(sites: tuple[Site, ...]) -> list[str]:
     rows = ["| site | equation | dims | kind |", "|---|---|---|---|"]
     for site in sites:
-        name = site.name.replace("blocks.1.", "blocks.i.")
         kind = site.kind + (", optional" if site.optional else "")
-        rows.append(f"| `{name}` | {site.equation.replace('blocks.0.', 'blocks.(i-1).')} | {' '.join(site.dims)} | {kind} |")
+        rows.append(f"| `{site.name}` | {site.equation} | {' '.join(site.dims)} | {kind} |")
     return rows
+
+
+def _any_layer(sites: Iterable[Site]) -> tuple[Site, ...]:
+    """The sites of layer 1 as those of any layer i, and those outside of the layers."""
+    return tuple(
+        site._replace(
+            name=site.name.replace("blocks.1.", "blocks.i."), equation=site.equation.replace("blocks.0.", "blocks.(i-1).")
+        )
+        for site in sites
+        if "blocks.0." not in site.name
+    )
 
 
 def page() -> str:
@@ -39,22 +50,44 @@ def page() -> str:
     inputs = ModularArithmetic(p=7, fraction=0.5).inputs
     learned = Transformer(layers=2, attention_bias=True, unembed_bias=True)
     rotary = Transformer(layers=2, positions="rotary", normalization="layer")
-    plain = {site.name for site in learned.build(inputs).sites}
-    normed = tuple(site for site in rotary.build(inputs).sites if site.name not in plain and ".0." not in site.name)
+    relative = Transformer(layers=2, positions="relative")
+    learned_sites, rotary_sites, relative_sites = (_any_layer(one.build(inputs).sites) for one in (learned, rotary, relative))
+    plain = {site.name for site in learned_sites}
+    vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=40)
     parts = [
         (_HEAD, ()),
         (
             "## Transformer\n\nLearned positions, causal, no norm, all biases. Without `d_mlp` there are no `mlp` sites; without"
             " a bias its term is not there.\n",
-            tuple(site for site in learned.build(inputs).sites if "blocks.0." not in site.name),
+            learned_sites,
         ),
         (
             "With `normalization` each place before a product with a weight is `ln1(...)`, `ln2(...)` or `ln_final(...)` of what"
             " stands above, and with rotary positions queries and keys are turned; these sites are added. RMSNorm leaves out the"
             " mean and b.\n",
-            normed,
+            tuple(site for site in rotary_sites if site.name not in plain),
         ),
-        ("## MLP\n\nOn a pair of tokens a and b; one position.\n", MLP(bias=True).build(inputs).sites),
+        (
+            "With relative positions each distance adds a vector of its own to keys and values (`relative_keys`: to keys alone),"
+            " and there is no `pos_embed`. Bidirectional attention has rows for later keys too: `query - key + positions - 1`.\n",
+            tuple(site for site in relative_sites if "W_rel" in site.equation),
+        ),
+        (
+            "## MLP\n\nOn a pair of tokens a and b; one position. `output_scale` multiplies the last line.\n",
+            MLP(bias=True).build(inputs).sites,
+        ),
+        (
+            "With two embeddings, here of depth 2; every layer has such sites:\n",
+            MLP(embedding="two", depth=2, activation="relu").build(inputs).sites,
+        ),
+        (
+            "With a shared embedding this comes before `layers.0.W`; with `combination` sum, + in the place of side by side:\n",
+            MLP(embedding="shared").build(inputs).sites[:3],
+        ),
+        ("On floats, this does:\n", MLP().build(vector).sites[:1]),
+        ("## Bilinear\n", Bilinear().build(inputs).sites),
+        ("## Deep linear\n\nTwo layers.\n", DeepLinear(widths=(16,)).build(vector).sites),
+        ("## Markov attention\n\nOne head a layer; tokens are one-hot.\n", MarkovAttention().build(inputs).sites),
     ]
     return "\n".join(line for text, sites in parts for line in (text, *(_rows(sites) if sites else []), *([""] if sites else [])))
 

@@ -131,7 +131,7 @@ class Roles:
     embedding: tuple[Callable[[Params], Float[Array | np.ndarray, "token d"]], ...] = ()
     """One function of the parameters a token table, the task's tokens only."""
     output_map: Callable[[Params], Float[Array | np.ndarray, "neuron class"]] | None = None
-    """The linear map from the last neurons to the task's classes: W_L = W_out W_U."""
+    """The linear map from the last neurons to the task's classes, W_L = W_out W_U; one column where one output tells two."""
     neurons: str | None = None
     """The site of the neurons that output_map reads."""
     neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()

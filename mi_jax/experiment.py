@@ -1,5 +1,6 @@
 """An experiment (task + model + optimizer + schedule + seeds), training it, and opening the run it leaves."""
 
+import contextlib
 import os
 import zipfile
 import zlib
@@ -20,16 +21,18 @@ from mi_jax.contracts import (
     PLAIN,
     Architecture,
     Evaluation,
+    Inputs,
     Intervention,
     Loss,
     Model,
     Optimizer,
+    Roles,
     Taps,
     Task,
     numbers_of,
     with_numbers,
 )
-from mi_jax.errors import RunError, WeightsError, nearest, require
+from mi_jax.errors import ConfigError, RunError, WeightsError, nearest, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.records import decode, differences, digest, encode
@@ -149,13 +152,23 @@ REGISTRY: Mapping[str, type] = {
 @lru_cache
 def _holders(kind: Literal["role", "concept"], name: str) -> str:
     """Which models (tasks) have a role (a concept) with their default settings."""
-    task = ModularArithmetic(p=5)
+    tasks = {known: make() for known, make in TASKS.items()}
     if kind == "role":
-        held = [known for known, model in MODELS.items() if getattr(model().build(task.inputs).roles, name)]
+        held = [known for known, model in MODELS.items() if any(getattr(roles, name) for roles in _roles(model()))]
     else:
-        tasks = {known: make() for known, make in TASKS.items()}
         held = [known for known, one in tasks.items() if name in one.evaluation(one.data(0), stream(0, "measure")).concepts]
     return f" (which {', '.join(held)} has by default)" if held else ""
+
+
+def _roles(model: Architecture) -> list[Roles]:
+    """The roles that a model has for pairs of tokens and for a vector of floats, where it reads them."""
+    pair = ModularArithmetic(p=5).inputs
+    vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=4)
+    roles = []
+    for inputs in (pair, vector):
+        with contextlib.suppress(ConfigError):
+            roles.append(model.build(inputs).roles)
+    return roles
 
 
 def _identity(record: Mapping[str, Any]) -> str:

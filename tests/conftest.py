@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import jax  # noqa: E402
 
+from mi_jax.contracts import Inputs, Model  # noqa: E402
 from mi_jax.experiment import Experiment, Run, train  # noqa: E402
 from mi_jax.models import MLP, Transformer  # noqa: E402
 from mi_jax.tasks import ModularArithmetic  # noqa: E402
@@ -29,6 +31,17 @@ def published() -> Path:
     if not _PUBLISHED.is_dir():
         pytest.skip("the published weights (../shared/published) are not here")
     return _PUBLISHED
+
+
+VECTOR = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=7)
+"""A task of two classes on seven numbers."""
+
+
+def noisy_params(model: Model, seed: int = 0) -> Any:
+    """Initial parameters with noise on everything, so that no bias is zero."""
+    leaves, structure = jax.tree.flatten(model.init(jax.random.key(seed)))
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return structure.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
 def tiny_experiment(**changes: object) -> Experiment:

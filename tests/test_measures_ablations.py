@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fakes import context_of, tables
 
-from mi_jax.contracts import Context, Model, Roles, Site
+from mi_jax.contracts import Architecture, Context, Model, Roles, Site
 from mi_jax.measures import MEASURES
-from mi_jax.models import MLP, Transformer, capture
+from mi_jax.models import MLP, Bilinear, Transformer, capture
 from mi_jax.models.taps import Tapped
 from mi_jax.tasks import ModularArithmetic
 
@@ -168,13 +168,26 @@ def test_each_ablation_of_a_transformer_is_its_formula_in_float64(config: Transf
     assert _ablations(params, context_of(task, model=model, keys=keys)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": 2, "mlp_bias": False, "unembed_bias": True}], ids=str)
-def test_the_short_way_through_a_linear_readout_gives_the_losses_of_forward_passes(settings: dict[str, Any]) -> None:
+_LINEAR: dict[str, Architecture] = {
+    "transformer": Transformer(d_model=12, heads=2, d_mlp=20),
+    "two layers": Transformer(d_model=12, heads=2, d_mlp=20, layers=2, mlp_bias=False, unembed_bias=True),
+    "relative positions": Transformer(d_model=12, heads=2, d_mlp=20, positions="relative"),
+    "mlp, output bias and scale": MLP(width=20, activation="relu", bias=True, output_scale=0.4, outputs=7),
+    "mlp, two embeddings": MLP(width=20, d_embed=12, embedding="two", depth=2, activation="relu", output_bias=True),
+    "mlp, shared embedding": MLP(width=20, d_embed=12, embedding="shared", combination="sum", output_scale=-2.0),
+    "bilinear": Bilinear(width=20),
+}
+
+
+@pytest.mark.parametrize("name", _LINEAR)
+def test_the_short_way_through_a_linear_readout_gives_the_losses_of_forward_passes(name: str) -> None:
     task = _task(5)
-    model = Transformer(d_model=12, heads=2, d_mlp=20, **settings).build(task.inputs)
+    model = _LINEAR[name].build(task.inputs)
     assert model.roles.linear_readout
     params: Any = jax.tree.map(lambda x: 1.5 * x + 0.05, model.init(jax.random.key(2)))
-    params["embed"]["W_E"] = _with_circle(params["embed"]["W_E"], task.p)
+    for table in params:
+        if table.startswith("embed") and "W_E" in params[table]:
+            params[table]["W_E"] = _with_circle(params[table]["W_E"], task.p)
     whole = dataclasses.replace(model, roles=dataclasses.replace(model.roles, linear_readout=False))
     short, long = (_ablations(params, context_of(task, model=one, keys=[1])) for one in (model, whole))
     assert short == pytest.approx(long, rel=2e-5)

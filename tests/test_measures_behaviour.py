@@ -1,5 +1,6 @@
 """Losses and accuracies by split, and the weights' squares: by hand, on all outputs, where something is not finite."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import VECTOR
 from fakes import context_of, read, tables
 
 from mi_jax.contracts import Batch, Loss
 from mi_jax.errors import MeasureError
 from mi_jax.measures import MEASURES
-from mi_jax.measures.behaviour import accuracy, split_loss
+from mi_jax.measures.behaviour import accuracy, class_outputs, split_loss
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import ModularArithmetic
 
@@ -102,6 +104,30 @@ def test_an_infinite_wrong_logit_is_an_infinite_loss() -> None:
 def test_an_unknown_split_is_refused_with_those_there_are() -> None:
     with pytest.raises(MeasureError, match=r"no split 'valid'; it has \['test', 'train'\]"):
         split_loss("valid").read(tables(logits=_logits()), context_of(_TASK))
+
+
+def test_of_one_output_the_sign_tells_the_class() -> None:
+    out = jnp.array([2.0, -1.0, 0.0, 0.0, -3.0, jnp.nan])[:, None, None]
+    targets, weights = jnp.array([1, 1, 0, 1, 0, 0])[:, None], jnp.ones((6, 1))
+    right = [float(accuracy(out[i : i + 1], Batch(jnp.zeros((1, 1)), targets[i : i + 1], weights[:1]))) for i in range(6)]
+    assert right[:5] == [1, 0, 1, 0, 1]
+    assert np.isnan(right[5])
+    two = class_outputs(out)
+    assert two.shape == (6, 1, 2)
+    np.testing.assert_array_equal(two[:, 0], np.stack([np.zeros(6), out[:, 0, 0]], axis=1))
+    np.testing.assert_array_equal(class_outputs(two), two)
+
+
+def test_the_margin_of_one_output_is_itself_on_the_right_side() -> None:
+    """Both of the task's classes by one network of one output: 3 for every pair."""
+    vector = Batch(jnp.ones((4, 1, 7)), jnp.array([[1], [1], [1], [0]]), jnp.ones((4, 1)))
+    model = MLP(width=1, activation="identity", outputs=1).build(VECTOR)
+    params = {"layers": {"0": {"W": jnp.ones((7, 1)) / 7}}, "unembed": {"W_U": jnp.full((1, 1), 3.0)}}
+    context = dataclasses.replace(context_of(_TASK, model=model), batches={"test": vector}, concepts={}, inputs=VECTOR, read=(0,))
+    values = MEASURES["test_margin"].read(params, context)
+    assert float(values["test_margin"]) == pytest.approx((3 * 3 - 3) / 4)
+    assert float(values["test_margin_minimum"]) == pytest.approx(-3)
+    assert float(MEASURES["test_accuracy"].read(params, context)["test_accuracy"]) == 0.75
 
 
 @pytest.mark.parametrize("name", ["train_loss", "test_loss", "train_accuracy", "test_accuracy"])

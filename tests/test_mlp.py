@@ -1,17 +1,19 @@
-"""The pair MLP against plain NumPy, Gromov's analytic solution, its roles and refusals."""
+"""MLPs of pairs and of floats against plain NumPy, Gromov's analytic solution, roles, initial spreads and refusals."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import VECTOR, noisy_params
 from unchecked import unchecked
 
-from mi_jax.contracts import Inputs, Model
+from mi_jax.contracts import Inputs
 from mi_jax.errors import ConfigError
 from mi_jax.models import MLP, capture
+from mi_jax.models.mlp import MLPInitialization
 from mi_jax.pytrees import dotted
 from mi_jax.tasks import ModularArithmetic
 
@@ -20,29 +22,135 @@ _TOKENS = jnp.array([[a, b, 5] for a in range(5) for b in range(5)])
 _ACTIVATIONS = {"quadratic": np.square, "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "identity": lambda x: x}
 
 
-def _params(model: Model) -> Any:
-    leaves, structure = jax.tree.flatten(model.init(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return structure.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
-
-
 def _one_hot(tokens: np.ndarray, size: int) -> np.ndarray:
     return (tokens[:, None] == np.arange(size)).astype(np.float64)
 
 
-@pytest.mark.parametrize("activation", _ACTIVATIONS)
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_forward_pass_is_one_hidden_layer_on_one_hot_pairs(activation: Any, bias: bool) -> None:
-    model = MLP(width=9, activation=activation, bias=bias).build(_TASK.inputs)
-    params = _params(model)
-    flat = {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}
-    a, b, _ = np.asarray(_TOKENS).T
-    pair = np.concatenate([_one_hot(a, 5), _one_hot(b, 5)], axis=1)
-    pre = pair @ np.concatenate([flat["embed_a.W_E"], flat["embed_b.W_E"]]) + (flat["embed.b"] if bias else 0)
-    logits = _ACTIVATIONS[activation](pre) @ flat["unembed.W_U"] + (flat["unembed.b_U"] if bias else 0)
-    outputs = model.apply(params, _TOKENS, positions=(2,))
-    assert outputs.shape == (25, 1, 5)
-    np.testing.assert_allclose(outputs[:, 0], logits, rtol=2e-5, atol=2e-6)
+# --- The forward pass ---------------------------------------------------------------------------------------------------------
+
+
+def _first_product(config: MLP, w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """What reaches the first hidden layer, before its bias: of features, or of pairs in one-hot form."""
+    if x.dtype.kind == "f":
+        return x @ w["layers.0.W"]
+    a, b = _one_hot(x[:, 0], 5), _one_hot(x[:, 1], 5)
+    if config.embedding == "one_hot":
+        return np.concatenate([a, b], axis=1) @ np.concatenate([w["embed_a.W_E"], w["embed_b.W_E"]])
+    first, second = ("embed", "embed") if config.embedding == "shared" else ("embed_a", "embed_b")
+    rows = a @ w[f"{first}.W_E"], b @ w[f"{second}.W_E"]
+    return (rows[0] + rows[1] if config.combination == "sum" else np.concatenate(rows, axis=1)) @ w["layers.0.W"]
+
+
+def _reference(config: MLP, w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Outputs [batch class], written from the equations."""
+    f = _ACTIVATIONS[config.activation]
+    first_bias = "embed.b" if "embed_a.W_E" in w and config.embedding == "one_hot" else "layers.0.b"
+    h = f(_first_product(config, w, x) + (w[first_bias] if config.bias else 0))
+    for i in range(1, config.depth):
+        h = f(h @ w[f"layers.{i}.W"] + (w[f"layers.{i}.b"] if config.bias else 0))
+    biased = config.bias if config.output_bias is None else config.output_bias
+    return config.output_scale * (h @ w["unembed.W_U"] + (w["unembed.b_U"] if biased else 0))
+
+
+_PAIRS: list[dict[str, Any]] = [
+    *({"activation": activation, "bias": bias} for activation in _ACTIVATIONS for bias in (False, True)),
+    {"depth": 3, "activation": "relu"},
+    {"depth": 2, "activation": "relu", "bias": True, "output_bias": False},
+    {"output_bias": True, "output_scale": 0.3, "outputs": 8},
+    {"embedding": "two", "activation": "relu"},
+    {"embedding": "two", "combination": "sum", "bias": True, "output_scale": -2.0},
+    {"embedding": "two", "depth": 2, "bias": True, "activation": "tanh"},
+    {"embedding": "shared", "activation": "relu"},
+    {"embedding": "shared", "combination": "sum", "depth": 2, "bias": True, "activation": "tanh"},
+]
+_VECTORS: list[dict[str, Any]] = [
+    {"activation": "relu", "bias": True, "output_bias": False, "outputs": 1},
+    {"depth": 2, "activation": "tanh", "bias": True},
+    {"activation": "quadratic", "outputs": 4, "output_scale": 5.0},
+]
+_X = jax.random.normal(jax.random.key(5), (11, 1, 7))
+_ALL = [(settings, _TASK.inputs, _TOKENS) for settings in _PAIRS] + [(settings, VECTOR, _X) for settings in _VECTORS]
+_EVERY = pytest.mark.parametrize(
+    ("settings", "inputs", "x"),
+    _ALL,
+    ids=[f"{inputs.kind},{','.join(f'{k}={v}' for k, v in one.items())}" for one, inputs, _ in _ALL],
+)
+
+
+@_EVERY
+def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any], inputs: Inputs, x: jax.Array) -> None:
+    config = MLP(**{"width": 9, "d_embed": 6, **settings})
+    model = config.build(inputs)
+    params = noisy_params(model)
+    w = {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}
+    expected = _reference(config, w, np.asarray(x).reshape(len(x), -1))
+    outputs = jax.jit(model.apply)(params, x)
+    assert outputs.shape == (len(x), 1, config.outputs or inputs.classes)
+    np.testing.assert_allclose(outputs[:, 0], expected, rtol=2e-5, atol=2e-6 * np.abs(expected).max())
+
+
+@_EVERY
+def test_every_parameter_has_a_finite_gradient(settings: dict[str, Any], inputs: Inputs, x: jax.Array) -> None:
+    model = MLP(**{"width": 9, "d_embed": 6, **settings}).build(inputs)
+    gradients = dotted(jax.jit(jax.grad(lambda params: (model.apply(params, x) ** 2).mean()))(noisy_params(model)))
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        assert np.abs(gradient).max() > 1e-6, name
+
+
+@_EVERY
+def test_roles_say_how_neurons_are_reached_and_read(settings: dict[str, Any], inputs: Inputs, x: jax.Array) -> None:
+    config = MLP(**{"width": 9, "d_embed": 6, **settings})
+    model = config.build(inputs)
+    params, roles, last = noisy_params(model), model.roles, config.depth - 1
+    w = {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}
+    outputs, seen = jax.jit(capture(model.apply, [f"hidden.{last}.pre", f"hidden.{last}.post"]))(params, x)
+    assert roles.neurons == f"hidden.{last}.post"
+    assert roles.output_map is not None
+    W_L = np.asarray(roles.output_map(params), np.float64)
+    read = np.asarray(seen[roles.neurons], np.float64) @ W_L
+    rest = np.asarray(outputs, np.float64)[..., : W_L.shape[1]] - read
+    biased = config.bias if config.output_bias is None else config.output_bias
+    constant = config.output_scale * w["unembed.b_U"][: W_L.shape[1]] if biased else 0.0
+    np.testing.assert_allclose(rest, np.broadcast_to(constant, rest.shape), atol=2e-5 * np.abs(read).max())
+    assert bool(roles.input_map) == (inputs.kind == "floats" and config.depth == 1)
+    assert bool(roles.neuron_inputs) == (inputs.kind == "tokens" and config.depth == 1)
+    if config.depth > 1:
+        return
+    pre = np.asarray(seen["hidden.0.pre"][:, 0], np.float64)
+    if roles.input_map is not None:
+        added = np.asarray(x[:, 0], np.float64) @ np.asarray(roles.input_map(params), np.float64)
+    else:
+        tables = [np.asarray(table(params), np.float64) for table in roles.neuron_inputs]
+        added = tables[0][np.asarray(x[:, 0])] + tables[-1][np.asarray(x[:, 1])]
+    bias = w.get("embed.b", w.get("layers.0.b", 0.0))
+    np.testing.assert_allclose(pre, added + bias, rtol=2e-5, atol=1e-5)
+
+
+def test_an_input_that_is_no_vector_of_the_features_is_refused() -> None:
+    model = MLP(width=9).build(VECTOR)
+    params = noisy_params(model)
+    for shape in ((3, 7), (3, 1, 6), (3, 2, 7)):
+        with pytest.raises(ConfigError, match=r"inputs of shape .*: \[batch 1 feature\] with 7 features is needed"):
+            model.apply(params, jnp.zeros(shape))
+
+
+def test_embeddings_are_the_tables_of_the_tasks_tokens() -> None:
+    for embedding, names in (("two", ["embed_a.W_E", "embed_b.W_E"]), ("shared", ["embed.W_E"])):
+        model = MLP(width=9, d_embed=6, embedding=embedding).build(_TASK.inputs)
+        params = noisy_params(model)
+        for table, name in zip(model.roles.embedding, names, strict=True):
+            np.testing.assert_array_equal(table(params), dotted(params)[name])
+
+
+def test_a_shared_embedding_is_the_embedded_tokens_where_the_pair_is_all_there_is() -> None:
+    pair = ModularArithmetic(p=5, fraction=0.5, format="a b")
+    assert MLP(embedding="shared").build(pair.inputs).roles.embedded == "embed"
+    assert MLP(embedding="shared").build(_TASK.inputs).roles.embedded is None
+    assert MLP(embedding="two").build(pair.inputs).roles.embedded is None
+
+
+# --- Gromov's solution --------------------------------------------------------------------------------------------------------
 
 
 def _gromov(p: int, width: int, seed: int, sign: int) -> dict[str, Any]:
@@ -82,7 +190,7 @@ def test_gromovs_weights_with_the_wrong_sign_answer_the_negative_sum() -> None:
 
 def test_the_order_of_neurons_does_not_matter() -> None:
     model = MLP(width=9, bias=True).build(_TASK.inputs)
-    params, order = _params(model), jnp.array([4, 2, 8, 0, 6, 1, 7, 3, 5])
+    params, order = noisy_params(model), jnp.array([4, 2, 8, 0, 6, 1, 7, 3, 5])
     turned = {
         "embed_a": {"W_E": params["embed_a"]["W_E"][:, order]},
         "embed_b": {"W_E": params["embed_b"]["W_E"][:, order]},
@@ -92,41 +200,106 @@ def test_the_order_of_neurons_does_not_matter() -> None:
     np.testing.assert_allclose(model.apply(turned, _TOKENS), model.apply(params, _TOKENS), rtol=1e-5, atol=1e-6)
 
 
-def test_the_roles_are_its_two_tables_its_neurons_and_its_output_matrix() -> None:
-    model = MLP(width=9).build(_TASK.inputs)
-    params = _params(model)
-    first, second = (np.asarray(table(params)) for table in model.roles.embedding)
-    np.testing.assert_array_equal(first, params["embed_a"]["W_E"])
-    np.testing.assert_array_equal(second, params["embed_b"]["W_E"])
-    assert model.roles.output_map is not None
-    assert model.roles.neurons is not None
-    outputs, seen = capture(model.apply, [model.roles.neurons])(params, _TOKENS)
-    neurons = np.asarray(seen[model.roles.neurons], np.float64)
-    np.testing.assert_allclose(neurons @ np.asarray(model.roles.output_map(params), np.float64), outputs, rtol=2e-5, atol=2e-6)
-
-
 def test_the_tokens_that_vary_are_read_wherever_they_stand() -> None:
     turned = Inputs("tokens", vocabulary=6, positions=3, classes=5, alphabet=((5, 6), (0, 5), (0, 5)))
     model, plain = MLP(width=9).build(turned), MLP(width=9).build(_TASK.inputs)
-    params = _params(plain)
+    params = noisy_params(plain)
     np.testing.assert_array_equal(model.apply(params, _TOKENS[:, jnp.array([2, 0, 1])]), plain.apply(params, _TOKENS))
 
 
 @pytest.mark.parametrize("token", [-1, 5])
 def test_an_unknown_token_gives_nan(token: int) -> None:
     model = MLP(width=9).build(_TASK.inputs)
-    outputs = model.apply(_params(model), _TOKENS.at[3, 1].set(token))
+    outputs = model.apply(noisy_params(model), _TOKENS.at[3, 1].set(token))
     assert bool(jnp.isnan(outputs[3]).all())
     assert bool(jnp.isfinite(jnp.delete(outputs, 3, axis=0)).all())
 
 
+# --- Initial parameters -------------------------------------------------------------------------------------------------------
+
+
+def _initial(inputs: Inputs = _TASK.inputs, **settings: Any) -> dict[str, np.ndarray]:
+    model = MLP(**settings).build(inputs)
+    return {name: np.asarray(value, np.float64) for name, value in dotted(model.init(jax.random.key(3))).items()}
+
+
+def _assert_spreads(arrays: dict[str, np.ndarray], expected: dict[str, float]) -> None:
+    assert arrays.keys() == expected.keys()
+    for name, std in expected.items():
+        assert abs(arrays[name].std() - std) <= 5 * std / math.sqrt(2 * arrays[name].size), name
+        assert abs(arrays[name].mean()) <= 5 * std / math.sqrt(arrays[name].size), name
+
+
 def test_initial_weights_have_the_stated_spreads() -> None:
-    inputs = ModularArithmetic(p=97).inputs
-    params = dotted(MLP(width=500, bias=True, init_scale=0.7).build(inputs).init(jax.random.key(0)))
-    for name, rows in {"embed_a.W_E": 2 * 97, "embed_b.W_E": 2 * 97, "unembed.W_U": 500}.items():
-        assert abs(float(params[name].std()) * math.sqrt(rows) / 0.7 - 1) < 5 / math.sqrt(2 * 97 * 500), name
-    assert not params["embed.b"].any()
-    assert not params["unembed.b_U"].any()
+    arrays = _initial(ModularArithmetic(p=97).inputs, width=500, bias=True, init_scale=0.7)
+    first = 0.7 / math.sqrt(2 * 97)
+    spreads = {"embed_a.W_E": first, "embed_b.W_E": first, "unembed.W_U": 0.7 / math.sqrt(500)}
+    _assert_spreads(arrays, {**spreads, "embed.b": 0.0, "unembed.b_U": 0.0})
+
+
+def test_initial_bits_are_those_of_stored_runs() -> None:
+    """One normal draw, cut in the order of the names."""
+    arrays, key = MLP(width=6).build(_TASK.inputs).init(jax.random.key(3)), jax.random.key(3)
+    draw = np.asarray(jax.random.normal(key, (3 * 5 * 6,)))
+    first = np.float32(1 / math.sqrt(10)) * draw
+    np.testing.assert_array_equal(arrays["embed_a"]["W_E"], first[:30].reshape(5, 6))
+    np.testing.assert_array_equal(arrays["embed_b"]["W_E"], first[30:60].reshape(5, 6))
+    np.testing.assert_array_equal(arrays["unembed"]["W_U"], (np.float32(1 / math.sqrt(6)) * draw)[60:].reshape(6, 5))
+
+
+def test_chughtais_network_has_the_published_spreads() -> None:
+    arrays = _initial(ModularArithmetic(p=113).inputs, embedding="two", d_embed=256, width=128, activation="relu")
+    tables = {"embed_a.W_E": 1 / 16, "embed_b.W_E": 1 / 16}
+    _assert_spreads(arrays, {**tables, "layers.0.W": 1 / math.sqrt(512), "unembed.W_U": 1 / math.sqrt(128)})
+    assert {name: x.shape for name, x in arrays.items() if name != "unembed.W_U"} == {
+        "embed_a.W_E": (113, 256),
+        "embed_b.W_E": (113, 256),
+        "layers.0.W": (512, 128),
+    }
+
+
+def test_doshis_network_has_the_published_spread_in_both_layers() -> None:
+    arrays = _initial(ModularArithmetic(p=97).inputs, width=500, initialization="doshi_2023")
+    # .5 / 1000^(1/3)
+    _assert_spreads(arrays, dict.fromkeys(("embed_a.W_E", "embed_b.W_E", "unembed.W_U"), 0.05))
+
+
+def _assert_uniform(array: np.ndarray, bound: float) -> None:
+    assert np.abs(array).max() <= bound
+    assert abs(np.abs(array).mean() / bound - 0.5) < 5 / math.sqrt(12 * array.size)
+    assert array.std() == pytest.approx(bound / math.sqrt(3), rel=5 / math.sqrt(array.size))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 8.0])
+def test_torchs_defaults_are_uniform_by_the_rows_summed_biases_too_and_all_are_scaled(alpha: float) -> None:
+    settings = {"width": 200, "depth": 2, "activation": "relu", "initialization": "torch", "init_scale": alpha, "bias": True}
+    arrays = _initial(ModularArithmetic(p=113).inputs, **settings)
+    rows = {"embed_a.W_E": 226, "embed_b.W_E": 226, "embed.b": 226, "layers.1.W": 200, "layers.1.b": 200}
+    rows |= {"unembed.W_U": 200, "unembed.b_U": 200}
+    assert arrays.keys() == rows.keys()
+    for name, count in rows.items():
+        _assert_uniform(arrays[name], alpha / math.sqrt(count))
+    vector = _initial(VECTOR, **settings)
+    for name, count in {"layers.0.W": 7, "layers.0.b": 7, "layers.1.W": 200}.items():
+        _assert_uniform(vector[name], alpha / math.sqrt(count))
+
+
+def test_torchs_embeddings_are_normal() -> None:
+    arrays = _initial(ModularArithmetic(p=113).inputs, embedding="shared", d_embed=64, initialization="torch", init_scale=2.0)
+    assert arrays["embed.W_E"].std() == pytest.approx(2.0, rel=5 / math.sqrt(2 * 113 * 64))
+    assert arrays["embed.W_E"].max() > 5.0
+    _assert_uniform(arrays["layers.0.W"], 2 / math.sqrt(128))
+
+
+@pytest.mark.parametrize("initialization", get_args(MLPInitialization))
+def test_the_scale_multiplies_every_initial_parameter(initialization: Any) -> None:
+    settings = {"width": 8, "depth": 2, "embedding": "two", "bias": True, "initialization": initialization}
+    plain, scaled = _initial(**settings), _initial(init_scale=3.0, **settings)
+    for name, value in plain.items():
+        np.testing.assert_allclose(scaled[name], 3 * value, rtol=1e-6)
+
+
+# --- Refusals -----------------------------------------------------------------------------------------------------------------
 
 
 def _varying(*alphabet: tuple[int, int]) -> Inputs:
@@ -138,7 +311,8 @@ def _varying(*alphabet: tuple[int, int]) -> Inputs:
     [
         (_varying((0, 5), (5, 6)), "an mlp reads a pair of tokens; the task has 1 varying positions of tokens"),
         (_varying((0, 5), (0, 5), (0, 5)), "the task has 3 varying positions"),
-        (Inputs("floats", vocabulary=0, positions=2, classes=5, alphabet=()), "of floats"),
+        (Inputs("floats", vocabulary=0, positions=2, classes=5, alphabet=()), "has 2 positions of floats with 0 features"),
+        (Inputs("floats", vocabulary=0, positions=2, classes=5, alphabet=(), features=3), "reads one vector of floats"),
     ],
 )
 def test_a_task_that_is_no_pair_of_tokens_is_refused(inputs: Inputs, message: str) -> None:
@@ -146,8 +320,29 @@ def test_a_task_that_is_no_pair_of_tokens_is_refused(inputs: Inputs, message: st
         MLP().build(inputs)
 
 
-def test_bad_settings_are_refused_with_what_is_allowed() -> None:
-    with pytest.raises(ConfigError, match="width=0: must be at least 1"):
-        MLP(width=0)
-    with unchecked(), pytest.raises(ConfigError, match="activation='quadratc' is unknown; did you mean quadratic"):
-        MLP(activation="quadratc")  # pyright: ignore[reportArgumentType]
+_BAD: list[tuple[dict[str, Any], str]] = [
+    ({"width": 0}, "width=0: must be at least 1"),
+    ({"depth": 0}, "depth=0: must be at least 1"),
+    ({"d_embed": -1}, "d_embed=-1: must be at least 1"),
+    ({"outputs": 0}, "outputs=0: must be at least 1"),
+    ({"outputs": 4}, "outputs=4 can't tell the task's 5 classes; give at least as many, or 1 for two classes"),
+    ({"outputs": 1}, "outputs=1 can't tell the task's 5 classes"),
+    ({"init_scale": -1.0}, r"init_scale=-1\.0: must be a finite number of at least 0"),
+    ({"output_scale": math.inf}, "output_scale=inf: must be a finite number"),
+    ({"activation": "quadratc"}, "activation='quadratc' is unknown; did you mean quadratic"),
+    ({"embedding": "tow"}, "embedding='tow' is unknown; did you mean two"),
+    ({"combination": "sums", "embedding": "two"}, "combination='sums' is unknown; did you mean sum"),
+    ({"combination": "sum"}, "combination='sum' adds rows of embedding 'two' or 'shared'"),
+    ({"initialization": "xavier"}, "initialization='xavier' is unknown; known are doshi_2023, fan_in, torch"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), _BAD, ids=[message[:20] for _, message in _BAD])
+def test_bad_settings_are_refused_with_what_is_allowed(settings: dict[str, Any], message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=message):
+        MLP(**settings).build(_TASK.inputs)
+
+
+def test_floats_are_not_embedded() -> None:
+    with pytest.raises(ConfigError, match="embedding='two' is of tokens, the task gives floats: leave it out"):
+        MLP(embedding="two").build(VECTOR)

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import VECTOR
 
 from mi_jax.contracts import Architecture
-from mi_jax.models import MLP, Transformer, capture
+from mi_jax.models import MLP, Bilinear, DeepLinear, MarkovAttention, Transformer, capture
 from mi_jax.models.activations import ACTIVATIONS
 from mi_jax.pytrees import dotted
 from mi_jax.tasks import ModularArithmetic
@@ -52,6 +53,39 @@ def _masked(scores: Any) -> Any:
     return np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
 
 
+def _distances(length: int) -> Any:
+    return np.arange(length)[:, None] - np.arange(length)[None, :]
+
+
+def _by_row(W: Any, rows: Any) -> Any:
+    """[query key head d_head]"""
+    return W.transpose(1, 0, 2)[rows]
+
+
+_EARLIER = np.maximum(_distances(3), 0)
+_APART = _distances(3) + 2
+
+
+def _relative_equations(row: str, rows: Any, masked: str) -> dict[str, Callable[[Values], Any]]:
+    def keys(v: Values) -> Any:
+        return np.einsum("bqhe,qkhe->bhqk", v["q"], _by_row(v["attn.W_rel_K"], rows))
+
+    def values(v: Values) -> Any:
+        return np.einsum("bhqk,qkhe->bqhe", v["pattern"], _by_row(v["attn.W_rel_V"], rows))
+
+    def scores(v: Values) -> Any:
+        return (np.einsum("bqhe,bkhe->bhqk", v["q"], v["k"]) + keys(v)) / np.sqrt(_E)
+
+    return {
+        f"q . W_rel_K[head, {row}]": keys,
+        f"(q . k + q . W_rel_K[head, {row}]) / sqrt(d_head){masked}": (lambda v: _masked(scores(v))) if masked else scores,
+        f"sum over keys of pattern W_rel_V[head, {row}]": values,
+        f"sum over keys of pattern (v + W_rel_V[head, {row}])": lambda v: (
+            np.einsum("bhqk,bkhe->bqhe", v["pattern"], v["v"]) + values(v)
+        ),
+    }
+
+
 def _letter_equations(x: str) -> dict[str, Callable[[Values], Any]]:
     X = x.upper()
     return {
@@ -77,6 +111,8 @@ _EQUATIONS: dict[str, Callable[[Values], Any]] = {
         np.einsum("bqhe,bkhe->bhqk", v["rot_q"], v["rot_k"]) / np.sqrt(_E)
     ),
     "softmax over keys of attn_scores": lambda v: _softmax(v["attn_scores"]),
+    **_relative_equations("max(query - key, 0)", _EARLIER, ", -inf where key > query"),
+    **_relative_equations("query - key + positions - 1", _APART, ""),
     "sum over keys of pattern v": lambda v: np.einsum("bhqk,bkhe->bqhe", v["pattern"], v["v"]),
     "z W_O[head]": lambda v: np.einsum("bqhe,hed->bqhd", v["z"], v["W_O"]),
     "sum over heads of z W_O[head]": lambda v: np.einsum("bqhe,hed->bqd", v["z"], v["W_O"]),
@@ -99,6 +135,32 @@ _EQUATIONS: dict[str, Callable[[Values], Any]] = {
     "embed_a.W_E[a] + embed_b.W_E[b] + embed.b": lambda v: (
         v["embed_a.W_E"][v["tokens"][:, :1]] + v["embed_b.W_E"][v["tokens"][:, 1:2]] + v["embed.b"]
     ),
+    "embed_a.W_E[a], embed_b.W_E[b] side by side": lambda v: np.concatenate(
+        [v["embed_a.W_E"][v["tokens"][:, :1]], v["embed_b.W_E"][v["tokens"][:, 1:2]]], axis=-1
+    ),
+    "embed.W_E[a], embed.W_E[b]": lambda v: v["embed.W_E"][v["tokens"][:, :2]],
+    "embed at 0 + embed at 1": lambda v: v["embed"][:, :1] + v["embed"][:, 1:],
+    "embed at 0, embed at 1 side by side": lambda v: np.concatenate([v["embed"][:, :1], v["embed"][:, 1:]], axis=-1),
+    "the features": lambda v: v["tokens"],
+    "input layers.0.W": lambda v: v["input"] @ v["layers.0.W"],
+    "input layers.0.W + layers.0.b": lambda v: v["input"] @ v["layers.0.W"] + v["layers.0.b"],
+    "hidden.0 layers.1.W": lambda v: v["hidden.0"] @ v["layers.1.W"],
+    "hidden.0.post layers.1.W": lambda v: v["hidden.0.post"] @ v["layers.1.W"],
+    "hidden.0.post layers.1.W + layers.1.b": lambda v: v["hidden.0.post"] @ v["layers.1.W"] + v["layers.1.b"],
+    "tanh(hidden.0.pre)": lambda v: np.tanh(v["hidden.0.pre"]),
+    "tanh(hidden.1.pre)": lambda v: np.tanh(v["hidden.1.pre"]),
+    "hidden.1.post W_U": lambda v: v["hidden.1.post"] @ v["unembed.W_U"],
+    "hidden.1.post W_U + b_U": lambda v: v["hidden.1.post"] @ v["unembed.W_U"] + v["unembed.b_U"],
+    "(hidden.0.post W_U + b_U) output_scale": lambda v: (v["hidden.0.post"] @ v["W_U"] + v["b_U"]) * 0.3,
+    "embed_a.W_E[a] embed_b.W_E[b]": lambda v: v["embed_a.W_E"][v["tokens"][:, :1]] * v["embed_b.W_E"][v["tokens"][:, 1:2]],
+    "W_rel[max(query - key, 0)]": lambda v: v["attn.W_rel"][_EARLIER],
+    "softmax over keys <= query of W_rel[query - key]": lambda v: _softmax(_masked(v["attn.W_rel"][_EARLIER])),
+    "sum over keys of pattern onehot(token)": lambda v: v["attn.pattern"] @ np.eye(8)[v["tokens"]],
+    "W_QK[tokens]": lambda v: v["attn.W_QK"][v["tokens"]],
+    "W_QK[token] . blocks.0.attn.z, 0 where key > query": lambda v: np.tril(
+        v["attn.W_QK"][v["tokens"]] @ v["blocks.0.attn.z"].transpose(0, 2, 1)
+    ),
+    "sum over keys of attn_scores onehot(token)": lambda v: v["blocks.1.attn.attn_scores"] @ np.eye(8)[v["tokens"]],
     "quadratic(hidden.0.pre)": lambda v: v["hidden.0.pre"] ** 2,
     "hidden.0.post W_U": lambda v: v["hidden.0.post"] @ v["W_U"],
     "hidden.0.post W_U + b_U": lambda v: v["hidden.0.post"] @ v["W_U"] + v["b_U"],
@@ -110,7 +172,19 @@ for _name, _x in (("ln1", "resid_pre"), ("ln2", "mlp_in"), ("ln_final", "resid_p
 _MODELS: dict[str, Architecture] = {
     "learned positions, biases": Transformer(layers=2, d_model=_D, heads=2, d_mlp=6, attention_bias=True, unembed_bias=True),
     "rotary, layer norm": Transformer(layers=2, d_model=_D, heads=2, d_mlp=6, positions="rotary", normalization="layer"),
+    "relative positions": Transformer(layers=2, d_model=_D, heads=2, d_mlp=6, positions="relative"),
+    "relative positions, bidirectional": Transformer(
+        layers=2, d_model=_D, heads=2, d_mlp=6, positions="relative", attention="bidirectional"
+    ),
     "mlp": MLP(width=6, bias=True),
+    "mlp, output scale": MLP(width=6, bias=True, output_scale=0.3),
+    "mlp, two embeddings": MLP(width=6, d_embed=4, embedding="two", depth=2, activation="tanh", bias=True),
+    "mlp, shared embedding": MLP(width=6, d_embed=4, embedding="shared"),
+    "mlp, shared embedding, added": MLP(width=6, d_embed=4, embedding="shared", combination="sum"),
+    "bilinear": Bilinear(width=6),
+    "markov attention": MarkovAttention(init_scale=0.5),
+    "mlp on floats": MLP(width=6, depth=2, activation="tanh"),
+    "deep linear": DeepLinear(widths=(4,)),
 }
 
 
@@ -125,7 +199,7 @@ def test_the_page_is_what_the_code_says() -> None:
 
 def _short(values: Values, block: str) -> Values:
     """Names as the equations write them: those of one block without its prefix, of ln* with it."""
-    short: Values = {}
+    short: Values = dict(values)
     for name, value in values.items():
         if name.startswith("blocks.") and not name.startswith(f"{block}."):
             continue
@@ -137,10 +211,11 @@ def _short(values: Values, block: str) -> Values:
 
 @pytest.mark.parametrize("name", _MODELS)
 def test_every_equation_holds_for_what_is_captured(name: str) -> None:
-    model = _MODELS[name].build(_TASK.inputs)
+    floats = name in ("mlp on floats", "deep linear")
+    model = _MODELS[name].build(VECTOR if floats else _TASK.inputs)
     keys = iter(jax.random.split(jax.random.key(0), 64))
     params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), model.init(jax.random.key(1)))
-    tokens = jnp.array([[1, 5, 7], [0, 2, 7], [6, 6, 7]])
+    tokens = jax.random.normal(jax.random.key(2), (3, 1, 7)) if floats else jnp.array([[1, 5, 7], [0, 2, 7], [6, 6, 7]])
     # ln1's own sites and the heads' separate inputs can't be tapped at once; products shadow nothing.
     by_head = [s.name for s in model.sites if s.name.endswith("_input")]
     seen: Values = {}

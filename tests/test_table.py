@@ -27,6 +27,8 @@ _GRID: list[dict[str, Any]] = [
     {"normalization": "rms", "positions": "rotary", "layers": 2},
     {"positions": "rotary", "attention": "bidirectional"},
     {"positions": "none", "attention_bias": True},
+    {"positions": "relative", "layers": 2, "normalization": "layer"},
+    {"positions": "relative_keys", "attention": "bidirectional", "attention_bias": True},
     {"attention_rate": 0.3},
     {"attention_rate": 0.0, "attention": "bidirectional", "d_mlp": 0},
     {"heads": 3, "d_head": 4, "attention_scale": 1.7, "mlp_bias": False},
@@ -100,7 +102,9 @@ def test_what_comes_after_the_scores_is_seen_as_on_the_plain_route() -> None:
         assert not np.array_equal(table["blocks.0.attn.z"], plain["blocks.0.attn.z"])
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": 2, "normalization": "layer", "positions": "rotary"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"layers": 2, "normalization": "layer", "positions": "rotary"}, {"positions": "relative"}], ids=str
+)
 def test_a_tap_that_treats_tokens_alone_stays_on_the_table(settings: dict[str, Any]) -> None:
     model, tokens = _model(_CONSTANT_END, **settings), _tokens(_CONSTANT_END)
     params = _params(model)
@@ -118,7 +122,7 @@ def test_a_tap_that_treats_tokens_alone_stays_on_the_table(settings: dict[str, A
     assert places == [20] * 4 + [6, 4, 3, 1]
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalization": "rms"}, {"positions": "rotary"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"normalization": "rms"}, {"positions": "rotary"}, {"positions": "relative"}], ids=str)
 def test_a_tap_on_anything_before_the_scores_leaves_the_table(settings: dict[str, Any]) -> None:
     model, tokens = _model(_CONSTANT_END, **settings), _tokens(_CONSTANT_END)
     params = _params(model)
@@ -127,6 +131,8 @@ def test_a_tap_on_anything_before_the_scores_leaves_the_table(settings: dict[str
         tap = {name: (lambda x, W=None: 2.0 * x) if "W_" not in name else (lambda x, W: jnp.zeros((*x.shape, W.shape[-1])))}
         if ".W_" in name and name.startswith("blocks"):
             tap = {name: lambda x, W: jnp.zeros((*x.shape[:2], W.shape[0], W.shape[2]))}
+        if name.endswith("W_rel_K"):
+            tap = {name: lambda x, W: jnp.arange(x.shape[1] ** 2, dtype=float).reshape(1, 1, x.shape[1], -1)}
         plain, table = (model.along(route)(params, tokens, taps=tap) for route in ("plain", "table"))
         assert np.array_equal(plain, table), name
         assert not np.allclose(plain, model.along("plain")(params, tokens)), name

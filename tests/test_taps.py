@@ -25,7 +25,10 @@ _MODELS: dict[str, Architecture] = {
         d_model=6, heads=3, d_head=4, d_mlp=10, normalization="rms", attention="bidirectional"
     ),
     "attention only": Transformer(layers=2, d_model=8, heads=4, d_mlp=0, positions="none", logit_scale=0.5),
+    "relative": Transformer(d_model=8, heads=2, d_mlp=12, positions="relative", attention="bidirectional"),
     "mlp": MLP(width=9, bias=True),
+    "mlp, two embeddings": MLP(width=9, d_embed=5, embedding="two", depth=2, activation="tanh", bias=True, output_scale=0.5),
+    "mlp, shared embedding": MLP(width=9, d_embed=5, embedding="shared", activation="tanh"),
 }
 _SITES = [(name, site) for name, config in _MODELS.items() for site in config.build(_TASK.inputs).sites]
 _EVERY_SITE = pytest.mark.parametrize(("name", "site"), _SITES, ids=lambda x: x.name if isinstance(x, Site) else x)
@@ -71,6 +74,10 @@ def _product(site: str) -> Callable[[Any, Any], Any]:
         return lambda x, W: W[x]
     if letter == "W_O":
         return lambda x, W: jnp.einsum("bqhe,hed->bqhd", x, W)
+    if letter in ("W_rel_K", "W_rel_V"):
+        apart = jnp.arange(3)[:, None] - jnp.arange(3)[None, :] + 2
+        formula = "bqhe,qkhe->bhqk" if letter == "W_rel_K" else "bhqk,qkhe->bqhe"
+        return lambda x, W: jnp.einsum(formula, x, W.transpose(1, 0, 2)[apart])
     if letter in ("W_Q", "W_K", "W_V"):
         return lambda x, W: jnp.einsum("bsd,hde->bshe", x, W)
     return lambda x, W: jnp.einsum("bsi,io->bso", x, W)
@@ -115,11 +122,14 @@ def test_captures_have_the_dims_that_the_sites_state(name: str) -> None:
     if isinstance(config, Transformer):
         sizes |= {"d_model": config.d_model, "head": config.heads, "d_head": config.head_size, "d_mlp": config.mlp_size}
     else:
-        sizes |= {"position": 1, "neuron": 9, "class": 6}
+        sizes |= {"position": 1, "neuron": 9, "class": 6, "d_embed": 5, "d_input": 10}
     dims = {site.name: site.dims for site in model.sites}
     for names in _groups(model):
         outputs, seen = capture(model.apply, names)(params, _TOKENS)
-        assert {name: x.shape for name, x in seen.items()} == {name: tuple(sizes[d] for d in dims[name]) for name in names}
+        # A shared embedding looks both tokens up at once.
+        pairs = {"embed", "embed.W_E"} if isinstance(config, MLP) else set[str]()
+        shapes = {name: tuple(2 if d == "position" and name in pairs else sizes[d] for d in dims[name]) for name in names}
+        assert {name: x.shape for name, x in seen.items()} == shapes
         np.testing.assert_allclose(outputs, _plain(name), rtol=1e-5, atol=1e-5)
 
 

@@ -1,7 +1,7 @@
 """The transformer against a plain float64 forward pass, its symmetries, causality, initialisation, roles and refusals."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -67,6 +67,19 @@ def _turn(x: np.ndarray, position: int) -> np.ndarray:
     return np.concatenate([turned.real, turned.imag])
 
 
+def _by_distance(
+    config: Transformer, params: Flat, name: str, head: int, query: int, length: int
+) -> Callable[[str, int], np.ndarray | float]:
+    """What a key's distance adds to its key or value."""
+    first = 0 if config.attention == "causal" else 1 - length
+
+    def added(letter: str, key: int) -> np.ndarray | float:
+        vectors = params.get(f"{name}.W_rel_{letter}")
+        return 0.0 if vectors is None else vectors[head][query - key - first]
+
+    return added
+
+
 def _attended(config: Transformer, params: Flat, name: str, x: np.ndarray) -> np.ndarray:
     length, out = len(x), np.zeros_like(x)
     bias = (lambda letter, head: params[f"{name}.b_{letter}"][head]) if config.attention_bias else lambda *_: 0.0
@@ -77,8 +90,9 @@ def _attended(config: Transformer, params: Flat, name: str, x: np.ndarray) -> np
             q, k = ([_turn(one, s) for s, one in enumerate(rows)] for rows in (q, k))
         for query in range(length):
             seen = range(query + 1 if config.attention == "causal" else length)
-            weights = np.exp([q[query] @ k[key] / scale for key in seen])
-            z = sum(w / weights.sum() * v[key] for w, key in zip(weights, seen, strict=True))
+            apart = _by_distance(config, params, name, head, query, length)
+            weights = np.exp([q[query] @ (k[key] + apart("K", key)) / scale for key in seen])
+            z = sum(w / weights.sum() * (v[key] + apart("V", key)) for w, key in zip(weights, seen, strict=True))
             out[query] += z @ params[f"{name}.W_O"][head]
     return out + params[f"{name}.b_O"] if config.attention_bias else out
 
@@ -117,6 +131,9 @@ _GRID: list[dict[str, Any]] = [
     {"positions": "rotary"},
     {"positions": "rotary", "attention": "bidirectional", "d_head": 6, **_BIASES},
     {"positions": "none", "attention": "bidirectional"},
+    {"positions": "relative", "layers": 2, "d_mlp": 0, "normalization": "layer"},
+    {"positions": "relative", "attention": "bidirectional", "heads": 3, "d_head": 5, **_BIASES},
+    {"positions": "relative_keys", "attention_scale": 0.8},
     {"mlp_bias": False},
     {"heads": 3, "d_head": 5, "attention_scale": 1.7},
     {"heads": 1, "output_vocabulary": 11, "logit_scale": 0.25, "unembed_bias": True},
@@ -280,6 +297,30 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     assert np.all(np.ptp(firsts, axis=0) > 0.05), "and they do depend on it"
 
 
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_relative_scores_and_values_depend_on_the_distance_alone(attention: Any) -> None:
+    model = _model(positions="relative", attention=attention, d_head=6)
+    same = jnp.full((1, _LENGTH), 3)
+    sites = ["blocks.0.attn.attn_scores", "blocks.0.attn.W_rel_V", "blocks.0.attn.pattern"]
+    seen = capture(model.apply, sites)(_params(model), same)[1]
+    scores = np.asarray(seen["blocks.0.attn.attn_scores"][0])
+    offsets = range(-4, 1) if attention == "causal" else range(-4, 5)
+    by_distance = [np.array([np.diag(head, offset) for head in scores]) for offset in offsets]
+    for diagonal in by_distance:
+        np.testing.assert_allclose(diagonal, diagonal[:, :1].repeat(diagonal.shape[1], axis=1), atol=1e-6)
+    assert np.all(np.ptp([diagonal[:, 0] for diagonal in by_distance], axis=0) > 0.05), "and they do depend on it"
+    assert np.all(np.isneginf(scores) == (np.triu(np.ones((_LENGTH, _LENGTH), bool), 1) & (attention == "causal")))
+
+
+def test_without_relative_vectors_a_relative_model_has_no_positions() -> None:
+    relative, plain = (_model(positions=positions, attention="bidirectional", layers=2) for positions in ("relative", "none"))
+    params = _params(relative)
+    zeroed = {name: jnp.zeros_like(x) if "W_rel" in name else x for name, x in dotted(params).items()}
+    kept = nested({name: x for name, x in zeroed.items() if "W_rel" not in name})
+    np.testing.assert_allclose(relative.apply(nested(zeroed), _TOKENS), plain.apply(kept, _TOKENS), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(relative.apply(params, _TOKENS), plain.apply(kept, _TOKENS), atol=0.1)
+
+
 def test_without_positions_a_bidirectional_model_does_not_see_order() -> None:
     model = _model(positions="none", attention="bidirectional", layers=2)
     params, order = _params(model), jnp.array([3, 1, 4, 0, 2])
@@ -301,10 +342,21 @@ def test_an_unknown_token_gives_nan_and_never_another_tokens_answer(token: int, 
     np.testing.assert_array_equal(outputs[jnp.array([0, 2, 3])], model.apply(params, _TOKENS)[jnp.array([0, 2, 3])])
 
 
-def test_a_longer_input_than_the_positions_known_gives_nan() -> None:
-    model = _model()
+@pytest.mark.parametrize("positions", ["learned", "relative", "relative_keys"])
+def test_a_longer_input_than_the_positions_known_gives_nan(positions: str) -> None:
+    model = _model(positions=positions)
     outputs = model.apply(_params(model), jnp.zeros((1, _LENGTH + 1), jnp.int32))
     assert bool(jnp.isnan(outputs[:, _LENGTH:]).all())
+    assert bool(jnp.isfinite(outputs[:, :_LENGTH]).all())
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention": "bidirectional"}], ids=_named)
+def test_relative_vectors_have_finite_gradients_also_beside_keys_that_are_not_seen(settings: dict[str, Any]) -> None:
+    model = _model(positions="relative", layers=2, **settings)
+    gradients = dotted(jax.grad(lambda params: (model.apply(params, _TOKENS) ** 2).mean())(_params(model)))
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        assert np.abs(gradient).max() > 1e-6, name
 
 
 # --- Initialisation ---------------------------------------------------------------------------------------------------------
@@ -346,6 +398,25 @@ def test_initial_scale_multiplies_every_matrix() -> None:
 def test_fan_in_initialisation_goes_by_the_rows_that_are_summed() -> None:
     arrays = _initial(initialization="fan_in", d_head=32)
     _check_spread(arrays, {"default": 1 / 16, "W_O": 1 / math.sqrt(4 * 32), "W_out": 1 / math.sqrt(512)})
+
+
+def test_edelmans_initialisation_has_the_published_spreads() -> None:
+    arrays = _initial(initialization="edelman_2024", positions="relative", init_scale=3.0)
+    for name in (name for name in arrays if ".W_" in name):
+        std = 3 * (0.01 if name.endswith("W_O") else 0.02)
+        assert abs(arrays[name].std() / std - 1) < 5 / math.sqrt(2 * arrays[name].size), name
+
+
+def test_vectors_of_distances_start_like_the_rest() -> None:
+    for initialization, std in (("nanda_2023", 1 / 16), ("fan_in", 1 / 8)):
+        arrays = _initial(initialization=initialization, positions="relative")
+        for name in (f"blocks.{i}.attn.W_rel_{x}" for i in (0, 1) for x in "KV"):
+            assert arrays[name].shape == (4, _LENGTH, 64)
+            assert abs(arrays[name].std() / std - 1) < 5 / math.sqrt(2 * arrays[name].size), name
+    keys = _initial(positions="relative_keys", attention="bidirectional")
+    assert keys["blocks.1.attn.W_rel_K"].shape == (4, 2 * _LENGTH - 1, 64)
+    assert "blocks.1.attn.W_rel_V" not in keys
+    assert "pos_embed.W_pos" not in keys
 
 
 def test_biases_start_at_zero_and_norms_at_one() -> None:

@@ -24,6 +24,11 @@ def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "b
     return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
 
 
+def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:
+    """An output for each class: one output alone, whose sign tells two classes, is that of class 1 beside a 0."""
+    return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
+
+
 def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scalar:
     """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite.
 

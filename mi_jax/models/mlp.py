@@ -1,79 +1,158 @@
-"""An MLP on a pair of one-hot tokens: the smallest network that groks modular addition (arXiv 2301.02679, Gromov)."""
+"""MLPs on a pair of tokens or on a vector of numbers: the networks of most work on grokking that have no attention.
+
+Dimension letters: b batch, n tokens, d d_embed, N width, i the features or what embeds the pair.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
 from mi_jax.arrays import Params, PRNGKey
 from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
-from mi_jax.models.initial import normal_parameters
-from mi_jax.models.products import lookup, matmul, spread
+from mi_jax.models.entries import Combination, Embedding, Entry, Shape, embedded_pair, features, one_hot_pair, output_count
+from mi_jax.models.initial import normal_parameters, torch_parameters
+from mi_jax.models.products import matmul, spread
 from mi_jax.models.sites import mlp_sites
 from mi_jax.models.taps import Tapped
+from mi_jax.pytrees import dotted
+
+MLPInitialization = Literal["fan_in", "doshi_2023", "torch"]
 
 
 @dataclass(frozen=True)
 class MLP(Architecture):
-    """logits = f(W_a[a] + W_b[b]) W_U: one hidden layer on the two tokens of the input that vary, one-hot.
+    """logits = (h_depth W_U + b_U) output_scale, h_i = f(h_{i-1} W_i + b_i): on two tokens that vary, or on float features.
+
+    Published networks: Gromov's (arXiv 2301.02679) is the default; Doshi's (2310.13061) with initialization "doshi_2023";
+    Chughtai's (2302.03025) with embedding "two", d_embed 256, width 128, ReLU; Prieto's (2501.04697) with depth 2, width 200,
+    ReLU and initialization "torch"; Merrill's (2303.11873) with width 1000, ReLU, bias, output_bias off, outputs 1, "torch".
 
     Attributes:
-        width: hidden neurons N.
+        width: hidden neurons N of each layer.
         activation: f; quadratic is Gromov's.
-        bias: whether the hidden layer and the output have biases (they start at 0).
-        init_scale: initial weights are N(0, init_scale^2 / rows), rows being 2 x tokens for the two tables, N for W_U.
+        bias: whether hidden layers and output have biases.
+        init_scale: multiplies every initial parameter, biases included (Omnigrok's alpha, arXiv 2210.01117).
+        depth: hidden layers.
+        embedding: how a pair (a, b) of tokens enters: "one_hot", concatenated, so that layer 0 is W_a[a] + W_b[b]; "two" tables
+            of d_embed columns, or one "shared" table, then layer 0. Floats need none: leave it at its default.
+        d_embed: columns of the tables of "two" and "shared".
+        combination: whether the two rows of "two" and "shared" are put side by side ("concat") or added ("sum").
+        output_bias: whether the output has a bias; None is as ``bias``.
+        outputs: how many outputs there are, if not the task's classes: more, or 1 for two classes, which its sign tells (class 1
+            where it is positive).
+        output_scale: multiplies the outputs: from rich (small) to lazy (large) learning (arXiv 2310.06110).
+        initialization: of weights, as standard deviations: "fan_in": 1/sqrt(rows summed), embeddings' 1/sqrt(d_embed), biases 0;
+            "doshi_2023": .5 / (2 N)^(1/3) for every matrix, biases 0; "torch": PyTorch's default, uniform within 1/sqrt(rows
+            summed), biases too, embeddings N(0, 1).
     """
 
     width: int = 256
     activation: Activation = "quadratic"
     bias: bool = False
     init_scale: float = 1.0
+    depth: int = 1
+    embedding: Embedding = "one_hot"
+    d_embed: int = 256
+    combination: Combination = "concat"
+    output_bias: bool | None = None
+    outputs: int | None = None
+    output_scale: float = 1.0
+    initialization: MLPInitialization = "fan_in"
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, f"width={self.width}: must be at least 1")
+        for name in ("width", "depth", "d_embed"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
         require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
-        known = get_args(Activation)
-        require(self.activation in known, f"activation={self.activation!r} is unknown; {nearest(str(self.activation), known)}")
+        require(math.isfinite(self.output_scale), f"output_scale={self.output_scale}: must be a finite number")
+        require(self.outputs is None or self.outputs >= 1, f"outputs={self.outputs}: must be at least 1")
+        for name, kinds in (
+            ("activation", Activation),
+            ("embedding", Embedding),
+            ("combination", Combination),
+            ("initialization", MLPInitialization),
+        ):
+            value = getattr(self, name)
+            require(value in get_args(kinds), f"{name}={value!r} is unknown; {nearest(str(value), get_args(kinds))}")
+        require(
+            self.embedding != "one_hot" or self.combination == "concat",
+            "combination='sum' adds rows of embedding 'two' or 'shared'; one-hot tokens are always side by side",
+        )
 
     def build(self, inputs: Inputs) -> Model:
-        """The model for a task with two varying tokens."""
-        require(
-            inputs.kind == "tokens" and len(inputs.varied) == 2,
-            f"an mlp reads a pair of tokens; the task has {len(inputs.varied)} varying positions of {inputs.kind}",
-        )
-        n, N, outputs = inputs.tokens, self.width, inputs.classes
-        shapes: dict[str, tuple[int, ...]] = {"embed_a.W_E": (n, N), "embed_b.W_E": (n, N), "unembed.W_U": (N, outputs)}
-        scales = {"embed_a.W_E": 2 * n, "embed_b.W_E": 2 * n, "unembed.W_U": N}
-        if self.bias:
-            shapes |= {"embed.b": (N,), "unembed.b_U": (outputs,)}
-        sites, (place_a, place_b) = mlp_sites(self), inputs.varied
-
-        def init(key: PRNGKey) -> Params:
-            return normal_parameters(key, shapes, {name: self.init_scale / math.sqrt(rows) for name, rows in scales.items()})
+        """The model for a task with two varying tokens, or one vector of floats."""
+        entry, sites, last = self._entry(inputs), mlp_sites(self, inputs.kind), f"hidden.{self.depth - 1}.post"
+        parameters = self._parameters(entry, inputs)
 
         def apply(
-            params: Any, inputs: Int[Array, "batch position"], *, taps: Taps | None = None, positions: Any = None
+            params: Any, inputs: Shaped[Array, "batch ..."], *, taps: Taps | None = None, positions: Any = None
         ) -> Float[Array, "batch 1 class"]:
-            tapped = Tapped(taps, sites)
-            tables = (("embed_a", place_a), ("embed_b", place_b))
-            looked_up = [
-                tapped.product(f"{name}.W_E", inputs[:, place, None], params[name]["W_E"], lookup) for name, place in tables
-            ]
-            pre = looked_up[0] + looked_up[1]
-            pre = tapped.at("hidden.0.pre", pre + spread(params["embed"]["b"], pre) if self.bias else pre)
-            post = tapped.at("hidden.0.post", ACTIVATIONS[self.activation](pre))
-            out = tapped.product("unembed.W_U", post, params["unembed"]["W_U"], matmul)
-            return tapped.at("logits", out + spread(params["unembed"]["b_U"], out) if self.bias else out)
+            tapped, w = Tapped(taps, sites), dotted(params)
+            x = entry.pre(params, inputs, tapped)
+            for i in range(self.depth):
+                x = tapped.product(f"layers.{i}.W", x, w[f"layers.{i}.W"], matmul) if i else x
+                x = x + spread(w[f"layers.{i}.b" if i else entry.bias], x) if self.bias else x
+                x = tapped.at(f"hidden.{i}.pre", x)
+                x = tapped.at(f"hidden.{i}.post", ACTIVATIONS[self.activation](x))
+            out = tapped.product("unembed.W_U", x, w["unembed.W_U"], matmul)
+            out = out + spread(w["unembed.b_U"], out) if self.biased_output else out
+            return tapped.at("logits", self.output_scale * out if self.output_scale != 1.0 else out)
 
-        tables = (lambda params: params["embed_a"]["W_E"], lambda params: params["embed_b"]["W_E"])
+        def output_map(params: Any) -> Float[Array, "neuron class"]:
+            W_U = params["unembed"]["W_U"][:, : inputs.classes]
+            return self.output_scale * W_U if self.output_scale != 1.0 else W_U
+
+        first = self.depth == 1
         roles = Roles(
-            embedding=tables,
-            neuron_inputs=tables,
-            output_map=lambda params: params["unembed"]["W_U"],
-            neurons="hidden.0.post",
+            embedding=entry.embedding,
+            neuron_inputs=entry.neuron_inputs if first else (),
+            input_map=entry.input_map if first else None,
+            embedded=entry.embedded,
+            output_map=output_map,
+            neurons=last,
             linear_readout=True,
         )
-        return Model(init, apply, roles, sites)
+        return Model(lambda key: self._initial(key, parameters), apply, roles, sites)
+
+    @property
+    def biased_output(self) -> bool:
+        """output_bias as used."""
+        return self.bias if self.output_bias is None else self.output_bias
+
+    def _entry(self, inputs: Inputs) -> Entry:
+        if inputs.kind == "floats":
+            require(
+                self.embedding == "one_hot", f"embedding={self.embedding!r} is of tokens, the task gives floats: leave it out"
+            )
+            return features(inputs, self.width)
+        if self.embedding == "one_hot":
+            return one_hot_pair(inputs, self.width)
+        added = self.combination == "sum"
+        return embedded_pair(inputs, self.width, self.d_embed, shared=self.embedding == "shared", added=added)
+
+    def _parameters(self, entry: Entry, inputs: Inputs) -> dict[str, tuple[Shape, int]]:
+        """Every parameter's shape and the rows summed by its layer, by dotted name."""
+        N, outputs = self.width, output_count(self.outputs, inputs)
+        parameters = {**entry.parameters, **{f"layers.{i}.W": ((N, N), N) for i in range(1, self.depth)}}
+        if self.bias:
+            _, rows = list(entry.parameters.values())[-1]
+            parameters |= {entry.bias: ((N,), rows), **{f"layers.{i}.b": ((N,), N) for i in range(1, self.depth)}}
+        parameters["unembed.W_U"] = (N, outputs), N
+        return {**parameters, "unembed.b_U": ((outputs,), N)} if self.biased_output else parameters
+
+    def _initial(self, key: PRNGKey, parameters: Mapping[str, tuple[Shape, int]]) -> Params:
+        """Initial parameters: see ``initialization``."""
+        shapes = {name: shape for name, (shape, _) in parameters.items()}
+        matrices = {name: rows for name, (shape, rows) in parameters.items() if len(shape) > 1}
+        if self.initialization == "doshi_2023":
+            scale = self.init_scale * 0.5 / math.cbrt(2 * self.width)
+            return normal_parameters(key, shapes, dict.fromkeys(matrices, scale))
+        if self.initialization == "fan_in":
+            return normal_parameters(key, shapes, {name: self.init_scale / math.sqrt(rows) for name, rows in matrices.items()})
+        tables = {} if self.embedding == "one_hot" else {name: self.init_scale for name in matrices if name.endswith("W_E")}
+        bounds = {name: self.init_scale / math.sqrt(rows) for name, (_, rows) in parameters.items() if name not in tables}
+        return torch_parameters(key, shapes, tables, bounds)

@@ -12,6 +12,8 @@ _STREAM = ("batch", "position", "d_model")
 _HEADS = ("batch", "position", "head", "d_head")
 _SCORES = ("batch", "head", "query", "key")
 _HIDDEN = ("batch", "position", "d_mlp")
+_NEURONS = ("batch", "position", "neuron")
+_LOGITS = ("batch", "position", "class")
 
 
 def transformer_sites(config: "Transformer") -> tuple[Site, ...]:
@@ -83,14 +85,24 @@ def _attention_sites(config: "Transformer", block: str, before: str) -> list[Sit
     if rotary:
         sites += [Site(f"{a}.rot_{x}", f"{x} turned by its position", _HEADS) for x in "qk"]
     q, k = ("rot_q", "rot_k") if rotary else ("q", "k")
+    row = "max(query - key, 0)" if config.attention == "causal" else "query - key + positions - 1"
+    scores, values = f"{q} . {k}", "v"
+    if "K" in config.relative:
+        sites.append(Site(f"{a}.W_rel_K", f"q . W_rel_K[head, {row}]", _SCORES, "product"))
+        scores = f"(q . k + q . W_rel_K[head, {row}])"
+    by_distance = []
+    if "V" in config.relative:
+        by_distance = [Site(f"{a}.W_rel_V", f"sum over keys of pattern W_rel_V[head, {row}]", _HEADS, "product")]
+        values = f"(v + W_rel_V[head, {row}])"
     pattern = "softmax over keys of attn_scores"
     if config.attention_rate != 1.0:
         pattern = f"attention_rate {pattern} + (1 - attention_rate) where seen"
     return [
         *sites,
-        Site(f"{a}.attn_scores", f"{q} . {k} / {scale}{masked}", _SCORES),
+        Site(f"{a}.attn_scores", f"{scores} / {scale}{masked}", _SCORES),
         Site(f"{a}.pattern", pattern, _SCORES),
-        Site(f"{a}.z", "sum over keys of pattern v", _HEADS),
+        *by_distance,
+        Site(f"{a}.z", f"sum over keys of pattern {values}", _HEADS),
         Site(f"{a}.W_O", "z W_O[head]", ("batch", "position", "head", "d_model"), "product"),
         Site(f"{a}.result", "z W_O[head]", ("batch", "position", "head", "d_model"), optional=True),
         Site(f"{block}.attn_out", "sum over heads of z W_O[head]" + " + b_O" * biased, _STREAM),
@@ -112,16 +124,71 @@ def _mlp_sites(config: "Transformer", block: str) -> list[Site]:
     ]
 
 
-def mlp_sites(config: "MLP") -> tuple[Site, ...]:
-    """The sites of the pair MLP, in the order of the forward pass."""
-    hidden, logits = ("batch", "position", "neuron"), ("batch", "position", "class")
-    pre = "embed_a.W_E[a] + embed_b.W_E[b]" + " + embed.b" * config.bias
-    out = "hidden.0.post W_U" + " + b_U" * config.bias
+def mlp_sites(config: "MLP", kind: str) -> tuple[Site, ...]:
+    """The sites of an MLP on inputs of this kind, in the order of the forward pass."""
+    sites, x, bias = _entry_sites(config, kind)
+    for i in range(config.depth):
+        if x is not None:
+            sites.append(Site(f"layers.{i}.W", f"{x} layers.{i}.W", _NEURONS, "product"))
+        product = f"{x} layers.{i}.W" if x is not None else "embed_a.W_E[a] + embed_b.W_E[b]"
+        sites.append(Site(f"hidden.{i}.pre", product + f" + {f'layers.{i}.b' if i else bias}" * config.bias, _NEURONS))
+        sites.append(Site(f"hidden.{i}.post", f"{config.activation}(hidden.{i}.pre)", _NEURONS))
+        x = f"hidden.{i}.post"
+    out = f"{x} W_U" + " + b_U" * config.biased_output
     return (
-        Site("embed_a.W_E", "embed_a.W_E[a]", hidden, "product"),
-        Site("embed_b.W_E", "embed_b.W_E[b]", hidden, "product"),
-        Site("hidden.0.pre", pre, hidden),
-        Site("hidden.0.post", f"{config.activation}(hidden.0.pre)", hidden),
-        Site("unembed.W_U", "hidden.0.post W_U", logits, "product"),
-        Site("logits", out, logits),
+        *sites,
+        Site("unembed.W_U", f"{x} W_U", _LOGITS, "product"),
+        Site("logits", f"({out}) output_scale" if config.output_scale != 1.0 else out, _LOGITS),
+    )
+
+
+def _entry_sites(config: "MLP", kind: str) -> tuple[list[Site], str | None, str]:
+    """The sites before the first layer's pre-activation, what its weight is multiplied with, and its bias."""
+    embedded, read = ("batch", "position", "d_embed"), ("batch", "position", "d_input")
+    if kind == "floats":
+        return [Site("input", "the features", ("batch", "position", "feature"))], "input", "layers.0.b"
+    if config.embedding == "one_hot":
+        return [Site(f"embed_{x}.W_E", f"embed_{x}.W_E[{x}]", _NEURONS, "product") for x in "ab"], None, "embed.b"
+    if config.embedding == "two":
+        sites = [Site(f"embed_{x}.W_E", f"embed_{x}.W_E[{x}]", embedded, "product") for x in "ab"]
+        a, b = "embed_a.W_E[a]", "embed_b.W_E[b]"
+    else:
+        equation = "embed.W_E[a], embed.W_E[b]"
+        sites = [Site("embed.W_E", equation, embedded, "product"), Site("embed", equation, embedded)]
+        a, b = "embed at 0", "embed at 1"
+    sites.append(Site("input", f"{a} + {b}" if config.combination == "sum" else f"{a}, {b} side by side", read))
+    return sites, "input", "layers.0.b"
+
+
+def bilinear_sites() -> tuple[Site, ...]:
+    """The sites of a bilinear network, in the order of the forward pass."""
+    return (
+        *(Site(f"embed_{x}.W_E", f"embed_{x}.W_E[{x}]", _NEURONS, "product") for x in "ab"),
+        Site("hidden.0.post", "embed_a.W_E[a] embed_b.W_E[b]", _NEURONS),
+        Site("unembed.W_U", "hidden.0.post W_U", _LOGITS, "product"),
+        Site("logits", "hidden.0.post W_U", _LOGITS),
+    )
+
+
+def linear_sites(layers: int) -> tuple[Site, ...]:
+    """The sites of a deep linear network, in the order of the forward pass."""
+    sites, x = [Site("input", "the features", ("batch", "position", "feature"))], "input"
+    for i in range(layers):
+        last = i == layers - 1
+        name, dims = ("logits", _LOGITS) if last else (f"hidden.{i}", _NEURONS)
+        sites += [Site(f"layers.{i}.W", f"{x} layers.{i}.W", dims, "product"), Site(name, f"{x} layers.{i}.W", dims)]
+        x = name
+    return tuple(sites)
+
+
+def markov_sites() -> tuple[Site, ...]:
+    """The sites of the least network for Markov chains, in the order of the forward pass."""
+    one_hots, a, b = ("batch", "position", "token"), "blocks.0.attn", "blocks.1.attn"
+    return (
+        Site(f"{a}.W_rel", "W_rel[max(query - key, 0)]", ("query", "key"), "product"),
+        Site(f"{a}.pattern", "softmax over keys <= query of W_rel[query - key]", ("query", "key")),
+        Site(f"{a}.z", "sum over keys of pattern onehot(token)", one_hots),
+        Site(f"{b}.W_QK", "W_QK[tokens]", one_hots, "product"),
+        Site(f"{b}.attn_scores", "W_QK[token] . blocks.0.attn.z, 0 where key > query", ("batch", "query", "key")),
+        Site("logits", "sum over keys of attn_scores onehot(token)", _LOGITS),
     )

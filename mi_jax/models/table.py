@@ -48,8 +48,12 @@ def project_on_table(
     scale: float,
     project: Project,
     tap: ByPosition | None = None,
+    apart: Float[Array, "s s h e"] | None = None,
 ) -> Projected:
-    """The first layer's stream, scores and values by way of the table; NaN for an example that leaves the alphabet."""
+    """The first layer's stream, scores and values by way of the table; NaN for an example that leaves the alphabet.
+
+    ``apart`` [query key head d_head] is what is added to the keys that a query sees, where that depends on both positions.
+    """
     W_E, positional = params["embed"]["W_E"], params.get("pos_embed")
     tables = [W_E[first:end] for first, end in inputs.alphabet]
     if tap is not None:
@@ -60,7 +64,11 @@ def project_on_table(
     places = jnp.concatenate([jnp.full(n, s) for s, n in enumerate(sizes)])
     q, k, v = (_by_position(x, sizes) for x in project(jnp.concatenate(tables), places))
     rows = [tokens[:, s] - first for s, (first, _) in enumerate(inputs.alphabet)]
-    scores = [[_scores(q[i], k[j], rows[i], rows[j]) / scale for j in range(len(sizes))] for i in queries]
+    keys = [[k_j if apart is None else k_j + apart[i, j][None] for j, k_j in enumerate(k)] for i in queries]
+    scores = [
+        [_scores(q[i], k_j, rows[i], rows[j]) / scale for j, k_j in enumerate(seen)]
+        for i, seen in zip(queries, keys, strict=True)
+    ]
     return Projected(
         jnp.stack([lookup(rows[i], tables[i]) for i in queries], axis=1),
         jnp.stack([jnp.stack(row, axis=-1) for row in scores], axis=2),

@@ -4,20 +4,21 @@ Dimension letters: b batch, s sequence position, q query position, k key positio
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mi_jax.arrays import Params, PRNGKey
 from mi_jax.contracts import PLAIN, Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.initial import normal_parameters
+from mi_jax.models.positions import by_distance, causal_mask, distance_count, distance_rows, positions_read, rotate
 from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import transformer_sites
 from mi_jax.models.table import mix, multiply_adds, project_on_table
@@ -25,9 +26,9 @@ from mi_jax.models.taps import Tapped
 from mi_jax.models.views import added_by_neurons, neuron_output_map
 
 Normalization = Literal["none", "layer", "rms"]
-Positions = Literal["learned", "rotary", "none"]
+Positions = Literal["learned", "rotary", "relative", "relative_keys", "none"]
 Attention = Literal["causal", "bidirectional"]
-Initialization = Literal["nanda_2023", "zhong_2023", "fan_in"]
+Initialization = Literal["nanda_2023", "zhong_2023", "edelman_2024", "fan_in"]
 
 TABLE = "table"
 """The first layer on the token table (see ``table``), not example by example."""
@@ -43,11 +44,11 @@ _BEFORE_SCORES = (
         "blocks.0.ln1.normalized",
     ),
     *(f"blocks.0.attn.{name}" for x in "qkv" for name in (f"{x}_input", f"W_{x.upper()}", x, f"rot_{x}")),
+    "blocks.0.attn.W_rel_K",
 )
 """Sites that the token table leaves out."""
 
 _NORM_EPSILON = 1e-5
-_ROTARY_BASE = 10_000.0
 _FEW = 8
 
 
@@ -61,7 +62,10 @@ class Transformer(Architecture):
         d_mlp: hidden width of the MLPs; None is 4 d_model, 0 leaves them out (attention-only).
         activation: of the MLPs.
         normalization: before attention, MLP and unembedding; eps 1e-5.
-        positions: learned vectors added to the embedding, rotary (halves, base 10,000), or none.
+        positions: "learned" vectors added to the embedding, "rotary" (halves, base 10,000), "none", or "relative": each layer has
+            a vector for every distance query - key and head, W_rel_K added to keys and W_rel_V to values (arXiv 1803.02155, as in
+            2402.11004, Edelman et al.); "relative_keys" has those of the keys alone. Their rows [head distance d_head] begin at
+            distance 0 where attention is causal, else at 1 - the task's positions.
         attention: which positions a query sees.
         attention_scale: scores are q.k / attention_scale; None is sqrt(d_head).
         attention_rate: the pattern is attention_rate softmax + (1 - attention_rate) ones, over the positions that are seen: from
@@ -70,7 +74,8 @@ class Transformer(Architecture):
         output_vocabulary: logits a position has; None is the task's vocabulary, special tokens included.
         logit_scale: multiplies the logits.
         initialization: "nanda_2023": every matrix N(0, 1/d_model), W_U N(0, 1/output_vocabulary); "zhong_2023": the same, W_in
-            N(0, 1/d_mlp); "fan_in": N(0, 1/rows), W_E and W_pos N(0, 1/d_model).
+            N(0, 1/d_mlp); "edelman_2024": N(0, .02^2), W_O N(0, .01^2); "fan_in": N(0, 1/rows), W_E and W_pos N(0, 1/d_model),
+            W_rel_K and W_rel_V N(0, 1/d_head).
         init_scale: multiplies every initial matrix.
     """
 
@@ -134,6 +139,11 @@ class Transformer(Architecture):
         """d_mlp as used; 0 without MLPs."""
         return 4 * self.d_model if self.d_mlp is None else self.d_mlp
 
+    @property
+    def relative(self) -> str:
+        """The letters of what distances are added to: keys, values, or nothing."""
+        return {"relative": "KV", "relative_keys": "K"}.get(self.positions, "")
+
     def outputs(self, inputs: Inputs) -> int:
         """How many logits a position has. Raises ConfigError where they are fewer than the task's classes."""
         outputs = inputs.vocabulary if self.output_vocabulary is None else self.output_vocabulary
@@ -149,6 +159,8 @@ class Transformer(Architecture):
         for block in (f"blocks.{i}" for i in range(self.layers)):
             shapes |= self._norm_shapes(f"{block}.ln1")
             shapes |= {f"{block}.attn.W_{x}": (h, d, e) for x in "QKV"} | {f"{block}.attn.W_O": (h, e, d)}
+            distances = distance_count(inputs.positions, causal=self.attention == "causal")
+            shapes |= {f"{block}.attn.W_rel_{x}": (h, distances, e) for x in self.relative}
             if self.attention_bias:
                 shapes |= {f"{block}.attn.b_{x}": (h, e) for x in "QKV"} | {f"{block}.attn.b_O": (d,)}
             if m:
@@ -167,10 +179,14 @@ class Transformer(Architecture):
         return {"none": {}, "layer": {f"{name}.w": d, f"{name}.b": d}, "rms": {f"{name}.w": d}}[self.normalization]
 
     def _scale(self, name: str, shape: tuple[int, ...]) -> float:
+        if self.initialization == "edelman_2024":
+            return self.init_scale * (0.01 if name.endswith("W_O") else 0.02)
         rows = shape[0] * shape[1] if name.endswith("W_O") else shape[-2]
         if self.initialization in ("nanda_2023", "zhong_2023"):
             by_columns = ("unembed.W_U", *((".mlp.W_in",) if self.initialization == "zhong_2023" else ()))
             variance = shape[-1] if name.endswith(by_columns) else self.d_model
+        elif ".W_rel_" in name:
+            variance = shape[-1]
         else:
             variance = self.d_model if name.startswith(("embed", "pos_embed")) else rows
         return self.init_scale / math.sqrt(variance)
@@ -253,13 +269,7 @@ def _forward(
 
     With ``alphabet`` the first layer goes by the token table, unless a tap listens to what that leaves out.
     """
-    length = tokens.shape[1]
-    everywhere = tuple(range(length))
-    read = everywhere if positions is None else tuple(int(position) for position in positions)
-    require(
-        len(read) > 0 and all(0 <= place < length for place in read),
-        f"positions={read}: an input of {length} has positions 0 to {length - 1}; at least one is read",
-    )
+    everywhere, read = tuple(range(tokens.shape[1])), positions_read(positions, tokens.shape[1])
     hidden = [site for site in _BEFORE_SCORES if taps.listens(site) and not (site == "embed" and taps.by_position(site))]
     on_table = alphabet is not None and not hidden
     x = jnp.zeros(()) if on_table else _embedded(config, params, tokens, taps)
@@ -307,10 +317,13 @@ def _first_block_on_table(
         if config.attention_bias:
             q, k, v = (x + spread(attn[f"b_{letter}"], x) for x, letter in ((q, "Q"), (k, "K"), (v, "V")))
         if config.positions == "rotary":
-            q, k = _rotate(q, places), _rotate(k, places)
+            q, k = rotate(q, places), rotate(k, places)
         return q[0], k[0], v[0]
 
-    seen = project_on_table(params, tokens, inputs, queries, config.score_scale, project, taps.by_position("embed"))
+    apart = None
+    if config.relative:
+        apart = by_distance(attn["W_rel_K"], _distances(config, attn, range(tokens.shape[1]), tokens.shape[1]))
+    seen = project_on_table(params, tokens, inputs, queries, config.score_scale, project, taps.by_position("embed"), apart)
     attended = _attend(config, attn, f"{name}.attn", seen.scores, lambda pattern: mix(pattern, seen.values), taps, queries)
     return _after_attention(config, block, name, seen.stream, attended, taps)
 
@@ -348,9 +361,14 @@ def _attention(
 
     q, k, v = project("Q", queries), project("K", None), project("V", None)
     if config.positions == "rotary":
-        q = taps.at(f"{name}.rot_q", _rotate(q, jnp.array(queries)))
-        k = taps.at(f"{name}.rot_k", _rotate(k, jnp.arange(x.shape[1])))
-    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / config.score_scale
+        q = taps.at(f"{name}.rot_q", rotate(q, jnp.array(queries)))
+        k = taps.at(f"{name}.rot_k", rotate(k, jnp.arange(x.shape[1])))
+    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k)
+    if config.relative:
+        rows = _distances(config, attn, queries, x.shape[1])
+        by_pair = lambda q, W: jnp.einsum("bqhe,qkhe->bhqk", q, by_distance(W, rows))  # noqa: E731
+        scores = scores + taps.product(f"{name}.W_rel_K", q, attn["W_rel_K"], by_pair)
+    scores = scores / config.score_scale
     return _attend(config, attn, name, scores, lambda pattern: jnp.einsum("bhqk,bkhe->bqhe", pattern, v), taps, queries)
 
 
@@ -365,15 +383,25 @@ def _attend(
 ) -> Float[Array, "b q d"]:
     """From the scores on: mask, pattern, the values mixed by it, W_O."""
     if config.attention == "causal":
-        scores = jnp.where(spread(_causal(queries, scores.shape[-1]), scores), scores, -jnp.inf)
+        scores = jnp.where(spread(causal_mask(queries, scores.shape[-1]), scores), scores, -jnp.inf)
     scores = taps.at(f"{name}.attn_scores", scores)
     pattern = _softmax(scores)
     if config.attention_rate != 1.0:
         pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(scores)
     pattern = taps.at(f"{name}.pattern", pattern)
-    z = taps.at(f"{name}.z", mix(pattern))
+    z = mix(pattern)
+    if "V" in config.relative:
+        rows = _distances(config, attn, queries, scores.shape[-1])
+        by_pair = lambda pattern, W: jnp.einsum("bhqk,qkhe->bqhe", pattern, by_distance(W, rows))  # noqa: E731
+        z = z + taps.product(f"{name}.W_rel_V", pattern, attn["W_rel_V"], by_pair)
+    z = taps.at(f"{name}.z", z)
     out = _write(name, z, attn["W_O"], taps)
     return out + spread(attn["b_O"], out) if config.attention_bias else out
+
+
+def _distances(config: Transformer, attn: Any, queries: Sequence[int], length: int) -> Int[Array, "q k"]:
+    """By query and key, the row of this layer's vectors by distance."""
+    return distance_rows(queries, length, attn["W_rel_K"].shape[1], causal=config.attention == "causal")
 
 
 def _softmax(scores: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
@@ -428,17 +456,3 @@ def _project(x: Float[Array, "b t d"] | Float[Array, "b t h d"], W: Float[Array,
         return jnp.einsum("bthd,hde->bthe", x, W)
     h, d, e = W.shape
     return matmul(x, W.transpose(1, 0, 2).reshape(d, h * e)).reshape(*x.shape[:2], h, e)
-
-
-def _causal(queries: tuple[int, ...], length: int) -> Bool[Array, "q k"]:
-    """Whether a query sees a key: key position <= query position."""
-    return jnp.array(queries)[:, None] >= jnp.arange(length)[None, :]
-
-
-def _rotate(x: Float[Array, "b t h e"], positions: Int[Array, " t"]) -> Float[Array, "b t h e"]:
-    """Rotary embedding: pairs (x_j, x_{j + e/2}) turned by position * base^(-2j/e) (arXiv 2104.09864, halves)."""
-    half = x.shape[-1] // 2
-    angles = positions[:, None] * _ROTARY_BASE ** (-jnp.arange(half) / half)[None, :]
-    cos, sin = jnp.cos(angles)[None, :, None, :], jnp.sin(angles)[None, :, None, :]
-    first, second = x[..., :half], x[..., half:]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -1,0 +1,68 @@
+"""The least network that learns Markov chains in context: an average over distances, then a match (arXiv 2402.11004)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mi_jax.arrays import Params, PRNGKey
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
+from mi_jax.errors import require
+from mi_jax.models.initial import normal_parameters
+from mi_jax.models.positions import causal_mask, distance_rows, positions_read
+from mi_jax.models.products import lookup, spread
+from mi_jax.models.sites import markov_sites
+from mi_jax.models.taps import Tapped
+
+
+@dataclass(frozen=True)
+class MarkovAttention(Architecture):
+    """Two layers of attention with one vector and one matrix: logits_i = sum over j <= i of (e_i W . y_j) e_j.
+
+    e_i is token i, one-hot; y_j = sum over s <= j of softmax_s(v[j - s]) e_s looks back by learned distances. Where v comes to
+    look one back and W to match, the sum counts what has followed the last token: the statistical induction head.
+
+    Attributes:
+        init_scale: W starts as N(0, init_scale^2); v at 0, so that layer 0 averages all that came before.
+    """
+
+    init_scale: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
+
+    def build(self, inputs: Inputs) -> Model:
+        """The model for a task whose classes are its tokens."""
+        k = inputs.vocabulary
+        require(
+            inputs.kind == "tokens" and k >= inputs.classes,
+            f"this model answers with one of its {k} tokens; the task has {inputs.classes} classes of {inputs.kind}",
+        )
+        shapes = {"blocks.0.attn.W_rel": (inputs.positions,), "blocks.1.attn.W_QK": (k, k)}
+        sites = markov_sites()
+
+        def init(key: PRNGKey) -> Params:
+            return normal_parameters(key, shapes, {"blocks.1.attn.W_QK": self.init_scale})
+
+        def apply(
+            params: Any, inputs: Int[Array, "batch position"], *, taps: Taps | None = None, positions: Any = None
+        ) -> Float[Array, "batch read class"]:
+            tapped, length = Tapped(taps, sites), inputs.shape[1]
+            everywhere, read = tuple(range(length)), positions_read(positions, length)
+            first, second = (params["blocks"][i]["attn"] for i in ("0", "1"))
+            e = lookup(inputs, jnp.eye(k))
+            distances = distance_rows(everywhere, length, inputs.shape[1], causal=True)
+            scores = tapped.product("blocks.0.attn.W_rel", distances, first["W_rel"], lookup)
+            scores = jnp.where(causal_mask(everywhere, length), scores, -jnp.inf)
+            pattern = tapped.at("blocks.0.attn.pattern", jax.nn.softmax(scores, axis=-1))
+            y = tapped.at("blocks.0.attn.z", jnp.einsum("qk,bkv->bqv", pattern, e))
+            q = tapped.product("blocks.1.attn.W_QK", inputs[:, jnp.array(read)], second["W_QK"], lookup)
+            match = jnp.einsum("bqv,bkv->bqk", q, y)
+            match = jnp.where(spread(causal_mask(read, length), match), match, 0.0)
+            match = tapped.at("blocks.1.attn.attn_scores", match)
+            return tapped.at("logits", jnp.einsum("bqk,bkv->bqv", match, e))
+
+        return Model(init, apply, Roles(), sites)
