@@ -77,6 +77,11 @@ class Task(ABC):
     per_seed: ClassVar[bool] = False
     """Whether the data differ by seed. A task for which this is a setting answers with a property."""
 
+    @classmethod
+    def smallest(cls) -> "Task":
+        """The smallest sensible setting, which trains in seconds; the defaults, where a task names no other."""
+        return cls()
+
     @property
     @abstractmethod
     def inputs(self) -> Inputs:

@@ -2,7 +2,14 @@
 
 from mi_jax.measures.ablations import ablation_loss
 from mi_jax.measures.attention import attention_frequency, attention_fve, attention_pattern
-from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
+from mi_jax.measures.behaviour import (
+    exact_loss_collapse,
+    label_noise_accuracy,
+    margin,
+    softmax_collapse,
+    split_accuracy,
+    split_loss,
+)
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
 from mi_jax.measures.fourier import (
     fourier_gini,
@@ -33,6 +40,7 @@ MEASURES = {
         split_accuracy("test"),
         margin("train"),
         margin("test"),
+        label_noise_accuracy(),
         softmax_collapse(),
         exact_loss_collapse(),
         sum_squared_weights(),

@@ -48,6 +48,33 @@ def margin(split: str) -> Measure:
     return Measure(f"{split}_margin", function, dict.fromkeys(names, ()))
 
 
+def label_noise_accuracy() -> Measure:
+    """Of training examples under label noise, the share whose largest output is the label or the right answer.
+
+    ``clean_accuracy``: examples that kept their right label. ``memorised_accuracy``: corrupted ones, answered with the label that
+    was drawn; ``corrected_accuracy``: corrupted ones, answered rightly all the same. One may be both, where the right label was
+    drawn. NaN where there is no such example or an output is not finite.
+    """
+    names = ("clean_accuracy", "memorised_accuracy", "corrected_accuracy")
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        examples, out = batch(context, "train"), outputs(params, context, "train")
+        corrupted = context.concepts["corrupted"][:, None]
+        right = examples._replace(targets=context.concepts["right_answer"][:, None])
+        kinds = ((examples, ~corrupted), (examples, corrupted), (right, corrupted))
+        return {
+            name: accuracy(out, one._replace(weights=one.weights * kept)) for name, (one, kept) in zip(names, kinds, strict=True)
+        }
+
+    return Measure(
+        "label_noise_accuracy",
+        function,
+        dict.fromkeys(names, ()),
+        concepts=("corrupted", "right_answer"),
+        source="arXiv 2310.13061",
+    )
+
+
 def softmax_collapse() -> Measure:
     """The share of training answers whose softmax is exactly one-hot in float32: sum_c exp(z_c - max z) == 1.
 

@@ -1,10 +1,25 @@
 """Tasks: the data, and what is known to be true of it."""
 
 from mi_jax.tasks.algebra import ModularArithmetic
+from mi_jax.tasks.composition import GroupComposition
+from mi_jax.tasks.groups import Group, conjugacy_classes, group
+from mi_jax.tasks.representations import characters, irrep_basis, irrep_type, irreps
 
 TASKS = {
     "modular_arithmetic": ModularArithmetic,
+    "group": GroupComposition,
 }
 """Every task by its registry name."""
 
-__all__ = ["TASKS", "ModularArithmetic"]
+__all__ = [
+    "TASKS",
+    "Group",
+    "GroupComposition",
+    "ModularArithmetic",
+    "characters",
+    "conjugacy_classes",
+    "group",
+    "irrep_basis",
+    "irrep_type",
+    "irreps",
+]
