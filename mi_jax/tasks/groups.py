@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.errors import nearest, require
+from mi_jax.errors import require
 
 _SPELLINGS = "C2, C3, ... (cyclic), D3, D4, ... (dihedral, 2n elements), S3, S4, S5, S6, A4, A5, Q8"
 _FIXED = ("S3", "S4", "S5", "S6", "A4", "A5", "Q8")
@@ -50,9 +50,9 @@ def parse(name: str) -> tuple[str, int]:
     """Family and number of a group's name. Raises ConfigError for one that is no group's."""
     spelled = re.fullmatch(r"([CD])([1-9]\d*)", name)
     known = name in _FIXED or (spelled is not None and int(spelled[2]) >= {"C": 2, "D": 3}[spelled[1]])
-    near = "" if known else nearest(name, (*_FIXED, *(f"{family}{n}" for family in "CD" for n in range(3, 120))))
-    near = f"{near} " if near.startswith("did") else ""
-    require(known, f"group={name!r} is unknown; {near}Groups are spelled {_SPELLINGS}")
+    # Two letters are never near by difflib's measure, so those of the family are named.
+    near = ", ".join(one for one in _FIXED if one[0] == name[:1].upper())
+    require(known, f"group={name!r} is unknown; {f'did you mean {near}? ' if near else ''}Groups are spelled {_SPELLINGS}")
     return name[0], int(name[1:])
 
 

@@ -50,8 +50,8 @@ def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
     y where x is even, x y or x - y where it is odd (its code's).
 
     Example:
-        >>> int(operate("divide", np.array(3), np.array(4), 7))
-        6
+        >>> operate("divide", np.array([3]), np.array([4]), 7).tolist()
+        [6]
     """
     return _FORMULAS[operation](x.astype(np.int64), y.astype(np.int64), p) % p
 

@@ -214,7 +214,7 @@ def _mirrored(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sum(length > column for length in shape) for column in range(shape[0]))
 
 
-def _halves(label: str, shape: tuple[int, ...], rho: Matrices) -> list[tuple[str, Matrices]]:
+def _halves(label: str, shape: tuple[int, ...], rho: Matrices) -> list[tuple[str, Float[np.ndarray, "element half half"]]]:
     """What the irrep of a shape that is its own mirror image is on even permutations.
 
     U e_T = sign(T) e_T', T' the mirrored tableau, turns rho into sign rho. Where U^2 = 1 its two eigenspaces are invariant; where

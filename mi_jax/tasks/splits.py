@@ -84,7 +84,7 @@ def _orbits(domain: Int[np.ndarray, " pair"], n: int) -> _Orbits:
 
 def _trained_unordered(
     domain: Int[np.ndarray, " pair"], n: int, fraction: float, rng: np.random.Generator
-) -> Int[np.ndarray, " pair"]:
+) -> Int[np.ndarray, " trained"]:
     alone, mirrored = (rng.permutation(pairs)[: int(fraction * len(pairs))] for pairs in _orbits(domain, n))
     a, b = np.divmod(mirrored, n)
     return np.concatenate([alone, np.stack([mirrored, b * n + a], axis=1).ravel()])
@@ -92,7 +92,7 @@ def _trained_unordered(
 
 def _trained_kept(
     domain: Int[np.ndarray, " pair"], n: int, fraction: float, rng: np.random.Generator
-) -> Int[np.ndarray, " pair"]:
+) -> Int[np.ndarray, " trained"]:
     full = len(domain) == n * n
     elements = rng.permutation(n)
     if not full:
