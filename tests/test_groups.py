@@ -70,7 +70,8 @@ def test_cyclic_elements_are_residues() -> None:
 def test_quaternion_units_multiply_as_sympys_do() -> None:
     elements, table, _ = group("Q8")
     assert elements == ("1", "-1", "i", "-i", "j", "-j", "k", "-k")
-    units = [Quaternion(*(sign * int(part == axis) for part in range(4))) for axis in range(4) for sign in (1, -1)]
+    parts = [[sign * int(part == axis) for part in range(4)] for axis in range(4) for sign in (1, -1)]
+    units = [Quaternion(w, x, y, z) for w, x, y, z in parts]
     assert all(units[table[x, y]] == units[x] * units[y] for x in range(8) for y in range(8))
 
 
