@@ -86,7 +86,7 @@ class Task(ABC):
 
     @classmethod
     def smallest(cls) -> "Task":
-        """The smallest setting that still is this task: what tests run and ``--task.name`` starts from."""
+        """The smallest sensible setting, which trains in seconds: what tests run and ``--task.name`` starts from."""
         return cls()
 
     @property

@@ -85,6 +85,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "split_per_seed": True,
         "format": "a b",
         "batch": None,
+        "label_noise": 0.1,
     },
     "model": {
         "layers": 3,

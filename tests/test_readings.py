@@ -14,7 +14,7 @@ from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
 
 _HEADS, _NEURONS = np.array([2, 0, 3, 1]), np.random.default_rng(0).permutation(16)
-_TASK = ModularArithmetic(p=13, fraction=0.4)
+_TASK = ModularArithmetic(p=13, fraction=0.4, label_noise=0.3)
 _MODEL = Transformer(d_model=16, heads=4, d_mlp=16).build(_TASK.inputs)
 _MEASURES = choose(None, Subject(_MODEL, _TASK, CrossEntropy()))[0]
 _VARIABLES = {variable: dims for one in _MEASURES for variable, dims in one.variables.items()}

@@ -3,7 +3,14 @@
 from mi_jax.measures.ablations import ablation_loss
 from mi_jax.measures.alignment import nlm_alignment
 from mi_jax.measures.attention import attention_frequency, attention_fve, attention_pattern
-from mi_jax.measures.behaviour import exact_loss_collapse, margin, softmax_collapse, split_accuracy, split_loss
+from mi_jax.measures.behaviour import (
+    exact_loss_collapse,
+    label_noise_accuracy,
+    margin,
+    softmax_collapse,
+    split_accuracy,
+    split_loss,
+)
 from mi_jax.measures.carries import by_carry
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
 from mi_jax.measures.fourier import (
@@ -43,6 +50,7 @@ MEASURES = {
         exact_match(),
         exact_match("cascade"),
         by_carry(),
+        label_noise_accuracy(),
         softmax_collapse(),
         exact_loss_collapse(),
         sum_squared_weights(),

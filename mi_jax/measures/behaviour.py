@@ -24,11 +24,6 @@ def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "b
     return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
 
 
-def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:
-    """An output for each class: one output alone, whose sign tells two classes, is that of class 1 beside a 0."""
-    return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
-
-
 def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scalar:
     """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite.
 
@@ -64,6 +59,33 @@ def margin(split: str) -> Measure:
         return dict(zip(names, (mean_loss(margins, examples.weights), least), strict=True))
 
     return Measure(f"{split}_margin", function, dict.fromkeys(names, ()), splits=(split,))
+
+
+def label_noise_accuracy() -> Measure:
+    """Of training examples under label noise, the share whose largest output is the label or the right answer.
+
+    ``clean_accuracy``: examples that kept their right label. ``memorised_accuracy``: corrupted ones, answered with the label that
+    was drawn; ``corrected_accuracy``: corrupted ones, answered rightly all the same. One may be both, where the right label was
+    drawn. NaN where there is no such example or an output is not finite.
+    """
+    names = ("clean_accuracy", "memorised_accuracy", "corrected_accuracy")
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        examples, out = batch(context, "train"), outputs(params, context, "train")
+        corrupted = context.concepts["corrupted"][:, None]
+        right = examples._replace(targets=context.concepts["right_answer"][:, None])
+        kinds = ((examples, ~corrupted), (examples, corrupted), (right, corrupted))
+        return {
+            name: accuracy(out, one._replace(weights=one.weights * kept)) for name, (one, kept) in zip(names, kinds, strict=True)
+        }
+
+    return Measure(
+        "label_noise_accuracy",
+        function,
+        dict.fromkeys(names, ()),
+        concepts=("corrupted", "right_answer"),
+        source="arXiv 2310.13061",
+    )
 
 
 def softmax_collapse() -> Measure:

@@ -2,13 +2,30 @@
 
 from mi_jax.tasks.addition import MultiDigitAddition
 from mi_jax.tasks.algebra import ModularArithmetic
+from mi_jax.tasks.composition import GroupComposition
+from mi_jax.tasks.groups import Group, conjugacy_classes, group
 from mi_jax.tasks.parity import SparseParity
+from mi_jax.tasks.representations import characters, irrep_basis, irrep_type, irreps
 
 TASKS = {
     "modular_arithmetic": ModularArithmetic,
+    "group": GroupComposition,
     "sparse_parity": SparseParity,
     "multi_digit_addition": MultiDigitAddition,
 }
 """Every task by its registry name."""
 
-__all__ = ["TASKS", "ModularArithmetic", "MultiDigitAddition", "SparseParity"]
+__all__ = [
+    "TASKS",
+    "Group",
+    "GroupComposition",
+    "ModularArithmetic",
+    "MultiDigitAddition",
+    "SparseParity",
+    "characters",
+    "conjugacy_classes",
+    "group",
+    "irrep_basis",
+    "irrep_type",
+    "irreps",
+]

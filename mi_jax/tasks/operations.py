@@ -1,0 +1,79 @@
+"""The binary operations of arXiv 2201.02177 (Power et al.) on residues mod p."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+Operation = Literal[
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "x^2+y^2",
+    "x^2+xy+y^2",
+    "x^2+xy+y^2+x",
+    "x^3+xy",
+    "x^3+xy^2+y",
+    "divide_or_subtract",
+    "add_or_multiply",
+    "add_or_subtract",
+    "random",
+]
+
+DIVIDING = ("divide", "divide_or_subtract")
+"""Operations that need an inverse of every residue but 0: p must be prime."""
+
+_Residues = Int[np.ndarray, "..."]
+
+_FORMULAS: Mapping[str, Callable[[_Residues, _Residues, int], _Residues]] = {
+    "add": lambda x, y, p: x + y,
+    "subtract": lambda x, y, p: x - y,
+    "multiply": lambda x, y, p: x * y,
+    "divide": lambda x, y, p: x * inverses(p)[y],
+    "x^2+y^2": lambda x, y, p: x * x + y * y,
+    "x^2+xy+y^2": lambda x, y, p: x * x + x * y + y * y,
+    "x^2+xy+y^2+x": lambda x, y, p: x * x + x * y + y * y + x,
+    "x^3+xy": lambda x, y, p: x**3 + x * y,
+    "x^3+xy^2+y": lambda x, y, p: x**3 + x * y * y + y,
+    "divide_or_subtract": lambda x, y, p: np.where(y % 2 == 1, x * inverses(p)[y], x - y),
+    "add_or_multiply": lambda x, y, p: np.where(x % 2 == 0, x + y, x * y),
+    "add_or_subtract": lambda x, y, p: np.where(x % 2 == 0, x + y, x - y),
+}
+
+
+def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
+    """x o y mod p; parities are those of the residues from 0 to p - 1. Of "random" there is no formula.
+
+    "divide_or_subtract": x / y where y is odd, x - y where it is even (the paper's). "add_or_multiply" and "add_or_subtract": x +
+    y where x is even, x y or x - y where it is odd (its code's).
+
+    Example:
+        >>> operate("divide", np.array([3]), np.array([4]), 7).tolist()
+        [6]
+    """
+    return _FORMULAS[operation](x.astype(np.int64), y.astype(np.int64), p) % p
+
+
+def inverses(p: int) -> Int[np.ndarray, " residue"]:
+    """1 / x mod a prime p, by residue; 0 for 0, which has none."""
+    return np.array([0, *(pow(x, -1, p) for x in range(1, p))])
+
+
+def is_prime(p: int) -> bool:
+    """Whether p is a prime number."""
+    return p >= 2 and all(p % d for d in range(2, int(p**0.5) + 1))
+
+
+def logarithms(p: int) -> Int[np.ndarray, " residue"]:
+    """k with g^k = x mod a prime p, by residue x, g the smallest number whose powers are all residues but 0; -1 for 0.
+
+    Example:
+        >>> logarithms(5).tolist()
+        [-1, 0, 1, 3, 2]
+    """
+    powers = next(row for g in range(1, p) if len(set(row := [pow(g, k, p) for k in range(p - 1)])) == p - 1)
+    found = np.full(p, -1)
+    found[powers] = np.arange(p - 1)
+    return found
