@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Array, Float, Shaped
 
 from mi_jax.arrays import Params, PRNGKey
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps, added
 from mi_jax.errors import nearest, require
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.entries import Combination, Embedding, Entry, Shape, embedded_pair, features, one_hot_pair, output_count
@@ -55,14 +55,14 @@ class MLP(Architecture):
     activation: Activation = "quadratic"
     bias: bool = False
     init_scale: float = 1.0
-    depth: int = 1
-    embedding: Embedding = "one_hot"
-    d_embed: int = 256
-    combination: Combination = "concat"
-    output_bias: bool | None = None
-    outputs: int | None = None
-    output_scale: float = 1.0
-    initialization: MLPInitialization = "fan_in"
+    depth: int = added(1)
+    embedding: Embedding = added("one_hot")
+    d_embed: int = added(256)
+    combination: Combination = added("concat")
+    output_bias: bool | None = added(None)
+    outputs: int | None = added(None)
+    output_scale: float = added(1.0)
+    initialization: MLPInitialization = added("fan_in")
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "d_embed"):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from mi_jax.arrays import Count, PRNGKey
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, added
 from mi_jax.errors import require
 from mi_jax.tasks.sampling import minibatches
 from mi_jax.tasks.splits import Split, split_order, trained_count
@@ -64,7 +64,7 @@ class PairTask(Task):
     split_per_seed: bool = False
     format: Format = "a b ="
     batch: int | None = None
-    label_noise: float = 0.0
+    label_noise: float = added(0.0)
 
     def __post_init__(self) -> None:
         for name, kinds in (("split", Split), ("format", Format)):
