@@ -153,9 +153,10 @@ class PairTask(Task):
     def examples(self, pairs: Int[np.ndarray, " pair"]) -> Batch:
         """The examples of flat pair indices, rightly answered."""
         a, b = np.divmod(pairs.astype(np.int64), self.elements)
-        inputs, special = self.inputs, iter((a, b))
+        inputs, operands = self.inputs, iter((a, b))
         # What stands at a position that never varies is its only token.
-        tokens = [next(special) if i in inputs.varied else np.full_like(a, first) for i, (first, _) in enumerate(inputs.alphabet)]
+        places = enumerate(inputs.alphabet)
+        tokens = [next(operands) if i in inputs.varied else np.full_like(a, first) for i, (first, _) in places]
         targets = jnp.asarray(self.answers(a, b)[:, None], jnp.int32)
         return Batch(jnp.asarray(np.stack(tokens, axis=1).astype(np.int32)), targets, jnp.ones((len(pairs), 1)))
 
