@@ -160,7 +160,7 @@ def test_with_positions_given_only_sites_from_the_last_query_on_are_cut(name: st
 # --- Equations --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in _MODELS if name != "mlp"])
+@pytest.mark.parametrize("name", [name for name in _MODELS if not isinstance(_MODELS[name], MLP)])
 def test_attention_patterns_are_distributions_over_the_keys_seen(name: str) -> None:
     model, params = _subject(name)
     pattern = np.asarray(capture(model.apply, ["blocks.0.attn.pattern"])(params, _TOKENS)[1]["blocks.0.attn.pattern"])
@@ -267,7 +267,8 @@ def test_optional_sites_are_computed_only_when_they_are_listened_to() -> None:
 @_EVERY_MODEL
 def test_an_unknown_site_is_refused_with_the_nearest_names(name: str) -> None:
     model, params = _subject(name)
-    near = {"mlp": ("hidden.0.pots", r"hidden\.0\.post")}.get(name, ("blocks.0.attn.patern", r"blocks\.0\.attn\.pattern"))
+    of_mlp = ("hidden.0.pots", r"hidden\.0\.post")
+    near = of_mlp if isinstance(_MODELS[name], MLP) else ("blocks.0.attn.patern", r"blocks\.0\.attn\.pattern")
     with pytest.raises(ConfigError, match=f"there is no site '{near[0]}' in this model; did you mean .*{near[1]}"):
         model.apply(params, _TOKENS, taps={near[0]: lambda x: x})
     with pytest.raises(ConfigError, match=near[1]):
