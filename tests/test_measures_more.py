@@ -554,10 +554,15 @@ def test_special_tokens_and_outputs_have_no_part_in_a_spectrum(place: str) -> No
 
 # --- Where something is not finite ------------------------------------------------------------------------------------------
 
+_EVALUATION = _task(7).evaluation(_task(7).data(0), jax.random.key(0))
+_WEIGHTS_ALONE = ("sum_squared_weights", "sum_squared_weights_by_parameter", "trained_pairs")
 _LOGITS_ALONE = sorted(
     name
     for name, one in READINGS.items()
-    if not one.roles and name not in ("sum_squared_weights", "sum_squared_weights_by_parameter", "trained_pairs")
+    if not one.roles
+    and name not in _WEIGHTS_ALONE
+    and set(one.concepts) <= set(_EVALUATION.concepts)
+    and set(one.splits) <= set(_EVALUATION.batches)
 )
 
 
