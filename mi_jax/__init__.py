@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mi_jax.experiment import Experiment as Experiment
-    from mi_jax.experiment import Run as Run
-    from mi_jax.experiment import load_weights as load_weights
     from mi_jax.experiment import measure as measure
-    from mi_jax.experiment import open_run as open_run
     from mi_jax.experiment import train as train
     from mi_jax.models.taps import capture as capture
+    from mi_jax.run import Run as Run
+    from mi_jax.run import open_run as open_run
+    from mi_jax.settings import Experiment as Experiment
     from mi_jax.study import study as study
     from mi_jax.sweep import sweep as sweep
+    from mi_jax.weights import load_weights as load_weights
 
 _HOMES = {
-    "Experiment": "mi_jax.experiment",
-    "Run": "mi_jax.experiment",
+    "Experiment": "mi_jax.settings",
+    "Run": "mi_jax.run",
     "train": "mi_jax.experiment",
-    "open_run": "mi_jax.experiment",
+    "open_run": "mi_jax.run",
     "measure": "mi_jax.experiment",
-    "load_weights": "mi_jax.experiment",
+    "load_weights": "mi_jax.weights",
     "study": "mi_jax.study",
     "sweep": "mi_jax.sweep",
     "capture": "mi_jax.models.taps",

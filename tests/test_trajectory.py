@@ -13,13 +13,12 @@ from conftest import tiny_experiment, tiny_mlp_experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mi_jax import experiment as experiments
 from mi_jax.contracts import Batch, Evaluation, Feed
 from mi_jax.errors import ConfigError, DamagedError, RunError, WeightsError
 from mi_jax.experiment import Experiment, Run, load_weights, open_run, train
 from mi_jax.pytrees import dotted, take
 from mi_jax.tasks import ModularArithmetic
-from mi_jax.training import AdamW, Change, Storage, at, every
+from mi_jax.training import AdamW, Change, Storage, at, every, machine
 from mi_jax.training import trajectory as trajectories
 from mi_jax.training.loop import Progress
 from mi_jax.training.state import Program, TrainState
@@ -363,8 +362,8 @@ def test_a_path_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine, as far as its description goes."""
-    here = experiments.machine()
-    monkeypatch.setattr(experiments, "machine", lambda: {**here, "cores": 96, "python": "3.99"})
+    here = machine.machine()
+    monkeypatch.setattr(machine, "machine", lambda: {**here, "cores": 96, "python": "3.99"})
 
 
 @pytest.mark.usefixtures("elsewhere")
