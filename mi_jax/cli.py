@@ -79,7 +79,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
-    verb.add_argument("--measures", help="names, comma-separated (default: all that can be taken); see list measures")
+    verb.add_argument("--measures", help="names, comma-separated (default: all that are cheap); see list measures")
     verb.add_argument("--out", metavar="FILE.nc", help="for weights: where to write the readings (default: nowhere)")
     _common(verb)
     verb = _target(_verb(verbs, "reproduce", "train a run's experiment again and compare every stored number"))
@@ -398,11 +398,12 @@ def _list_models() -> list[tuple[str, ...]]:
 
 
 def _list_measures() -> list[tuple[str, ...]]:
-    from mi_jax.readings import READINGS
+    from mi_jax.readings import EXPENSIVE, READINGS
 
     return [
-        (name, "retrospective" if one.retrospective else "online", " ".join(["seed", "step", *dims]), one.source)
-        for one in READINGS.values()
+        (name, f"{'retrospective' if one.retrospective else 'online'}{named}", " ".join(["seed", "step", *dims]), one.source)
+        for registry, named in ((READINGS, ""), (EXPENSIVE, ", when named"))
+        for one in registry.values()
         for name, dims in one.variables.items()
     ]
 

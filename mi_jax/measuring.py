@@ -24,7 +24,7 @@ from mi_jax.arrays import Params, check_dims
 from mi_jax.contracts import Context, Holders, Loss, Measure, Model, Reference, Shared, Task
 from mi_jax.errors import MeasureError, RunError, nearest
 from mi_jax.pytrees import dotted, nested, take
-from mi_jax.readings import READINGS
+from mi_jax.readings import EXPENSIVE, READINGS
 from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
@@ -65,14 +65,15 @@ def choose(
 ) -> tuple[list[Measure], list[Skipped]]:
     """The measures to take: those named, or all that the model's roles, the task's concepts and splits, and the references allow.
 
-    A name is one of READINGS, or a variable of one; a Measure is itself; a plain function ``(params, context) -> scalar`` is a
-    measure of its own name. Roles and concepts are looked at here, before anything is built or traced.
+    A name is one of READINGS or EXPENSIVE (never taken unless named), or a variable of one (two of one measure name it once); a
+    Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own name. Roles and concepts are
+    looked at here, before anything is built or traced.
 
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
     """
     concepts, splits = _known(subject.task)
-    measures = list(among.values()) if chosen is None else [_as_measure(one) for one in chosen]
+    measures = list(among.values()) if chosen is None else [_as_measure(one) for one in _distinct(chosen)]
     names = [name for one in measures for name in one.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -281,11 +282,26 @@ def _known(task: Task) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(evaluation.concepts), frozenset(evaluation.batches)
 
 
+def _registered() -> dict[str, Measure]:
+    """Every registered reading under its own name and those of its variables."""
+    return {name: one for one in (*READINGS.values(), *EXPENSIVE.values()) for name in (one.name, *one.variables)}
+
+
+def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
+    """Without other variables of a measure that is named already; the same name twice is kept, to be refused."""
+    by_variable, named = _registered(), dict[str, str]()
+    return [
+        one
+        for one in chosen
+        if not (isinstance(one, str) and one in by_variable) or named.setdefault(by_variable[one].name, one) == one
+    ]
+
+
 def _as_measure(chosen: Chosen) -> Measure:
     if isinstance(chosen, Measure):
         return chosen
     if isinstance(chosen, str):
-        by_variable = {name: one for one in READINGS.values() for name in (one.name, *one.variables)}
+        by_variable = _registered()
         if chosen not in by_variable:
             raise MeasureError(f"there is no measure '{chosen}'; {nearest(chosen, by_variable)}")
         return by_variable[chosen]

@@ -18,10 +18,11 @@ import pytest
 
 import mi_jax
 from mi_jax.cli import main
+from mi_jax.contracts import Measure
 from mi_jax.experiment import open_run
 from mi_jax.measures import PICTURES
 from mi_jax.pytrees import dotted
-from mi_jax.readings import READINGS
+from mi_jax.readings import EXPENSIVE, READINGS
 
 TINY = shlex.split("--task.p 11 --model.d-model 16 --model.heads 2 --model.d-mlp 32 --steps 40 --seeds 0,1 --schedule.n 12")
 SOME = (
@@ -251,6 +252,15 @@ def test_list_measures_says_which_know_the_end_of_training(capsys: pytest.Captur
     assert table["restricted_loss"][0] == "retrospective"
     assert table["test_loss"][0] == "online"
     assert table["fourier_power_embedding"][1] == "seed step frequency"
+
+
+def test_list_measures_marks_what_is_read_only_when_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPENSIVE, "slow", Measure("slow", lambda params, context: {}))  # pyright: ignore[reportArgumentType]
+    table = _say(capsys, "list", "measures").table
+    assert table["slow"][0] == "online, when named"
+    assert "when named" not in table["test_loss"][0]
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(

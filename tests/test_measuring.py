@@ -496,3 +496,21 @@ def test_the_readings_of_weights_are_those_of_the_snapshot(run: Run, together: x
         together.sel(seed=1, step=60),
     )
     assert all(alone[name].values.tobytes() == ours[name].values.tobytes() for name in NAMES)
+
+
+# --- Readings that are taken only when they are named ---------------------------------------------------------------------
+
+
+def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = Measure("slow", lambda params, context: {}, {"slow": (), "slow_error": ()})
+    monkeypatch.setitem(measuring.EXPENSIVE, "slow", slow)
+    subject = tiny_experiment().subject()
+    everything, skipped = measuring.choose(None, subject)
+    assert "slow" not in {one.name for one in (*everything, *skipped)}
+    for names in (["slow"], ["slow_error"], ["slow", "slow_error"], ["slow_error", "slow", "test_loss"]):
+        taken, _ = measuring.choose(names, subject)
+        assert [one.name for one in taken] == ["slow", *(["test_loss"] if "test_loss" in names else [])]
+    with pytest.raises(MeasureError, match="more than one measure is named"):
+        measuring.choose(["slow", "slow"], subject)
