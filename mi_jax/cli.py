@@ -233,8 +233,8 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         _start(options)
         dataset, skipped = _measure_file(target, experiment, chosen, options.out)
         told = next(readings for _, readings in measuring.last_step(dataset))
-    for one in skipped:
-        print(f"not read: {one.name}: {one.reason}", file=sys.stderr)
+    for reason in dict.fromkeys(one.reason for one in skipped):
+        print(f"not read: {', '.join(one.name for one in skipped if one.reason == reason)}: {reason}", file=sys.stderr)
     _print(options, told, "\n".join(_lines(told)))
     return 0
 
