@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mi_jax.run import Run as Run
     from mi_jax.run import open_run as open_run
     from mi_jax.settings import Experiment as Experiment
-    from mi_jax.study import study as study
-    from mi_jax.sweep import sweep as sweep
+    from mi_jax.studying import study as study
+    from mi_jax.sweeping import sweep as sweep
     from mi_jax.weights import load_weights as load_weights
 
 _HOMES = {
@@ -26,8 +26,8 @@ _HOMES = {
     "open_run": "mi_jax.run",
     "measure": "mi_jax.experiment",
     "load_weights": "mi_jax.weights",
-    "study": "mi_jax.study",
-    "sweep": "mi_jax.sweep",
+    "study": "mi_jax.studying",
+    "sweep": "mi_jax.sweeping",
     "capture": "mi_jax.models.taps",
 }
 _MODULES = ("contracts", "dynamics", "errors", "measures", "models", "plots", "tasks", "training")

@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.library import find
     from mi_jax.overrides import with_swept
-    from mi_jax.sweep import sweep
+    from mi_jax.sweeping import sweep
 
     experiment, axes = with_swept(find(options.experiment), overrides, f"mi-jax sweep {options.experiment}")
     cache = _start(options)
@@ -201,7 +201,7 @@ def _help(options: argparse.Namespace) -> int:
 
 
 def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
-    from mi_jax.study import cost
+    from mi_jax.studying import cost
 
     told = cost(experiment)
     lines = [
@@ -277,7 +277,7 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
 def _show_report(options: argparse.Namespace, run: Any) -> int:
     from mi_jax.findings import numbers_table
     from mi_jax.measuring import last_step
-    from mi_jax.study import report
+    from mi_jax.studying import report
 
     made = report(run)
     rows = numbers_table(made.dataset, made.dates, made.phases)

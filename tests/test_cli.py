@@ -4,12 +4,14 @@ import contextlib
 import io
 import json
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -396,7 +398,7 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
         "import jax; before = dict(jax.config.values)\n"
         "import matplotlib; style = dict(matplotlib.rcParams)\n"
         "for name in mi_jax.__all__: getattr(mi_jax, name)\n"
-        "import mi_jax.cli, mi_jax.console, mi_jax.library, mi_jax.overrides, mi_jax.study\n"
+        "import mi_jax.cli, mi_jax.console, mi_jax.library, mi_jax.overrides, mi_jax.studying\n"
         "assert dict(jax.config.values) == before\n"
         "assert dict(matplotlib.rcParams) == style\n"
         "print('fine')"
@@ -411,6 +413,12 @@ def test_every_promised_name_is_there() -> None:
     assert set(mi_jax.__all__) <= set(dir(mi_jax))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = mi_jax.trian  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_no_function_has_the_name_of_a_module_that_would_take_its_place() -> None:
+    """Importing ``mi_jax.name`` sets the attribute ``name`` of the package to the module."""
+    modules = {one.name for one in pkgutil.iter_modules(mi_jax.__path__)}
+    assert {name for name in mi_jax.__all__ if not isinstance(getattr(mi_jax, name), ModuleType)}.isdisjoint(modules)
 
 
 def test_the_library_and_a_command_told_so_use_no_compile_cache_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

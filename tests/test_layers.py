@@ -37,8 +37,9 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "figures": {"dynamics", "nulls", "plots", "report"},
     "library": {"errors", "experiment"},
     "overrides": {"errors", "experiment", "models", "tasks", "training"},
-    "study": _BASICS | {"experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
-    "sweep": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},
+    "studying": _BASICS
+    | {"experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
+    "sweeping": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},
     "interop": _BASICS | {"experiment", "models", "training"},
     "cli": {
@@ -51,8 +52,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
         "measuring",
         "readings",
         "models",
-        "study",
-        "sweep",
+        "studying",
+        "sweeping",
         "tasks",
         "training",
     },

@@ -20,7 +20,7 @@ from mi_jax.experiment import train
 from mi_jax.models import Transformer
 from mi_jax.plots.style import WIDE
 from mi_jax.report import Page, render
-from mi_jax.study import Study, report
+from mi_jax.studying import Study, report
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, log_spaced
 

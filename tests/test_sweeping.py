@@ -20,7 +20,7 @@ from mi_jax.dynamics import regimes
 from mi_jax.errors import ConfigError, RunError
 from mi_jax.experiment import Experiment, open_run
 from mi_jax.overrides import with_swept
-from mi_jax.sweep import grid, sweep
+from mi_jax.sweeping import grid, sweep
 from mi_jax.training import AdamW, every
 
 _AXES = {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.0, 1.0)}
