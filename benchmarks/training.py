@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import parity, rivals
+from benchmarks.quadratic import profile
 from benchmarks.timing import PAIRS, Ratio, compared, cores, product_peak, ratio, report, seconds
 from mi_jax import Experiment
 from mi_jax.library import find
@@ -145,6 +146,8 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         rival = rivals.QuadraticMLP(59, 256, one_hot=one_hot)
         step = rivals.training_step(rival, data.inputs, data.targets, *_rates(quadratic))
         keep(name, compared(ours(quadratic, 5 * _STEPS), _repeated(step, 5 * _STEPS)), 5 * _STEPS)
+    parts = profile(data.inputs, data.targets, task.inputs.vocabulary, 256, task.p)
+    say("  of a step, ms: " + "; ".join(f"{name} {taken:.2f}" for name, taken in parts.items()))
     tiny = rivals.parity_step(parity.N, parity.K, parity.WIDTH, parity.BATCH, parity.RATE, parity.DECAY)
     one = ours(parity.experiment(1), _TINY_STEPS)
     keep("parity_vs_torch", compared(one, _repeated(tiny, _TINY_STEPS)), _TINY_STEPS)
