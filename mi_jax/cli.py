@@ -16,8 +16,8 @@ from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
-    " --task.name NAME puts that task's smallest setting in place of the experiment's first; --model.name, --optimizer.name and"
-    " --loss.name the defaults of another."
+    " --task.name NAME puts that task's smallest setting in place of the experiment's first; --model.name, --optimizer.name,"
+    " --loss.name and --optimizer.filter.name the defaults of another."
 )
 
 _SWEPT = (

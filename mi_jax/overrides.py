@@ -1,7 +1,7 @@
 """Overrides of an experiment from the command line: ``--task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, get_args, get_origin
 
 import tyro
@@ -10,16 +10,17 @@ from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.experiment import Experiment
 from mi_jax.models import MODELS
 from mi_jax.tasks import TASKS
-from mi_jax.training import LOSSES, OPTIMIZERS
+from mi_jax.training import FILTERS, LOSSES, OPTIMIZERS
 
 PARTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "task": {name: task.smallest for name, task in TASKS.items()},
     "model": MODELS,
     "optimizer": OPTIMIZERS,
     "loss": LOSSES,
+    "optimizer.filter": {"none": lambda: None, **{name: one for name, one in FILTERS.items() if name != "in_turn"}},
 }
 """What ``--task.name`` and the like put in place of an experiment's part: by name, a task's smallest setting, the defaults of
-the others."""
+the others. A part of a part, ``--optimizer.filter.name``, is put into the part that is named with it."""
 
 
 def with_named_parts(experiment: Experiment, arguments: Sequence[str]) -> tuple[Experiment, list[str]]:
@@ -41,7 +42,17 @@ def with_named_parts(experiment: Experiment, arguments: Sequence[str]) -> tuple[
         name = value if equals else words.pop(0)
         require(name in PARTS[part], f"there is no {part} '{name}'; {nearest(name, PARTS[part])}")
         named[part] = PARTS[part][name]()
-    return replace(experiment, **named), rest
+    for part in sorted(named):
+        experiment = _with_part(experiment, part.split("."), named[part])
+    return experiment, rest
+
+
+def _with_part(settings: Any, path: Sequence[str], part: Any) -> Any:
+    """Settings with the part of this path of names replaced. Raises ConfigError where they have no such part."""
+    known = [f.name for f in fields(settings)]
+    require(path[0] in known, f"{type(settings).__name__} has no '{path[0]}'; {nearest(path[0], known)}")
+    inner = _with_part(getattr(settings, path[0]), path[1:], part) if len(path) > 1 else part
+    return replace(settings, **{path[0]: inner})
 
 
 def with_overrides(experiment: Experiment, arguments: Sequence[str], command: str) -> Experiment:
@@ -61,7 +72,8 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
         args=list(arguments),
         prog=command,
         description="Overrides of the experiment; names are those of its settings. --task.name NAME first puts that task's"
-        " smallest setting in place of the experiment's; --model.name, --optimizer.name and --loss.name another's defaults.",
+        " smallest setting in place of the experiment's; --model.name, --optimizer.name, --loss.name and --optimizer.filter.name"
+        " another's defaults.",
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
         registry=registry,
     )

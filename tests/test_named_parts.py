@@ -1,5 +1,6 @@
 """``--task.name`` and the like: another part at its smallest or default setting, before the other overrides are read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from mi_jax.experiment import Experiment
 from mi_jax.models import MLP, Transformer
 from mi_jax.overrides import PARTS, with_named_parts, with_overrides, with_swept
 from mi_jax.tasks import TASKS, ModularArithmetic, MultiDigitAddition, SparseParity
-from mi_jax.training import AdamW
+from mi_jax.training import FILTERS, SGD, AdamW, GrokfastEMA, OrthogonalGradient
 
 _BEFORE = Experiment(task=ModularArithmetic(p=59), model=MLP(width=7), optimizer=AdamW(learning_rate=0.5), steps=9)
 
@@ -39,6 +40,19 @@ def test_other_parts_come_in_at_their_defaults(part: str) -> None:
         assert getattr(with_overrides(_BEFORE, [f"--{part}.name", name], "test"), part) == make()
 
 
+@pytest.mark.parametrize("name", PARTS["optimizer.filter"])
+def test_a_filter_comes_into_the_optimizer_there_is(name: str) -> None:
+    with_filter = replace(_BEFORE, optimizer=AdamW(learning_rate=0.5, filter=OrthogonalGradient()))
+    after = with_overrides(with_filter, ["--optimizer.filter.name", name, "--optimizer.weight-decay", "0.25"], "test")
+    wanted = None if name == "none" else FILTERS[name]()
+    assert after.optimizer == AdamW(learning_rate=0.5, weight_decay=0.25, filter=wanted)
+
+
+def test_a_filter_comes_into_the_optimizer_that_is_named_with_it_and_its_numbers_are_settings() -> None:
+    given = ["--optimizer.filter.name", "grokfast_ema", "--optimizer.filter.lamb", "3", "--optimizer.name", "sgd"]
+    assert with_overrides(_BEFORE, given, "test").optimizer == SGD(filter=GrokfastEMA(lamb=3.0))
+
+
 def test_a_sweep_goes_over_the_new_task() -> None:
     base, axes = with_swept(_BEFORE, ["--task.name", "sparse_parity", "--task.k", "1,2"], "test")
     assert base.task == SparseParity.smallest()
@@ -52,6 +66,7 @@ def test_a_sweep_goes_over_the_new_task() -> None:
         (["--task.name=zzz"], "there is no task 'zzz'; known are .*modular_arithmetic"),
         (["--model.name", "transfomer"], "there is no model 'transfomer'; did you mean transformer"),
         (["--optimizer.name", "adam_w"], "there is no optimizer 'adam_w'"),
+        (["--optimizer.filter.name", "grokfast"], "there is no optimizer.filter 'grokfast'; did you mean grokfast_ma"),
         (["--task.name"], "--task.name needs a name; known are"),
         (["--task.name", "sparse_parity", "--task.name", "sparse_parity"], "--task.name is given twice"),
     ],
