@@ -42,6 +42,8 @@ DIMS: Mapping[str, str] = {
     "condition": "variant of a measurement",
     "chain": "Markov chain of a sampler",
     "draw": "sample of a chain",
+    "epsilon": "step size of a sampler",
+    "n_beta": "examples times inverse temperature of a sampler",
     "state": "hidden state of a model of training",
     "step_other": "second step of a comparison",
     "head_other": "second head of a comparison",

@@ -1,5 +1,6 @@
 """Which figures a run's report has, with captions and alt texts; each is drawn where its readings are there."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ class _Plan(NamedTuple):
     draw: Callable[[], Any]
     marks: tuple[str, ...] = ()
     """What is marked on it beside its readings and their nulls: see ``_marks``."""
+    shows: tuple[str, ...] = ()
+    """What else it tells of its readings, so that no other figure has to."""
 
 
 _DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
@@ -40,7 +43,8 @@ def draw_figures(
 ) -> list[Figure]:
     """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and returns them for the report."""
     plans = [*_curves(dataset, nulls, dates, phases), *_mechanism(dataset, nulls, born), *_pictured(dataset, pictures)]
-    plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in plan.needs})
+    plans += _landscape(dataset, nulls)
+    plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in (*plan.needs, *plan.shows)})
     held = set(dataset) | set(pictures)
     figures: list[Figure] = []
     marks = _marks(dataset, nulls, dates, phases, born)
@@ -258,6 +262,42 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
             )
         )
     return plans
+
+
+def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[_Plan]:
+    """What is read of the loss around the checkpoints, where it was."""
+    null = nulls.expensive
+    band = "Band: untrained networks (range of the draws)."
+    told = tuple(str(name) for name in dataset.data_vars if str(name).startswith("learning_coefficient_"))
+    threshold = _edge_of_stability(dataset)
+    edge = f" Dashed: 2/eta = {threshold:.3g}, where plain gradient descent would diverge on a quadratic." if threshold else ""
+    return [
+        _Plan(
+            "learning_coefficient",
+            "The learning coefficient beside the loss",
+            "Local learning coefficient of the training loss by localised SGLD, with a standard error. Hollow: flagged (steps too"
+            f" large, chains that disagree or diverged, a negative value). {band}",
+            "Loss above, learning coefficient below, over the same steps.",
+            {"learning_coefficient", "learning_coefficient_se"},
+            lambda: plots.learning_coefficient_curves(dataset, null=null.get("learning_coefficient")),
+            shows=told,
+        ),
+        _Plan(
+            "sharpness",
+            "Sharpness",
+            f"Largest eigenvalue of the Hessian of the training loss (Lanczos).{edge} {band}",
+            "The largest Hessian eigenvalue over training.",
+            {"sharpness"},
+            lambda: plots.sharpness_curves(dataset, threshold=threshold, null=null.get("sharpness")),
+        ),
+    ]
+
+
+def _edge_of_stability(dataset: xr.Dataset) -> float | None:
+    """2 / eta of the experiment that the readings are of; None where its optimizer has no one learning rate."""
+    optimizer = json.loads(dataset.attrs.get("provenance", "{}")).get("experiment", {}).get("optimizer", {})
+    rate = optimizer.get("learning_rate")
+    return 2 / rate if isinstance(rate, (int, float)) and rate > 0 else None
 
 
 def _beside_nulls(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[_Plan]:

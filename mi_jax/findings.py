@@ -37,6 +37,12 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list
         if name in dataset and name in null:
             last = null[name].isel(step=-1) if "step" in null[name].dims else null[name]
             found.append(judge(f"{text} ({name})", dataset[name].isel(step=-1).values, last.values.ravel(), direction))
+    if "learning_coefficient" in dataset and "learning_coefficient" in nulls.expensive:
+        text = (
+            "At its most complex the network's loss fixes more directions than an untrained one's (largest learning_coefficient)"
+        )
+        most = dataset["learning_coefficient"].max("step").values
+        found.append(judge(text, most, nulls.expensive["learning_coefficient"].values, "above"))
     return found
 
 

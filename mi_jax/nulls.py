@@ -27,14 +27,23 @@ class Nulls(NamedTuple):
     """Of freshly initialised networks, each its own final model; dims (draw, ...)."""
     frequencies: xr.Dataset
     """With as many other frequencies in the place of the final model's key ones; dims (seed, step, draw, ...), some steps."""
+    expensive: xr.Dataset = xr.Dataset()
+    """Of fewer freshly initialised networks, what is read only when it is named; dims (draw, ...)."""
 
 
 def read_nulls(
-    trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], *, draws: int = DRAWS, snapshots: int = SNAPSHOTS
+    trajectory: Trajectory,
+    subject: Subject,
+    measures: Sequence[Measure],
+    *,
+    expensive: Sequence[Measure] = (),
+    draws: int = DRAWS,
+    snapshots: int = SNAPSHOTS,
 ) -> Nulls:
     """Each measure under its own ``null``. Kept in the run's folder ``nulls``, made again when weights, measures or code change.
 
     Args:
+        expensive: measures that are read of a quarter as many untrained networks.
         draws: untrained networks; a quarter as many sets of frequencies.
         snapshots: how many, evenly along the run's own, are read with other frequencies.
     """
@@ -48,7 +57,10 @@ def read_nulls(
         (draws, snapshots),
         lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots),
     )
-    return Nulls(first, second)
+    costly = [one for one in expensive if one.null == "untrained" and one.uses <= {"final"}]
+    few = max(draws // 4, 2)
+    third = _kept(trajectory, "expensive", costly, (few,), lambda: _untrained(subject, costly, few))
+    return Nulls(first, second, third)
 
 
 def _kept(

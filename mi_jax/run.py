@@ -199,7 +199,9 @@ class Run:
     def nulls(self) -> nulls.Nulls:
         """What every measure says where there is nothing to find: see ``nulls.read_nulls``. Of several runs, the first's."""
         chosen, _ = measuring.choose(None, self.subject)
-        return nulls.read_nulls(self.trajectories[0], self.subject, chosen)
+        held = [name for name, one in measuring.EXPENSIVE.items() if set(one.variables) <= set(self.measures)]
+        expensive, _ = measuring.choose(held, self.subject)
+        return nulls.read_nulls(self.trajectories[0], self.subject, chosen, expensive=expensive)
 
     @property
     def mode(self) -> Mode:

@@ -14,6 +14,7 @@ from mi_jax.plots.curves import (
     singular_value_curves,
 )
 from mi_jax.plots.diagrams import dates_against, phase_diagram
+from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.style import new_axes, save, styled
@@ -23,6 +24,7 @@ __all__ = [
     "aligned_seeds",
     "answer_surface",
     "attention_curves",
+    "calibration_curves",
     "circle_animation",
     "curves",
     "dates_against",
@@ -31,6 +33,7 @@ __all__ = [
     "frequency_map",
     "gini_curves",
     "key_labels",
+    "learning_coefficient_curves",
     "loss_curves",
     "neuron_clusters",
     "neuron_flow",
@@ -41,6 +44,7 @@ __all__ = [
     "reading_panels",
     "save",
     "shade_phases",
+    "sharpness_curves",
     "singular_value_curves",
     "spectra",
     "styled",

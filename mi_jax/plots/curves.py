@@ -42,12 +42,12 @@ def curves(
             first = label if place == 0 else None
             axes.plot(steps, row, style, color=COLOURS[meaning], lw=1.3 if len(values) == 1 else 0.9, alpha=0.85, label=first)
         if null is not None and name in null:
-            _band(axes, steps, null[name], COLOURS[meaning])
+            band(axes, steps, null[name], COLOURS[meaning])
     step_axis(axes, steps, scale)
     return axes
 
 
-def _band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> None:
+def band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> None:
     """The range of the null's draws: over all steps, or step by step."""
     over = [dim for dim in draws.dims if dim != "step"]
     low, high = draws.min(over), draws.max(over)
@@ -182,7 +182,7 @@ def reading_panels(
         for place, row in enumerate(values):
             axes.plot(dataset["step"], row, SEED_STYLES[place % len(SEED_STYLES)], color=COLOURS["train"], lw=0.9)
         if name in null:
-            _band(axes, dataset["step"].values, null[name], COLOURS["date"])
+            band(axes, dataset["step"].values, null[name], COLOURS["date"])
         positive = values[np.isfinite(values) & (values > 0)]
         if len(positive) and np.nanmin(values) >= 0 and positive.max() > 1e3 * positive.min():
             axes.set_yscale("log")

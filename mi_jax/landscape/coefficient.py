@@ -1,0 +1,250 @@
+"""The local learning coefficient of any loss of any pytree, with what is needed to judge the estimate."""
+
+import functools
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from mi_jax.arrays import Number, Params, PRNGKey, Scalar
+from mi_jax.errors import require
+from mi_jax.landscape.diagnostics import diagnose
+from mi_jax.landscape.exact import Real
+from mi_jax.landscape.restriction import Restriction, flat_mask
+from mi_jax.landscape.sampling import BatchLoss, RMSProp, sgld
+
+ChainMode = Literal["vmapped", "mapped"]
+
+TOO_LARGE = 0.1
+"""The share of the estimate that may be due to finite steps before epsilon counts as too large."""
+
+UNMIXED = 1.1
+"""The R-hat from which chains count as disagreeing."""
+
+
+class Protocol(NamedTuple):
+    """How an estimate was made."""
+
+    n: float
+    n_beta: float
+    beta: float
+    gamma: float
+    epsilon: float
+    burn_in: int
+    draws: int
+    chains: int
+
+
+class Flags(NamedTuple):
+    """What is wrong with an estimate. A learning coefficient is positive; one of a point that is no minimum needn't be."""
+
+    diverged: Bool[Array, ""]
+    """A chain met a loss that is not finite."""
+    epsilon_too_large: Bool[Array, ""]
+    """Diverged, or finite steps make more than TOO_LARGE of the estimate."""
+    negative: Bool[Array, ""]
+    """The estimate is below 0."""
+    below_start: Bool[Array, ""]
+    """More than a tenth of the draws has a loss below that of w*, which so is no minimum at this temperature."""
+    unmixed: Bool[Array, ""]
+    """R-hat is above UNMIXED: the standard error is too small."""
+
+
+class LearningCoefficient(NamedTuple):
+    """An estimate, its error, and its evidence."""
+
+    learning_coefficient: Scalar
+    """n_beta (mean loss over draws - baseline_loss)."""
+    standard_error: Scalar
+    """n_beta times the standard error of the mean loss over all chains (see ``diagnose``)."""
+    by_chain: Float[Array, " chain"]
+    baseline_loss: Scalar
+    """L(w*), over all data."""
+    loss_trace: Float[Array, "chain draw"]
+    """Draw t is the loss before step burn_in + t + 1."""
+    burn_in_trace: Float[Array, "chain early"]
+    """The losses before steps 1 to burn_in."""
+    distance_trace: Float[Array, "chain draw"]
+    """|w - w*|."""
+    acceptance: Float[Array, " chain"]
+    """Mean chance that a Metropolis step (MALA) would have accepted; NaN with a preconditioner."""
+    discretisation_bias: Scalar
+    """How much of the estimate is due to finite steps: exact in the mean on a quadratic, about so elsewhere."""
+    r_hat: Scalar
+    effective_draws: Scalar
+    below_start: Scalar
+    """The share of draws whose loss is below the baseline."""
+    flags: Flags
+    protocol: Protocol
+
+
+def learning_coefficient(
+    loss: Any,
+    params: Params,
+    *,
+    n: Real,
+    n_beta: Real | None = None,
+    gamma: Real,
+    epsilon: Real,
+    burn_in: int,
+    draws: int,
+    chains: int,
+    key: PRNGKey,
+    mask: Restriction = None,
+    data: PyTree = None,
+    batch: int | None = None,
+    preconditioner: RMSProp | None = None,
+    chain_mode: ChainMode = "vmapped",
+) -> LearningCoefficient:
+    """The local learning coefficient n_beta (E[L(w)] - L(w*)) at w* = ``params`` (Lau et al., arXiv 2308.12108).
+
+    A program is kept by ``loss`` (the function itself), burn_in, draws, chains: other numbers, weights or data compile nothing.
+
+    Args:
+        loss: ``params -> mean loss per example`` in nats over the full data; with ``data``, ``(params, data) -> mean loss``.
+        n: how many examples the loss is a mean over.
+        n_beta: n times the inverse temperature; None: n / ln n.
+        gamma: the pull back to w*. It lowers the estimate where n_beta h isn't far larger (``exact.quadratic``).
+        epsilon: step size. burn_in: first steps that are left out. draws: steps that count, by chain (at least 8).
+        mask: what is sampled: patterns of dotted names, or a pytree of booleans; the rest keeps its bits.
+        data: a pytree of arrays with a leading axis of examples. batch: examples of a step, drawn with replacement by every
+            chain for itself; None: all of them.
+        preconditioner: RMSProp(...); None: plain SGLD.
+        chain_mode: chains in one batched product (small models), or one after the other ("mapped": large products).
+
+    Raises:
+        ConfigError: for numbers that can't be, or a mask that leaves nothing to sample.
+
+    Example:
+        >>> bowl = lambda w: 0.5 * (w["a"] ** 2).sum()
+        >>> found = learning_coefficient(
+        ...     bowl, {"a": jnp.zeros(4)}, n=1000, n_beta=100.0, gamma=0.0, epsilon=1e-3, burn_in=200, draws=400, chains=8,
+        ...     key=jax.random.key(0))
+        >>> abs(float(found.learning_coefficient) - 2.05) < 4 * float(found.standard_error)
+        True
+    """
+    n_beta = default_n_beta(n) if n_beta is None else n_beta
+    check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)
+    require(data is not None or batch is None, "batch is given without data: there is nothing to draw from")
+    require(batch is None or batch > 0, f"batch={batch}; a positive number of examples is needed")
+    w = jax.tree.map(jnp.asarray, params)
+    protocol = Protocol(n, n_beta, n_beta / n, gamma, epsilon, burn_in, draws, chains)
+    found = _program(
+        loss if data is not None else _of_params(loss),
+        w,
+        data,
+        flat_mask(w, mask),
+        key,
+        n_beta,
+        gamma,
+        epsilon,
+        burn_in=burn_in,
+        draws=draws,
+        chains=chains,
+        batch=batch,
+        preconditioner=preconditioner,
+        chain_mode=chain_mode,
+    )
+    return found._replace(protocol=protocol)
+
+
+def default_n_beta(n: Real) -> float:
+    """n / ln n, the temperature of the widely applicable Bayesian information criterion."""
+    require(n > 1, f"n={n}; more than one example is needed for n / ln n")
+    return n / math.log(n)
+
+
+def check_protocol(n: Real, n_beta: Real, gamma: Real, epsilon: Real, burn_in: int, draws: int, chains: int) -> None:
+    """Raises ConfigError for numbers that no estimate can be made with."""
+    for name, value in (("n", n), ("n_beta", n_beta), ("epsilon", epsilon)):
+        require(0 < value < math.inf, f"{name}={value}; a positive number is needed")
+    require(0 <= gamma < math.inf, f"gamma={gamma}; 0 (no localisation) or more is needed")
+    for name, value, least in (("burn_in", burn_in, 0), ("draws", draws, 8), ("chains", chains, 1)):
+        require(value >= least, f"{name}={value}; at least {least} is needed")
+
+
+@functools.lru_cache(maxsize=256)
+def _of_params(loss: Any) -> BatchLoss:
+    """The loss with a batch that it doesn't look at: one object a loss, which compiled programs are kept by."""
+    return lambda params, batch: loss(params)
+
+
+def estimate(
+    loss: BatchLoss,
+    params: Params,
+    data: PyTree,
+    mask: Bool[Array | np.ndarray, " parameter"] | None,
+    key: PRNGKey,
+    n_beta: Number | int,
+    gamma: Number | int,
+    epsilon: Number | int,
+    *,
+    burn_in: int,
+    draws: int,
+    chains: int,
+    batch: int | None = None,
+    preconditioner: RMSProp | None = None,
+    chain_mode: ChainMode = "vmapped",
+) -> LearningCoefficient:
+    """``learning_coefficient`` inside a compiled program: nothing is checked, numbers may be traced, protocol is NaN."""
+    options = {"n_beta": n_beta, "gamma": gamma, "epsilon": epsilon, "mask": mask}
+    sampler = sgld(loss, params, **options, burn_in=burn_in, preconditioner=preconditioner)
+
+    def chain(key: PRNGKey) -> tuple[Any, Any]:
+        def _step(state: Any, key: PRNGKey) -> tuple[Any, Any]:
+            noise, choice = jax.random.split(key)
+            return sampler.step(noise, state, data if batch is None else _drawn(choice, data, batch))
+
+        begin, steps = jax.random.split(key)
+        state, infos = jax.lax.scan(_step, sampler.init(begin, params), jax.random.split(steps, burn_in + draws))
+        return sampler.result(state), infos
+
+    keys = jax.random.split(key, chains)
+    means, infos = jax.vmap(chain)(keys) if chain_mode == "vmapped" else jax.lax.map(chain, keys)
+    return _judged(means, infos, loss(params, data), n_beta, burn_in)
+
+
+_program = jax.jit(estimate, static_argnames=("loss", "burn_in", "draws", "chains", "batch", "preconditioner", "chain_mode"))
+
+
+def _drawn(key: PRNGKey, data: PyTree, batch: int) -> PyTree:
+    """That many examples, with replacement."""
+    leaves = jax.tree.leaves(data)
+    chosen = jax.random.randint(key, (batch,), 0, leaves[0].shape[0])
+    return jax.tree.map(lambda x: x[chosen], data)
+
+
+def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn_in: int) -> LearningCoefficient:
+    trace = infos.loss[:, burn_in:]
+    by_chain = n_beta * (means.loss - baseline)
+    found, bias = by_chain.mean(), means.discretisation_bias.mean()
+    told = diagnose(trace)
+    finite = jnp.isfinite(infos.loss).all() & jnp.isfinite(infos.distance).all()
+    below = (trace < baseline).mean(dtype=trace.dtype)
+    flags = Flags(
+        diverged=~finite,
+        epsilon_too_large=~finite | ~(bias <= TOO_LARGE * jnp.abs(found)),
+        negative=found < 0,
+        below_start=below > 0.1,
+        unmixed=~(told.r_hat <= UNMIXED),
+    )
+    nan = math.nan
+    return LearningCoefficient(
+        learning_coefficient=found,
+        standard_error=n_beta * told.standard_error,
+        by_chain=by_chain,
+        baseline_loss=baseline,
+        loss_trace=trace,
+        burn_in_trace=infos.loss[:, :burn_in],
+        distance_trace=infos.distance[:, burn_in:],
+        acceptance=means.acceptance,
+        discretisation_bias=bias,
+        r_hat=told.r_hat,
+        effective_draws=told.effective_draws,
+        below_start=below,
+        flags=flags,
+        protocol=Protocol(nan, nan, nan, nan, nan, burn_in, trace.shape[1], trace.shape[0]),
+    )

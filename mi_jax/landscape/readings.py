@@ -1,0 +1,143 @@
+"""The landscape around a checkpoint as readings of a run: learning coefficient, sharpness."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mi_jax.arrays import Params, Scalar
+from mi_jax.contracts import Batch, Context, Measure, Reference, mean_loss
+from mi_jax.errors import require
+from mi_jax.landscape.coefficient import ChainMode, check_protocol, default_n_beta, estimate
+from mi_jax.landscape.curvature import top_eigenvalues
+from mi_jax.landscape.restriction import flat_mask
+from mi_jax.landscape.sampling import RMSProp
+from mi_jax.measures.evaluation import batch
+
+_FLAGS = ("diverged", "epsilon_too_large", "negative", "below_start", "unmixed")
+
+
+def split_loss_of(context: Context) -> Callable[[Params, Batch], Scalar]:
+    """(params, examples) -> the mean loss, the one that the run was trained with."""
+
+    def loss(params: Params, examples: Batch) -> Scalar:
+        outputs = context.model.apply(params, examples.inputs, positions=context.read)
+        return mean_loss(context.loss(outputs, examples.targets), examples.weights)
+
+    return loss
+
+
+def measure_learning_coefficient(
+    *,
+    split: str = "train",
+    n_beta: float | None = None,
+    gamma: float = 1000.0,
+    epsilon: float = 5e-5,
+    burn_in: int = 50,
+    draws: int = 150,
+    chains: int = 4,
+    minibatch: int | None = None,
+    parameters: Sequence[str] = (),
+    preconditioner: RMSProp | None = None,
+    chain_mode: ChainMode = "mapped",
+    name: str | None = None,
+) -> Measure:
+    """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv 2308.12108).
+
+    n_beta (E[L] - L(w*)): half the number of directions that the loss fixes, where it is quadratic. With it: its standard error,
+    the values by chain, the losses of every draw (draws below 0 are burn-in), and what tells a bad estimate: R-hat, effective
+    draws, MALA acceptance, distance, the share due to finite steps, flags.
+
+    Every checkpoint and seed gets the same noise, so that curves over training are smoother than the error of each point says.
+
+    Args:
+        split: the examples of L: "train" as published; another one asks about other data (drLLC, arXiv 2410.02984), of which w*
+            is in general no minimum.
+        n_beta: None: n / ln n, with n the split's examples.
+        parameters: patterns of dotted names; only these are sampled (refined, arXiv 2410.02984). None given: all.
+        minibatch: examples of a step, drawn anew for every chain; None: all.
+        name: of the variable; needed beside the default where anything is changed.
+    """
+    check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
+    require(minibatch is None or minibatch > 0, f"minibatch={minibatch}; a positive number of examples is needed")
+    named = name or "learning_coefficient"
+    settings = {"gamma": gamma, "epsilon": epsilon, "burn_in": burn_in, "draws": draws, "chains": chains}
+    options = {"split": split, "n_beta": n_beta, **settings, "minibatch": minibatch, "parameters": list(parameters)}
+    options |= {"preconditioner": repr(preconditioner) if preconditioner else None}
+
+    def count(reference: Reference, context: Context) -> int:
+        return batch(context, split).targets.shape[0]
+
+    def temperature(reference: Reference, context: Context) -> float:
+        return default_n_beta(count(reference, context)) if n_beta is None else n_beta
+
+    def inverse(reference: Reference, context: Context) -> float:
+        return temperature(reference, context) / count(reference, context)
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        mask = flat_mask(params, tuple(parameters)) if parameters else None
+        found = estimate(
+            split_loss_of(context),
+            params,
+            batch(context, split),
+            mask,
+            jax.random.key(0),
+            context.prepared[f"{named}_n_beta"],
+            gamma,
+            epsilon,
+            burn_in=burn_in,
+            draws=draws,
+            chains=chains,
+            batch=minibatch,
+            preconditioner=preconditioner,
+            chain_mode=chain_mode,
+        )
+        told = {
+            "": found.learning_coefficient,
+            "_se": found.standard_error,
+            "_by_chain": found.by_chain,
+            "_loss_trace": jnp.concatenate([found.burn_in_trace, found.loss_trace], axis=1),
+            "_baseline_loss": found.baseline_loss,
+            "_r_hat": found.r_hat,
+            "_effective_draws": found.effective_draws,
+            "_acceptance": found.acceptance.mean(),
+            "_distance": found.distance_trace.mean(),
+            "_discretisation_bias": found.discretisation_bias,
+            "_below_start": found.below_start,
+            **{f"_{flag}": getattr(found.flags, flag) for flag in _FLAGS},
+        }
+        return {f"{named}{suffix}": value for suffix, value in told.items()}
+
+    suffixes = ("", "_se", "_baseline_loss", "_r_hat", "_effective_draws", "_acceptance", "_distance", "_discretisation_bias")
+    scalars = (*suffixes, "_below_start", *(f"_{flag}" for flag in _FLAGS))
+    dims = {f"{named}{suffix}": () for suffix in scalars}
+    dims |= {f"{named}_by_chain": ("chain",), f"{named}_loss_trace": ("chain", "draw")}
+    return Measure(
+        named,
+        function,
+        dims,
+        splits=(split,),
+        prepare={f"{named}_n": count, f"{named}_n_beta": temperature, f"{named}_beta": inverse},
+        options=options,
+        labels={"draw": tuple(range(-burn_in, draws))},
+        source="arXiv 2308.12108",
+    )
+
+
+def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
+    """The largest eigenvalue of the Hessian of the loss over a split, by Lanczos with full reorthogonalisation.
+
+    Gradient descent of learning rate eta diverges on a quadratic of more than 2 / eta (arXiv 2103.00065).
+
+    Args:
+        order: Hessian products; the value nears the largest eigenvalue from below.
+    """
+    require(order >= 2, f"order={order}; at least 2 Hessian products are needed")
+
+    def function(params: Params, context: Context) -> Float[Array, ""]:
+        loss, examples = split_loss_of(context), batch(context, split)
+        return top_eigenvalues(lambda w: loss(w, examples), params, order=order, key=jax.random.key(0))[0]
+
+    name = "sharpness" if split == "train" else f"sharpness_{split}"
+    return Measure(name, function, splits=(split,), options={"split": split, "order": order}, source="arXiv 2103.00065")
