@@ -92,12 +92,18 @@ def in_torch(params: Params) -> Any:
 
 
 def loader(inputs: np.ndarray, targets: np.ndarray, *, in_memory: bool) -> Any:
-    """Full batches: collated by torch's loader, or a list of one."""
+    """Full batches: collated by torch's loader, or the one that it holds handed out as it is."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
     x, y = torch.tensor(inputs), torch.tensor(targets)
-    return [(x, y)] if in_memory else DataLoader(TensorDataset(x, y), batch_size=len(x), shuffle=True, drop_last=True)
+
+    class Whole(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            return iter([(x, y)])
+
+    kind = Whole if in_memory else DataLoader
+    return kind(TensorDataset(x, y), batch_size=len(x), shuffle=True, drop_last=True)
 
 
 def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: int) -> np.ndarray:
@@ -132,8 +138,14 @@ def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: in
 
 def canonical(model: Any, batches: Any) -> Callable[[], object]:
     """TIMED draws of canonical-interp's chains, which are batched; not compiled, which takes it minutes."""
+    import itertools
     import logging
 
+    def batched(items: Any, n: int) -> Any:
+        rest = iter(items)
+        return iter(lambda: tuple(itertools.islice(rest, n)), ())
+
+    vars(itertools).setdefault("batched", batched)  # which it needs, of Python 3.12
     from canonical_interp.slt import LLCEstimator
 
     logging.disable(logging.WARNING)
@@ -184,7 +196,10 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
 
     here = ours(params, data, BURN_IN, DRAWS)
     trace = devinterp(model, memory, baseline, BURN_IN, DRAWS)
-    there, error = N_BETA * (trace.mean() - baseline), N_BETA * float(diagnose(jnp.asarray(trace - baseline)).standard_error)
+    there, error = (
+        N_BETA * (float(trace.mean()) - baseline),
+        N_BETA * float(diagnose(jnp.asarray(trace - baseline)).standard_error),
+    )
     value, own = float(here.learning_coefficient), float(here.standard_error)
     sigmas = abs(value - there) / math.hypot(own, error)
     say(f"learning coefficient {value:.3f} +- {own:.3f} here, {there:.3f} +- {error:.3f} there: {sigmas:.1f} errors apart")
@@ -196,7 +211,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         "microseconds": 1e6 * ratios["devinterp 1.3.2"].ours / steps,
         "ours": value,
         "ours_se": own,
-        "theirs": float(there),
+        "theirs": there,
         "theirs_se": error,
         "sigmas": sigmas,
     }
