@@ -33,6 +33,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "weights": _BASICS,
     "run": _BASICS | {"measuring", "nulls", "settings", "training"},
     "experiment": _BASICS | {"measuring", "run", "settings", "training", "weights"},
+    "planted": _BASICS | {"models", "tasks", "training", "measuring", "experiment"},
     "findings": {"dynamics", "measuring", "nulls"},
     "figures": {"dynamics", "nulls", "plots", "report"},
     "library": {"errors", "experiment"},

@@ -20,6 +20,15 @@ from mi_jax.measures.fourier import (
     key_frequencies,
     key_frequencies_final,
 )
+from mi_jax.measures.heads import (
+    duplicate_token_score,
+    head_ablation_loss,
+    in_context,
+    induction_score,
+    prefix_matching_score,
+    previous_token_attention,
+    previous_token_score,
+)
 from mi_jax.measures.neurons import cluster_sizes, key_frequencies_neurons, neuron_frequency, neuron_fve, readout_fve
 from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_parameter
 from mi_jax.measures.parity import effective_sparsity, gradient_gap, hidden_progress, sensitivity, weight_gap
@@ -94,6 +103,13 @@ MEASURES = {
         effective_sparsity(),
         effective_sparsity("test"),
         sensitivity(),
+        previous_token_attention(),
+        previous_token_score(),
+        duplicate_token_score(),
+        induction_score(),
+        prefix_matching_score(),
+        in_context(),
+        head_ablation_loss(),
     )
 }
 """Every measure by name, as published."""

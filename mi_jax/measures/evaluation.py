@@ -79,6 +79,11 @@ def split_neurons(params: Params, context: Context, split: str) -> Float[Array, 
     return _split_pass(params, context, split).sites[site]
 
 
+def split_site(params: Params, context: Context, site: str, split: str) -> Float[Array, "batch ..."]:
+    """What one of ``role_sites`` holds for a split's inputs; from the last layer's queries on at the read positions only."""
+    return _split_pass(params, context, split).sites[site]
+
+
 def split_concept(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
     """The rows of a concept that belong to a split's examples (see ``Evaluation``)."""
     size = batch(context, split).targets.shape[0]

@@ -50,6 +50,8 @@ _BEFORE_SCORES = (
 
 _NORM_EPSILON = 1e-5
 _FEW = 8
+_LONGEST_TABLE = 8
+"""Positions up to which the token table is taken by itself: it is a program of its own for every query and key."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Transformer(Architecture):
     def cheapest_route(self, inputs: Inputs, shape: tuple[int, ...], positions: tuple[int, ...] | None) -> str:
         """The way of computing the first layer that takes fewer multiply-adds for inputs of this shape."""
         everywhere = range(shape[1])
-        if shape[1] != inputs.positions or not {*(positions or ())} <= {*everywhere}:
+        if inputs.positions > _LONGEST_TABLE or shape[1] != inputs.positions or not {*(positions or ())} <= {*everywhere}:
             return PLAIN
         queries = everywhere if positions is None or self.layers > 1 else positions
         plain, table = multiply_adds(inputs, shape[0], list(queries), self.d_model, self.heads, self.head_size)

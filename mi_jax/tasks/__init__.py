@@ -6,12 +6,14 @@ from mi_jax.tasks.composition import GroupComposition
 from mi_jax.tasks.groups import Group, conjugacy_classes, group
 from mi_jax.tasks.parity import SparseParity
 from mi_jax.tasks.representations import characters, irrep_basis, irrep_type, irreps
+from mi_jax.tasks.sequences import RepeatedSequences
 
 TASKS = {
     "modular_arithmetic": ModularArithmetic,
     "group": GroupComposition,
     "sparse_parity": SparseParity,
     "multi_digit_addition": MultiDigitAddition,
+    "repeated_sequences": RepeatedSequences,
 }
 """Every task by its registry name."""
 
@@ -21,6 +23,7 @@ __all__ = [
     "GroupComposition",
     "ModularArithmetic",
     "MultiDigitAddition",
+    "RepeatedSequences",
     "SparseParity",
     "characters",
     "conjugacy_classes",
