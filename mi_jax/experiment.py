@@ -14,6 +14,7 @@ from mi_jax.run import Run, check_machine, mode_of, open_run
 from mi_jax.settings import REGISTRY, Experiment
 from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
+from mi_jax.training.planting import follow
 from mi_jax.training.state import Mode, Parts, Program, SeedMode
 from mi_jax.training.trajectory import FORMAT, Storage, Trajectory, lock, read_record, write_record
 from mi_jax.weights import load_weights
@@ -58,7 +59,11 @@ def train(
         trajectory = Trajectory(folder)
         if trajectory.done < experiment.steps:
             check_machine(trajectory, here, allow_other_machine)
-            train_to_end(trajectory, program, experiment.snapshots(), Storage(**_settings(trajectory.record, "storage")), watch)
+            storage = Storage(**_settings(trajectory.record, "storage"))
+            if experiment.path is None:
+                train_to_end(trajectory, program, experiment.snapshots(), storage, watch)
+            else:
+                follow(trajectory, experiment.path, program.parts, experiment.ground, experiment.snapshots(), storage, watch)
     return open_run(folder)
 
 
@@ -96,6 +101,7 @@ def _check_mode(folder: Path, route: str | None, seed_mode: SeedMode | None) -> 
 
 
 def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any], parts: Parts) -> dict[str, Any]:
+    truth = {} if experiment.path is None else {"truth": experiment.path.truth(experiment.ground, experiment.seeds)}
     return {
         "format": FORMAT,
         "experiment": record,
@@ -106,6 +112,7 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
         "numbers": dict(parts.numbers),
         "machine": here,
         "mode": {"seeds": parts.mode.seed_mode, "route": parts.mode.route},
+        **truth,
     }
 
 

@@ -9,6 +9,7 @@ import tyro
 from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.experiment import Experiment
 from mi_jax.models import MODELS
+from mi_jax.planted import PATHS
 from mi_jax.tasks import TASKS
 from mi_jax.training import FILTERS, LOSSES, OPTIMIZERS
 
@@ -17,6 +18,7 @@ PARTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "model": MODELS,
     "optimizer": OPTIMIZERS,
     "loss": LOSSES,
+    "path": {"none": lambda: None, **PATHS},
     "optimizer.filter": {"none": lambda: None, **{name: one for name, one in FILTERS.items() if name != "in_turn"}},
 }
 """What ``--task.name`` and the like put in place of an experiment's part: by name, a task's smallest setting, the defaults of

@@ -10,7 +10,19 @@ import numpy as np
 from jaxtyping import Int
 
 from mi_jax import measuring
-from mi_jax.contracts import Architecture, Inputs, Intervention, Loss, Model, Optimizer, Roles, Task, numbers_of, with_numbers
+from mi_jax.contracts import (
+    Architecture,
+    Inputs,
+    Intervention,
+    Loss,
+    Model,
+    Optimizer,
+    Roles,
+    Task,
+    added,
+    numbers_of,
+    with_numbers,
+)
 from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.models import MODELS, Transformer
 from mi_jax.records import decode, digest, encode
@@ -20,6 +32,7 @@ from mi_jax.training import FILTERS, INTERVENTIONS, LOSSES, OPTIMIZERS, RATES, S
 from mi_jax.training.interventions import boundaries, numbers_in_force
 from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
+from mi_jax.training.planting import Ground, Path
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
@@ -39,6 +52,7 @@ class Experiment:
         interventions: changes to training, each for a range of steps.
         name: of the run's folder, where none is given.
         storage: when segments are written.
+        path: a known trajectory that is followed in place of training (see ``mi_jax.planted``); its forks are trained.
     """
 
     task: Task = field(default_factory=ModularArithmetic)
@@ -51,6 +65,7 @@ class Experiment:
     interventions: tuple[Intervention, ...] = ()
     name: str = "experiment"
     storage: Storage = field(default_factory=Storage)
+    path: Path | None = added(None)
 
     def __post_init__(self) -> None:
         require(isinstance(self.steps, int) and self.steps >= 1, f"steps={self.steps}: must be a whole number of at least 1")
@@ -64,10 +79,18 @@ class Experiment:
         self.snapshots()
         late = [i for i in self.interventions if i.start >= self.steps]
         require(not late, f"{late} would begin after the last update of {self.steps}")
+        if self.path is not None:
+            require(not self.interventions, "interventions change training, and a planted path isn't trained: fork it with them")
+            self.path.check(self.ground)
 
     def snapshots(self) -> Int[np.ndarray, " step"]:
         """The steps that are kept, sorted."""
         return self.schedule.steps(self.steps)
+
+    @property
+    def ground(self) -> Ground:
+        """What a path is planted in."""
+        return Ground(self.task, self.model, self.steps)
 
     def build(self) -> Model:
         """The model for the task's inputs."""

@@ -11,9 +11,9 @@ from jaxtyping import Array, Key
 
 from mi_jax.arrays import PRNGKey
 
-Stream = Literal["init", "data", "measure", "intervention", "null"]
+Stream = Literal["init", "data", "measure", "intervention", "null", "planted"]
 
-_NUMBERS: dict[Stream, int] = {"init": 0, "data": 1, "measure": 2, "intervention": 3, "null": 4}
+_NUMBERS: dict[Stream, int] = {"init": 0, "data": 1, "measure": 2, "intervention": 3, "null": 4, "planted": 5}
 
 
 def stream(seed: int, name: Stream) -> PRNGKey:

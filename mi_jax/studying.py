@@ -25,6 +25,7 @@ from mi_jax.training.trajectory import replace_file
 _TIMED_STEPS = 20
 _FRAMES = 40
 _CHOSEN = 5
+_PLANTED = "A planted run: its parameters were put where they are at every step, nothing was trained. "
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def report(run: Run) -> Study:
     figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames)
     page = Page(
         title=run.experiment.name,
-        summary=summary(dates),
+        summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates)}",
         figures=figures,
         numbers=numbers_table(dataset, dates, found),
         claims=claims(dataset, nulls, dates),
@@ -96,16 +97,14 @@ def _pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def cost(experiment: Experiment) -> dict[str, int | float]:
-    """What training would take: parameters, steps, snapshots, disk, and minutes by the time of 20 steps. Writes nothing."""
-    program = Program(experiment.parts())
-    numbers = program.parts.numbers
+    """What training would take: parameters, steps, snapshots, disk, and minutes by the time of 20 steps. Writes nothing.
+
+    A planted path isn't trained, and has no train states.
+    """
+    program, trained = Program(experiment.parts()), experiment.path is None
     seeds, snapshots = len(experiment.seeds), len(experiment.snapshots())
-    state, _ = program.advance(program.init(), numbers, 1)
-    jax.block_until_ready(state)
-    begin = time.perf_counter()
-    jax.block_until_ready(program.advance(state, numbers, _TIMED_STEPS))
-    seconds = (time.perf_counter() - begin) / _TIMED_STEPS * experiment.steps
-    states = byte_count(program.template) * experiment.storage.states
+    seconds = _seconds_per_step(program) * experiment.steps if trained else 0.0
+    states = byte_count(program.template) * experiment.storage.states if trained else 0
     return {
         "parameters": parameter_count(program.template.params) // seeds,
         "seeds": seeds,
@@ -114,3 +113,12 @@ def cost(experiment: Experiment) -> dict[str, int | float]:
         "megabytes": (snapshots * byte_count(program.template.params) + states) / 2**20,
         "minutes_of_training": seconds / 60,
     }
+
+
+def _seconds_per_step(program: Program) -> float:
+    numbers = program.parts.numbers
+    state, _ = program.advance(program.init(), numbers, 1)
+    jax.block_until_ready(state)
+    begin = time.perf_counter()
+    jax.block_until_ready(program.advance(state, numbers, _TIMED_STEPS))
+    return (time.perf_counter() - begin) / _TIMED_STEPS

@@ -37,7 +37,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "findings": {"dynamics", "measuring", "nulls"},
     "figures": {"dynamics", "nulls", "plots", "report"},
     "library": {"errors", "experiment"},
-    "overrides": {"errors", "experiment", "models", "tasks", "training"},
+    "overrides": {"errors", "experiment", "models", "planted", "tasks", "training"},
     "studying": _BASICS
     | {"experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
     "sweeping": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},

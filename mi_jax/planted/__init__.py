@@ -1,7 +1,22 @@
-"""Planted truths: networks whose every weight is known, to hold measures, probes and dates against."""
+"""Planted truths: networks and trajectories whose every weight is known, to hold measures, probes and dates against."""
 
 from mi_jax.planted.gromov import gromov
 from mi_jax.planted.induction import backup_head, induction, unused_concept
 from mi_jax.planted.network import Planted
+from mi_jax.planted.paths import PATHS, RandomWalk, ScaledInduction, TwoCircuits
+from mi_jax.planted.runs import random_walk, scaled_induction, two_circuits
 
-__all__ = ["Planted", "backup_head", "gromov", "induction", "unused_concept"]
+__all__ = [
+    "PATHS",
+    "Planted",
+    "RandomWalk",
+    "ScaledInduction",
+    "TwoCircuits",
+    "backup_head",
+    "gromov",
+    "induction",
+    "random_walk",
+    "scaled_induction",
+    "two_circuits",
+    "unused_concept",
+]

@@ -30,7 +30,8 @@ def induction(symbols: int = 16, length: int | None = None, *, beta: float = 30.
 
     Returns:
         truth: ``columns`` of the residual stream by what they hold; ``heads``, (layer, head) by name; ``edges`` of the circuit,
-        from writer to reader; ``scores`` by name: what measures of these names are, but for rounding.
+        from writer to reader; ``scores`` by the field's names, but for rounding (those of the weights: Elhage's composition
+        scores, and the share of the sum of OV's eigenvalues in that of their sizes).
     """
     task, settings, parts = induction_parts(induction_task(symbols, length))
     flat = induction_weights(task, settings, parts, beta, beta, gain)
