@@ -23,6 +23,7 @@ from mi_jax.circuits.factored import (
 from mi_jax.contracts import Context, Heads, Model, Roles
 from mi_jax.measuring import Subject, choose
 from mi_jax.models import Transformer
+from mi_jax.planted import induction
 from mi_jax.readings import EXPENSIVE, READINGS
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
@@ -210,3 +211,13 @@ def test_a_transformers_heads_are_its_parameters_and_two_layers_are_needed_to_co
     flat = Transformer(d_model=8, heads=2, d_mlp=8).build(_TASK.inputs)
     with pytest.raises(Exception, match="heads_in_two_layers"):
         choose(["composition_score"], Subject(flat, _TASK, CrossEntropy()))
+
+
+def test_the_planted_induction_network_composes_by_its_keys() -> None:
+    """The same network as a model that runs, read through its roles."""
+    found = induction()
+    context = context_of(found.task, model=found.model)
+    score = _read("composition_score", found.params, context)["composition_score"]
+    np.testing.assert_allclose(score[0, 1], [0, 0.21693, 0], atol=1e-5)
+    assert _read("matching_through_head", found.params, context)["matching_through_head"][0, 1] == pytest.approx(1, abs=1e-5)
+    assert _read("copying_score", found.params, context)["copying_score"][1, 0] == pytest.approx(1, abs=1e-5)
