@@ -32,6 +32,13 @@ APART = (
     "circularity",
     "circle_fve",
     "gradient_symmetricity",
+    "mode_frequency_share_unembedding",
+    "key_mode_share_unembedding",
+    "subspace_angle_unembedding_final",
+    "copying_score",
+    "matching_score",
+    "head_norms",
+    "head_rank",
 )
 
 

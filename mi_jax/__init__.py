@@ -30,7 +30,19 @@ _HOMES = {
     "sweep": "mi_jax.sweeping",
     "capture": "mi_jax.models.taps",
 }
-_MODULES = ("contracts", "dynamics", "errors", "landscape", "measures", "models", "planted", "plots", "tasks", "training")
+_MODULES = (
+    "across",
+    "contracts",
+    "dynamics",
+    "errors",
+    "landscape",
+    "measures",
+    "models",
+    "planted",
+    "plots",
+    "tasks",
+    "training",
+)
 
 __all__ = [*sorted(_HOMES), *_MODULES]
 

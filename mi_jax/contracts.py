@@ -99,6 +99,11 @@ class Task(ABC):
     def read(self) -> tuple[int, ...]:
         """The positions at which answers are read."""
 
+    @property
+    def labels(self) -> Mapping[str, tuple[Any, ...]]:
+        """By dim, the names of what this task has along it (its group's irreps); places are counted where it says nothing."""
+        return {}
+
     @abstractmethod
     def data(self, seed: int) -> PyTree:
         """The arrays that batches are made of: an argument of the compiled program. The same for all seeds, unless per_seed."""
@@ -124,6 +129,15 @@ class Site(NamedTuple):
     """Computed only when it is listened to."""
 
 
+class Heads(NamedTuple):
+    """The matrices of all attention heads, row vectors first: a query is x W_Q, a head adds pattern (x W_V) W_O."""
+
+    W_Q: Float[Array | np.ndarray, "layer head d d_head"]
+    W_K: Float[Array | np.ndarray, "layer head d d_head"]
+    W_V: Float[Array | np.ndarray, "layer head d d_head"]
+    W_O: Float[Array | np.ndarray, "layer head d_head d"]
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which arrays and sites of a model play the field's parts. None or empty: the model has no such part."""
@@ -140,6 +154,10 @@ class Roles:
     """What a unit of each feature of float inputs adds to each neuron before its activation, where the weights alone say that."""
     embedded: str | None = None
     """The site [batch position d] of the embedded tokens, before positions are added."""
+    unembedding: Callable[[Params], Float[Array | np.ndarray, "d class"]] | None = None
+    """The linear map from the residual stream to the task's classes; a norm before it is left out."""
+    heads: Callable[[Params], Heads] | None = None
+    """The matrices of the attention heads."""
     attention: tuple[str, ...] = ()
     """The sites of the attention scores, by layer."""
     patterns: tuple[str, ...] = ()
@@ -152,6 +170,11 @@ class Roles:
     """Sites that add to the residual stream, in order: its sum, but for attention's output biases."""
     readers: tuple[str, ...] = ()
     """Sites that read the residual stream, in order."""
+
+    @property
+    def heads_in_two_layers(self) -> bool:
+        """Whether one head can read what another has written."""
+        return self.heads is not None and len(self.attention) > 1
 
 
 Tap = Callable[..., Any]

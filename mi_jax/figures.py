@@ -40,12 +40,17 @@ def draw_figures(
     born: xr.DataArray | None,
     pictures: xr.Dataset,
     frames: xr.Dataset,
+    lines: xr.Dataset | None = None,
+    path: xr.Dataset | None = None,
 ) -> list[Figure]:
     """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and returns them for the report."""
     plans = [*_curves(dataset, nulls, dates, phases), *_mechanism(dataset, nulls, born), *_pictured(dataset, pictures)]
     plans += _landscape(dataset, nulls)
     plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in (*plan.needs, *plan.shows)})
-    held = set(dataset) | set(pictures)
+    lines, path = (xr.Dataset() if one is None else one for one in (lines, path))
+    plans += _followed(lines, path)
+    apart = (pictures, lines, path)
+    held = set(dataset).union(*apart)
     figures: list[Figure] = []
     marks = _marks(dataset, nulls, dates, phases, born)
     for plan in plans:
@@ -53,7 +58,7 @@ def draw_figures(
             drawn = plan.draw()
             files = plots.save(drawn if isinstance(drawn, Drawing) else drawn.figure, folder, plan.name)
             data = folder / f"{plan.name}.nc"
-            source = pictures if plan.needs & set(pictures) else dataset
+            source = next((one for one in apart if plan.needs & set(one)), dataset)
             shown = {name: one for name, one in marks.items() if name.removeprefix("null_") in plan.needs or name in plan.marks}
             _bare(source[sorted(plan.needs & set(source))].assign(shown)).to_netcdf(data, engine="h5netcdf")
             figures.append(Figure(plan.title, plan.caption, files["png"], plan.alt, data.name))
@@ -227,6 +232,15 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             lambda: plots.singular_value_curves(dataset, seed=seed),
         ),
         _Plan(
+            "irreps",
+            "The irreps that the network computes by",
+            "Cosine of the logits with the character of each irrep at x y z^-1; line styles are seeds. The trivial irrep's is 0."
+            " Band: untrained networks (range of the draws, over all irreps).",
+            "A few irreps rise one after the other.",
+            {"logit_similarity"},
+            lambda: plots.irrep_curves(dataset, null=nulls.untrained.get("logit_similarity")),
+        ),
+        _Plan(
             "attention",
             f"Attention {told}",
             "Mean attention of the position that is read: colours are heads, line styles attended positions (solid: the first).",
@@ -289,6 +303,33 @@ def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[_Plan]:
             "The largest Hessian eigenvalue over training.",
             {"sharpness"},
             lambda: plots.sharpness_curves(dataset, threshold=threshold, null=null.get("sharpness")),
+        ),
+    ]
+
+
+def _followed(lines: xr.Dataset, path: xr.Dataset) -> list[_Plan]:
+    """What needs several snapshots at once: see ``across``."""
+    seed = int(lines["seed"].values[0]) if "seed" in lines else None
+    return [
+        _Plan(
+            "modes",
+            f"Modes of the unembedding (seed {seed})",
+            "Singular modes of the map from neurons to logits, each followed from snapshot to snapshot: coloured where one"
+            " frequency holds at least half of the mode at the end, thick where it exceeds what the untrained table reaches"
+            " (dashed); triangles: from when on.",
+            "Two modes a key frequency survive, the others vanish.",
+            {"mode_value", "mode_alive", "mode_found", "mode_birth", "mode_noise"},
+            lambda: plots.mode_curves(lines, seed=seed or 0),
+        ),
+        _Plan(
+            "path",
+            "The path of the weights, and of random walks",
+            "Joint principal components of all seeds' parameters (line styles), from the first snapshot (dark) to the last"
+            " (light). Beside it: random walks with the same step lengths, drawn alike (the null: a single walk draws a Lissajous"
+            " figure).",
+            "Paths of the seeds in weight space beside those of random walks.",
+            {"score", "share", "walk_score", "walk_share"},
+            lambda: plots.path_panels(path),
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,10 @@ _CLAIMS: tuple[tuple[str, str, Literal["above", "below"], Literal["untrained", "
     ("logit_fve", "Cosines of a o b - c at the key frequencies explain the logits", "above", "frequencies"),
     ("restricted_loss", "The key frequencies alone solve the task", "below", "frequencies"),
     ("excluded_loss", "Without the key frequencies the training set is lost", "above", "frequencies"),
+    ("key_mode_share_unembedding", "The leading modes of the unembedding are the key frequencies' waves", "above", "frequencies"),
+    ("logits_explained", "Characters of irreps explain the logits", "above", "untrained"),
+    ("hidden_restricted_loss", "The neurons' key irreps alone solve the task", "below", "frequencies"),
+    ("hidden_excluded_loss", "Without the neurons' key irreps the training set is lost", "above", "frequencies"),
     ("ablation_loss_null_space", "Neurons matter along the key frequencies' output directions", "above", "frequencies"),
 )
 """By measure: the finding, on which side of its null it lies, and which null."""
@@ -80,8 +84,9 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
             values = np.array([np.nan if r[str(name)] is None else r[str(name)] for r in by_seed], np.float64)
             cells = ["not finite" if np.isnan(value) else f"{value:.4g}" for value in values]
             rows.append((f"{name}{units}", [*cells, _interval(values, lambda value: f"{value:.4g}", "not finite")]))
-        elif str(name).startswith("key_frequencies"):
-            rows.append((str(name), [*(_listed(readings[str(name)]) for readings in by_seed), ""]))
+        elif str(name).startswith(("key_frequencies", "key_irreps")):
+            what = "irreps" if "irreps" in str(name) else "frequencies"
+            rows.append((str(name), [*(_listed(readings[str(name)], what) for readings in by_seed), ""]))
     return rows
 
 
@@ -100,8 +105,8 @@ def _interval(values: np.ndarray, shown: Callable[[float], str], none: str) -> s
     return f"{shown(over.middle)} [{shown(over.low)}, {shown(over.high)}; {over.kind}{missing}]"
 
 
-def _listed(ks: list[int]) -> str:
-    return ", ".join(map(str, ks)) if len(ks) <= 12 else f"{len(ks)} frequencies"
+def _listed(ks: list[Any], what: str) -> str:
+    return ", ".join(map(str, ks)) if len(ks) <= 12 else f"{len(ks)} {what}"
 
 
 def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:

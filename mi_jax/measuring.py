@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,12 +145,20 @@ def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Meas
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:
-    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out."""
+    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out.
+
+    So are those read only when named whose dims count other places than the others' do (see ``readings.EXPENSIVE``): they are
+    read by name.
+    """
     found: list[xr.Dataset] = []
-    for file in sorted((trajectory.path / "measures").glob("*.nc")):
+    sizes: dict[Hashable, int] = {}
+    files = sorted((trajectory.path / "measures").glob("*.nc"), key=lambda file: (file.stem in EXPENSIVE, file.name))
+    for file in files:
         dataset = _load(file)
-        if np.array_equal(dataset["step"], trajectory.steps):
+        fits = all(sizes.get(dim, size) == size for dim, size in dataset.sizes.items()) or file.stem not in EXPENSIVE
+        if np.array_equal(dataset["step"], trajectory.steps) and fits:
             found.append(dataset)
+            sizes |= dict(dataset.sizes)
     return _joined(found, trajectory.record)
 
 
@@ -312,6 +320,8 @@ def labels(dim: str, one: Measure, subject: Subject) -> np.ndarray | None:
     """The coordinate of a labelled dim; None where places are just counted from 0."""
     if dim in one.labels:
         return np.array(one.labels[dim])
+    if dim in subject.task.labels:
+        return np.array(subject.task.labels[dim])
     if dim == "frequency":
         return np.arange(1, subject.task.inputs.classes // 2 + 1)
     if dim == "parameter":

@@ -16,6 +16,8 @@ from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
 
+KEYS = ("final_key_frequencies", "final_key_irreps")
+"""What measures freeze of the final model, and what other frequencies (irreps) take the place of."""
 DRAWS = 20
 SNAPSHOTS = 12
 
@@ -26,7 +28,7 @@ class Nulls(NamedTuple):
     untrained: xr.Dataset
     """Of freshly initialised networks, each its own final model; dims (draw, ...)."""
     frequencies: xr.Dataset
-    """With as many other frequencies in the place of the final model's key ones; dims (seed, step, draw, ...), some steps."""
+    """With as many other frequencies (irreps) in the place of the final model's key ones; (seed, step, draw, ...), some steps."""
     expensive: xr.Dataset = xr.Dataset()
     """Of fewer freshly initialised networks, what is read only when it is named; dims (draw, ...)."""
 
@@ -105,12 +107,15 @@ def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measur
     chosen = [int(step) for step in trajectory.steps[places]]
     rng, reader = np.random.default_rng(0), Reader(measures)
 
-    def swap(context: Context) -> Context:
-        keys = np.asarray(context.prepared["final_key_frequencies"])
+    def other(keys: np.ndarray) -> jax.Array:
         others = np.flatnonzero(~keys) if (~keys).sum() >= keys.sum() else np.arange(len(keys))
         mask = np.zeros(len(keys), bool)
         mask[rng.choice(others, keys.sum(), replace=False)] = True
-        return dataclasses.replace(context, prepared={**context.prepared, "final_key_frequencies": jnp.asarray(mask)})
+        return jnp.asarray(mask)
+
+    def swap(context: Context) -> Context:
+        changed = {name: other(np.asarray(context.prepared[name])) for name in KEYS if name in context.prepared}
+        return dataclasses.replace(context, prepared={**context.prepared, **changed})
 
     read = [
         measuring.read_trajectory(trajectory, subject, measures, chosen=chosen, change=swap, reader=reader) for _ in range(draws)

@@ -9,6 +9,7 @@ import jax
 import xarray as xr
 
 from mi_jax import measuring
+from mi_jax.across import mode_lines, weight_path
 from mi_jax.dynamics import Phases, Transitions, births, phases, transitions
 from mi_jax.errors import RunError
 from mi_jax.experiment import Experiment, Run, train
@@ -26,6 +27,8 @@ _TIMED_STEPS = 20
 _FRAMES = 40
 _CHOSEN = 5
 _PLANTED = "A planted run: its parameters were put where they are at every step, nothing was trained. "
+_FOLLOWED = 4
+"""Snapshots from which on a trajectory is one."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def report(run: Run) -> Study:
     born = None
     if {"fourier_power_unembedding", "key_frequencies"} <= set(dataset):
         born = births(dataset["fourier_power_unembedding"], dataset["key_frequencies"].isel(step=-1, drop=True))
-    figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames)
+    figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames, *_followed(run))
     page = Page(
         title=run.experiment.name,
         summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates)}",
@@ -94,6 +97,13 @@ def _pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
     moving = [one for one in chosen if one.name == "circle_coordinates"]
     distinct = sorted({int(step) for step in few})
     return run.read(chosen, distinct), run.read(moving, [int(step) for step in many]) if moving else xr.Dataset()
+
+
+def _followed(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
+    """The unembedding's modes as lines, and the path of the weights; empty where there is none, or too little to follow."""
+    if len(run.steps) < _FOLLOWED:
+        return xr.Dataset(), xr.Dataset()
+    return mode_lines(run) if run.subject.model.roles.output_map else xr.Dataset(), weight_path(run)
 
 
 def cost(experiment: Experiment) -> dict[str, int | float]:

@@ -5,6 +5,8 @@ from mi_jax.dynamics.changepoints import Segmentation, Transition, null_penalty,
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
+from mi_jax.dynamics.modes import ModeLines, follow_modes
+from mi_jax.dynamics.paths import Path, likeness, path_of_products, principal_path, walk_like, walk_path
 from mi_jax.dynamics.phases import RULE, Phases, phases
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
@@ -17,6 +19,8 @@ __all__ = [
     "RULE",
     "Claim",
     "Interval",
+    "ModeLines",
+    "Path",
     "Phases",
     "Segmentation",
     "Sigmoid",
@@ -26,11 +30,17 @@ __all__ = [
     "crossings",
     "first_crossing",
     "fit_sigmoid",
+    "follow_modes",
     "interval",
     "judge",
+    "likeness",
     "null_penalty",
+    "path_of_products",
     "phases",
+    "principal_path",
     "regimes",
     "segment",
     "transitions",
+    "walk_like",
+    "walk_path",
 ]

@@ -13,12 +13,26 @@ from mi_jax.measures.behaviour import (
 )
 from mi_jax.measures.carries import by_carry
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
+from mi_jax.measures.cosets import coset_concentration
 from mi_jax.measures.fourier import (
     fourier_gini,
     fourier_power,
     inverse_participation_ratio,
     key_frequencies,
     key_frequencies_final,
+)
+from mi_jax.measures.groups import (
+    group_fourier_power,
+    hidden_excluded_loss,
+    hidden_restricted_loss,
+    irrep_divergence,
+    irrep_fve_embedding,
+    irrep_fve_neurons,
+    irrep_fve_unembedding,
+    key_irreps,
+    key_irreps_final,
+    logit_similarity,
+    logits_explained,
 )
 from mi_jax.measures.heads import (
     duplicate_token_score,
@@ -110,8 +124,29 @@ MEASURES = {
         prefix_matching_score(),
         in_context(),
         head_ablation_loss(),
+        logit_similarity(),
+        logits_explained(),
+        key_irreps(),
+        key_irreps_final(),
+        irrep_fve_embedding(),
+        irrep_fve_unembedding(),
+        irrep_fve_neurons(),
+        group_fourier_power("embedding"),
+        group_fourier_power("unembedding"),
+        irrep_divergence("embedding"),
+        irrep_divergence("unembedding"),
+        hidden_restricted_loss(),
+        hidden_excluded_loss(),
+        coset_concentration(),
     )
 }
 """Every measure by name, as published."""
 
-__all__ = ["MEASURES", "PICTURES", "nlm_alignment"]
+BY_WEIGHT = {
+    one.name: one
+    for place in ("readout", "neuron_inputs", "queries", "keys", "values")
+    for one in (fourier_power(place), fourier_gini(place), group_fourier_power(place), irrep_divergence(place))
+}
+"""The Fourier and irrep decompositions of the other weights that touch tokens or classes."""
+
+__all__ = ["BY_WEIGHT", "MEASURES", "PICTURES", "nlm_alignment"]

@@ -6,6 +6,7 @@ for even p the last frequency has a cosine only. Tables are found by role, so th
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,13 +83,44 @@ def unembedding_table(params: Params, context: Context) -> Float[Array, "class n
     return jnp.asarray(context.model.roles.output_map(params)).T
 
 
+def readout_table(params: Params, context: Context) -> Float[Array, "class d"]:
+    """W_U^T, the task's classes only."""
+    assert context.model.roles.unembedding is not None
+    return jnp.asarray(context.model.roles.unembedding(params)).T
+
+
+def neuron_input_table(params: Params, context: Context) -> Float[Array, "token neuron"]:
+    """What each token adds to each neuron before its activation; the positions' tables side by side."""
+    return jnp.concatenate([jnp.asarray(table(params)) for table in context.model.roles.neuron_inputs], axis=1)
+
+
+def head_table(name: Literal["W_Q", "W_K", "W_V"]) -> "Table":
+    """W_E times one matrix of every head, the heads side by side: what tokens ask for, offer and send, but for norms."""
+
+    def table(params: Params, context: Context) -> Float[Array, "token d"]:
+        assert context.model.roles.heads is not None
+        matrices = jnp.asarray(getattr(context.model.roles.heads(params), name))
+        sent = embedding_table(params, context)[None] @ matrices.reshape(-1, *matrices.shape[2:])
+        return jnp.moveaxis(sent, 0, 1).reshape(sent.shape[1], -1)
+
+    return table
+
+
 Table = Callable[[Params, Context], Float[Array, "residue d"]]
 
 TABLES: Mapping[str, tuple[Table, str]] = {
     "embedding": (embedding_table, "embedding"),
     "unembedding": (unembedding_table, "output_map"),
+    "readout": (readout_table, "unembedding"),
+    "neuron_inputs": (neuron_input_table, "neuron_inputs"),
+    "queries": (head_table("W_Q"), "heads"),
+    "keys": (head_table("W_K"), "heads"),
+    "values": (head_table("W_V"), "heads"),
 }
-"""By place, the table of residues that is read and the role that it needs."""
+"""By place, the table of residues that is read and the role that it needs: all weights that touch tokens or classes.
+
+"embedding" W_E and "unembedding" W_L^T are read of every run; the others when they are named.
+"""
 
 
 def fourier_power(place: str) -> Measure:

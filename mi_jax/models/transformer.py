@@ -23,7 +23,7 @@ from mi_jax.models.products import lookup, matmul, spread
 from mi_jax.models.sites import transformer_sites
 from mi_jax.models.table import mix, multiply_adds, project_on_table
 from mi_jax.models.taps import Tapped
-from mi_jax.models.views import added_by_neurons, neuron_output_map
+from mi_jax.models.views import added_by_neurons, attention_heads, neuron_output_map
 
 Normalization = Literal["none", "layer", "rms"]
 Positions = Literal["learned", "rotary", "relative", "relative_keys", "none"]
@@ -228,6 +228,8 @@ class Transformer(Architecture):
             neurons=f"{last}.mlp.post" if self.mlp_size else None,
             neurons_added=added_by_neurons(self.layers - 1, inputs.classes) if self.mlp_size else None,
             embedded="embed",
+            unembedding=lambda params: params["unembed"]["W_U"][:, : inputs.classes],
+            heads=attention_heads(self.layers),
             attention=tuple(f"blocks.{i}.attn.attn_scores" for i in range(self.layers)),
             patterns=tuple(f"blocks.{i}.attn.pattern" for i in range(self.layers)),
             linear_readout=self.normalization == "none" and self.logit_scale == 1.0,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params
+from mi_jax.contracts import Heads
 from mi_jax.models.products import spread
 
 
@@ -27,3 +28,13 @@ def added_by_neurons(layer: int, classes: int) -> tuple[str, Callable[[Params, F
         return own @ jnp.asarray(params["unembed"]["W_U"])[:, :classes]
 
     return f"blocks.{layer}.mlp_out", read
+
+
+def attention_heads(layers: int) -> Callable[[Params], Heads]:
+    """The four matrices of every head of blocks 0 to layers - 1."""
+
+    def heads(params: Params) -> Heads:
+        attention = [params["blocks"][str(layer)]["attn"] for layer in range(layers)]
+        return Heads(*(jnp.stack([jnp.asarray(one[name]) for one in attention]) for name in Heads._fields))
+
+    return heads

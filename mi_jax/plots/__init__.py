@@ -16,6 +16,7 @@ from mi_jax.plots.curves import (
 from mi_jax.plots.diagrams import dates_against, phase_diagram
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
+from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.style import new_axes, save, styled
 
@@ -32,13 +33,16 @@ __all__ = [
     "frequency_lines",
     "frequency_map",
     "gini_curves",
+    "irrep_curves",
     "key_labels",
     "learning_coefficient_curves",
     "loss_curves",
+    "mode_curves",
     "neuron_clusters",
     "neuron_flow",
     "new_axes",
     "norm_curves",
+    "path_panels",
     "phase_diagram",
     "progress_curves",
     "reading_panels",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +12,12 @@ from mi_jax.errors import require
 from mi_jax.tasks.groups import group, parse
 from mi_jax.tasks.pairs import PairTask
 from mi_jax.tasks.representations import characters, irrep_basis
+from mi_jax.tasks.subgroups import cosets
 
 Form = Literal["xy", "xyx^-1", "xyx"]
+
+_COSETS = 120
+"""The largest group whose subgroups are listed: S6 takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class GroupComposition(PairTask):
             splits a table of elements by irrep. For a cyclic group it is the Fourier basis, for products rho(x y) it is looked
             up at ``product``.
         irrep_of_mode [mode]: which irrep each of its columns is of.
+        cosets [subgroup side element]: of every proper subgroup (``subgroups``) the left and the right coset of each element,
+            named by its least element. Absent where there is no such subgroup, and for groups of more than 120 elements.
         residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in modular addition (the last two for
             the form x y alone; distance for odd n), so that Fourier measures read it.
 
@@ -65,6 +71,11 @@ class GroupComposition(PairTask):
         return tuple(label for label, _ in characters(self.group))
 
     @property
+    def labels(self) -> Mapping[str, tuple[Any, ...]]:
+        """The irreps' names."""
+        return {"irrep": self.irrep_labels}
+
+    @property
     def domain(self) -> Int[np.ndarray, " pair"]:
         """All pairs."""
         return np.arange(self.elements**2)
@@ -86,6 +97,8 @@ class GroupComposition(PairTask):
             "irrep_basis": jnp.asarray(basis, jnp.float32),
             "irrep_of_mode": jnp.asarray(irrep),
         }
+        if self.elements <= _COSETS and len(cosets(self.group)):
+            facts["cosets"] = jnp.asarray(cosets(self.group))
         family, n = parse(self.group)
         if family == "C":
             residues = facts["residues"] = jnp.arange(n)
