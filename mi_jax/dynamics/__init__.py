@@ -6,6 +6,7 @@ from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.phases import RULE, Phases, phases
+from mi_jax.dynamics.probing import Verdict, probe_claims, readout_site, verdicts
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
 
@@ -22,6 +23,7 @@ __all__ = [
     "Sigmoid",
     "Transition",
     "Transitions",
+    "Verdict",
     "births",
     "crossings",
     "first_crossing",
@@ -30,7 +32,10 @@ __all__ = [
     "judge",
     "null_penalty",
     "phases",
+    "probe_claims",
+    "readout_site",
     "regimes",
     "segment",
     "transitions",
+    "verdicts",
 ]

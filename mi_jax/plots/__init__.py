@@ -17,6 +17,7 @@ from mi_jax.plots.diagrams import dates_against, phase_diagram
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
+from mi_jax.plots.probes import decodable_and_used, probe_map
 from mi_jax.plots.style import new_axes, save, styled
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "circle_animation",
     "curves",
     "dates_against",
+    "decodable_and_used",
     "embedding_circles",
     "frequency_lines",
     "frequency_map",
@@ -40,6 +42,7 @@ __all__ = [
     "new_axes",
     "norm_curves",
     "phase_diagram",
+    "probe_map",
     "progress_curves",
     "reading_panels",
     "save",
