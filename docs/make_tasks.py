@@ -15,10 +15,11 @@ _HEAD = """# Tasks
 
 Every task by its registry name: `mi-jax list tasks` lists them, `--task.name NAME` puts a task's smallest setting in place of an
 experiment's. *Truth* are the concepts of the smallest setting: exact facts that readings are scored against, each defined in the
-task's docstring; other settings may have more or fewer. This page is made by `python docs/make_tasks.py`.
+task's docstring; other settings may have more or fewer. *Labels* are what is known of single examples,
+for probes, each with its number of classes. This page is made by `python docs/make_tasks.py`.
 
-| task | what it is | paper | inputs | splits | truth | smallest setting |
-|---|---|---|---|---|---|---|
+| task | what it is | paper | inputs | splits | truth | labels | smallest setting |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -46,6 +47,7 @@ def _row(name: str, task: Task) -> str:
         _inputs(task),
         ", ".join(sorted(evaluation.batches)),
         ", ".join(f"`{concept}`" for concept in evaluation.concepts),
+        ", ".join(f"`{concept}` {one.classes}" for concept, one in task.labels(evaluation).items()),
         f"`{_setting(task)}`",
     ]
     return f"| {' | '.join(cells)} |"

@@ -5,7 +5,7 @@ registry name); behaviour is pure functions.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree, Shaped
 
 from mi_jax.arrays import Count, Params, PRNGKey
+from mi_jax.concepts import Labels, labels, token_labels
 from mi_jax.errors import MeasureError, nearest, require
 
 
@@ -74,6 +75,16 @@ class Evaluation(NamedTuple):
     """Exact facts by name; a task's docstring defines each. What has a row for each example holds those of the splits one after
     the other, in sorted order of their names."""
 
+    @property
+    def inputs(self) -> Shaped[np.ndarray, "example ..."]:
+        """The inputs of all examples, those of the splits one after the other, in sorted order of their names."""
+        return np.concatenate([np.asarray(self.batches[split].inputs) for split in sorted(self.batches)])
+
+    @property
+    def targets(self) -> Int[np.ndarray, "example position"]:
+        """The answers of all examples, in the same order."""
+        return np.concatenate([np.asarray(self.batches[split].targets) for split in sorted(self.batches)])
+
 
 @dataclass(frozen=True)
 class Task(ABC):
@@ -100,7 +111,7 @@ class Task(ABC):
         """The positions at which answers are read."""
 
     @property
-    def labels(self) -> Mapping[str, tuple[Any, ...]]:
+    def dim_names(self) -> Mapping[str, tuple[Any, ...]]:
         """By dim, the names of what this task has along it (its group's irreps); places are counted where it says nothing."""
         return {}
 
@@ -115,6 +126,24 @@ class Task(ABC):
     @abstractmethod
     def evaluation(self, data: PyTree, key: PRNGKey) -> Evaluation:
         """Fixed evaluation batches by split, and concepts. Built once a run and seed."""
+
+    def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
+        """What is known of each example as a class, for probes: by concept, in the order of ``evaluation.inputs``.
+
+        Unless a task says more: ``answer``, the right class at the last position that is read; ``token_i`` where tokens vary; and
+        ``trained``, whether the example is of the split "train", where there are others.
+        """
+        found = {"answer": labels(evaluation.targets[:, -1], self.inputs.classes), **trained_labels(evaluation)}
+        return found | (token_labels(evaluation.inputs, self.inputs.alphabet) if self.inputs.kind == "tokens" else {})
+
+
+def trained_labels(evaluation: Evaluation) -> dict[str, Labels]:
+    """``trained``: 1 for examples of the split "train"; nothing where that is no split, or the only one."""
+    splits = sorted(evaluation.batches)
+    if "train" not in splits or len(splits) == 1:
+        return {}
+    kinds = [np.full(len(evaluation.batches[split].targets), split == "train") for split in splits]
+    return {"trained": labels(np.concatenate(kinds), 2)}
 
 
 class Site(NamedTuple):
@@ -381,6 +410,7 @@ class Context:
         prepared: what measures froze before the pass, by name.
         model, inputs, read, loss: the static parts.
         shared: what measures compute in common in this reading; None computes everything anew.
+        labels: the task's labels for probes.
     """
 
     batches: Mapping[str, Batch]
@@ -392,9 +422,10 @@ class Context:
     read: tuple[int, ...] = field(metadata={"static": True})
     loss: Loss = field(metadata={"static": True})
     shared: Shared | None = field(default=None, metadata={"static": True})
+    labels: Mapping[str, Labels] = field(default_factory=dict)
 
 
-Null = Literal["untrained", "frequencies"]
+Null = Literal["untrained", "frequencies", "own"]
 
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
 
@@ -415,9 +446,10 @@ class Measure:
         uses: which references it looks at; "final" makes it retrospective, "initial" and "previous" keep it online.
         prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found in ``context.prepared``.
         options: the settings it was made with, stored beside the result.
-        labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency, class, parameter).
-        null: what its values are compared with: those of untrained networks, or its own with other frequencies in the place of
-            the key ones.
+        labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency, class, parameter); or a function
+            that gives it, of the model and the names of the task's labels.
+        null: what its values are compared with: those of untrained networks, its own with other frequencies in the place of
+            the key ones, or (own) another of its variables.
         units: of the values. source: the paper that defines it.
     """
 
@@ -430,7 +462,7 @@ class Measure:
     uses: frozenset[str] = frozenset()
     prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    labels: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[Any, ...] | Callable[[Model, Sequence[str]], tuple[Any, ...]]] = field(default_factory=dict)
     null: Null = "untrained"
     units: str = ""
     source: str = ""

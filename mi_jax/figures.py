@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
-from mi_jax.dynamics import Phases, Transitions
+from mi_jax.dynamics import Phases, Transitions, readout_site
 from mi_jax.nulls import Nulls
 from mi_jax.report import Figure
 
@@ -46,6 +46,7 @@ def draw_figures(
     """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and returns them for the report."""
     plans = [*_curves(dataset, nulls, dates, phases), *_mechanism(dataset, nulls, born), *_pictured(dataset, pictures)]
     plans += _landscape(dataset, nulls)
+    plans += _probed(dataset)
     plans += _beside_nulls(dataset, nulls, {name for plan in plans for name in (*plan.needs, *plan.shows)})
     lines, path = (xr.Dataset() if one is None else one for one in (lines, path))
     plans += _followed(lines, path)
@@ -276,6 +277,36 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
             )
         )
     return plans
+
+
+def _probed(dataset: xr.Dataset) -> list[_Plan]:
+    """What is decodable against what is used, where probes and their effects were read."""
+    needs = {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"}
+    if not needs <= set(dataset):
+        return []
+    site = readout_site(dataset)
+    seeds = " Seeds by line style." if dataset.sizes["seed"] > 1 else ""
+    return [
+        _Plan(
+            "decodable_and_used",
+            f"Decodable against used, at {site}",
+            "Blue: how often a linear probe is right on the half of the examples that it was not fitted on; pale: on the control"
+            " task, after tokens were renamed. Orange: how far the answers' distribution moves (total variation) when the probe's"
+            f" subspace is erased; band: the range of random subspaces of the same rank.{seeds}",
+            "Some concepts can be decoded long before, or without, the answers depending on them.",
+            needs,
+            lambda: plots.decodable_and_used(dataset),
+        ),
+        _Plan(
+            "probe_map",
+            "Where concepts are decodable, and where they are used",
+            "At the last step, mean over seeds: probe accuracy on the test half, and the effect of erasing less the largest of"
+            " random subspaces. A concept that is bright on the left alone is present but not used there.",
+            "Accuracy and effect by site and concept.",
+            needs,
+            lambda: plots.probe_map(dataset),
+        ),
+    ]
 
 
 def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[_Plan]:

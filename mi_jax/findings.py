@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import measuring
-from mi_jax.dynamics import RULE, Claim, Phases, Transitions, interval, judge
+from mi_jax.dynamics import RULE, Claim, Phases, Transitions, interval, judge, probe_claims
 from mi_jax.nulls import Nulls
 
 Row = tuple[str, list[str]]
@@ -29,7 +29,7 @@ _CLAIMS: tuple[tuple[str, str, Literal["above", "below"], Literal["untrained", "
 
 
 def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list[Claim]:
-    """The findings of modular addition that the readings allow, each with its level of evidence."""
+    """The findings that the readings allow, each with its level of evidence."""
     found: list[Claim] = []
     if dates is not None:
         grokked = np.isfinite(dates.grokked.values)
@@ -47,6 +47,8 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list
         )
         most = dataset["learning_coefficient"].max("step").values
         found.append(judge(text, most, nulls.expensive["learning_coefficient"].values, "above"))
+    if {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"} <= set(dataset):
+        found += probe_claims(dataset)
     return found
 
 

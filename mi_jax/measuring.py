@@ -29,6 +29,9 @@ from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
 
+_TOLD = 512
+"""Numbers up to which what a measure froze is written out beside its result."""
+
 BATCH = 16
 """Snapshots that one call of the compiled program reads."""
 
@@ -72,7 +75,7 @@ def choose(
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
     """
-    concepts, splits = _known(subject.task)
+    concepts, splits, _ = _known(subject.task)
     measures = list(among.values()) if chosen is None else [_as_measure(one) for one in _distinct(chosen)]
     names = [name for one in measures for name in one.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -272,6 +275,7 @@ def make_context(subject: Subject, seed: int, reference: Reference, measures: Se
         inputs=task.inputs,
         read=task.read,
         loss=subject.loss,
+        labels=dict(task.labels(evaluation)),
     )
     return prepared_context(context, measures)
 
@@ -283,11 +287,18 @@ def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
     return dataclasses.replace(context, prepared=made)
 
 
+class _Known(NamedTuple):
+    """The names of a task's concepts, splits, and labels for probes."""
+
+    concepts: frozenset[str]
+    splits: frozenset[str]
+    labels: tuple[str, ...]
+
+
 @lru_cache(maxsize=8)
-def _known(task: Task) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of the task's concepts, and of its splits."""
+def _known(task: Task) -> _Known:
     evaluation = task.evaluation(task.data(0), stream(0, "measure"))
-    return frozenset(evaluation.concepts), frozenset(evaluation.batches)
+    return _Known(frozenset(evaluation.concepts), frozenset(evaluation.batches), tuple(sorted(task.labels(evaluation))))
 
 
 def _registered() -> dict[str, Measure]:
@@ -318,10 +329,9 @@ def _as_measure(chosen: Chosen) -> Measure:
 
 def labels(dim: str, one: Measure, subject: Subject) -> np.ndarray | None:
     """The coordinate of a labelled dim; None where places are just counted from 0."""
-    if dim in one.labels:
-        return np.array(one.labels[dim])
-    if dim in subject.task.labels:
-        return np.array(subject.task.labels[dim])
+    given = one.labels.get(dim, subject.task.dim_names.get(dim))
+    if given is not None:
+        return np.array(given(subject.model, _known(subject.task).labels) if callable(given) else given)
     if dim == "frequency":
         return np.arange(1, subject.task.inputs.classes // 2 + 1)
     if dim == "parameter":
@@ -343,7 +353,7 @@ def labelled(
 
 def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
     """One dataset of all variables; each keeps its own provenance as an attribute."""
-    parts = [dataset.copy() for dataset in datasets]
+    parts = _united([dataset.copy() for dataset in datasets])
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
@@ -353,6 +363,20 @@ def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr
         raise MeasureError(f"measures give one dim different places, so they fit no common dataset: {error}") from error
     merged.attrs = {"provenance": json.dumps({key: provenance[key] for key in ("experiment", "hash")})}
     return merged
+
+
+_CHOSEN_DIMS = ("site", "concept", "draw")
+"""Dims of which a measure may have been asked for some places only."""
+
+
+def _united(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Readings of different choices of sites or concepts on one dim of all their places; NaN where a reading has none."""
+    for dim in _CHOSEN_DIMS:
+        having = sorted((part for part in parts if dim in part.coords), key=lambda part: -part.sizes[dim])
+        places = list(dict.fromkeys(place for part in having for place in part[dim].values.tolist()))
+        chosen = lambda part, dim=dim, places=places: dim in part.coords and part.sizes[dim] < len(places)  # noqa: E731
+        parts = [part.reindex({dim: places}) if chosen(part) else part for part in parts]
+    return parts
 
 
 def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]) -> str:
@@ -369,8 +393,10 @@ def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[i
 
 
 def _plain(value: Any) -> Any:
-    """JSON of what was frozen; a mask as the list of what it holds, counted from 1."""
+    """JSON of what was frozen; a mask as the list of what it holds, counted from 1; of a long list its length and hash."""
     array = np.asarray(value)
+    if array.size > _TOLD:
+        return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
     return (np.flatnonzero(array) + 1).tolist() if array.dtype == bool else array.tolist()
 
 

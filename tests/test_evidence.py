@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from mi_jax.dynamics import LEVELS, judge
+from mi_jax.dynamics import LEVELS, judge, probe_claims, readout_site
 
 NULL = [0.1, 0.3, 0.2]
 
@@ -56,3 +57,47 @@ def test_nothing_lies_above_an_infinite_draw() -> None:
 def test_rules_alone_reach_no_level_that_needs_an_intervention() -> None:
     assert LEVELS == ("observed", "beats nulls", "replicated over seeds", "causal", "predictive")
     assert _level([1e9] * 100) == 2
+
+
+def _probed(accuracy: list[float], control: float, effect: list[float], null: float) -> xr.Dataset:
+    """Of one concept at two sites by seed; at the first step, and at the outputs, everything says the opposite."""
+    dims = ("seed", "step", "site", "concept")
+    held = np.zeros((len(accuracy), 2, 3, 1))
+    held[:, :, 2], held[:, 0] = 1, 1
+
+    def reading(values: Any) -> np.ndarray:
+        array = held.copy()
+        array[:, 1, 1, 0] = values
+        return array
+
+    draws = np.stack([reading(0), reading(null)], axis=-1)
+    variables = {"probe_accuracy": accuracy, "probe_accuracy_control": control, "probe_effect": effect}
+    return xr.Dataset(
+        {**{name: (dims, reading(x)) for name, x in variables.items()}, "probe_effect_null": ((*dims, "draw"), draws)},
+        {"site": ["embed", "stream", "logits"], "concept": ["a"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "control", "effect", "null", "level", "told"),
+    [
+        ([1.0, 0.95], 0.1, [0.5, 0.4], 0.3, 3, "'a' is decodable and used at stream"),
+        ([1.0, 0.95], 0.1, [0.5, 0.2], 0.3, 1, "'a' is decodable and not seen to be used at stream"),
+        ([1.0] * 5, 0.1, [0.0] * 5, 0.3, 2, "not seen to be used"),
+        ([0.95, 0.95], 0.95, [0.0, 0.0], 0.3, 0, "not seen to be used"),
+        ([0.5, 0.4], 0.1, [0.5, 0.4], 0.3, 3, "'a' is decodable and used"),
+    ],
+)
+def test_a_concept_is_used_where_erasing_it_beats_random_subspaces_in_every_seed(
+    accuracy: list[float], control: float, effect: list[float], null: float, level: int, told: str
+) -> None:
+    (one,) = probe_claims(_probed(accuracy, control, effect, null))
+    assert one.level == level
+    assert told in one.text
+
+
+def test_a_concept_that_is_not_decodable_makes_no_claim() -> None:
+    dataset = _probed([1.0, 0.8], 0.75, [0.4, 0.4], 0.3)
+    assert probe_claims(dataset) == []
+    assert readout_site(dataset) == "stream"
+    assert readout_site(dataset.sel(site=["logits"])) == "logits"

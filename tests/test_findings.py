@@ -98,6 +98,15 @@ def test_nothing_is_claimed_of_what_was_not_read() -> None:
     assert claims(_readings(test_loss=[0.1]), _untrained(gini_embedding=[0.1]), None) == []
 
 
+def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
+    probed = [name for name in dataset if str(name).startswith("probe")]
+    found = claims(_only(dataset, *map(str, probed)), _untrained(), None)
+    assert [(one.text.split(" (")[0], one.level) for one in found] == [
+        (f"'{concept}' is decodable and used at stream", 3) for concept in "ab"
+    ]
+    assert claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained(), None) == []
+
+
 def test_grokking_is_observed_and_counted_by_seed() -> None:
     dates = _dates([10.0, 10.0, NAN, 50.0], [100.0, NAN, NAN, 40.0])
     (one,) = claims(_readings(test_loss=[0.1] * 4), _untrained(), dates)
@@ -192,8 +201,12 @@ def dataset() -> xr.Dataset:
         "sum_squared_weights_by_parameter": (("seed", "step", "parameter"), rng.uniform(1, 9, (2, 3, 2))),
         "singular_values_unembedding": (("seed", "step", "mode"), rng.uniform(1, 9, (2, 3, 4))),
         "attention_pattern": (("seed", "step", "layer", "head", "key"), rng.uniform(size=(2, 3, 1, 2, 3))),
+        "probe_effect_null": (("seed", "step", "site", "concept", "draw"), rng.uniform(0.1, 0.2, size=(2, 3, 2, 2, 3))),
     }
+    for name, value in (("probe_accuracy", 1.0), ("probe_accuracy_control", 0.5), ("probe_effect", 0.9)):
+        variables[name] = (("seed", "step", "site", "concept"), np.full((2, 3, 2, 2), value))
     coords = {"seed": [3, 4], "step": STEPS, "frequency": [1, 2, 3], "parameter": ["unembed.W_U", "embed.W_E"]}
+    coords |= {"site": ["stream", "logits"], "concept": ["a", "b"]}
     return xr.Dataset(variables, coords)
 
 
@@ -226,6 +239,8 @@ _TITLES = {
     "attention": "Attention (seed 3)",
     "surface": "Where the answers are right (seed 3)",
     "circles": "The embedding on its circles (seed 3)",
+    "decodable_and_used": "Decodable against used, at stream",
+    "probe_map": "Where concepts are decodable, and where they are used",
 }
 _FILM = "From noise to circles (seed 3)"
 

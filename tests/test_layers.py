@@ -7,7 +7,7 @@ import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "mi_jax"
 
-_BASICS = {"arrays", "contracts", "errors", "pytrees", "records", "streams"}
+_BASICS = {"arrays", "concepts", "contracts", "errors", "pytrees", "records", "streams"}
 _MODEL_CONTRACT = {"models.taps", "models.views"}
 _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 
@@ -17,7 +17,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "pytrees": {"arrays"},
     "streams": {"arrays"},
     "records": {"errors"},
-    "contracts": {"arrays", "errors"},
+    "concepts": {"errors"},
+    "contracts": {"arrays", "concepts", "errors"},
     "tasks": _BASICS,
     "models": _BASICS,
     "training": _BASICS | {"tasks.sampling"},

@@ -514,3 +514,14 @@ def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its
         assert [one.name for one in taken] == ["slow", *(["test_loss"] if "test_loss" in names else [])]
     with pytest.raises(MeasureError, match="more than one measure is named"):
         measuring.choose(["slow", "slow"], subject)
+
+
+def test_readings_of_other_sites_fit_one_dataset() -> None:
+    def reading(name: str, sites: list[str]) -> xr.Dataset:
+        values = np.arange(len(sites), dtype=float)[None, None]
+        return xr.Dataset({name: (("seed", "step", "site"), values)}, {"seed": [0], "step": [0], "site": sites})
+
+    joined = measuring._joined([reading("x", ["c"]), reading("y", ["b", "a", "c"])], {"experiment": {}, "hash": ""})
+    assert joined["site"].values.tolist() == ["b", "a", "c"]
+    np.testing.assert_array_equal(joined["x"].squeeze(), [np.nan, np.nan, 0])
+    np.testing.assert_array_equal(joined["y"].squeeze(), [0, 1, 2])

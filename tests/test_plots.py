@@ -309,3 +309,41 @@ def test_the_same_figure_is_the_same_file(dataset: xr.Dataset, tmp_path: Path) -
 
 def test_colours_are_of_a_palette_made_for_colour_blind_readers() -> None:
     assert {colour for value in COLOURS.values() for colour in value.split()} <= _OKABE_ITO
+
+
+# --- Probes -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def probed() -> xr.Dataset:
+    """Two seeds, three steps, the sites embed, stream, logits, the concepts a and b."""
+    dims, rng = ("seed", "step", "site", "concept"), np.random.default_rng(0)
+    names = ("probe_accuracy", "probe_accuracy_control", "probe_effect")
+    variables = {name: (dims, rng.uniform(size=(2, 3, 3, 2))) for name in names}
+    variables["probe_effect_null"] = ((*dims, "draw"), rng.uniform(size=(2, 3, 3, 2, 5)))  # pyright: ignore[reportArgumentType]
+    sites = ["blocks.0.embed", "blocks.0.stream", "logits"]
+    return xr.Dataset(variables, {"seed": [3, 8], "step": [0, 10, 1000], "site": sites, "concept": ["a", "b"]})
+
+
+def test_decodable_stands_beside_used_a_panel_a_concept_at_the_last_site_before_the_outputs(probed: xr.Dataset) -> None:
+    figure = plots.decodable_and_used(probed, columns=3)
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == ["a", "b"]
+    for axes, concept in zip(panels, "ab", strict=True):
+        at = probed.sel(site="blocks.0.stream", concept=concept)
+        drawn = [line.get_ydata() for line in axes.lines]
+        for place in range(2):
+            for name, line in zip(("probe_accuracy", "probe_accuracy_control", "probe_effect"), drawn[3 * place :], strict=False):
+                np.testing.assert_array_equal(line, at[name][place])
+        (band,) = axes.collections
+        ys = band.get_paths()[0].vertices[:, 1]  # pyright: ignore
+        assert (ys.min(), ys.max()) == (float(at["probe_effect_null"].min()), float(at["probe_effect_null"].max()))
+
+
+def test_the_map_shows_what_is_decodable_and_what_is_used_beyond_random_subspaces(probed: xr.Dataset) -> None:
+    decodable, used, *_ = plots.probe_map(probed).axes
+    last = probed.isel(step=-1).mean("seed")
+    np.testing.assert_allclose(decodable.images[0].get_array(), last["probe_accuracy"])
+    beyond = (last["probe_effect"] - last["probe_effect_null"].max("draw")).clip(0)
+    np.testing.assert_allclose(used.images[0].get_array(), beyond)
+    assert [label.get_text() for label in decodable.get_yticklabels()] == ["0.embed", "0.stream", "logits"]

@@ -8,6 +8,7 @@ from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.modes import ModeLines, follow_modes
 from mi_jax.dynamics.paths import Path, likeness, path_of_products, principal_path, walk_like, walk_path
 from mi_jax.dynamics.phases import RULE, Phases, phases
+from mi_jax.dynamics.probing import Verdict, probe_claims, readout_site, verdicts
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
 
@@ -26,6 +27,7 @@ __all__ = [
     "Sigmoid",
     "Transition",
     "Transitions",
+    "Verdict",
     "births",
     "crossings",
     "first_crossing",
@@ -38,9 +40,12 @@ __all__ = [
     "path_of_products",
     "phases",
     "principal_path",
+    "probe_claims",
+    "readout_site",
     "regimes",
     "segment",
     "transitions",
+    "verdicts",
     "walk_like",
     "walk_path",
 ]

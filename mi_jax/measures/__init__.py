@@ -14,6 +14,7 @@ from mi_jax.measures.behaviour import (
 from mi_jax.measures.carries import by_carry
 from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
 from mi_jax.measures.cosets import coset_concentration
+from mi_jax.measures.description_length import probe_mdl
 from mi_jax.measures.fourier import (
     fourier_gini,
     fourier_power,
@@ -48,6 +49,8 @@ from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_pa
 from mi_jax.measures.parity import effective_sparsity, gradient_gap, hidden_progress, sensitivity, weight_gap
 from mi_jax.measures.pictures import PICTURES
 from mi_jax.measures.positions import exact_match, loss_by_position
+from mi_jax.measures.probe_effects import probe_effect
+from mi_jax.measures.probes import probe_accuracy, probe_selectivity
 from mi_jax.measures.progress import (
     cos_coefficients,
     excluded_loss,
@@ -149,4 +152,33 @@ BY_WEIGHT = {
 }
 """The Fourier and irrep decompositions of the other weights that touch tokens or classes."""
 
-__all__ = ["BY_WEIGHT", "MEASURES", "PICTURES", "nlm_alignment"]
+PROBES = {
+    one.name: one
+    for one in (
+        probe_accuracy(),
+        probe_accuracy(kind="logistic"),
+        probe_accuracy(kind="circular"),
+        probe_accuracy(held_out="a"),
+        probe_accuracy(kind="circular", held_out="a"),
+        probe_selectivity(),
+        probe_selectivity(kind="logistic"),
+        probe_mdl(),
+        probe_mdl(kind="logistic"),
+        probe_effect(),
+        probe_effect("steer"),
+        probe_effect("swap"),
+    )
+}
+"""Probes by name, of every site and concept: fits that cost seconds a checkpoint."""
+
+__all__ = [
+    "BY_WEIGHT",
+    "MEASURES",
+    "PICTURES",
+    "PROBES",
+    "nlm_alignment",
+    "probe_accuracy",
+    "probe_effect",
+    "probe_mdl",
+    "probe_selectivity",
+]

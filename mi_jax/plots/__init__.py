@@ -18,6 +18,7 @@ from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curv
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
+from mi_jax.plots.probes import decodable_and_used, probe_map
 from mi_jax.plots.style import new_axes, save, styled
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "circle_animation",
     "curves",
     "dates_against",
+    "decodable_and_used",
     "embedding_circles",
     "frequency_lines",
     "frequency_map",
@@ -44,6 +46,7 @@ __all__ = [
     "norm_curves",
     "path_panels",
     "phase_diagram",
+    "probe_map",
     "progress_curves",
     "reading_panels",
     "save",

@@ -22,6 +22,8 @@ COLOURS: Mapping[str, str] = {
     "date": "#555555",
     "key": "#D55E00",
     "birth": "#009E73",
+    "decodable": "#0072B2",
+    "used": "#D55E00",
     "memorisation": "#999999",
     "circuit formation": "#56B4E9",
     "clean-up": "#F0E442",

@@ -1,5 +1,6 @@
 """Addition of numbers with several digits, one answer digit after the other, the most significant first (arXiv 2301.05217)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,11 +10,16 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.arrays import Count, PRNGKey
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
+from mi_jax.concepts import Labels, labels
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, trained_labels
 from mi_jax.errors import require
 from mi_jax.tasks.sampling import distinct, minibatches
 
 PLUS, EQUALS = 10, 11
+
+_CLASSES = {"answer": 10, "base_sum": 10, "makes_carry": 2, "sum_nine": 2, "carry_in": 2, "carry_case": 3}
+_OF_DIGITS = ("base_sum", "makes_carry", "sum_nine")
+_CARRIED = ("carry_in", "carry_case")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class MultiDigitAddition(Task):
         carry_in [example place]: whether the places to the right carry into it (use carry 1).
         carry_case [example place]: 0 without a carry into it, 1 where its neighbour makes the carry, 2 where the carry came
             through a neighbour that sums to nine (use sum 9).
+
+    Labels for probes, by the place's power of ten i: ``a_i``, ``b_i`` (the operands' digits), ``answer_i``, ``base_sum_i`` [10],
+    ``makes_carry_i``, ``sum_nine_i``, ``carry_in_i`` [2] and ``carry_case_i`` [3], but those that can't vary; ``trained``.
 
     Attributes:
         digits: N.
@@ -193,3 +202,15 @@ class MultiDigitAddition(Task):
     def _read_back(self, data: Batch) -> Int[np.ndarray, "b 2 digit"]:
         tokens, n = np.asarray(data.inputs, np.int8), self.digits
         return np.stack([tokens[:, :n], tokens[:, n + 1 : 2 * n + 1]], axis=1)
+
+    def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
+        """See the class."""
+        n, tokens = self.digits, evaluation.inputs
+        found = {f"a_{n - 1 - i}": labels(tokens[:, i], 10) for i in range(n)}
+        found |= {f"b_{n - 1 - i}": labels(tokens[:, n + 1 + i], 10) for i in range(n)}
+        for name, classes in _CLASSES.items():
+            fact = np.asarray(evaluation.concepts[name])
+            # The first place is a carry alone, and nothing is carried into the last.
+            places = range(1, n + 1) if name in _OF_DIGITS else range(n) if name in _CARRIED else range(n + 1)
+            found |= {f"{name}_{n - place}": labels(fact[:, place], classes) for place in places}
+        return {**found, **trained_labels(evaluation)}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from mi_jax.concepts import Labels, labels
 from mi_jax.errors import nearest, require
 from mi_jax.tasks.operations import DIVIDING, Operation, is_prime, logarithms, operate
 from mi_jax.tasks.pairs import PairTask
@@ -25,6 +26,14 @@ class ModularArithmetic(PairTask):
             pair.
         logarithm [token]: for multiplication and division mod a prime, k with g^k = residue, g the smallest primitive root; -1
             for 0, which has none. Logarithms add (subtract) mod p - 1 where residues are multiplied (divided).
+
+    Labels for probes, beside those of every task on pairs:
+        a_parity, b_parity, answer_parity [2]: of the residue, from 0 to p - 1, as a whole number.
+        difference, sum, product [p]: a - b, a + b and a b mod p, those that aren't the task: whoever answers needs none of them.
+        larger [p]: max(a, b). order [3]: a < b, a = b, a > b.
+        carry [2]: for addition whether a + b reaches p, for subtraction whether a - b is negative.
+        a_square, b_square, answer_square [3]: for an odd prime p, 0 for the residue 0, 1 for squares of other residues, 2 for the
+            rest: the cosets of the squares.
 
     Attributes:
         p: the modulus; tokens 0 to p - 1 are residues, special ones follow.
@@ -82,6 +91,23 @@ class ModularArithmetic(PairTask):
         if self.operation in ("multiply", "divide") and is_prime(self.p):
             facts["logarithm"] = jnp.asarray(logarithms(self.p), jnp.int32)
         return facts
+
+    def pair_labels(
+        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"], answer: Int[np.ndarray, " pair"]
+    ) -> Mapping[str, Labels]:
+        """See the class."""
+        p, each = self.p, {"a": a, "b": b, "answer": answer}
+        others = {"subtract": ("difference", a - b), "add": ("sum", a + b), "multiply": ("product", a * b)}
+        found = {f"{name}_parity": labels(x % 2, 2) for name, x in each.items()}
+        found |= {name: labels(x % p, p) for operation, (name, x) in others.items() if operation != self.operation}
+        found |= {"larger": labels(np.maximum(a, b), p), "order": labels(1 + np.sign(a - b), 3)}
+        if self.operation in ("add", "subtract"):
+            found["carry"] = labels(a + b >= p if self.operation == "add" else a < b, 2)
+        if p > 2 and is_prime(p):
+            squares = np.isin(np.arange(p), np.arange(1, p) ** 2 % p)
+            kinds = np.where(np.arange(p) == 0, 0, np.where(squares, 1, 2))
+            found |= {f"{name}_square": labels(kinds[x], 3) for name, x in each.items()}
+        return found
 
 
 def _next_prime(p: int) -> int:

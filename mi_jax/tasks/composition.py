@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from mi_jax.concepts import Labels, labels
 from mi_jax.errors import require
-from mi_jax.tasks.groups import group, parse
+from mi_jax.tasks.groups import conjugacy_classes, group, parse
 from mi_jax.tasks.pairs import PairTask
 from mi_jax.tasks.representations import characters, irrep_basis
 from mi_jax.tasks.subgroups import cosets
@@ -36,6 +37,13 @@ class GroupComposition(PairTask):
             named by its least element. Absent where there is no such subgroup, and for groups of more than 120 elements.
         residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in modular addition (the last two for
             the form x y alone; distance for odd n), so that Fourier measures read it.
+
+    Labels for probes, beside those of every task on pairs; each for a, b and answer, as ``a_class``:
+        class: the conjugacy class, where the group isn't abelian.
+        coset_LABEL [2]: for each irrep of one dimension with the values 1 and -1, the coset of its kernel: of S_n the sign,
+            ``coset_1+1+1+1+1``.
+        image_of_0, preimage_of_0 [n]: for S_n and A_n where the permutation sends 0, and what it sends to 0: the cosets of a
+            point's stabiliser.
 
     Attributes:
         group: ``C113``, ``D59``, ``S3`` to ``S6``, ``A4``, ``A5``, ``Q8`` (see ``groups.group``); tokens are its elements, in
@@ -71,7 +79,7 @@ class GroupComposition(PairTask):
         return tuple(label for label, _ in characters(self.group))
 
     @property
-    def labels(self) -> Mapping[str, tuple[Any, ...]]:
+    def dim_names(self) -> Mapping[str, tuple[Any, ...]]:
         """The irreps' names."""
         return {"irrep": self.irrep_labels}
 
@@ -107,3 +115,29 @@ class GroupComposition(PairTask):
                 if n % 2:
                     facts["distance"] = (residues[:, None] - residues[None, :]) % n
         return facts
+
+    def pair_labels(
+        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"], answer: Int[np.ndarray, " pair"]
+    ) -> Mapping[str, Labels]:
+        """See the class."""
+        kinds = {kind: (np.asarray(one.values), one.classes) for kind, one in element_labels(self.group).items()}
+        each = {"a": a, "b": b, "answer": answer}
+        return {f"{name}_{kind}": labels(held[x], n) for name, x in each.items() for kind, (held, n) in kinds.items()}
+
+
+def element_labels(name: str) -> dict[str, Labels]:
+    """Classes of a group's elements by kind: see ``GroupComposition``. One row an element."""
+    elements, table, inverse = group(name)
+    found: dict[str, Labels] = {}
+    if (table != table.T).any():
+        classes = conjugacy_classes(name)
+        found["class"] = labels(classes, int(classes.max()) + 1)
+    for label, values in characters(name):
+        signs = np.round(values).astype(int)
+        if np.allclose(values, signs, atol=1e-6) and set(signs.tolist()) == {1, -1}:
+            found[f"coset_{label}"] = labels((1 - signs) // 2, 2)
+    family, n = parse(name)
+    if family in "SA":
+        images = np.array([element[0] for element in elements])  # pyright: ignore[reportIndexIssue]
+        found |= {"image_of_0": labels(images, n), "preimage_of_0": labels(images[inverse], n)}
+    return found

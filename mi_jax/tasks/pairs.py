@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from mi_jax.arrays import Count, PRNGKey
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, added
+from mi_jax.concepts import Labels, labels
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, added, trained_labels
 from mi_jax.errors import require
 from mi_jax.tasks.sampling import minibatches
 from mi_jax.tasks.splits import Split, split_order, trained_count
@@ -40,6 +41,9 @@ class PairTask(Task):
         corrupted [example]: whether label noise drew the label of each training example, in the order of the split "train".
             Absent without label noise.
         right_answer [example]: the right answer of each training example, in the same order. Absent without label noise.
+
+    Labels for probes, of every task on pairs: ``a``, ``b`` and ``answer`` (right, whatever label noise says), of n classes each,
+    ``trained``, and those of its ``pair_labels``.
 
     Attributes:
         fraction: share of the pairs trained on, rounded down to whole pairs; a larger one contains a smaller one. With the split
@@ -103,6 +107,12 @@ class PairTask(Task):
     @abstractmethod
     def facts(self) -> Mapping[str, Array]:
         """Concepts of this task beyond those of every task on pairs."""
+
+    def pair_labels(
+        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"], answer: Int[np.ndarray, " pair"]
+    ) -> Mapping[str, Labels]:
+        """Labels of this task beyond those of every task on pairs; none, unless a task says more."""
+        return {}
 
     @property
     def trained(self) -> int:
@@ -196,6 +206,13 @@ class PairTask(Task):
             concepts["table"] = jnp.asarray(place.reshape(n, n))
             concepts["answer"] = self.examples(domain).targets.reshape(n, n)
         return Evaluation({"train": data, "test": self.examples(rest)}, {**concepts, **data.info})
+
+    def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
+        """See the class."""
+        a, b = evaluation.inputs.T[list(self.inputs.varied)].astype(np.int64)
+        answer = np.asarray(self.answers(a, b))
+        whole = {name: labels(x, self.elements) for name, x in (("a", a), ("b", b), ("answer", answer))}
+        return {**whole, **trained_labels(evaluation), **self.pair_labels(a, b, answer)}
 
     def _seed(self, seed: int) -> int:
         return self.split_seed + (seed if self.split_per_seed else 0)

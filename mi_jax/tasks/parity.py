@@ -1,5 +1,6 @@
 """Sparse parity: the product of k of n signs, learned from fresh or finite data (arXiv 2207.08799, 2303.11873)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -9,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.arrays import Count, PRNGKey
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
+from mi_jax.concepts import Labels, labels
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, trained_labels
 from mi_jax.errors import nearest, require
 from mi_jax.tasks.sampling import distinct, minibatches
 
@@ -30,6 +32,9 @@ class SparseParity(Task):
         relevant_bits [example bit]: (1 + x_i) / 2 for each i in S, in ascending order.
         partial_parities [example bit]: the class of the product of the first 1, 2, ..., k of them.
         corrupted [example]: whether the split's label is not the true class.
+
+    Labels for probes, 2 classes each: ``answer``; ``bit_i`` for each coordinate i in S and, as what nobody needs, for the first
+    outside it; ``parity_j``, the class of the product of the first j of S, 1 < j < k; ``trained``.
 
     Attributes:
         n, k: signs of an input, and how many of them matter.
@@ -170,3 +175,14 @@ class SparseParity(Task):
             "corrupted": labels != self.answers(seen),
         }
         return Evaluation(batches, {name: jnp.asarray(fact) for name, fact in concepts.items()})
+
+    def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
+        """See the class."""
+        bits = (1 + evaluation.inputs[:, 0].astype(np.int64)) // 2
+        chosen = self.coordinates
+        outside = np.setdiff1d(np.arange(self.n), chosen)[:1]
+        found = {"answer": labels(np.asarray(evaluation.concepts["answer"]), 2)}
+        found |= {f"bit_{i}": labels(bits[:, i], 2) for i in (*chosen.tolist(), *outside.tolist())}
+        partial = np.asarray(evaluation.concepts["partial_parities"])
+        found |= {f"parity_{j}": labels(partial[:, j - 1], 2) for j in range(2, self.k)}
+        return {**found, **trained_labels(evaluation)}

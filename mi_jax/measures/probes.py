@@ -1,0 +1,258 @@
+"""What is decodable: linear probes of any site, position and concept, with control tasks (arXiv 1909.03368).
+
+A probe is fitted on one half of the evaluation's examples and read on the other. The control task has the same labels and halves,
+and what the network makes of the inputs after their tokens were renamed at random (``concepts.renamed``): what a probe decodes of
+it, it decodes of tokens alone.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_jax.arrays import Params, Scalar
+from mi_jax.concepts import Labels, renamed
+from mi_jax.contracts import Context, Measure, Model, Reference
+from mi_jax.errors import MeasureError, nearest, require
+from mi_jax.measures.activations import (
+    CONTROL,
+    as_stack,
+    by_width,
+    centred,
+    check_sites,
+    in_order,
+    position_of,
+    probed_sites,
+    site_vectors,
+)
+from mi_jax.measures.evaluation import shared
+from mi_jax.measures.linear_probes import Rows, angle_scores, by_size, logistic_fit, one_hot_rows, ridge_fit, right_share, rows_of
+
+Kind = Literal["ridge", "logistic", "circular"]
+
+SOURCE = "arXiv 1909.03368"
+
+_TEST_SHARE = 0.5
+_SEED = 0
+"""Of the random halves and of the renamed tokens: the same for every checkpoint, so that curves are smooth."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is fitted, where and on what: the options of every measure of probes.
+
+    Attributes:
+        kind: "ridge": least squares onto one-hot classes; "logistic": multinomial logistic regression; "circular": ridge onto
+            the angle 2 pi k c / classes, k chosen on the training half.
+        ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
+        held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
+            read on residues that it never saw.
+        sites, concepts: names; None takes all. position: of the input; None the last that is read.
+    """
+
+    kind: Kind = "ridge"
+    ridge: float = 1e-3
+    held_out: str | None = None
+    sites: tuple[str, ...] | None = None
+    concepts: tuple[str, ...] | None = None
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.kind in get_args(Kind), f"kind={self.kind!r} is unknown; {nearest(str(self.kind), get_args(Kind))}")
+        require(self.ridge > 0, f"ridge={self.ridge}: the strength must be positive")
+        for name in ("sites", "concepts"):
+            chosen = getattr(self, name)
+            require(chosen is None or len(chosen) > 0, f"{name} is empty; leave it out for all of them")
+
+    def suffix(self) -> str:
+        """What a measure with these options adds to its name; nothing with the published ones."""
+        parts = [self.kind] * (self.kind != "ridge")
+        parts += [f"ridge_{self.ridge:g}"] * (self.ridge != Probe.ridge)
+        parts += [f"held_out_{self.held_out}"] * (self.held_out is not None)
+        parts += [f"at_{self.position}"] * (self.position is not None)
+        for chosen in (self.sites, self.concepts):
+            if chosen is not None:
+                told = "+".join(chosen)
+                parts.append(told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8])
+        return "".join(f"_{part}" for part in parts)
+
+    def site_names(self, model: Model) -> tuple[str, ...]:
+        """The sites that are probed."""
+        return probed_sites(model) if self.sites is None else self.sites
+
+    def concept_names(self, known: Sequence[str]) -> tuple[str, ...]:
+        """The concepts that are probed, of the task's."""
+        return tuple(sorted(known)) if self.concepts is None else self.concepts
+
+    def check(self, context: Context) -> None:
+        """Raises MeasureError for a site or position that the model, or a concept that the task doesn't have."""
+        check_sites(context.model, self.site_names(context.model))
+        position_of(context, self.position)
+        asked = (*self.concept_names(tuple(context.labels)), *((self.held_out,) if self.held_out else ()))
+        for name in asked:
+            if name not in context.labels:
+                raise MeasureError(f"the task has no labels of a concept '{name}'; {nearest(name, context.labels)}")
+
+    def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
+        """The coordinates of the dims site and concept."""
+        return {"site": lambda model, known: self.site_names(model), "concept": lambda model, known: self.concept_names(known)}
+
+    def prepare(self) -> dict[str, Callable[[Reference, Context], Any]]:
+        """What is made once a seed: which examples are trained and tested on, and the control task's inputs."""
+        return {
+            self._frozen("trained"): lambda reference, context: jnp.asarray(self._halves(context)[0]),
+            self._frozen("tested"): lambda reference, context: jnp.asarray(self._halves(context)[1]),
+            CONTROL: lambda reference, context: jnp.asarray(renamed(_host_inputs(context), context.inputs.alphabet, _SEED)),
+        }
+
+    def halves(self, context: Context) -> tuple[Int[Array, " trained"], Int[Array, " tested"]]:
+        """Which examples are trained and tested on."""
+        return context.prepared[self._frozen("trained")], context.prepared[self._frozen("tested")]
+
+    def _frozen(self, half: str) -> str:
+        return f"probe_{half}" + (f"_{self.held_out}" if self.held_out else "")
+
+    def _halves(self, context: Context) -> tuple[Int[np.ndarray, " trained"], Int[np.ndarray, " tested"]]:
+        self.check(context)
+        rng = np.random.default_rng(_SEED)
+        if self.held_out is None:
+            order = rng.permutation(len(_host_inputs(context))).astype(np.int32)
+            tested = round(_TEST_SHARE * len(order))
+            return order[tested:], order[:tested]
+        values = np.asarray(context.labels[self.held_out].values)
+        known = np.unique(values)
+        kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
+        return np.flatnonzero(~kept_out).astype(np.int32), np.flatnonzero(kept_out).astype(np.int32)
+
+    def options(self) -> dict[str, Any]:
+        """As stored beside a result."""
+        told = asdict(self) | {"test_share": _TEST_SHARE, "seed": _SEED}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value is not None}
+
+
+def _host_inputs(context: Context) -> np.ndarray:
+    return np.concatenate([np.asarray(context.batches[split].inputs) for split in sorted(context.batches)])
+
+
+class Decoded(NamedTuple):
+    """The share of examples whose class a probe gives the largest score, by site and concept."""
+
+    test: Float[Array, "site concept"]
+    train: Float[Array, "site concept"]
+    control: Float[Array, "site concept"]
+    """On the test half of the control task."""
+
+
+def concept_labels(probe: Probe, context: Context) -> list[Labels]:
+    """The labels of the probed concepts."""
+    return [context.labels[name] for name in probe.concept_names(tuple(context.labels))]
+
+
+@shared
+def decoded(params: Params, context: Context, probe: Probe) -> Decoded:
+    """Fits a probe at every site, for every concept and its control task, and reads it: one program for each width of a site."""
+    sites, held, position = probe.site_names(context.model), concept_labels(probe, context), position_of(context, probe.position)
+    trained, tested = probe.halves(context)
+    order = jnp.concatenate([trained, tested])
+    values = [jnp.asarray(one.values)[order] for one in held]
+    own, other = (site_vectors(params, context, sites, position, control) for control in (False, True))
+
+    def one_site(both: tuple[Float[Array, "example d"], Float[Array, "example d"]]) -> Float[Array, "kind concept"]:
+        test, train = _read_site(both[0][order], values, held, len(trained), probe)
+        return jnp.stack([test, train, _read_site(both[1][order], values, held, len(trained), probe)[0]])
+
+    groups = [(names, jax.lax.map(one_site, (as_stack(own, names), as_stack(other, names)))) for names in by_width(own)]
+    return Decoded(*jnp.moveaxis(in_order(groups, sites), 1, 0))
+
+
+def _read_site(
+    X: Float[Array, "example d"], values: Sequence[Int[Array, " example"]], held: Sequence[Labels], n: int, probe: Probe
+) -> tuple[Float[Array, " concept"], Float[Array, " concept"]]:
+    """Test and training accuracies of one site, its n training examples first; NaN where a vector isn't finite."""
+    classes = tuple(one.classes for one in held)
+    rows, Y = rows_of(classes), one_hot_rows([x[:n] for x in values], classes)
+    around, _ = centred(X, n)
+
+    def scored() -> Float[Array, "row example"]:
+        W, b = fit(around[:n], Y, rows, probe)
+        return W @ around.T + b[:, None]
+
+    def constant() -> Float[Array, "row example"]:
+        return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(X)))
+
+    # A site that never varies (what precedes attention at a fixed token) costs nothing; a loop's cond computes one side alone.
+    scores = jax.lax.cond((around == 0).all(), constant, scored)
+    read = by_size(rows, lambda s, y, x: _shares(s, y, x, n, probe), [scores, Y], values)
+    test, train = (jnp.where(jnp.isfinite(X).all(), jnp.stack(x), jnp.nan) for x in zip(*read, strict=True))
+    return test, train
+
+
+def fit(X: Float[Array, "example d"], Y: Float[Array, "row example"], rows: Rows, probe: Probe) -> Any:
+    """Weights and biases of the probe's kind."""
+    return logistic_fit(X, Y, rows, probe.ridge) if probe.kind == "logistic" else ridge_fit(X, Y, probe.ridge)
+
+
+def _shares(
+    scores: Float[Array, "class example"], Y: Float[Array, "class trained"], values: Int[Array, " example"], n: int, probe: Probe
+) -> tuple[Scalar, Scalar]:
+    """Test and training accuracy of one concept.
+
+    Test examples of a class that no training example has are left out, unless the probe knows its angle.
+    """
+    circular = probe.kind == "circular"
+    right = right_share(angle_scores(scores, Y) if circular else scores, values)
+    known = jnp.ones(len(values) - n) if circular else Y.max(axis=1)[values[n:]]
+    return (right[n:] * known).sum() / known.sum(), right[:n].mean()
+
+
+def probe_accuracy(**options: Any) -> Measure:
+    """How often a probe is right on the test half, by site and concept; ``_train``: on the training half; ``_control``: on the
+    test half of the control task, which knows tokens alone.
+
+    Args:
+        options: see ``Probe``.
+    """
+    probe = Probe(**options)
+    name = f"probe_accuracy{probe.suffix()}"
+
+    def function(params: Params, context: Context) -> dict[str, Array]:
+        read = decoded(params, context, probe)
+        return {name: read.test, f"{name}_train": read.train, f"{name}_control": read.control}
+
+    return measure_of(name, function, dict.fromkeys((name, f"{name}_train", f"{name}_control"), ("site", "concept")), probe)
+
+
+def probe_selectivity(**options: Any) -> Measure:
+    """Accuracy less that on the control task, both on the test half: what is decodable beyond what tokens alone give away.
+
+    Args:
+        options: see ``Probe``.
+    """
+    probe = Probe(**options)
+    name = f"probe_selectivity{probe.suffix()}"
+
+    def function(params: Params, context: Context) -> Float[Array, "site concept"]:
+        read = decoded(params, context, probe)
+        return read.test - read.control
+
+    return measure_of(name, function, ("site", "concept"), probe)
+
+
+def measure_of(name: str, function: Any, dims: Any, probe: Probe, *, source: str = SOURCE, **more: Any) -> Measure:
+    """A measure of a probe, with what all of them say of themselves."""
+    return Measure(
+        name,
+        function,
+        dims,
+        prepare=probe.prepare(),
+        options={**probe.options(), **more.pop("options", {})},
+        labels={**probe.labels(), **more.pop("labels", {})},
+        null="own",
+        source=source,
+        **more,
+    )
