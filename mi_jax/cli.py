@@ -451,11 +451,17 @@ def _lines(told: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in told.items():
         if isinstance(value, dict) and len(value) <= 40:
             lines += _lines(value, f"{prefix}{name}.")
-        elif isinstance(value, (dict, list)) and len(value) > 40:
-            lines.append(f"{prefix}{name}\t{len(value)} values (see --json)")
+        elif isinstance(value, (dict, list)) and _count(value) > 40:
+            lines.append(f"{prefix}{name}\t{_count(value)} values (see --json)")
         else:
             lines.append(f"{prefix}{name}\t{value:.6g}" if isinstance(value, float) else f"{prefix}{name}\t{value}")
     return lines
+
+
+def _count(value: Any) -> int:
+    """How many numbers a nested list or dict holds."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 1 if parts is None else sum(map(_count, parts))
 
 
 def _table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mi_jax.landscape import LearningCoefficient, estimate, exact
+from mi_jax.landscape import LearningCoefficient, estimate, exact, learning_coefficient
 
 pytestmark = pytest.mark.slow  # a minute in all
 
@@ -85,6 +85,24 @@ def test_twenty_random_networks_have_aoyagis_coefficients(capsys: pytest.Capture
         print(f"  {errors.max():.2f} at widths {networks[worst].widths}, rank {networks[worst].rank}: {expected[worst]}")
     assert rank >= 0.95
     assert np.median(errors) <= 0.10
+
+
+def test_two_factorisations_of_one_truth_are_told_apart() -> None:
+    """2 x 2 x 2 and the zero product: 3/2 where both factors vanish, 2 where one of them has full rank."""
+    scale, beta = (2 + 2) * 2, 1e4
+    zero = jnp.zeros((2, 2))
+    for rank, A in ((0, zero), (2, jnp.eye(2))):
+        found = learning_coefficient(
+            _two_layers, {"A": A, "B": zero}, n=1e6, n_beta=beta * scale, gamma=3.0, epsilon=0.05 / beta, burn_in=10_000,
+            draws=20_000, chains=64, key=jax.random.key(0),
+        )  # fmt: skip
+        expected = float(exact.reduced_rank_at(2, 2, 2, rank, 0, 0).learning_coefficient)
+        assert float(found.learning_coefficient) == pytest.approx(expected, rel=0.1)
+        assert float(found.standard_error) < 0.03
+
+
+def _two_layers(W: dict[str, jax.Array]) -> jax.Array:
+    return ((W["A"] @ W["B"]) ** 2).sum() / 8
 
 
 def test_the_spread_of_repeats_is_the_error_that_is_reported() -> None:

@@ -57,9 +57,7 @@ def test_both_are_read_only_when_named() -> None:
 
 def test_the_reading_is_the_estimate_of_the_runs_own_loss_over_the_split(params: Any, read: xr.Dataset) -> None:
     loss, examples = _loss("train")
-    alone = learning_coefficient(
-        loss, params, n=15, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}), chain_mode="mapped"
-    )
+    alone = learning_coefficient(loss, params, n=15, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}))
     assert float(read["learning_coefficient"]) == pytest.approx(float(alone.learning_coefficient), rel=1e-3)
     assert float(read["learning_coefficient_se"]) == pytest.approx(float(alone.standard_error), rel=1e-2)
     trace = read["learning_coefficient_loss_trace"]
@@ -82,7 +80,7 @@ def test_another_set_of_parameters_and_another_split_have_a_name_of_their_own(pa
     loss, examples = _loss("test")
     alone = learning_coefficient(
         loss, params, n=10, n_beta=3.0, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}),
-        mask="unembed.*", chain_mode="mapped",
+        mask="unembed.*",
     )  # fmt: skip
     assert float(read["learning_coefficient_unembedding"]) == pytest.approx(float(alone.learning_coefficient), rel=1e-3)
     assert float(read["learning_coefficient_unembedding_distance"]) < float(read["learning_coefficient_distance"])

@@ -14,6 +14,7 @@ from conftest import tiny_mlp_experiment
 from mi_jax import measuring
 from mi_jax.contracts import Context, Measure
 from mi_jax.experiment import Run, open_run, train
+from mi_jax.landscape import measure_sharpness
 from mi_jax.measures import MEASURES
 from mi_jax.measures.norms import sum_squared_weights
 from mi_jax.measuring import Reader, measure_weights
@@ -75,6 +76,15 @@ def test_untrained_draws_are_the_readings_of_fresh_networks(copy: Run) -> None:
     assert found["gini_unembedding"].dims == ("draw",)
     assert found["fourier_power_embedding"].dims == ("draw", "frequency")
     np.testing.assert_array_equal(found["frequency"], np.arange(1, 6))
+
+
+def test_what_is_read_only_when_named_is_read_of_a_quarter_as_many_networks(copy: Run) -> None:
+    one = measure_sharpness(order=3)
+    found = read_nulls(copy.trajectories[0], copy.subject, [], expensive=[one], draws=8).expensive
+    assert dict(found.sizes) == {"draw": 2}
+    params = copy.subject.model.init(jax.random.fold_in(stream(0, "null"), 1))
+    alone = measure_weights(params, copy.subject, [one], {"experiment": {}, "hash": ""})
+    np.testing.assert_allclose(found["sharpness"].isel(draw=1), alone["sharpness"][0, 0], rtol=1e-5)
 
 
 def test_untrained_draws_differ_from_each_other_and_from_the_runs_own_beginnings(copy: Run) -> None:

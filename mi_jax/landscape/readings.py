@@ -40,7 +40,7 @@ def measure_learning_coefficient(
     minibatch: int | None = None,
     parameters: Sequence[str] = (),
     preconditioner: RMSProp | None = None,
-    chain_mode: ChainMode = "mapped",
+    chain_mode: ChainMode = "vmapped",
     name: str | None = None,
 ) -> Measure:
     """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv 2308.12108).
