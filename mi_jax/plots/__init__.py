@@ -14,6 +14,7 @@ from mi_jax.plots.curves import (
     singular_value_curves,
 )
 from mi_jax.plots.diagrams import dates_against, phase_diagram
+from mi_jax.plots.histories import diverging_histories
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
@@ -28,6 +29,7 @@ __all__ = [
     "circle_animation",
     "curves",
     "dates_against",
+    "diverging_histories",
     "embedding_circles",
     "frequency_lines",
     "frequency_map",

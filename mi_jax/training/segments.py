@@ -44,6 +44,7 @@ class Segment(NamedTuple):
     snapshots: Flat
     """By dotted name; empty where there is no snapshot."""
     state: Flat
+    """Empty where a trajectory was made otherwise than by training."""
     losses: Float[np.ndarray, "step seed"]
     """Of the parameters after start, ..., end - 1 updates."""
 
@@ -81,10 +82,11 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         "hashes": _hashes(segment, seeds),
     }
     items = {
-        "state": ocp.args.PyTreeSave(dict(segment.state)),
         "losses": ocp.args.PyTreeSave({"losses": segment.losses}),
         "index": ocp.args.JsonSave({**body, "digest": digest(body)}),
     }
+    if segment.state:
+        items["state"] = ocp.args.PyTreeSave(dict(segment.state))
     if segment.steps:
         items["snapshots"] = ocp.args.PyTreeSave(dict(segment.snapshots))
     try:
@@ -156,7 +158,7 @@ def read_state(folder: Path, index: Index) -> Flat:
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]
     with _reading(path):
-        state = _restore(path / "state", names)
+        state = _restore(path / "state", names) if names else {}
         for name, value in state.items():
             _check(index.hashes, f"state@{name}", value, index.end)
     return state
