@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mi_jax.comparing import compare as compare
     from mi_jax.experiment import measure as measure
     from mi_jax.experiment import train as train
+    from mi_jax.forks import fork as fork
+    from mi_jax.forks import zoom as zoom
     from mi_jax.models.taps import capture as capture
     from mi_jax.run import Run as Run
     from mi_jax.run import open_run as open_run
@@ -26,6 +29,9 @@ _HOMES = {
     "open_run": "mi_jax.run",
     "measure": "mi_jax.experiment",
     "load_weights": "mi_jax.weights",
+    "compare": "mi_jax.comparing",
+    "fork": "mi_jax.forks",
+    "zoom": "mi_jax.forks",
     "study": "mi_jax.studying",
     "sweep": "mi_jax.sweeping",
     "capture": "mi_jax.models.taps",
@@ -35,6 +41,7 @@ _MODULES = (
     "contracts",
     "dynamics",
     "errors",
+    "interventions",
     "landscape",
     "measures",
     "models",

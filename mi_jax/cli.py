@@ -1,4 +1,4 @@
-"""The command line: mi-jax run | train | sweep | measure | report | reproduce | info | verify | list.
+"""The command line: mi-jax run | train | sweep | fork | zoom | compare | measure | report | reproduce | info | verify | list.
 
 This module imports nothing heavy, so that ``--help`` is instant; each verb imports what it needs.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mi_jax import verbs as histories
 from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
 
 _OVERRIDES = (
@@ -60,6 +61,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         verb = _verb(verbs, name, told, epilog=_OVERRIDES, add_help=False)
         verb.add_argument("experiment", nargs="?", help="a shipped experiment's name, a .py file, or a run to go on with")
         verb.add_argument("--out", help="the run's directory (default: checkpoints/NAME); an existing run is resumed")
+        histories.add_interventions(verb)
         verb.add_argument("--dry-run", action="store_true", help="say what it would take, and write nothing")
         verb.add_argument("--route", help="how to compute the model: plain or table; the cheaper by default")
         verb.add_argument(
@@ -76,6 +78,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb.add_argument("--gap", type=int, default=1000, help="steps between memorising and generalising that make it grokking")
     verb.add_argument("--level", type=float, default=0.9, help="the accuracy at which a seed counts as having learned")
     _common(verb)
+    histories.declare(lambda name, told: _with_common(_verb(verbs, name, told)))
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
@@ -100,6 +103,11 @@ def _verb(verbs: Any, name: str, told: str, **options: Any) -> argparse.Argument
 
 def _target(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
     verb.add_argument("run", help="a run's directory")
+    return verb
+
+
+def _with_common(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    _common(verb)
     return verb
 
 
@@ -141,6 +149,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help or options.experiment is None:
         return _help(options)
     experiment = _experiment(options.experiment, overrides, options.verb)
+    experiment = histories.with_interventions(experiment, options.intervention)
     _start(options)
     is_run = (Path(options.experiment) / "run.json").is_file()
     out = options.out or (options.experiment if is_run else None)
@@ -164,6 +173,14 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     with measuring_progress(options.quiet) as watch_measures:
         run.measure(watch=watch_measures)
     return _show_report(options, run)
+
+
+def _history(options: argparse.Namespace, overrides: list[str]) -> int:
+    _no_overrides(overrides, options.verb)
+    _start(options)
+    made, text = histories.HANDLERS[options.verb](options)
+    _print(options, made if isinstance(made, dict) else _described(made), text)
+    return 0
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -295,7 +312,8 @@ def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
     _no_overrides(overrides, "reproduce")
     _start(options)
     from mi_jax.console import training_progress
-    from mi_jax.experiment import open_run, train
+    from mi_jax.experiment import open_run
+    from mi_jax.forks import train_again
     from mi_jax.training.machine import bit_differences
     from mi_jax.training.verifying import problems
 
@@ -303,7 +321,7 @@ def _reproduce(options: argparse.Namespace, overrides: list[str]) -> int:
     out = Path(options.out) if options.out else first.path.with_name(f"{first.path.name}-again")
     _check_fresh(first, out)
     with training_progress(first.experiment, options.quiet) as watch:
-        again = train(first.experiment, out, watch=watch, **first.mode._asdict())
+        again = train_again(first, out, watch=watch)
     different = [*problems(first.trajectories[0]), *first.trajectories[0].differences(again.trajectories[0])]
     elsewhere = bit_differences(first.record["machine"], again.record["machine"])
     told = {
@@ -343,6 +361,7 @@ def _described(run: Any) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "hash": run.record["hash"],
+        **({"parent": run.record["parent"]} if run.parent else {}),
         "seeds": list(run.seeds),
         "steps": run.record["steps"],
         "snapshots": len(run.steps),
@@ -432,6 +451,9 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "run": _run,
     "train": _run,
     "sweep": _sweep,
+    "fork": _history,
+    "zoom": _history,
+    "compare": _history,
     "measure": _measure,
     "report": _report,
     "reproduce": _reproduce,

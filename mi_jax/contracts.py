@@ -346,33 +346,6 @@ class Optimizer(ABC):
         """The update rule of step ``step``, built inside the traced function: its state's structure depends on no number."""
 
 
-Place = Literal["numbers", "data", "batch", "gradient", "params", "site"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Intervention(ABC):
-    """One change to training at one named place, in force for updates ``start`` <= step < ``stop`` (None: to the end).
-
-    ``Intervention`` s at numbers and data change arguments of the compiled program; those at the other places are part of the
-    program, which is compiled once for each set in force. The trainer ends a chunk where a range begins or ends, so that no
-    step outside a range knows of it.
-    """
-
-    place: ClassVar[Place]
-    start: int = 0
-    stop: int | None = None
-
-    def __post_init__(self) -> None:
-        require(
-            self.start >= 0 and (self.stop is None or self.stop > self.start),
-            f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start < stop is needed",
-        )
-
-    def in_force(self, step: int) -> bool:
-        """Whether update ``step`` is changed."""
-        return self.start <= step and (self.stop is None or step < self.stop)
-
-
 class Reference(NamedTuple):
     """Other checkpoints of the same seed that a measure may look at. None where the measures at hand use none."""
 

@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from mi_jax import measuring
 from mi_jax.errors import RunError
-from mi_jax.records import differences
-from mi_jax.run import Run, check_machine, mode_of, open_run
+from mi_jax.interventions import InProgram
+from mi_jax.records import differences, digest
+from mi_jax.run import Run, check_machine, course_of, elsewhere, mode_of, open_run
 from mi_jax.settings import REGISTRY, Experiment
 from mi_jax.training import machine
+from mi_jax.training.course import Course
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
 from mi_jax.training.planting import follow
-from mi_jax.training.state import Mode, Parts, Program, SeedMode
+from mi_jax.training.state import Mode, Parts, SeedMode
 from mi_jax.training.trajectory import FORMAT, Storage, Trajectory, lock, read_record, write_record
 from mi_jax.weights import load_weights
 
@@ -49,22 +52,36 @@ def train(
     record, here = experiment.to_json(), machine.machine()
     check_resumable(folder)
     if (folder / "run.json").exists():
-        _check_same(folder, record)
+        check_same(folder, record)
         route, seed_mode = _check_mode(folder, route, seed_mode)
-    program = Program(experiment.parts(route, seed_mode))
-    _ = program.template
+    parts = experiment.parts(route, seed_mode)
+    if not (folder / "run.json").exists():
+        Course(parts, elsewhere=elsewhere(None, parts.seeds)).check()
     with lock(folder):
         if not (folder / "run.json").exists():
-            write_record(folder, _run_record(experiment, record, here, program.parts))
+            write_record(folder, run_record(experiment, here, parts))
         trajectory = Trajectory(folder)
-        if trajectory.done < experiment.steps:
+        if experiment.path is None:
+            finish(trajectory, parts, watch=watch, allow_other_machine=allow_other_machine)
+        elif trajectory.done < parts.steps:
             check_machine(trajectory, here, allow_other_machine)
-            storage = Storage(**_settings(trajectory.record, "storage"))
-            if experiment.path is None:
-                train_to_end(trajectory, program, experiment.snapshots(), storage, watch)
-            else:
-                follow(trajectory, experiment.path, program.parts, experiment.ground, experiment.snapshots(), storage, watch)
+            follow(trajectory, experiment.path, parts, experiment.ground, experiment.snapshots(), _storage(trajectory), watch)
     return open_run(folder)
+
+
+def finish(trajectory: Trajectory, parts: Parts, *, watch: Watch, allow_other_machine: bool) -> None:
+    """Trains the run of a directory to its end. The caller holds the writer's lock."""
+    if trajectory.done >= parts.steps:
+        return
+    check_machine(trajectory, machine.machine(), allow_other_machine)
+    course = course_of(trajectory, parts)
+    course.prepare()
+    train_to_end(trajectory, course, np.array(trajectory.record["snapshots"]), _storage(trajectory), watch)
+
+
+def _storage(trajectory: Trajectory) -> Storage:
+    """The run's own storage settings."""
+    return Storage(**{key: value for key, value in trajectory.record["experiment"]["storage"].items() if key != "type"})
 
 
 def measure(
@@ -82,10 +99,6 @@ def measure(
     return run.measure(measures, watch=watch)
 
 
-def _settings(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in record["experiment"][name].items() if key != "type"}
-
-
 def _check_mode(folder: Path, route: str | None, seed_mode: SeedMode | None) -> Mode:
     """The mode of the run that is there. Raises RunError where another is asked for."""
     own = mode_of(read_record(folder))
@@ -100,12 +113,19 @@ def _check_mode(folder: Path, route: str | None, seed_mode: SeedMode | None) -> 
     return own
 
 
-def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, Any], parts: Parts) -> dict[str, Any]:
+def run_record(
+    experiment: Experiment, here: dict[str, Any], parts: Parts, parent: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What ``run.json`` says of a run; of a fork also what ``parent`` says of the run that it is of."""
+    forked = {} if parent is None else {"parent": dict(parent)}
     truth = {} if experiment.path is None else {"truth": experiment.path.truth(experiment.ground, experiment.seeds)}
+    prepares = any(isinstance(i, InProgram) for i in experiment.interventions)
+    own = {"hash": parent["hash"], "step": parent["step"]} if parent else None
     return {
-        "format": FORMAT,
-        "experiment": record,
-        "hash": experiment.hash,
+        "format": FORMAT if forked or prepares else 1,
+        **forked,
+        "experiment": experiment.to_json(),
+        "hash": experiment.hash if own is None else digest({"experiment": experiment.hash, "parent": own}),
         "seeds": list(experiment.seeds),
         "steps": experiment.steps,
         "snapshots": experiment.snapshots().tolist(),
@@ -116,7 +136,7 @@ def _run_record(experiment: Experiment, record: dict[str, Any], here: dict[str, 
     }
 
 
-def _check_same(path: Path, record: dict[str, Any]) -> None:
+def check_same(path: Path, record: dict[str, Any]) -> None:
     """Refuses to go on with a run of another experiment, or of this one with other seeds."""
     there = Experiment.from_json(read_record(path)["experiment"]).to_json()
     different = differences(

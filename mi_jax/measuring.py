@@ -230,9 +230,9 @@ def read_trajectory(
     """Streams the snapshots (all, or those chosen) through the program, a segment at a time, every seed of it."""
     reader = reader or Reader(measures)
     steps = trajectory.steps if chosen is None else np.asarray(chosen)
-    ends = trajectory.stack([int(trajectory.steps[0]), int(trajectory.steps[-1])])
+    initial, final = trajectory.initial(), take(trajectory.stack([int(trajectory.steps[-1])]), 0)
     contexts = [
-        change(make_context(subject, seed, Reference(initial=_at(ends, 0, place), final=_at(ends, 1, place)), measures))
+        change(make_context(subject, seed, Reference(initial=_at(initial, place), final=_at(final, place)), measures))
         for place, seed in enumerate(trajectory.seeds)
     ]
     wants_previous = any("previous" in one.uses for one in measures)
@@ -251,8 +251,8 @@ def read_trajectory(
     return {one.name: Read({name: values[name] for name in one.variables}, prepared) for one in measures}
 
 
-def _at(ends: Params, row: int, place: int) -> Params:
-    return jax.tree.map(lambda x: jnp.asarray(x[row, place]), ends)
+def _at(params: Params, place: int) -> Params:
+    return jax.tree.map(lambda x: jnp.asarray(x[place]), params)
 
 
 def _shifted(stack: Params, before: Params | None) -> Params:

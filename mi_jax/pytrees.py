@@ -1,12 +1,14 @@
 """Pytrees by name: nested dicts to flat dicts of dotted names and back, and the shapes that a tree must have."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
 import numpy as np
 
 from mi_jax.arrays import Count
+from mi_jax.errors import ConfigError, nearest
 
 
 def dotted(tree: Any) -> dict[str, Any]:
@@ -48,6 +50,18 @@ def rebuild(template: Any, flat: Mapping[str, Any]) -> Any:
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
     return structure.unflatten([flat[name] for name in names])
+
+
+def matching(patterns: tuple[str, ...], names: tuple[str, ...], setting: str) -> frozenset[str]:
+    """The names that match one of the patterns (``*``, ``*.W_*``, ``unembed.*``).
+
+    Raises:
+        ConfigError: for a pattern that matches none of them, naming the setting that holds it.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"{setting}: no parameter matches '{pattern}'; {nearest(pattern, names)}")
+    return frozenset(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def take(tree: Any, index: Count) -> Any:

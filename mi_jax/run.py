@@ -15,13 +15,15 @@ from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import PLAIN, Evaluation, Taps
 from mi_jax.errors import RunError, require
+from mi_jax.interventions.places import Elsewhere
 from mi_jax.pytrees import dotted, take
 from mi_jax.records import differences
 from mi_jax.settings import Experiment, identity
 from mi_jax.streams import stream
 from mi_jax.training import machine
-from mi_jax.training.loop import replay
-from mi_jax.training.state import Mode, Program, TrainState, state_from_flat
+from mi_jax.training.course import Course
+from mi_jax.training.loop import replay, stored_state
+from mi_jax.training.state import Mode, Parts, TrainState
 from mi_jax.training.trajectory import Status, Trajectory
 
 Step = int | np.integer
@@ -71,6 +73,11 @@ class Run:
         return tuple(seed for trajectory in self.trajectories for seed in trajectory.seeds)
 
     @property
+    def parent(self) -> tuple[Path, int] | None:
+        """(the run that this one was forked from, the step); None where it was not."""
+        return self.trajectories[0].parent
+
+    @property
     def steps(self) -> Int[np.ndarray, " step"]:
         """The steps of the stored snapshots."""
         return self.trajectories[0].steps
@@ -109,9 +116,10 @@ class Run:
 
     @cached_property
     def losses(self) -> xr.DataArray:
-        """The training loss of every step, dims (seed, step): entry s is that of the parameters after s updates, in nats."""
+        """The training loss of every step, dims (seed, step): that at step s is of the parameters after s updates, in nats."""
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
-        coords = {"seed": list(self.seeds), "step": np.arange(values.shape[1])}
+        origin = self.trajectories[0].origin
+        coords = {"seed": list(self.seeds), "step": np.arange(origin, origin + values.shape[1])}
         return xr.DataArray(values, coords, ("seed", "step"), name="loss", attrs={"units": "nats"})
 
     @property
@@ -125,20 +133,21 @@ class Run:
         Raises:
             RunError: for a step that the run has not reached, or a replay on a machine whose bits may differ.
         """
-        done = min(trajectory.done for trajectory in self.trajectories)
-        if not 0 <= step <= done:
-            raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps 0 to {done}")
+        origin, done = self.trajectories[0].origin, min(trajectory.done for trajectory in self.trajectories)
+        if not origin <= step <= done:
+            raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps {origin} to {done}")
         states = [self._state_at(trajectory, int(step), allow_other_machine) for trajectory in self.trajectories]
         return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
 
     def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
+        if not trajectory.has_states:
+            raise RunError(f"{trajectory.path} holds snapshots alone, no train states: .params gives them")
         settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-        program = Program(Experiment.from_json(settings).parts(*mode_of(trajectory.record)))
-        stored = trajectory.stored_state(step)
-        start, state = (0, program.init()) if stored is None else (stored[0], state_from_flat(program.template, stored[1]))
-        if start != step or stored is None:
+        course = course_of(trajectory, Experiment.from_json(settings).parts(*mode_of(trajectory.record)))
+        start, state = stored_state(course, trajectory, step)
+        if start != step or start == 0:
             check_machine(trajectory, machine.machine(), allow_other_machine)
-        return replay(program, state, start, step)
+        return replay(course, state, start, step)
 
     def apply(
         self, params: Params, inputs: Any, *, taps: Taps | None = None, positions: Sequence[int] | None = None
@@ -226,7 +235,36 @@ def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:
 
 def _shared(trajectory: Trajectory) -> dict[str, Any]:
     """The settings that runs of one experiment share, with what an older version left unsaid at its default."""
-    return identity(Experiment.from_json(trajectory.record["experiment"]).to_json())
+    parent = trajectory.record.get("parent")
+    forked = {} if parent is None else {"forked": [parent["hash"], parent["step"]]}
+    return {**identity(Experiment.from_json(trajectory.record["experiment"]).to_json()), **forked}
+
+
+def course_of(trajectory: Trajectory, parts: Parts) -> Course:
+    """The course of a run on disk, which keeps there what its interventions prepare."""
+    parent = None if trajectory.parent is None else trajectory.parent[0]
+    initial = None if parent is None else trajectory.initial
+    where = elsewhere(parent, trajectory.seeds)
+    return Course(parts, origin=trajectory.origin, store=trajectory.prepared, elsewhere=where, initial=initial)
+
+
+def elsewhere(parent: Path | None, seeds: tuple[int, ...]) -> Elsewhere:
+    """Where interventions find parameters of other runs, of these seeds."""
+
+    def params(path: str | None, step: int) -> Params:
+        if path is None and parent is None:
+            raise RunError(
+                "an intervention names no run, which would be the one that was forked, and this one was not: give run="
+            )
+        run = open_run(parent if path is None else path)  # pyright: ignore[reportArgumentType]
+        missing = sorted(set(seeds) - set(run.seeds))
+        if missing:
+            raise RunError(f"{run.path} has the seeds {list(run.seeds)}, an intervention needs its seeds {missing}")
+        stacked = take(run.stack([step]), 0) if step in run.steps else run.state_at(step).params
+        places = np.array([run.seeds.index(seed) for seed in seeds])
+        return jax.tree.map(lambda x: x[places], stacked)
+
+    return params
 
 
 def mode_of(record: Mapping[str, Any]) -> Mode:

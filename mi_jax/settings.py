@@ -10,26 +10,15 @@ import numpy as np
 from jaxtyping import Int
 
 from mi_jax import measuring
-from mi_jax.contracts import (
-    Architecture,
-    Inputs,
-    Intervention,
-    Loss,
-    Model,
-    Optimizer,
-    Roles,
-    Task,
-    added,
-    numbers_of,
-    with_numbers,
-)
+from mi_jax.contracts import Architecture, Inputs, Loss, Model, Optimizer, Roles, Task, added
 from mi_jax.errors import ConfigError, nearest, require
+from mi_jax.interventions import INTERVENTIONS, Intervention
 from mi_jax.models import MODELS, Transformer
 from mi_jax.records import decode, digest, encode
 from mi_jax.streams import stream
 from mi_jax.tasks import TASKS, ModularArithmetic
-from mi_jax.training import FILTERS, INTERVENTIONS, LOSSES, OPTIMIZERS, RATES, SCHEDULES
-from mi_jax.training.interventions import boundaries, numbers_in_force
+from mi_jax.training import FILTERS, LOSSES, OPTIMIZERS, RATES, SCHEDULES
+from mi_jax.training.course import Course
 from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.planting import Ground, Path
@@ -105,10 +94,10 @@ class Experiment:
         known = get_args(SeedMode)
         require(mode.seed_mode in known, f"seed_mode={mode.seed_mode!r} is unknown; {nearest(mode.seed_mode, known)}")
         parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode)
-        for start in (0, *sorted(boundaries(self.interventions))):
-            numbers = numbers_in_force(parts.numbers, self.interventions, start)
-            # The optimizer itself says which numbers it takes.
-            with_numbers(self.optimizer, numbers_of("optimizer", numbers))
+        # What is changed says itself which settings it takes.
+        course = Course(parts)
+        for step in {0, *(i.start for i in self.interventions)}:
+            course.regime(step)
         return parts
 
     def subject(self) -> measuring.Subject:

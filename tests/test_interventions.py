@@ -12,10 +12,11 @@ from conftest import tiny_mlp_experiment
 
 from mi_jax.errors import ConfigError
 from mi_jax.experiment import Experiment, train
-from mi_jax.training import AdamW, Change, every
-from mi_jax.training.interventions import boundaries, numbers_in_force
+from mi_jax.interventions import Change
+from mi_jax.training import AdamW, every
+from mi_jax.training.course import Course
 from mi_jax.training.loop import Progress, replay
-from mi_jax.training.state import Program, TrainState
+from mi_jax.training.state import TrainState
 
 
 def _changed(*changes: Change, **settings: Any) -> Experiment:
@@ -23,8 +24,8 @@ def _changed(*changes: Change, **settings: Any) -> Experiment:
 
 
 def _at(experiment: Experiment, step: int) -> TrainState:
-    program = Program(experiment.parts())
-    return replay(program, program.init(), 0, step)
+    course = Course(experiment.parts())
+    return replay(course, course.init(), 0, step)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -43,29 +44,30 @@ def test_every_step_before_a_change_is_the_parents_bit_for_bit(step: int) -> Non
 
 @pytest.mark.parametrize("step", [18, 40])
 def test_from_its_start_on_a_change_is_a_run_from_that_state_with_that_setting(step: int) -> None:
-    other = Program(tiny_mlp_experiment(optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01), steps=40).parts())
+    other = Course(tiny_mlp_experiment(optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01), steps=40).parts())
     assert _same(_at(CHANGED, step), replay(other, _at(PARENT, 17), 17, step))
     assert not _same(_at(CHANGED, step).params, _at(PARENT, step).params)
 
 
 def test_a_range_ends_where_it_says() -> None:
-    parent = Program(PARENT.parts())
+    parent = Course(PARENT.parts())
     changed = _changed(Change(field=DECAY, value=0.01, start=17, stop=23))
-    other = Program(tiny_mlp_experiment(optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01)).parts())
+    other = Course(tiny_mlp_experiment(optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01)).parts())
     within = replay(other, _at(PARENT, 17), 17, 23)
     assert _same(_at(changed, 40), replay(parent, within, 23, 40))
 
 
 def test_overlapping_changes_of_one_number_are_won_by_the_later_one() -> None:
     both = (Change(field=DECAY, value=0.2, start=5, stop=30), Change(field=DECAY, value=0.3, start=10, stop=20))
-    in_force = [numbers_in_force({DECAY: 1.0}, both, step)[DECAY] for step in (4, 5, 9, 10, 19, 20, 29, 30)]
+    course = Course(_changed(*both).parts())
+    in_force = [course.regime(step).numbers[DECAY] for step in (4, 5, 9, 10, 19, 20, 29, 30)]
     assert in_force == [1.0, 0.2, 0.2, 0.3, 0.3, 0.2, 0.2, 1.0]
-    assert boundaries(both) == {5, 10, 20, 30}
+    assert [course.next_change(step) for step in (0, 5, 10, 19, 20, 30)] == [5, 10, 20, 20, 30, None]
 
 
 def test_changes_of_two_numbers_are_both_in_force() -> None:
     both = _changed(Change(field=DECAY, value=0.01, start=17), Change(field="optimizer.learning_rate", value=3e-3, start=17))
-    other = Program(tiny_mlp_experiment(optimizer=AdamW(learning_rate=3e-3, weight_decay=0.01)).parts())
+    other = Course(tiny_mlp_experiment(optimizer=AdamW(learning_rate=3e-3, weight_decay=0.01)).parts())
     assert _same(_at(both, 40), replay(other, _at(PARENT, 17), 17, 40))
 
 
@@ -78,9 +80,9 @@ def test_a_range_holds_its_start_and_not_its_stop(start: int, stop: int | None, 
 
 
 def test_a_change_compiles_nothing() -> None:
-    program = Program(_changed(Change(field=DECAY, value=0.01, start=3, stop=9)).parts())
+    course = Course(_changed(Change(field=DECAY, value=0.01, start=3, stop=9)).parts())
     with compilations("jit(_advance") as compiled:
-        replay(program, program.init(), 0, 12)
+        replay(course, course.init(), 0, 12)
     assert len(compiled) == 1
 
 
@@ -124,11 +126,11 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
     [
         ("optimizer.weight_decy", "did you mean optimizer.weight_decay"),
         ("weight_decay", "optimizer.weight_decay"),
-        ("optimizer.warmup", "optimizer"),
-        ("task.p", "known are"),
+        ("model.d_mlp", "known are"),
+        ("task.fractoin", "did you mean task.fraction"),
     ],
 )
-def test_a_field_that_is_no_traced_number_is_refused_before_anything_is_written(tmp_path: Path, field: str, told: str) -> None:
+def test_a_field_that_is_no_setting_is_refused_before_anything_is_written(tmp_path: Path, field: str, told: str) -> None:
     with pytest.raises(ConfigError, match=f"'{field}'.*{told}"):
         train(_changed(Change(field=field, value=0.1, start=3)), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

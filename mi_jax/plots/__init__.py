@@ -14,6 +14,7 @@ from mi_jax.plots.curves import (
     singular_value_curves,
 )
 from mi_jax.plots.diagrams import dates_against, phase_diagram
+from mi_jax.plots.histories import diverging_histories
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
@@ -31,6 +32,7 @@ __all__ = [
     "curves",
     "dates_against",
     "decodable_and_used",
+    "diverging_histories",
     "embedding_circles",
     "frequency_lines",
     "frequency_map",

@@ -1,7 +1,7 @@
 """Training: optimizers, schedules, the loop, interventions, and the trajectory it leaves."""
 
+from mi_jax.interventions import INTERVENTIONS, Change
 from mi_jax.training.filters import FILTERS, GrokfastEMA, GrokfastMA, OrthogonalGradient
-from mi_jax.training.interventions import INTERVENTIONS, Change
 from mi_jax.training.losses import LOSSES, MSE, CrossEntropy, Hinge, LogSoftmaxCrossEntropy, StableMax
 from mi_jax.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Muon
 from mi_jax.training.rates import RATES, CosineRate, LinearRate, StepRate

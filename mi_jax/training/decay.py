@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from mi_jax.arrays import Number, Params, Scalar
-from mi_jax.errors import ConfigError, nearest, require
-from mi_jax.pytrees import dotted, rebuild
+from mi_jax.errors import require
+from mi_jax.pytrees import dotted, matching, rebuild
 
 Towards = Literal["zero", "initial"]
 
@@ -37,18 +37,6 @@ class Groups(NamedTuple):
             matching((pattern,), names, "decay_multipliers")
         first = lambda name: next((m for pattern, m in self.multipliers if fnmatchcase(name, pattern)), 1.0)  # noqa: E731
         return {name: first(name) if name in chosen else 0.0 for name in names}
-
-
-def matching(patterns: tuple[str, ...], names: tuple[str, ...], setting: str) -> frozenset[str]:
-    """The names that match one of the patterns (``*``, ``*.W_*``, ``unembed.*``).
-
-    Raises:
-        ConfigError: for a pattern that matches none of them, naming the setting that holds it.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"{setting}: no parameter matches '{pattern}'; {nearest(pattern, names)}")
-    return frozenset(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def decay_mask(patterns: tuple[str, ...]) -> Callable[[Any], Any]:

@@ -16,8 +16,8 @@ from mi_jax.errors import Interrupted, RunError
 from mi_jax.pytrees import byte_count, dotted
 from mi_jax.tasks.sampling import LONGEST_CHUNK
 from mi_jax.training import segments
-from mi_jax.training.interventions import boundaries, numbers_in_force
-from mi_jax.training.state import Program, TrainState, flat_state, state_from_flat
+from mi_jax.training.course import Course
+from mi_jax.training.state import TrainState, flat_state, state_from_flat
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 
 CHUNK_SECONDS = 0.7
@@ -39,7 +39,7 @@ Watch = Callable[[Progress], None]
 
 
 def train_to_end(
-    trajectory: Trajectory, program: Program, snapshots: Int[np.ndarray, " step"], storage: Storage, watch: Watch
+    trajectory: Trajectory, course: Course, snapshots: Int[np.ndarray, " step"], storage: Storage, watch: Watch
 ) -> None:
     """Trains a run from its last segment to its last step. The caller holds the writer's lock.
 
@@ -49,29 +49,31 @@ def train_to_end(
     """
     with signals() as stopped:
         segments.remove_unfinished(trajectory.folder)
-        state = resume(program, trajectory)
-        ends = segment_ends(snapshots, program.parts.steps, byte_count(program.template.params), storage)
-        _run(program, trajectory, state, snapshots, ends, watch, stopped)
+        _, state = stored_state(course, trajectory, trajectory.done)
+        template = course.template(trajectory.done)
+        ends = segment_ends(snapshots, course.parts.steps, byte_count(template.params), storage, course.origin)
+        _run(course, trajectory, state, snapshots, ends, watch, stopped)
 
 
-def resume(program: Program, trajectory: Trajectory) -> TrainState:
-    """The state at the end of the last segment, or the initial one."""
-    stored = trajectory.stored_state(trajectory.done)
-    return program.init() if stored is None else state_from_flat(program.template, stored[1])
+def stored_state(course: Course, trajectory: Trajectory, step: int) -> tuple[int, TrainState]:
+    """The last state at or before ``step`` that is stored, and its step; or the initial one."""
+    stored = trajectory.stored_state(step)
+    if stored is None:
+        return 0, course.init()
+    return stored[0], state_from_flat(course.template(stored[0]), stored[1])
 
 
-def replay(program: Program, state: TrainState, start: int, step: int) -> TrainState:
-    """The exact state at ``step`` from that at ``start``: the run's own program again."""
-    cuts = boundaries(program.parts.interventions)
+def replay(course: Course, state: TrainState, start: int, step: int) -> TrainState:
+    """The exact state at ``step`` from that at ``start``: the run's own programs again."""
     while start < step:
-        n = _next_stop(start, [step], cuts, LONGEST_CHUNK) - start
-        state, _ = program.advance(state, numbers_in_force(program.parts.numbers, program.parts.interventions, start), n)
+        n = _next_stop(start, [step], course, LONGEST_CHUNK) - start
+        state, _ = course.advance(state, start, n)
         start += n
     return state
 
 
 def _run(
-    program: Program,
+    course: Course,
     trajectory: Trajectory,
     state: TrainState,
     snapshots: Int[np.ndarray, " step"],
@@ -80,16 +82,14 @@ def _run(
     stopped: threading.Event,
 ) -> None:
     """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in segments."""
-    parts, clock, done = program.parts, _Clock(), trajectory.done
+    parts, clock, done = course.parts, _Clock(), trajectory.done
     recorder = _Recorder(trajectory, set(snapshots.tolist()))
-    if done == 0:
-        recorder.snapshot(0, state)
-    cuts = boundaries(parts.interventions)
+    if done == course.origin:
+        recorder.snapshot(done, state)
     while done < parts.steps:
-        stop = _next_stop(done, [*recorder.after(done), *ends], cuts, clock.chunk)
-        numbers = numbers_in_force(parts.numbers, parts.interventions, done)
+        stop = _next_stop(done, [*recorder.after(done), *ends], course, clock.chunk)
         with clock.timing(stop - done):
-            state, buffer = jax.block_until_ready(program.advance(state, numbers, stop - done))
+            state, buffer = jax.block_until_ready(course.advance(state, done, stop - done))
         recorder.losses.append(np.asarray(buffer[:, : stop - done]).T)
         done = stop
         recorder.snapshot(done, state)
@@ -102,9 +102,10 @@ def _run(
             raise Interrupted(f"stopped at step {done} of {parts.steps}; everything up to there is saved")
 
 
-def _next_stop(done: int, stops: list[int], cuts: set[int], most: int) -> int:
+def _next_stop(done: int, stops: list[int], course: Course, most: int) -> int:
     """The next step at which training must look up, at most ``most`` away."""
-    return min([stop for stop in (*stops, *cuts) if stop > done] + [done + most])
+    change = course.next_change(done)
+    return min([stop for stop in stops if stop > done] + [done + most] + ([] if change is None else [change]))
 
 
 class _Recorder:

@@ -1,8 +1,8 @@
 """The train state and the two compiled programs of a run: ``init`` and ``advance``."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,17 +13,19 @@ from mi_jax.arrays import Count, Params, PRNGKey
 from mi_jax.contracts import (
     PLAIN,
     Batch,
-    Intervention,
     Loss,
     Model,
     Numbers,
     Optimizer,
+    Tap,
+    Taps,
     Task,
     mean_loss,
     numbers_of,
     sweepable_numbers,
 )
 from mi_jax.errors import require
+from mi_jax.interventions import AtBatch, AtGradient, AtParams, AtSite, Forward, InProgram, Intervention
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
@@ -47,15 +49,15 @@ def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
 
     On CPU seeds are mapped: vmapped they gain 7 % at most (``benchmarks.training``: parity_vmap_gain), and lose their bits.
     """
-    route = model.cheapest(task.inputs, batch_shape(task, seeds[0]), task.read)
+    route = model.cheapest(task.inputs, batch_shapes(task, seeds[0]).inputs.shape, task.read)
     at_once = len(seeds) > 1 and jax.default_backend() != "cpu"
     return Mode(route, "vmapped" if at_once else "mapped")
 
 
-def batch_shape(task: Task, seed: int) -> tuple[int, ...]:
-    """The shape of the inputs that one update sees."""
+def batch_shapes(task: Task, seed: int) -> Batch:
+    """The shapes of the batch that one update sees."""
     key = streams((seed,), "data")[0]
-    return jax.eval_shape(lambda: task.batches(task.data(seed), key, jnp.int32(0), jnp.int32(1))(0)).inputs.shape
+    return jax.eval_shape(lambda: task.batches(task.data(seed), key, jnp.int32(0), jnp.int32(1))(0))
 
 
 class TrainState(NamedTuple):
@@ -85,7 +87,8 @@ class Parts:
         return {f"optimizer.{name}": value for name, value in sweepable_numbers(self.optimizer).items()}
 
 
-Advance = Callable[[TrainState, Any, Key[Array, " seed"], Numbers, Count], tuple[TrainState, Float[Array, "seed step"]]]
+Arrays = tuple[Mapping[str, Any], ...]
+"""What the interventions in force prepared, in the order of a program's ``forms``. Leading axis: seed."""
 
 
 class Program:
@@ -93,10 +96,13 @@ class Program:
 
     The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
     schedule, and where chunks are cut changes no bit.
+
+    ``forms`` are the interventions that are part of it; their values are among its arguments.
     """
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: Parts, forms: tuple[InProgram, ...] = ()):
         self.parts = parts
+        self.forms = forms
         self._init = jax.jit(jax.vmap(self._init_seed))
         self._advance = jax.jit(self._advance_seeds)
 
@@ -114,11 +120,19 @@ class Program:
         """The state at step 0."""
         return self._init(streams(self.parts.seeds, "init"))
 
-    def advance(self, state: TrainState, numbers: Numbers, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
+    def fresh(self, params: Params, step: int) -> TrainState:
+        """These parameters with an optimizer state that has seen none of the steps."""
+        init = jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta))
+        steps = jnp.full((len(self.parts.seeds),), step, jnp.int32)
+        return TrainState(params, jax.jit(init)(params), steps)
+
+    def advance(
+        self, state: TrainState, numbers: Numbers, n: int, arrays: Arrays = ()
+    ) -> tuple[TrainState, Float[Array, "seed step"]]:
         """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
         require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
         traced = {name: jnp.float32(value) for name, value in numbers.items()}
-        return self._advance(state, self.data, self._keys, traced, jnp.int32(n))
+        return self._advance(state, self.data, self._keys, traced, jnp.int32(n), arrays)
 
     @cached_property
     def template(self) -> TrainState:
@@ -133,34 +147,63 @@ class Program:
         opt_state = self._transform(self.parts.numbers, 0).init(params)
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
-    def _loss(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        outputs = self.parts.model.along(self.parts.mode.route)(params, batch.inputs, positions=self.parts.task.read)
+    def _loss(self, params: Params, batch: Batch, arrays: Arrays) -> Float[Array, ""]:
+        taps, read = self._taps(batch, arrays), self.parts.task.read
+        outputs = self.parts.model.along(self.parts.mode.route)(params, batch.inputs, taps=taps, positions=read)
         return mean_loss(self.parts.loss(outputs, batch.targets), batch.weights)
 
+    def _taps(self, batch: Batch, arrays: Arrays) -> Taps | None:
+        """What interventions at sites make of the forward pass; several at one site act in turn."""
+        apply, read = self.parts.model.along(self.parts.mode.route), self.parts.task.read
+        forward = Forward(self.parts.model, apply, batch.inputs, read)
+        taps: dict[str, Tap] = {}
+        for form, own in zip(self.forms, arrays, strict=True):
+            if isinstance(form, AtSite):
+                taps[form.place] = partial(_through, taps.get(form.place), form, own, forward)
+        return taps or None
+
     def _advance_seeds(
-        self, state: TrainState, data: Any, keys: Key[Array, " seed"], numbers: Numbers, n: Int[Array, ""]
+        self,
+        state: TrainState,
+        data: Any,
+        keys: Key[Array, " seed"],
+        numbers: Numbers,
+        n: Int[Array, ""],
+        arrays: Arrays,
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
         if self.parts.mode.seed_mode == "vmapped":
             per_seed = 0 if self.parts.task.per_seed else None
-            return jax.vmap(self._advance_seed, in_axes=(0, per_seed, 0, None, None))(state, data, keys, numbers, n)
+            return jax.vmap(self._advance_seed, in_axes=(0, per_seed, 0, None, None, 0))(state, data, keys, numbers, n, arrays)
         if self.parts.task.per_seed:
-            return jax.lax.map(lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n), (state, data, keys))
-        return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n), (state, keys))
+            return jax.lax.map(lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n, x[3]), (state, data, keys, arrays))
+        return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n, x[2]), (state, keys, arrays))
 
     def _advance_seed(
-        self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""]
+        self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""], arrays: Arrays
     ) -> tuple[TrainState, Float[Array, " step"]]:
         feed = self.parts.task.batches(data, key, state.step, n)
 
         def _step(i: Count, carry: tuple[Params, Any, Float[Array, " step"]]) -> tuple[Params, Any, Float[Array, " step"]]:
             params, opt_state, losses = carry
-            loss, gradients = jax.value_and_grad(self._loss)(params, feed(i))
+            batch, before = feed(i), params
+            for form, own in zip(self.forms, arrays, strict=True):
+                batch = form.batch(batch, own) if isinstance(form, AtBatch) else batch
+            loss, gradients = jax.value_and_grad(self._loss)(params, batch, arrays)
+            for form, own in zip(self.forms, arrays, strict=True):
+                gradients = form.gradient(gradients, params, own) if isinstance(form, AtGradient) else gradients
             params, opt_state = apply_gradients(self._transform(numbers, state.step + i), params, opt_state, gradients)
+            for form, own in zip(self.forms, arrays, strict=True):
+                params = form.after(params, before, own) if isinstance(form, AtParams) else params
             return params, opt_state, losses.at[i].set(loss)
 
         losses = jnp.full((LONGEST_CHUNK,), jnp.nan)
         params, opt_state, losses = jax.lax.fori_loop(0, n, _step, (state.params, state.opt_state, losses))
         return TrainState(params, opt_state, state.step + n), losses
+
+
+def _through(tap: Tap | None, form: AtSite, arrays: Mapping[str, Any], forward: Forward, value: Array) -> Array:
+    """What an intervention makes of a site's value after those before it."""
+    return form.value_at(value if tap is None else tap(value), arrays, forward)
 
 
 def flat_state(state: TrainState) -> Flat:

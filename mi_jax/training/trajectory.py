@@ -17,12 +17,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mi_jax.errors import DamagedError, RunError, require
-from mi_jax.pytrees import nested
+from mi_jax.pytrees import dotted, nested
 from mi_jax.records import digest
 from mi_jax.training import segments
+from mi_jax.training.kept import read_arrays, write_arrays
 
-FORMAT = 1
-"""Version of the layout on disk: a reader refuses a newer one, and reads every older one."""
+FORMAT = 2
+"""Version of the layout on disk: a reader refuses a newer one, and reads every older one. 2 is that of runs which begin at a
+state of another (``origin.npz``) or keep what interventions prepared (``prepared/``); all others are still written as 1."""
+
+
+ORIGIN = "origin.npz"
+"""The state that a fork begins with, and the parameters of step 0, in its directory."""
+
+INITIAL = "initial."
+"""Before the names of the latter."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +64,23 @@ class Part(NamedTuple):
     """[snapshot seed ...] by dotted name."""
 
 
-def segment_ends(snapshots: Int[np.ndarray, " step"], last: int, snapshot_bytes: int, storage: Storage) -> list[int]:
+def segment_ends(
+    snapshots: Int[np.ndarray, " step"], last: int, snapshot_bytes: int, storage: Storage, origin: int = 0
+) -> list[int]:
     """The steps at which segments end: they follow from the schedule, never from the clock.
 
     A segment ends at a snapshot that fills it (``storage.snapshots`` of them, or ``storage.megabytes``), at every ``states``-th
-    part of the run, and at the last step.
+    part of the run, which begins at ``origin``, and at the last step.
     """
     most = max(1, min(storage.snapshots, int(storage.megabytes * 2**20 // max(snapshot_bytes, 1))))
-    parts = {-(-last * part // storage.states) for part in range(1, storage.states + 1)} | {last}
+    parts = {origin - (-(last - origin) * part // storage.states) for part in range(1, storage.states + 1)} | {last}
     ends, held = set[int](), 0
     for step in sorted(parts | set(snapshots.tolist())):
         held += step in snapshots
         if step in parts or held >= most:
             ends.add(step)
             held = 0
-    return sorted(ends - {0})
+    return sorted(end for end in ends if end > origin)
 
 
 class Trajectory:
@@ -90,6 +101,17 @@ class Trajectory:
         return tuple(self.record["seeds"])
 
     @property
+    def parent(self) -> tuple[Path, int] | None:
+        """(the run that this one was forked from, the step); None where it began at step 0."""
+        parent = self.record.get("parent")
+        return None if parent is None else (Path(parent["path"]), parent["step"])
+
+    @property
+    def origin(self) -> int:
+        """The step that it begins at."""
+        return 0 if self.parent is None else self.parent[1]
+
+    @property
     def last(self) -> int:
         """The step at which the run is finished."""
         return self.record["steps"]
@@ -98,7 +120,7 @@ class Trajectory:
     def indexes(self) -> tuple[segments.Index, ...]:
         """What each finished segment holds. Raises DamagedError where one is missing or changed."""
         indexes = tuple(self.read_index(end) for end in segments.finished(self.folder))
-        for before, index in zip((0, *(index.end for index in indexes)), indexes, strict=False):
+        for before, index in zip((self.origin, *(index.end for index in indexes)), indexes, strict=False):
             if index.start != before:
                 raise DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
         return indexes
@@ -112,8 +134,8 @@ class Trajectory:
 
     @property
     def done(self) -> int:
-        """How many updates are stored."""
-        return self.indexes[-1].end if self.indexes else 0
+        """The step that it has been trained to."""
+        return self.indexes[-1].end if self.indexes else self.origin
 
     @property
     def steps(self) -> Int[np.ndarray, " step"]:
@@ -150,14 +172,38 @@ class Trajectory:
         return nested(joined)
 
     def losses(self) -> Float[np.ndarray, "step seed"]:
-        """The training loss of the parameters after 0, 1, ... done - 1 updates, in nats."""
+        """The training loss of the parameters after origin, origin + 1, ... done - 1 updates, in nats."""
         parts = [segments.read_losses(self.folder, index) for index in self.indexes]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.seeds)), np.float32)
 
     def stored_state(self, step: int) -> tuple[int, segments.Flat] | None:
         """The last stored train state at or before ``step``, and its step; None where there is none."""
         before = [index for index in self.indexes if index.end <= step]
-        return (before[-1].end, segments.read_state(self.folder, before[-1])) if before else None
+        if not self.has_states:
+            return None
+        if before:
+            return before[-1].end, segments.read_state(self.folder, before[-1])
+        if self.parent is None:
+            return None
+        kept = read_arrays(self.path / ORIGIN, self.record["hash"])
+        return self.origin, {name: value for name, value in kept.items() if not name.startswith(INITIAL)}
+
+    def initial(self) -> dict[str, Any]:
+        """The parameters of step 0, leading axis seed, as a nested dict; those of the first snapshot where there is no step 0."""
+        if self.parent is None:
+            return nested({name: stack[0] for name, stack in dotted(self.stack([int(self.steps[0])])).items()})
+        kept = read_arrays(self.path / ORIGIN, self.record["hash"])
+        return nested({name.removeprefix(INITIAL): value for name, value in kept.items() if name.startswith(INITIAL)})
+
+    @property
+    def has_states(self) -> bool:
+        """Whether train states are stored: a trajectory made otherwise than by training has snapshots alone."""
+        return not self.indexes or any(name.startswith("state@") for name in self.indexes[-1].hashes)
+
+    @property
+    def prepared(self) -> "Prepared":
+        """What the run's interventions prepared."""
+        return Prepared(self.path / "prepared", self.record["hash"])
 
     def differences(self, other: "Trajectory") -> list[str]:
         """What two runs of one experiment store differently: one line a kind, the first step at which it differs named."""
@@ -175,7 +221,7 @@ class Trajectory:
         if not np.array_equal(mine, others, equal_nan=True):
             n = min(len(mine), len(others))
             bad = np.flatnonzero((mine[:n] != others[:n]).any(axis=1))
-            lines.append(f"losses: first different at step {int(bad[0]) if len(bad) else n}")
+            lines.append(f"losses: first different at step {self.origin + (int(bad[0]) if len(bad) else n)}")
         return lines
 
     def _unequal_states(self, other: "Trajectory") -> list[int]:
@@ -196,7 +242,7 @@ class Trajectory:
         for place, seed in enumerate(self.seeds):
             bad = np.flatnonzero(~np.isfinite(losses[:, place]))
             ended = stored is None or all(np.isfinite(v[place]).all() for n, v in stored[1].items() if n.startswith("params."))
-            first_bad = int(bad[0]) if len(bad) else (done if ended else done - 1) + 1
+            first_bad = self.origin + int(bad[0]) if len(bad) else (done if ended else done - 1) + 1
             result[seed] = Status("non-finite" if len(bad) or not ended else state, first_bad - 1)
         return result
 
@@ -207,6 +253,26 @@ class Trajectory:
             near = self.steps[np.argsort(np.abs(self.steps - step), kind="stable")[:2]]
             raise RunError(f"step {step} is no snapshot of {self.path}; the nearest are {sorted(near.tolist())}, see .steps")
         return int(step)
+
+
+class Prepared(NamedTuple):
+    """What a run's interventions prepared, a file each: see ``course.Store``."""
+
+    folder: Path
+    run: str
+
+    def read(self, place: int) -> dict[str, np.ndarray] | None:
+        """The arrays of the run's intervention at a place; None where there are none yet."""
+        file = self.folder / f"{place}.npz"
+        return read_arrays(file, self.run) if file.exists() else None
+
+    def write(self, place: int, arrays: dict[str, np.ndarray]) -> None:
+        """Keeps them. Raises RunError where they can't be written."""
+        write_arrays(self.folder / f"{place}.npz", arrays, self.run)
+
+    def places(self) -> list[int]:
+        """Of which interventions there are some."""
+        return sorted(int(file.stem) for file in self.folder.glob("*.npz") if file.stem.isdigit())
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from mi_jax.errors import DamagedError
 from mi_jax.training import segments
-from mi_jax.training.trajectory import Trajectory
+from mi_jax.training.kept import read_arrays
+from mi_jax.training.trajectory import ORIGIN, Trajectory
 
 
 def problems(trajectory: Trajectory) -> Iterator[str]:
@@ -14,7 +15,8 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
 
     Reads each segment as every other reader does: index, losses, state, snapshots.
     """
-    start, found, unknown = 0, list[int](), False
+    yield from _damaged_kept(trajectory)
+    start, found, unknown = trajectory.origin, list[int](), False
     for end in segments.finished(trajectory.folder):
         try:
             index = trajectory.read_index(end)
@@ -28,8 +30,19 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
         found += index.steps
         start = end
     missing = np.setdiff1d([step for step in trajectory.record["snapshots"] if step <= start], found)
-    if len(missing) and start and not unknown:
+    if len(missing) and start > trajectory.origin and not unknown:
         yield f"snapshots at steps {missing.tolist()} are missing"
+
+
+def _damaged_kept(trajectory: Trajectory) -> Iterator[str]:
+    """The damage in what is kept beside the segments."""
+    files = [] if trajectory.parent is None else [trajectory.path / ORIGIN]
+    files += [trajectory.prepared.folder / f"{place}.npz" for place in trajectory.prepared.places()]
+    for file in files:
+        try:
+            read_arrays(file, trajectory.record["hash"])
+        except DamagedError as error:
+            yield str(error)
 
 
 def _damaged_arrays(trajectory: Trajectory, index: segments.Index) -> Iterator[str]:

@@ -1,0 +1,54 @@
+"""Interventions on training: one change at one named place, for a range of updates, stored in the run."""
+
+from mi_jax.interventions.change import Change
+from mi_jax.interventions.parameters import Freeze, Graft, Reset
+from mi_jax.interventions.places import (
+    AtBatch,
+    AtGradient,
+    AtParams,
+    AtSettings,
+    AtSite,
+    Forward,
+    InProgram,
+    Intervention,
+    Moment,
+    Settings,
+    Trained,
+)
+from mi_jax.interventions.project import Project
+from mi_jax.interventions.sites import Ablate, Clamp, Transplant
+
+INTERVENTIONS = {
+    "change": Change,
+    "clamp": Clamp,
+    "ablate": Ablate,
+    "transplant": Transplant,
+    "graft": Graft,
+    "freeze": Freeze,
+    "reset": Reset,
+    "project": Project,
+}
+"""Every intervention by registry name."""
+
+__all__ = [
+    "INTERVENTIONS",
+    "Ablate",
+    "AtBatch",
+    "AtGradient",
+    "AtParams",
+    "AtSettings",
+    "AtSite",
+    "Change",
+    "Clamp",
+    "Forward",
+    "Freeze",
+    "Graft",
+    "InProgram",
+    "Intervention",
+    "Moment",
+    "Project",
+    "Reset",
+    "Settings",
+    "Trained",
+    "Transplant",
+]

@@ -1,0 +1,185 @@
+"""Projecting directions out of weights: Fourier frequencies of the residues, or any directions along an axis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mi_jax.arrays import Params
+from mi_jax.contracts import Model
+from mi_jax.errors import ConfigError, RunError, nearest, require
+from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
+from mi_jax.interventions.parameters import OfParameters
+from mi_jax.interventions.places import Arrays, Moment, Trained
+from mi_jax.pytrees import dotted, rebuild, take
+
+Rule = Literal["key", "control", "random"]
+Table = Literal["unembedding", "embedding"]
+Directions = Rule | tuple[int, ...] | tuple[tuple[int, tuple[int, ...]], ...] | tuple[tuple[float, ...], ...]
+
+_ROWS, _COLUMNS = ("W_E",), ("W_U",)
+_PREFIX = "out."
+
+
+@dataclass(frozen=True)
+class Project(OfParameters):
+    """W <- W - B^T B W after the update: what of the weights lies along the rows of B is removed.
+
+    B's rows are unit vectors along the axis of the residues: of the rows of every ``W_E``, the columns of every ``W_U``; special
+    tokens have none. Explicit directions go along that axis too where they have its length, else along the other.
+
+    Example:
+        >>> Project("embed.W_E", frequencies=(3, 7), start=400).directions
+        (3, 7)
+
+    Attributes:
+        parameters: patterns of dotted names.
+        directions: frequencies, such as ``(3, 7)``, for all seeds; pairs of a seed and its frequencies; rows of numbers, the
+            directions themselves; or a rule that gives each seed its own, read at the first update that is changed:
+            "key", the frequencies whose cosine or sine component of ``table`` exceeds a quarter of its largest one (arXiv
+            2301.05217); "control", as many others, drawn by seed; "random", directions drawn by seed until their removal takes
+            as much off each parameter's norm then as that of the key frequencies would (the last one is removed in part).
+        every: updates from one projection to the next; None projects once, after update ``start``.
+        table: which table's key frequencies: "unembedding" (W_L) or "embedding".
+        frequencies: another way to write ``directions``.
+    """
+
+    directions: Directions = ()
+    every: int | None = 1
+    table: Table = "unembedding"
+    frequencies: tuple[int, ...] = field(default=(), metadata={"added": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frequencies:
+            require(not self.directions, "Project: give directions or frequencies, not both")
+            object.__setattr__(self, "directions", tuple(self.frequencies))
+            object.__setattr__(self, "frequencies", ())
+        if isinstance(self.directions, str):
+            known = get_args(Rule)
+            require(
+                self.directions in known, f"Project: directions={self.directions!r} is unknown; {nearest(self.directions, known)}"
+            )
+        require(self.every is None or self.every >= 1, f"Project: every={self.every} must be at least 1, or None for once")
+        require(
+            self.table in get_args(Table), f"Project: table={self.table!r} is unknown; {nearest(self.table, get_args(Table))}"
+        )
+        _ = self._kind
+
+    @property
+    def _kind(self) -> Literal["rule", "frequencies", "by seed", "rows"]:
+        """What ``directions`` are. Raises ConfigError for anything else."""
+        given = self.directions
+        if isinstance(given, str):
+            return "rule"
+        if all(isinstance(k, int) for k in given):
+            return "frequencies"
+        rows: list[Any] = [row for row in given if isinstance(row, tuple)]
+        if len(rows) == len(given) and all(len(row) == 2 and isinstance(row[1], tuple) for row in rows):
+            return "by seed"
+        if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
+            return "rows"
+        raise ConfigError(
+            f"Project: directions={given!r} must be frequencies such as (3, 7), pairs of a seed and frequencies such as"
+            " ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key', 'control', 'random'"
+        )
+
+    @property
+    def rhythm(self) -> int | None:
+        """``every``."""
+        return self.every
+
+    @property
+    def reads_weights(self) -> bool:
+        """Where a rule chooses the directions."""
+        return self._kind == "rule"
+
+    def form(self) -> "Project":
+        """Itself without range and values."""
+        return replace(self, directions=(), every=1, table="unembedding", start=0, stop=None)
+
+    def check(self, trained: Trained) -> None:
+        """See ``Intervention``."""
+        p, names = trained.task.inputs.classes, self.names(trained.shapes)
+        if self._kind == "rows":
+            lengths = {len(row) for row in self.directions}  # pyright: ignore
+            require(len(lengths) == 1, f"Project: directions have the lengths {sorted(lengths)}; all must be equally long")
+            for name in names:
+                told = f"Project: directions of length {lengths} fit no axis of {name} {list(trained.shapes[name])}"
+                require(lengths <= set(trained.shapes[name]), told)
+            return
+        for name in names:
+            told = f"Project: {name} has no axis of residues; frequencies are projected out of arrays called W_E or W_U"
+            require(name.split(".")[-1] in (*_ROWS, *_COLUMNS), told)
+        if self._kind == "rule":
+            told = "Project: the model has no such table; give the frequencies"
+            require(bool(trained.model.roles.embedding if self.table == "embedding" else trained.model.roles.output_map), told)
+            return
+        lists = self.directions if self._kind == "by seed" else ((0, self.directions),)
+        for _, chosen in lists:  # pyright: ignore
+            bad = [k for k in chosen if not 1 <= k <= p // 2]  # pyright: ignore
+            require(not bad, f"Project: frequencies {bad} are none of {p} residues, which have 1 to {p // 2}")
+
+    def prepare(self, moment: Moment) -> dict[str, Any]:
+        """See ``Intervention``."""
+        by_seed = [self._rows(moment, place) for place in range(len(moment.seeds))]
+        return {f"{_PREFIX}{name}": _stacked([rows[name] for rows in by_seed]) for name in by_seed[0]}
+
+    def _rows(self, moment: Moment, place: int) -> Mapping[str, Float[np.ndarray, "direction axis"]]:
+        """The rows of B for each chosen parameter of one seed."""
+        params = take(jax.tree.map(np.asarray, moment.params), place)
+        weights = {name: dotted(params)[name] for name in self.names(dotted(params))}
+        if self._kind == "rows":
+            rows = np.linalg.qr(np.asarray(self.directions, np.float64).T)[0].T
+            return {name: rows.astype(np.float32) for name in weights}
+        p, seed = moment.inputs.classes, moment.seeds[place]
+        keys = self._frequencies(params, moment.model, p, seed)
+        if self.directions == "control":
+            keys = control(keys, p, seed)
+        rows = {name: rows_of(keys, p, W.shape[_axis(name)]) for name, W in weights.items()}
+        if self.directions != "random":
+            return rows
+        return {name: random_rows(rows[name], np.moveaxis(W, _axis(name), 0), p, seed) for name, W in weights.items()}
+
+    def _frequencies(self, params: Params, model: Model, p: int, seed: int) -> tuple[int, ...]:
+        """Those named for the seed, or its key ones."""
+        if self._kind == "rule":
+            return key_frequencies(params, model, p, self.table)
+        if self._kind == "frequencies":
+            return tuple(self.directions)  # pyright: ignore
+        named = dict(self.directions)  # pyright: ignore
+        if seed not in named:
+            raise RunError(f"Project: directions name no frequencies for seed {seed}, only for {sorted(named)}")
+        return tuple(named[seed])
+
+    def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
+        """See ``AtParams``."""
+        weights = dotted(params)
+        left = {}
+        for label, rows in arrays.items():
+            name = label.removeprefix(_PREFIX)
+            left[name] = _removed(weights[name], rows, _axis(name, rows.shape[-1], weights[name].shape))
+        return rebuild(params, {**weights, **left})
+
+
+def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> int:
+    """The axis that directions of a length go along: that of the residues (by default), or the other one where that fits."""
+    axis = -1 if name.split(".")[-1] in _COLUMNS else 0
+    return axis if length is None or shape[axis] == length else -1 - axis
+
+
+def _removed(W: Float[Array, "..."], rows: Float[Array, "direction axis"], axis: int) -> Float[Array, "..."]:
+    """W without what lies along the rows."""
+    first = jnp.moveaxis(W, axis, 0)
+    flat = first.reshape(first.shape[0], -1)
+    return jnp.moveaxis((flat - rows.T @ (rows @ flat)).reshape(first.shape), 0, axis)
+
+
+def _stacked(rows: list[Float[np.ndarray, "_ axis"]]) -> Float[Array, "seed direction axis"]:
+    """Padded with rows of zeros, which remove nothing, to the longest and to at least one."""
+    most = max(1, *(len(one) for one in rows))
+    return jnp.asarray(np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in rows]))

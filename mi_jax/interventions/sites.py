@@ -1,0 +1,190 @@
+"""Interventions at sites: clamping, ablating or transplanting activations while a network trains (arXiv 2404.07129)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from mi_jax.contracts import Site
+from mi_jax.errors import ConfigError, nearest, require
+from mi_jax.interventions.places import Arrays, AtSite, Forward, Moment, Trained, repeated
+from mi_jax.models.taps import capture
+from mi_jax.pytrees import dotted, nested
+
+Only = tuple[tuple[str, tuple[int, ...]], ...]
+"""Pairs of a dim and places along it."""
+
+_PREFIX = "theirs."
+
+
+@dataclass(frozen=True)
+class _Override(AtSite):
+    """What the three below share: a site, and which of its places are overridden."""
+
+    site: str
+
+    @property
+    def place(self) -> str:
+        """The site's name."""
+        return self.site
+
+    def found(self, trained: Trained, only: Only) -> tuple[Site, tuple[int, ...]]:
+        """The site and its shape in training. Raises ConfigError for a site or a place that isn't there."""
+        known = {site.name: site for site in trained.model.sites if site.kind == "activation"}
+        told = f"{type(self).__name__}: there is no activation '{self.site}' in this model; {nearest(self.site, known)}"
+        require(self.site in known, told)
+        site, apply = known[self.site], capture(trained.model.apply, [self.site])
+        params = nested({name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in trained.shapes.items()})
+        read = trained.task.read
+        _, seen = jax.eval_shape(lambda p, x: apply(p, x, positions=read), params, trained.batch.inputs)
+        shape = seen[self.site].shape
+        for dim, places in only:
+            require(dim in site.dims, f"only: '{self.site}' has no dim '{dim}'; {nearest(dim, site.dims)}")
+            size = shape[site.dims.index(dim)]
+            told = f"only: '{self.site}' has {size} places along '{dim}' in training, {list(places)} are asked for"
+            require(len(places) > 0 and all(0 <= place < size for place in places), told)
+        return site, shape
+
+
+def _chosen(only: Only, dims: tuple[str, ...], value: Array) -> Bool[Array, "..."]:
+    """Which elements are overridden: those at the chosen places of every dim that is named."""
+    mask = np.ones((1,) * value.ndim, bool)
+    for dim, places in only:
+        axis = dims.index(dim)
+        shape = [1] * value.ndim
+        shape[axis] = value.shape[axis]
+        mask = mask & np.isin(np.arange(value.shape[axis]), places).reshape(shape)
+    return jnp.broadcast_to(jnp.asarray(mask), value.shape)
+
+
+def _pairs(only: Any) -> Only:
+    """``{"head": (2,)}`` or pairs, as pairs."""
+    items = only.items() if isinstance(only, Mapping) else only
+    return tuple((str(dim), tuple(places)) for dim, places in items)
+
+
+@dataclass(frozen=True)
+class Clamp(_Override):
+    """A site's activation is this value, and no gradient passes through what is clamped.
+
+    Example:
+        >>> Clamp("blocks.0.attn.pattern", 0.5, only={"head": (2,)}, start=400).only
+        (('head', (2,)),)
+
+    Attributes:
+        site: the name of an activation (see docs/sites.md).
+        value: a number, or nested tuples of the site's last dims, the same for all examples.
+        only: places by dim that are clamped, all by default. In the last layer, positions and queries count those that are read.
+    """
+
+    value: float | int | tuple[Any, ...]
+    only: Only | Mapping[str, tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "only", _pairs(self.only))
+        try:
+            finite = np.isfinite(np.asarray(self.value, np.float32)).all()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"Clamp: value={self.value!r} must be a number, or nested tuples of them of equal length"
+            ) from error
+        if isinstance(self.value, int):
+            object.__setattr__(self, "value", float(self.value))
+        require(bool(finite), f"Clamp: value={self.value!r} must be finite")
+
+    def form(self) -> "Clamp":
+        """Itself without range and values."""
+        return replace(self, value=0.0, start=0, stop=None)
+
+    def check(self, trained: Trained) -> None:
+        """See ``Intervention``."""
+        _, shape = self.found(trained, _pairs(self.only))
+        own = np.shape(self.value)
+        fits = len(own) <= len(shape) and all(n in (1, size) for n, size in zip(own[::-1], shape[::-1], strict=False))
+        require(fits, f"Clamp: a value of shape {own} doesn't fit '{self.site}', whose shape in training is {shape}")
+
+    def prepare(self, moment: Moment) -> dict[str, Any]:
+        """See ``Intervention``."""
+        return {"value": repeated(jnp.asarray(self.value, jnp.float32), moment.seeds)}
+
+    def value_at(self, value: Array, arrays: Arrays, forward: Forward) -> Array:
+        """See ``AtSite``."""
+        clamp = arrays["value"]
+        clamp = clamp.reshape((1,) * (value.ndim - clamp.ndim) + clamp.shape).astype(value.dtype)
+        return jnp.where(_chosen(_pairs(self.only), forward.dims(self.site), value), jnp.broadcast_to(clamp, value.shape), value)
+
+
+@dataclass(frozen=True)
+class Ablate(_Override):
+    """A site's activation is 0, and no gradient passes through what is ablated. ``only``: as for ``Clamp``."""
+
+    only: Only | Mapping[str, tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "only", _pairs(self.only))
+
+    def form(self) -> "Ablate":
+        """Itself without range and values."""
+        return replace(self, start=0, stop=None)
+
+    def check(self, trained: Trained) -> None:
+        """See ``Intervention``."""
+        self.found(trained, _pairs(self.only))
+
+    def value_at(self, value: Array, arrays: Arrays, forward: Forward) -> Array:
+        """See ``AtSite``."""
+        return jnp.where(_chosen(_pairs(self.only), forward.dims(self.site), value), jnp.zeros_like(value), value)
+
+
+@dataclass(frozen=True)
+class Transplant(_Override):
+    """A site's activation is the one that another checkpoint of the same seed has on the same batch; no gradient passes it.
+
+    Attributes:
+        site: the name of an activation.
+        run: path of the run that the checkpoint is of; None for the one that was forked. step: its step.
+        only: as for ``Clamp``.
+    """
+
+    run: str | None
+    step: int
+    only: Only | Mapping[str, tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "only", _pairs(self.only))
+        object.__setattr__(self, "run", None if self.run is None else str(Path(self.run).resolve()))
+
+    def form(self) -> "Transplant":
+        """Itself without range and values."""
+        return replace(self, run=None, step=0, start=0, stop=None)
+
+    def check(self, trained: Trained) -> None:
+        """See ``Intervention``."""
+        self.found(trained, _pairs(self.only))
+        fitting(f"Transplant: {self.run or 'the parent'} at step {self.step}", trained, self.run, self.step)
+
+    def prepare(self, moment: Moment) -> dict[str, Any]:
+        """See ``Intervention``."""
+        return {f"{_PREFIX}{name}": value for name, value in dotted(moment.elsewhere(self.run, self.step)).items()}
+
+    def value_at(self, value: Array, arrays: Arrays, forward: Forward) -> Array:
+        """See ``AtSite``."""
+        theirs = nested({name.removeprefix(_PREFIX): array for name, array in arrays.items()})
+        other = jax.lax.stop_gradient(forward.activation(theirs, self.site))
+        return jnp.where(_chosen(_pairs(self.only), forward.dims(self.site), value), other, value)
+
+
+def fitting(told: str, trained: Trained, run: str | None, step: int, names: frozenset[str] | None = None) -> None:
+    """Raises ConfigError where another run's parameters have other shapes, RunError where it can't be read."""
+    theirs = {name: tuple(value.shape[1:]) for name, value in dotted(trained.elsewhere(run, step)).items()}
+    for name in sorted(trained.shapes if names is None else names):
+        own = trained.shapes[name]
+        require(theirs.get(name) == own, f"{told}: {name} has the shape {theirs.get(name, 'of nothing')}, here it is {own}")
