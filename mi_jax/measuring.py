@@ -170,7 +170,8 @@ class Reader:
     """The compiled program of a set of measures."""
 
     def __init__(self, measures: Sequence[Measure], precision: Precision = "float32"):
-        self._measures, self._precision = tuple(measures), precision
+        self._measures = tuple(measures)
+        self._precision: Precision = precision
         self._program = jax.jit(self._batch)
 
     def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
