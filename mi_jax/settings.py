@@ -14,6 +14,7 @@ from mi_jax.contracts import Architecture, Inputs, Loss, Model, Optimizer, Roles
 from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.interventions import INTERVENTIONS, Intervention
 from mi_jax.models import MODELS, Transformer
+from mi_jax.precision import Precision
 from mi_jax.records import decode, digest, encode
 from mi_jax.streams import stream
 from mi_jax.tasks import TASKS, ModularArithmetic
@@ -42,6 +43,8 @@ class Experiment:
         name: of the run's folder, where none is given.
         storage: when segments are written.
         path: a known trajectory that is followed in place of training (see ``mi_jax.planted``); its forks are trained.
+        precision: "float32", or "float64" for parameters, optimizer state, losses and readings of this run alone. Data and
+            initial parameters are drawn in float32 and cast, so that both start at the same weights and see the same batches.
     """
 
     task: Task = field(default_factory=ModularArithmetic)
@@ -55,6 +58,7 @@ class Experiment:
     name: str = "experiment"
     storage: Storage = field(default_factory=Storage)
     path: Path | None = added(None)
+    precision: Precision = added("float32")
 
     def __post_init__(self) -> None:
         require(isinstance(self.steps, int) and self.steps >= 1, f"steps={self.steps}: must be a whole number of at least 1")
@@ -65,6 +69,8 @@ class Experiment:
             f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
         )
         require(bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name")
+        known = get_args(Precision)
+        require(self.precision in known, f"precision={self.precision!r} is unknown; {nearest(str(self.precision), known)}")
         self.snapshots()
         late = [i for i in self.interventions if i.start >= self.steps]
         require(not late, f"{late} would begin after the last update of {self.steps}")
@@ -93,7 +99,9 @@ class Experiment:
         model.along(mode.route)
         known = get_args(SeedMode)
         require(mode.seed_mode in known, f"seed_mode={mode.seed_mode!r} is unknown; {nearest(mode.seed_mode, known)}")
-        parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode)
+        parts = Parts(
+            self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode, self.precision
+        )
         # What is changed says itself which settings it takes.
         course = Course(parts)
         for step in {0, *(i.start for i in self.interventions)}:
@@ -102,7 +110,7 @@ class Experiment:
 
     def subject(self) -> measuring.Subject:
         """What measures read."""
-        return measuring.Subject(self.build(), self.task, self.loss, _holders)
+        return measuring.Subject(self.build(), self.task, self.loss, _holders, self.precision)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON, every nested one with its registry name."""

@@ -1,8 +1,6 @@
-"""Multi-digit addition: tokens and carries against whole numbers, its sets, its readings, a run cut short and gone on with."""
+"""Multi-digit addition: tokens and carries against whole numbers, its sets, its readings."""
 
 import itertools
-import os
-import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,13 @@ from fakes import context_of
 from unchecked import unchecked
 
 from mi_jax.contracts import Model, Site
-from mi_jax.errors import ConfigError, Interrupted, MeasureError
-from mi_jax.experiment import Experiment, open_run, train
+from mi_jax.errors import ConfigError, MeasureError
+from mi_jax.experiment import Experiment, train
 from mi_jax.measures import MEASURES
 from mi_jax.measuring import choose
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import TASKS, MultiDigitAddition
 from mi_jax.training import AdamW, at
-from mi_jax.training.loop import Progress
 
 _KEY = jax.random.key(5)
 
@@ -198,7 +195,7 @@ def test_a_model_that_would_see_the_answers_or_reads_pairs_is_refused() -> None:
         MLP().build(inputs)
 
 
-def test_a_run_cut_short_goes_on_to_the_same_bits_and_is_read(tmp_path: Path) -> None:
+def test_a_run_is_read_by_split_position_and_carry(tmp_path: Path) -> None:
     experiment = Experiment(
         task=MultiDigitAddition.smallest(),
         model=Transformer(d_model=16, heads=2, d_mlp=16, output_vocabulary=10),
@@ -207,18 +204,6 @@ def test_a_run_cut_short_goes_on_to_the_same_bits_and_is_read(tmp_path: Path) ->
         schedule=at(5, 10),
     )
     whole = train(experiment, tmp_path / "whole")
-    signals = [signal.SIGINT]
-
-    def interrupt(progress: Progress) -> None:
-        while signals:
-            os.kill(os.getpid(), signals.pop())
-
-    with pytest.raises(Interrupted):
-        train(experiment, tmp_path / "cut", watch=interrupt)
-    assert open_run(tmp_path / "cut").losses.sizes["step"] < 30
-    cut = train(experiment, tmp_path / "cut")
-    assert cut.losses.values.tobytes() == whole.losses.values.tobytes()
-    assert jax.tree.all(jax.tree.map(np.array_equal, cut.stack(), whole.stack()))
     assert np.isfinite(whole.losses).all()
     names = ["test_loss", "cascade_accuracy", "test_exact_match", "test_loss_by_position", "loss_by_carry"]
     dataset = whole.measure(names)

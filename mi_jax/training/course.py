@@ -15,6 +15,7 @@ from mi_jax.contracts import Numbers
 from mi_jax.errors import DamagedError, RunError
 from mi_jax.interventions import AtSettings, InProgram, Intervention, Moment, Settings, Trained
 from mi_jax.interventions.places import Elsewhere
+from mi_jax.precision import computing_in
 from mi_jax.pytrees import dotted
 from mi_jax.training.losses import LOSSES
 from mi_jax.training.optimizers import OPTIMIZERS
@@ -167,13 +168,15 @@ class Course:
                         f"what {self.parts.interventions[place]} prepared at step {begins} is missing from the run"
                     )
                 kept = self._make(place, state.params)
-            self._arrays[place] = {name: jnp.asarray(value) for name, value in kept.items()}
+            with computing_in(self.parts.precision):
+                self._arrays[place] = {name: jnp.asarray(value) for name, value in kept.items()}
         return self._arrays[place]
 
     def _make(self, place: int, params: Any) -> Flat:
         inputs, seeds = self.parts.task.inputs, self.parts.seeds
         moment = Moment(seeds, params, self._first, self.parts.model, inputs, self._elsewhere)
-        made = self.parts.interventions[place].prepare(moment)
+        with computing_in(self.parts.precision):
+            made = self.parts.interventions[place].prepare(moment)
         kept = {name: np.asarray(jax.device_get(value)) for name, value in made.items()}
         self._store.write(place, kept)
         return kept

@@ -90,7 +90,7 @@ def _run(
         stop = _next_stop(done, [*recorder.after(done), *ends], course, clock.chunk)
         with clock.timing(stop - done):
             state, buffer = jax.block_until_ready(course.advance(state, done, stop - done))
-        recorder.losses.append(np.asarray(buffer[:, : stop - done]).T)
+        recorder.losses.append(np.asarray(buffer)[:, : stop - done].T)
         done = stop
         recorder.snapshot(done, state)
         asked = stopped.is_set()

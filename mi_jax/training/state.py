@@ -26,6 +26,7 @@ from mi_jax.contracts import (
 )
 from mi_jax.errors import require
 from mi_jax.interventions import AtBatch, AtGradient, AtParams, AtSite, Forward, InProgram, Intervention
+from mi_jax.precision import Precision, cast, computing_in, precision_of
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
@@ -80,6 +81,7 @@ class Parts:
     steps: int
     interventions: tuple[Intervention, ...] = ()
     mode: Mode = field(default_factory=Mode)
+    precision: Precision = "float32"
 
     @property
     def numbers(self) -> Numbers:
@@ -95,7 +97,8 @@ class Program:
     """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
 
     The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
-    schedule, and where chunks are cut changes no bit.
+    schedule, and where chunks are cut changes no bit. Data and initial parameters are drawn in float32 whatever the precision, so
+    that a float64 run starts at the same weights and sees the same batches.
 
     ``forms`` are the interventions that are part of it; their values are among its arguments.
     """
@@ -110,7 +113,8 @@ class Program:
     def data(self) -> Any:
         """The task's arrays; with a leading seed axis where they differ by seed."""
         task, seeds = self.parts.task, self.parts.seeds
-        return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
+        with computing_in("float32"):
+            return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
 
     @cached_property
     def _keys(self) -> Key[Array, " seed"]:
@@ -118,32 +122,39 @@ class Program:
 
     def init(self) -> TrainState:
         """The state at step 0."""
-        return self._init(streams(self.parts.seeds, "init"))
+        with computing_in(self.parts.precision):
+            return self._init(streams(self.parts.seeds, "init"))
 
     def fresh(self, params: Params, step: int) -> TrainState:
         """These parameters with an optimizer state that has seen none of the steps."""
         init = jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta))
-        steps = jnp.full((len(self.parts.seeds),), step, jnp.int32)
-        return TrainState(params, jax.jit(init)(params), steps)
+        with computing_in(self.parts.precision):
+            steps = jnp.full((len(self.parts.seeds),), step, jnp.int32)
+            return TrainState(params, jax.jit(init)(params), steps)
 
     def advance(
         self, state: TrainState, numbers: Numbers, n: int, arrays: Arrays = ()
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
         """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
         require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
-        traced = {name: jnp.float32(value) for name, value in numbers.items()}
-        return self._advance(state, self.data, self._keys, traced, jnp.int32(n), arrays)
+        with computing_in(self.parts.precision):
+            traced = {name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()}
+            own = cast(arrays, self.parts.precision)
+            return self._advance(state, self.data, self._keys, traced, jnp.int32(n), own)
 
     @cached_property
     def template(self) -> TrainState:
         """Shapes and structure of the state."""
-        return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
+        with computing_in(self.parts.precision):
+            return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
 
     def _transform(self, numbers: Numbers, step: Count) -> Any:
         return self.parts.optimizer.transform(numbers_of("optimizer", numbers), step)
 
     def _init_seed(self, key: PRNGKey) -> TrainState:
-        params = self.parts.model.init(key)
+        with computing_in("float32"):
+            drawn = self.parts.model.init(key)
+        params = cast(drawn, self.parts.precision)
         opt_state = self._transform(self.parts.numbers, 0).init(params)
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
@@ -181,11 +192,14 @@ class Program:
     def _advance_seed(
         self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""], arrays: Arrays
     ) -> tuple[TrainState, Float[Array, " step"]]:
-        feed = self.parts.task.batches(data, key, state.step, n)
+        with computing_in("float32"):
+            feed = self.parts.task.batches(data, key, state.step, n)
 
         def _step(i: Count, carry: tuple[Params, Any, Float[Array, " step"]]) -> tuple[Params, Any, Float[Array, " step"]]:
             params, opt_state, losses = carry
-            batch, before = feed(i), params
+            with computing_in("float32"):
+                batch = feed(i)
+            batch, before = cast(batch, self.parts.precision), params
             for form, own in zip(self.forms, arrays, strict=True):
                 batch = form.batch(batch, own) if isinstance(form, AtBatch) else batch
             loss, gradients = jax.value_and_grad(self._loss)(params, batch, arrays)
@@ -213,4 +227,5 @@ def flat_state(state: TrainState) -> Flat:
 
 def state_from_flat(template: TrainState, flat: Flat) -> TrainState:
     """The state that was stored: same structure, same bits."""
-    return jax.tree.map(jnp.asarray, rebuild(template, flat))
+    with computing_in(precision_of(template)):
+        return jax.tree.map(jnp.asarray, rebuild(template, flat))
