@@ -76,6 +76,8 @@ class Experiment:
         require(not late, f"{late} would begin after the last update of {self.steps}")
         if self.path is not None:
             require(not self.interventions, "interventions change training, and a planted path isn't trained: fork it with them")
+            told = f"precision={self.precision!r}: a planted path is written in float32"
+            require(self.precision == "float32", told)
             self.path.check(self.ground)
 
     def snapshots(self) -> Int[np.ndarray, " step"]:

@@ -16,6 +16,7 @@ from unchecked import unchecked
 from mi_jax.errors import ConfigError, RunError
 from mi_jax.experiment import Experiment, Run, open_run, train
 from mi_jax.models import MLP, Transformer
+from mi_jax.planted.paths import RandomWalk
 from mi_jax.pytrees import dotted
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, Change, CosineRate, CrossEntropy, GrokfastEMA, Storage, at, dense, every, log_spaced
@@ -133,8 +134,18 @@ def test_every_setting_that_decides_a_number_changes_the_identity(part: str, nam
     assert changed.hash != RICH.hash
 
 
+def test_a_planted_path_is_part_of_the_identity_and_excludes_what_acts_on_training() -> None:
+    plain = replace(RICH, interventions=())
+    hashes = {plain.hash, replace(plain, path=RandomWalk()).hash, replace(plain, path=RandomWalk(scale=2.0)).hash}
+    assert len(hashes) == 3
+    with pytest.raises(ConfigError, match="a planted path isn't trained: fork it with them"):
+        replace(RICH, path=RandomWalk())
+    with pytest.raises(ConfigError, match="precision='float64': a planted path is written in float32"):
+        replace(plain, path=RandomWalk(), precision="float64")
+
+
 def test_no_setting_is_left_out_above() -> None:
-    outside = {"seeds", "name", "storage"}
+    outside = {"seeds", "name", "storage", "path"}
     assert set(OTHER[""]) | outside == {f.name for f in fields(Experiment)}
     for part in ("task", "model", "optimizer"):
         assert set(OTHER[part]) == {f.name for f in fields(getattr(RICH, part))}, part
