@@ -257,7 +257,7 @@ def _measure_file(file: Path, experiment: Any, chosen: list[str] | None, out: st
 
     subject = experiment.subject()
     measures, skipped = measuring.choose(chosen, subject, frozenset({"final"}))
-    params, ignored = load_weights(file, subject.model)
+    params, ignored = load_weights(file, subject.model, subject.precision)
     if ignored:
         print(f"arrays that are no parameters, ignored: {', '.join(ignored)}", file=sys.stderr)
     told = {"experiment": experiment.to_json(), "hash": experiment.hash, "machine": machine(), "weights": file.name}

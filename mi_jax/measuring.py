@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from mi_jax.arrays import Params, check_dims
 from mi_jax.contracts import Context, Holders, Loss, Measure, Model, Reference, Shared, Task
 from mi_jax.errors import MeasureError, RunError, nearest
+from mi_jax.precision import Precision, cast, computing_in
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.readings import EXPENSIVE, READINGS
 from mi_jax.records import digest
@@ -43,6 +44,8 @@ class Subject(NamedTuple):
     loss: Loss
     holders: Holders = lambda kind, name: ""
     """What to say of the models and tasks that have what this one lacks."""
+    precision: Precision = "float32"
+    """What it is read in: that of the run."""
 
 
 class Skipped(NamedTuple):
@@ -121,8 +124,8 @@ def measure_trajectory(
 
 def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]) -> xr.Dataset:
     """Reads one set of weights, which is its own final reference: dims (seed, step, ...) of length 1, labelled 0."""
-    reader = Reader(measures)
-    context = make_context(subject, 0, Reference(final=jax.tree.map(jnp.asarray, params)), measures)
+    reader = Reader(measures, subject.precision)
+    context = make_context(subject, 0, Reference(final=params), measures)
     stack = jax.tree.map(lambda x: np.asarray(x)[None], params)
     values = reader.read(stack, stack, context)
     datasets = [
@@ -166,8 +169,9 @@ class Read(NamedTuple):
 class Reader:
     """The compiled program of a set of measures."""
 
-    def __init__(self, measures: Sequence[Measure]):
+    def __init__(self, measures: Sequence[Measure], precision: Precision = "float32"):
         self._measures = tuple(measures)
+        self._precision: Precision = precision
         self._program = jax.jit(self._batch)
 
     def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
@@ -175,7 +179,7 @@ class Reader:
         length = len(jax.tree.leaves(stack)[0])
         parts: list[dict[str, np.ndarray]] = []
         # LAPACK calls inside the program would start a thread a core each, beside XLA's own, and take 8 times as long.
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), computing_in(self._precision):
             for i in range(0, length, BATCH):
                 before = None if previous is None else _padded(previous, i)
                 read = self._program(_padded(stack, i), before, context, min(BATCH, length - i))
@@ -217,7 +221,7 @@ def read_trajectory(
     reader: Reader | None = None,
 ) -> dict[str, Read]:
     """Streams the snapshots (all, or those chosen) through the program, a segment at a time, every seed of it."""
-    reader = reader or Reader(measures)
+    reader = reader or Reader(measures, subject.precision)
     steps = trajectory.steps if chosen is None else np.asarray(chosen)
     ends = trajectory.stack([int(trajectory.steps[0]), int(trajectory.steps[-1])])
     contexts = [
@@ -241,7 +245,7 @@ def read_trajectory(
 
 
 def _at(ends: Params, row: int, place: int) -> Params:
-    return jax.tree.map(lambda x: jnp.asarray(x[row, place]), ends)
+    return jax.tree.map(lambda x: x[row, place], ends)
 
 
 def _shifted(stack: Params, before: Params | None) -> Params:
@@ -252,20 +256,22 @@ def _shifted(stack: Params, before: Params | None) -> Params:
 
 
 def make_context(subject: Subject, seed: int, reference: Reference, measures: Sequence[Measure]) -> Context:
-    """What a seed is read with; what measures freeze is made once, here."""
+    """What a seed is read with, in the subject's precision; what measures freeze is made once, here."""
     task = subject.task
-    evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
-    context = Context(
-        batches=dict(evaluation.batches),
-        concepts=dict(evaluation.concepts),
-        reference=reference,
-        prepared={},
-        model=subject.model,
-        inputs=task.inputs,
-        read=task.read,
-        loss=subject.loss,
-    )
-    return prepared_context(context, measures)
+    with computing_in("float32"):
+        evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
+    with computing_in(subject.precision):
+        context = Context(
+            batches=cast(dict(evaluation.batches), subject.precision),
+            concepts=cast(dict(evaluation.concepts), subject.precision),
+            reference=jax.tree.map(jnp.asarray, reference),
+            prepared={},
+            model=subject.model,
+            inputs=task.inputs,
+            read=task.read,
+            loss=subject.loss,
+        )
+        return prepared_context(context, measures)
 
 
 def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:

@@ -12,6 +12,7 @@ import xarray as xr
 from mi_jax import measuring
 from mi_jax.contracts import Context, Measure, Reference
 from mi_jax.measuring import Reader, Subject
+from mi_jax.precision import cast, computing_in
 from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
@@ -86,11 +87,13 @@ def _kept(
 
 
 def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.Dataset:
-    reader, base = Reader(measures), measuring.make_context(subject, 0, Reference(), [])
+    reader, base = Reader(measures, subject.precision), measuring.make_context(subject, 0, Reference(), [])
     parts: list[dict[str, np.ndarray]] = []
     for draw in range(draws):
-        params = subject.model.init(jax.random.fold_in(stream(0, "null"), draw))
-        context = measuring.prepared_context(dataclasses.replace(base, reference=Reference(final=params)), measures)
+        drawn = subject.model.init(jax.random.fold_in(stream(0, "null"), draw))
+        with computing_in(subject.precision):
+            params = cast(drawn, subject.precision)
+            context = measuring.prepared_context(dataclasses.replace(base, reference=Reference(final=params)), measures)
         parts.append(reader.read(jax.tree.map(lambda x: np.asarray(x)[None], params), None, context))
     joined = {name: np.concatenate([part[name] for part in parts])[None] for name in parts[0]}
     datasets = [
@@ -103,7 +106,7 @@ def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.
 def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], draws: int, snapshots: int) -> xr.Dataset:
     places = np.unique(np.round(np.linspace(0, len(trajectory.steps) - 1, snapshots)).astype(int))
     chosen = [int(step) for step in trajectory.steps[places]]
-    rng, reader = np.random.default_rng(0), Reader(measures)
+    rng, reader = np.random.default_rng(0), Reader(measures, subject.precision)
 
     def swap(context: Context) -> Context:
         keys = np.asarray(context.prepared["final_key_frequencies"])

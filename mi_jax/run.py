@@ -1,5 +1,6 @@
 """A run as users hold it: parameters by step and seed, losses, exact states, readings."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import PLAIN, Evaluation, Taps
 from mi_jax.errors import RunError, require
+from mi_jax.precision import computing_in
 from mi_jax.pytrees import dotted, take
 from mi_jax.records import differences
 from mi_jax.settings import Experiment, identity
@@ -129,7 +131,8 @@ class Run:
         if not 0 <= step <= done:
             raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps 0 to {done}")
         states = [self._state_at(trajectory, int(step), allow_other_machine) for trajectory in self.trajectories]
-        return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
+        with computing_in(self.experiment.precision):
+            return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
 
     def _state_at(self, trajectory: Trajectory, step: int, allow_other_machine: bool) -> TrainState:
         settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
@@ -144,9 +147,12 @@ class Run:
         self, params: Params, inputs: Any, *, taps: Taps | None = None, positions: Sequence[int] | None = None
     ) -> jax.Array:
         """The model's outputs [batch position class]; all positions by default, or those given."""
-        as_arrays = jax.tree.map(jax.numpy.asarray, params)
         read = None if positions is None else tuple(int(position) for position in positions)
-        return self.subject.model.along(PLAIN)(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
+        # Of a float32 run whoever computes in float64 is left to do so.
+        wide = self.experiment.precision == "float64"
+        with computing_in("float64") if wide else contextlib.nullcontext():
+            as_arrays = jax.tree.map(jax.numpy.asarray, params)
+            return self.subject.model.along(PLAIN)(as_arrays, jax.numpy.asarray(inputs), taps=taps, positions=read)
 
     def evaluation(self, seed: int | None = None) -> Evaluation:
         """The fixed examples by split, and the concepts, that the run's measures read; of the first seed by default."""

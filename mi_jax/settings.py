@@ -10,9 +10,22 @@ import numpy as np
 from jaxtyping import Int
 
 from mi_jax import measuring
-from mi_jax.contracts import Architecture, Inputs, Intervention, Loss, Model, Optimizer, Roles, Task, numbers_of, with_numbers
+from mi_jax.contracts import (
+    Architecture,
+    Inputs,
+    Intervention,
+    Loss,
+    Model,
+    Optimizer,
+    Roles,
+    Task,
+    added,
+    numbers_of,
+    with_numbers,
+)
 from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.models import MODELS, Transformer
+from mi_jax.precision import Precision
 from mi_jax.records import decode, digest, encode
 from mi_jax.streams import stream
 from mi_jax.tasks import TASKS, ModularArithmetic
@@ -39,6 +52,8 @@ class Experiment:
         interventions: changes to training, each for a range of steps.
         name: of the run's folder, where none is given.
         storage: when segments are written.
+        precision: "float32", or "float64" for parameters, optimizer state, losses and readings of this run alone. Data and
+            initial parameters are drawn in float32 and cast, so that both start at the same weights and see the same batches.
     """
 
     task: Task = field(default_factory=ModularArithmetic)
@@ -51,6 +66,7 @@ class Experiment:
     interventions: tuple[Intervention, ...] = ()
     name: str = "experiment"
     storage: Storage = field(default_factory=Storage)
+    precision: Precision = added("float32")
 
     def __post_init__(self) -> None:
         require(isinstance(self.steps, int) and self.steps >= 1, f"steps={self.steps}: must be a whole number of at least 1")
@@ -61,6 +77,8 @@ class Experiment:
             f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
         )
         require(bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name")
+        known = get_args(Precision)
+        require(self.precision in known, f"precision={self.precision!r} is unknown; {nearest(str(self.precision), known)}")
         self.snapshots()
         late = [i for i in self.interventions if i.start >= self.steps]
         require(not late, f"{late} would begin after the last update of {self.steps}")
@@ -81,7 +99,9 @@ class Experiment:
         model.along(mode.route)
         known = get_args(SeedMode)
         require(mode.seed_mode in known, f"seed_mode={mode.seed_mode!r} is unknown; {nearest(mode.seed_mode, known)}")
-        parts = Parts(self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode)
+        parts = Parts(
+            self.task, model, self.loss, self.optimizer, self.seeds, self.steps, self.interventions, mode, self.precision
+        )
         for start in (0, *sorted(boundaries(self.interventions))):
             numbers = numbers_in_force(parts.numbers, self.interventions, start)
             # The optimizer itself says which numbers it takes.
@@ -90,7 +110,7 @@ class Experiment:
 
     def subject(self) -> measuring.Subject:
         """What measures read."""
-        return measuring.Subject(self.build(), self.task, self.loss, _holders)
+        return measuring.Subject(self.build(), self.task, self.loss, _holders, self.precision)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON, every nested one with its registry name."""

@@ -10,11 +10,15 @@ import numpy as np
 from mi_jax.arrays import Params
 from mi_jax.contracts import Model
 from mi_jax.errors import WeightsError
+from mi_jax.precision import Precision
 from mi_jax.pytrees import dotted, nested
 
 
-def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, list[str]]:
+def load_weights(file: str | os.PathLike[str], model: Model, precision: Precision = "float32") -> tuple[Params, list[str]]:
     """The parameters of an npz under the model's dotted names, and the names of arrays that are no parameters.
+
+    Args:
+        precision: what the parameters are cast to.
 
     Raises:
         WeightsError: for a file that can't be read, missing names, wrong shapes, or parameter-like (dotted) extra names.
@@ -41,7 +45,7 @@ def load_weights(file: str | os.PathLike[str], model: Model) -> tuple[Params, li
     problems += [f"{name} {list(arrays[name].shape)} is no parameter of this model" for name in extra if "." in name]
     if problems:
         raise WeightsError(f"{file} doesn't fit the model: {'; '.join(problems)}. Change --like or the model's settings")
-    params = nested({name: arrays[name].astype(np.float32) for name in wanted})
+    params = nested({name: arrays[name].astype(precision) for name in wanted})
     return params, [name for name in extra if "." not in name]
 
 

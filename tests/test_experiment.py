@@ -75,6 +75,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "steps": 322,
         "schedule": log_spaced(9),
         "interventions": (),
+        "precision": "float64",
     },
     "task": {
         "p": 17,

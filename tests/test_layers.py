@@ -7,13 +7,14 @@ import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "mi_jax"
 
-_BASICS = {"arrays", "contracts", "errors", "pytrees", "records", "streams"}
+_BASICS = {"arrays", "contracts", "errors", "precision", "pytrees", "records", "streams"}
 _MODEL_CONTRACT = {"models.taps", "models.views"}
 _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 
 _MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "arrays": set(),
+    "precision": set(),
     "pytrees": {"arrays"},
     "streams": {"arrays"},
     "records": {"errors"},

@@ -89,7 +89,7 @@ def label_noise_accuracy() -> Measure:
 
 
 def softmax_collapse() -> Measure:
-    """The share of training answers whose softmax is exactly one-hot in float32: sum_c exp(z_c - max z) == 1.
+    """The share of training answers whose softmax is exactly one-hot in the run's precision: sum_c exp(z_c - max z) == 1.
 
     There the usual cross-entropy is 0 and its gradient with it (arXiv 2501.04697).
     """
@@ -99,7 +99,7 @@ def softmax_collapse() -> Measure:
         total = jnp.exp(out - out.max(axis=-1, keepdims=True)).sum(axis=-1)
         return mean_loss(_share(total == 1.0, total), examples.weights)
 
-    return Measure("softmax_collapse", function, splits=("train",), options={"dtype": "float32"}, source="arXiv 2501.04697")
+    return Measure("softmax_collapse", function, splits=("train",), source="arXiv 2501.04697")
 
 
 def exact_loss_collapse() -> Measure:

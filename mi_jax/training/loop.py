@@ -90,7 +90,7 @@ def _run(
         numbers = numbers_in_force(parts.numbers, parts.interventions, done)
         with clock.timing(stop - done):
             state, buffer = jax.block_until_ready(program.advance(state, numbers, stop - done))
-        recorder.losses.append(np.asarray(buffer[:, : stop - done]).T)
+        recorder.losses.append(np.asarray(buffer)[:, : stop - done].T)
         done = stop
         recorder.snapshot(done, state)
         asked = stopped.is_set()

@@ -26,12 +26,12 @@ class RateSchedule(ABC):
 
 def warmed_up(step: Count, warmup: int) -> Scalar:
     """min(s / warmup, 1): the first update has the rate 0, as in the code of arXiv 2301.05217."""
-    return jnp.minimum(jnp.asarray(step, jnp.float32) / warmup, 1.0)
+    return jnp.minimum(jnp.asarray(step, float) / warmup, 1.0)
 
 
 def _progress(step: Count, warmup: int, steps: int) -> Scalar:
     """From 0 at the end of the warm-up to 1 at update ``steps`` and after."""
-    return jnp.clip((jnp.asarray(step, jnp.float32) - warmup) / (steps - warmup), 0.0, 1.0)
+    return jnp.clip((jnp.asarray(step, float) - warmup) / (steps - warmup), 0.0, 1.0)
 
 
 def _check_length(name: str, steps: int, floor: float) -> None:
@@ -110,7 +110,7 @@ class StepRate(RateSchedule):
 
     def factor(self, step: Count, warmup: int) -> Scalar:
         """By the count of the updates reached."""
-        return jnp.float32(self.by) ** jnp.sum(jnp.asarray(step) >= jnp.asarray(self.at))
+        return jnp.asarray(self.by, float) ** jnp.sum(jnp.asarray(step) >= jnp.asarray(self.at))
 
 
 RATES = {"cosine_rate": CosineRate, "linear_rate": LinearRate, "step_rate": StepRate}

@@ -24,6 +24,7 @@ from mi_jax.contracts import (
     sweepable_numbers,
 )
 from mi_jax.errors import require
+from mi_jax.precision import Precision, cast, computing_in, precision_of
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
@@ -78,6 +79,7 @@ class Parts:
     steps: int
     interventions: tuple[Intervention, ...] = ()
     mode: Mode = field(default_factory=Mode)
+    precision: Precision = "float32"
 
     @property
     def numbers(self) -> Numbers:
@@ -92,7 +94,8 @@ class Program:
     """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
 
     The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
-    schedule, and where chunks are cut changes no bit.
+    schedule, and where chunks are cut changes no bit. Data and initial parameters are drawn in float32 whatever the precision, so
+    that a float64 run starts at the same weights and sees the same batches.
     """
 
     def __init__(self, parts: Parts):
@@ -104,7 +107,8 @@ class Program:
     def data(self) -> Any:
         """The task's arrays; with a leading seed axis where they differ by seed."""
         task, seeds = self.parts.task, self.parts.seeds
-        return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
+        with computing_in("float32"):
+            return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
 
     @cached_property
     def _keys(self) -> Key[Array, " seed"]:
@@ -112,24 +116,29 @@ class Program:
 
     def init(self) -> TrainState:
         """The state at step 0."""
-        return self._init(streams(self.parts.seeds, "init"))
+        with computing_in(self.parts.precision):
+            return self._init(streams(self.parts.seeds, "init"))
 
     def advance(self, state: TrainState, numbers: Numbers, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
         """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
         require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
-        traced = {name: jnp.float32(value) for name, value in numbers.items()}
-        return self._advance(state, self.data, self._keys, traced, jnp.int32(n))
+        with computing_in(self.parts.precision):
+            traced = {name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()}
+            return self._advance(state, self.data, self._keys, traced, jnp.int32(n))
 
     @cached_property
     def template(self) -> TrainState:
         """Shapes and structure of the state."""
-        return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
+        with computing_in(self.parts.precision):
+            return jax.eval_shape(self._init, streams(self.parts.seeds, "init"))
 
     def _transform(self, numbers: Numbers, step: Count) -> Any:
         return self.parts.optimizer.transform(numbers_of("optimizer", numbers), step)
 
     def _init_seed(self, key: PRNGKey) -> TrainState:
-        params = self.parts.model.init(key)
+        with computing_in("float32"):
+            drawn = self.parts.model.init(key)
+        params = cast(drawn, self.parts.precision)
         opt_state = self._transform(self.parts.numbers, 0).init(params)
         return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
 
@@ -150,11 +159,14 @@ class Program:
     def _advance_seed(
         self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""]
     ) -> tuple[TrainState, Float[Array, " step"]]:
-        feed = self.parts.task.batches(data, key, state.step, n)
+        with computing_in("float32"):
+            feed = self.parts.task.batches(data, key, state.step, n)
 
         def _step(i: Count, carry: tuple[Params, Any, Float[Array, " step"]]) -> tuple[Params, Any, Float[Array, " step"]]:
             params, opt_state, losses = carry
-            loss, gradients = jax.value_and_grad(self._loss)(params, feed(i))
+            with computing_in("float32"):
+                batch = feed(i)
+            loss, gradients = jax.value_and_grad(self._loss)(params, cast(batch, self.parts.precision))
             params, opt_state = apply_gradients(self._transform(numbers, state.step + i), params, opt_state, gradients)
             return params, opt_state, losses.at[i].set(loss)
 
@@ -170,4 +182,5 @@ def flat_state(state: TrainState) -> Flat:
 
 def state_from_flat(template: TrainState, flat: Flat) -> TrainState:
     """The state that was stored: same structure, same bits."""
-    return jax.tree.map(jnp.asarray, rebuild(template, flat))
+    with computing_in(precision_of(template)):
+        return jax.tree.map(jnp.asarray, rebuild(template, flat))
