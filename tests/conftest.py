@@ -1,5 +1,6 @@
 """What the tests share: strictness, a compile cache, a small trained run, and where published weights are."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from mi_jax.tasks import ModularArithmetic  # noqa: E402
 from mi_jax.training import AdamW, log_spaced  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: out of the collector's sight, whose every pass would walk through it."""
+    gc.collect()
+    gc.freeze()
+
 
 _PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
 
