@@ -91,7 +91,7 @@ def _arviz() -> types.ModuleType:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, -0.4])
-@pytest.mark.parametrize("shape", [(4, 150), (3, 1000), (2, 81)])
+@pytest.mark.parametrize("shape", [(4, 150), (3, 1000), (2, 301)])
 def test_arviz_says_the_same(rho: float, shape: tuple[int, int]) -> None:
     arviz = _arviz()
     x = _autoregressive(rho, *shape, seed=3) * 2e-3 + 7
