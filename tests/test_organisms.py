@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from mi_jax import measuring
+from mi_jax import fork, measuring
 from mi_jax.contracts import Architecture, Batch
 from mi_jax.errors import ConfigError, Interrupted
 from mi_jax.experiment import Experiment, Run, open_run, train
@@ -34,6 +34,7 @@ IN_EVERY_RUN = {
     "group": "bilinear",
     "sparse_parity": "mlp",
     "multi_digit_addition": "transformer",
+    "repeated_sequences": "markov_attention",
 }
 """By task, the model it is tested with whenever tests are run; all others are slow."""
 CHEAP = {
@@ -123,7 +124,7 @@ def _each(in_every_run: bool) -> list[tuple[str, str]]:
     ("task", "model"),
     [*_each(True), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in _each(False))],
 )
-def test_it_trains_stops_goes_on_and_is_read(task: str, model: str, tmp_path: Path) -> None:
+def test_it_trains_stops_goes_on_is_read_and_forks(task: str, model: str, tmp_path: Path) -> None:
     experiment = _experiment(task, model)
     whole = train(experiment, tmp_path / "whole")
     assert np.isfinite(whole.losses).all()
@@ -132,6 +133,10 @@ def test_it_trains_stops_goes_on_and_is_read(task: str, model: str, tmp_path: Pa
     _assert_same(train(experiment, tmp_path / "cut"), whole)
     assert not list(problems(open_run(tmp_path / "cut").trajectories[0]))
     _check_readings(whole)
+    forked = fork(whole, step=8, out=tmp_path / "fork")
+    assert forked.steps.tolist() == [8, 13, 24]
+    assert _bits(forked.stack([13, 24])) == _bits(whole.stack([13, 24]))
+    assert _bits(forked.trajectories[0].stored_state(24)) == _bits(whole.trajectories[0].stored_state(24))
 
 
 def test_every_task_and_model_is_in_some_pair_and_each_task_once_in_every_run() -> None:
