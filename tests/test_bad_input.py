@@ -92,6 +92,32 @@ def test_a_setting_that_cannot_be_is_refused(
     assert told in _refused(capsys, tmp_path, verb, "grokking", *out, *TINY, *overrides.split())
 
 
+_ORGANISMS = [
+    ("--task.name grup", "there is no task 'grup'; did you mean group?"),
+    ("--task.name group --task.group S9x", "group='S9x' is unknown; did you mean S3, S4, S5, S6?"),
+    ("--task.name group --task.group T5", "Groups are spelled C2, C3, ..."),
+    ("--task.operation divde", "'divide'"),
+    ("--task.p 12 --task.operation divide", "operation='divide' needs a prime modulus"),
+    ("--task.p 12 --task.operation divide", "p=12 is none, 13 is the next"),
+    ("--task.label-noise 1.5", "label_noise=1.5: the share of replaced labels must lie between 0 and 1"),
+    ("--task.name sparse_parity --task.k 7", "k=7 of n=6 signs: k must be at most n"),
+    ("--task.name sparse_parity", "a transformer reads tokens, the task gives floats; use an mlp"),
+    ("--precision float16", "Expected one of ('float32', 'float64')"),
+    ("--intervention Clamp(site='blocks.0.mlp.pots',value=0.0)", "blocks.0.mlp.post"),
+    ("--intervention Change(field='optimizer.weight_decoy',value=0.3)", "did you mean optimizer.weight_decay"),
+    ("--intervention Change(field='optimizer.weight_decay',value=0.3,start=9,stop=9)", "range is empty: start=9, stop=9"),
+    ("--intervention Change(field='optimizer.weight_decay',value=0.3,start=20)", "would begin after the last update of 20"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "told"), _ORGANISMS)
+def test_a_task_or_a_change_to_training_that_cannot_be_is_refused_before_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: str, told: str
+) -> None:
+    out = ["--out", str(tmp_path / "run"), "--no-compile-cache", "--steps", "20"]
+    assert told in _refused(capsys, tmp_path, "train", "grokking", *out, *overrides.split())
+
+
 def test_an_unknown_override_is_answered_with_the_near_ones(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     told = _refused(capsys, tmp_path, "train", "grokking", "--out", str(tmp_path / "run"), "--task.split-sed", "3")
     assert "Perhaps you meant" in told
