@@ -26,7 +26,7 @@ from mi_jax.measures.activations import (
     centred,
     check_sites,
     in_order,
-    position_of,
+    positions_of,
     probed_sites,
     site_vectors,
 )
@@ -52,7 +52,8 @@ class Probe:
         ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
         held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
             read on residues that it never saw.
-        sites, concepts: names; None takes all. position: of the input; None the last that is read.
+        sites, concepts: names; None takes all. position: of the input; None takes all that are read, each an example of
+            its own.
     """
 
     kind: Kind = "ridge"
@@ -92,11 +93,13 @@ class Probe:
     def check(self, context: Context) -> None:
         """Raises MeasureError for a site or position that the model, or a concept that the task doesn't have."""
         check_sites(context.model, self.site_names(context.model))
-        position_of(context, self.position)
+        positions_of(context, self.position)
         asked = (*self.concept_names(tuple(context.labels)), *((self.held_out,) if self.held_out else ()))
         for name in asked:
             if name not in context.labels:
                 raise MeasureError(f"the task has no labels of a concept '{name}'; {nearest(name, context.labels)}")
+            if context.labels[name].values.ndim == 2 and self.position not in (None, *context.read):
+                raise MeasureError(f"position={self.position}: '{name}' has labels at the positions {list(context.read)} alone")
 
     def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
         """The coordinates of the dims site and concept."""
@@ -119,12 +122,14 @@ class Probe:
 
     def _halves(self, context: Context) -> tuple[Int[np.ndarray, " trained"], Int[np.ndarray, " tested"]]:
         self.check(context)
-        rng = np.random.default_rng(_SEED)
+        rng, count = np.random.default_rng(_SEED), len(positions_of(context, self.position))
         if self.held_out is None:
-            order = rng.permutation(len(_host_inputs(context))).astype(np.int32)
+            # All positions of an example are on the same side.
+            order = rng.permutation(len(_host_inputs(context)))
+            rows = (order[:, None] * count + np.arange(count)).astype(np.int32)
             tested = round(_TEST_SHARE * len(order))
-            return order[tested:], order[:tested]
-        values = np.asarray(context.labels[self.held_out].values)
+            return rows[tested:].ravel(), rows[:tested].ravel()
+        values = np.asarray(row_values(context.labels[self.held_out], context, self.position))
         known = np.unique(values)
         kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
         return np.flatnonzero(~kept_out).astype(np.int32), np.flatnonzero(kept_out).astype(np.int32)
@@ -153,14 +158,23 @@ def concept_labels(probe: Probe, context: Context) -> list[Labels]:
     return [context.labels[name] for name in probe.concept_names(tuple(context.labels))]
 
 
+def row_values(labels: Labels, context: Context, position: int | None) -> Int[Array, " row"]:
+    """The class of every row (see ``activations``)."""
+    values = jnp.asarray(labels.values)
+    if values.ndim == 1:
+        return jnp.repeat(values, len(positions_of(context, position)))
+    return values.ravel() if position is None else values[:, context.read.index(position)]
+
+
 @shared
 def decoded(params: Params, context: Context, probe: Probe) -> Decoded:
     """Fits a probe at every site, for every concept and its control task, and reads it: one program for each width of a site."""
-    sites, held, position = probe.site_names(context.model), concept_labels(probe, context), position_of(context, probe.position)
+    sites, held = probe.site_names(context.model), concept_labels(probe, context)
     trained, tested = probe.halves(context)
     order = jnp.concatenate([trained, tested])
-    values = [jnp.asarray(one.values)[order] for one in held]
-    own, other = (site_vectors(params, context, sites, position, control) for control in (False, True))
+    values = [row_values(one, context, probe.position)[order] for one in held]
+    positions = positions_of(context, probe.position)
+    own, other = (site_vectors(params, context, sites, positions, control) for control in (False, True))
 
     def one_site(both: tuple[Float[Array, "example d"], Float[Array, "example d"]]) -> Float[Array, "kind concept"]:
         test, train = _read_site(both[0][order], values, held, len(trained), probe)
