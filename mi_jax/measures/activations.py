@@ -19,9 +19,14 @@ from mi_jax.models.taps import capture
 CONTROL = "probe_control"
 
 
-def probed_sites(model: Model) -> tuple[str, ...]:
-    """The sites that hold a vector for each example, in the order of the forward pass; a product is that of the site after it."""
-    return tuple(site.name for site in model.sites if site.kind == "activation" and "batch" in site.dims)
+def probed_sites(model: Model, *, optional: bool = True) -> tuple[str, ...]:
+    """The sites that hold a vector for each example, in the order of the forward pass; a product is that of the site after it.
+
+    Args:
+        optional: whether those count that are computed only when they are listened to.
+    """
+    vectors = (site for site in model.sites if site.kind == "activation" and "batch" in site.dims)
+    return tuple(site.name for site in vectors if optional or not site.optional)
 
 
 def check_sites(model: Model, sites: Sequence[str]) -> None:

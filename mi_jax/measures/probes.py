@@ -52,8 +52,9 @@ class Probe:
         ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
         held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
             read on residues that it never saw.
-        sites, concepts: names; None takes all. position: of the input; None takes all that are read, each an example of
-            its own.
+        sites, concepts: names. None takes all concepts, and the sites that the forward pass computes anyway: the optional ones
+            are copies of others, or linear images of them by head.
+        position: of the input; None takes all that are read, each a row of its own.
     """
 
     kind: Kind = "ridge"
@@ -84,7 +85,7 @@ class Probe:
 
     def site_names(self, model: Model) -> tuple[str, ...]:
         """The sites that are probed."""
-        return probed_sites(model) if self.sites is None else self.sites
+        return probed_sites(model, optional=False) if self.sites is None else self.sites
 
     def concept_names(self, known: Sequence[str]) -> tuple[str, ...]:
         """The concepts that are probed, of the task's."""
@@ -177,27 +178,41 @@ def decoded(params: Params, context: Context, probe: Probe) -> Decoded:
     own, other = (site_vectors(params, context, sites, positions, control) for control in (False, True))
 
     def one_site(both: tuple[Float[Array, "example d"], Float[Array, "example d"]]) -> Float[Array, "kind concept"]:
-        test, train = _read_site(both[0][order], values, held, len(trained), probe)
-        return jnp.stack([test, train, _read_site(both[1][order], values, held, len(trained), probe)[0]])
+        X, control = (x[order] for x in both)
+        n, circular = len(trained), probe.kind == "circular"
+        test, train = _read_site(X, values, held, n, probe)
+        # Of the control task only the test half is asked for; a circle also looks at how the training half was fitted.
+        return jnp.stack([test, train, _read_site(control, values, held, n, probe, whole=circular)[0]])
 
     groups = [(names, jax.lax.map(one_site, (as_stack(own, names), as_stack(other, names)))) for names in by_width(own)]
     return Decoded(*jnp.moveaxis(in_order(groups, sites), 1, 0))
 
 
 def _read_site(
-    X: Float[Array, "example d"], values: Sequence[Int[Array, " example"]], held: Sequence[Labels], n: int, probe: Probe
+    X: Float[Array, "row d"],
+    values: Sequence[Int[Array, " row"]],
+    held: Sequence[Labels],
+    n: int,
+    probe: Probe,
+    *,
+    whole: bool = True,
 ) -> tuple[Float[Array, " concept"], Float[Array, " concept"]]:
-    """Test and training accuracies of one site, its n training examples first; NaN where a vector isn't finite."""
+    """Test and training accuracies of one site, its n training rows first; NaN where a vector isn't finite.
+
+    Args:
+        whole: whether training rows are read too; else the second result is NaN.
+    """
     classes = tuple(one.classes for one in held)
     rows, Y = rows_of(classes), one_hot_rows([x[:n] for x in values], classes)
     around, _ = centred(X, n)
+    asked = around if whole else around[n:]
 
-    def scored() -> Float[Array, "row example"]:
+    def scored() -> Float[Array, "class asked"]:
         W, b = fit(around[:n], Y, rows, probe)
-        return W @ around.T + b[:, None]
+        return W @ asked.T + b[:, None]
 
-    def constant() -> Float[Array, "row example"]:
-        return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(X)))
+    def constant() -> Float[Array, "class asked"]:
+        return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(asked)))
 
     # A site that never varies (what precedes attention at a fixed token) costs nothing; a loop's cond computes one side alone.
     scores = jax.lax.cond((around == 0).all(), constant, scored)
@@ -212,16 +227,16 @@ def fit(X: Float[Array, "example d"], Y: Float[Array, "row example"], rows: Rows
 
 
 def _shares(
-    scores: Float[Array, "class example"], Y: Float[Array, "class trained"], values: Int[Array, " example"], n: int, probe: Probe
+    scores: Float[Array, "class asked"], Y: Float[Array, "class trained"], values: Int[Array, " row"], n: int, probe: Probe
 ) -> tuple[Scalar, Scalar]:
-    """Test and training accuracy of one concept.
+    """Test and training accuracy of one concept; NaN for the latter where scores are of the test rows alone.
 
-    Test examples of a class that no training example has are left out, unless the probe knows its angle.
+    Test rows of a class that no training row has are left out, unless the probe knows its angle.
     """
-    circular = probe.kind == "circular"
-    right = right_share(angle_scores(scores, Y) if circular else scores, values)
-    known = jnp.ones(len(values) - n) if circular else Y.max(axis=1)[values[n:]]
-    return (right[n:] * known).sum() / known.sum(), right[:n].mean()
+    circular, tested = probe.kind == "circular", values[n:]
+    right = right_share(angle_scores(scores, Y) if circular else scores, values[-scores.shape[1] :])
+    known = jnp.ones(len(tested)) if circular else Y.max(axis=1)[tested]
+    return (right[-len(tested) :] * known).sum() / known.sum(), right[: -len(tested)].mean()
 
 
 def probe_accuracy(**options: Any) -> Measure:
