@@ -17,18 +17,18 @@ from mi_jax.errors import require
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Labels:
-    """The class of every example under one concept.
+    """The class of every example under one concept; or, where a task reads several positions, at each of those it reads.
 
     Attributes:
-        values: from 0 to classes - 1.
+        values: from 0 to classes - 1; ``position`` as in the task's ``read``.
         classes: how many there are; not all need occur.
     """
 
-    values: Int[Array | np.ndarray, " example"]
+    values: Int[Array | np.ndarray, " example"] | Int[Array | np.ndarray, "example position"]
     classes: int = field(metadata={"static": True})
 
 
-def labels(values: Shaped[np.ndarray, " example"] | Shaped[Array, " example"], classes: int) -> Labels:
+def labels(values: Shaped[np.ndarray, "example *position"] | Shaped[Array, "example *position"], classes: int) -> Labels:
     """Checked labels. Raises ConfigError for a value that is no class."""
     held = np.asarray(values).astype(np.int32)
     inside = bool(((held >= 0) & (held < classes)).all())

@@ -130,11 +130,18 @@ class Task(ABC):
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
         """What is known of each example as a class, for probes: by concept, in the order of ``evaluation.inputs``.
 
-        Unless a task says more: ``answer``, the right class at the last position that is read; ``token_i`` where tokens vary; and
-        ``trained``, whether the example is of the split "train", where there are others.
+        Unless a task says more: ``answer``, the right class; ``trained``, whether the example is of the split "train", where
+        there are others; and the tokens that vary, ``token_i`` at position i, or where several positions are read ``token``, the
+        one that stands there.
         """
-        found = {"answer": labels(evaluation.targets[:, -1], self.inputs.classes), **trained_labels(evaluation)}
-        return found | (token_labels(evaluation.inputs, self.inputs.alphabet) if self.inputs.kind == "tokens" else {})
+        tokens = evaluation.inputs if self.inputs.kind == "tokens" else None
+        if len(self.read) == 1:
+            found = {"answer": labels(evaluation.targets[:, 0], self.inputs.classes)}
+            found |= {} if tokens is None else token_labels(tokens, self.inputs.alphabet)
+        else:
+            found = {"answer": labels(evaluation.targets, self.inputs.classes)}
+            found |= {} if tokens is None else {"token": labels(tokens[:, list(self.read)], self.inputs.vocabulary)}
+        return {**found, **trained_labels(evaluation)}
 
 
 def trained_labels(evaluation: Evaluation) -> dict[str, Labels]:

@@ -292,7 +292,8 @@ def _probed(dataset: xr.Dataset) -> list[_Plan]:
             f"Decodable against used, at {site}",
             "Blue: how often a linear probe is right on the half of the examples that it was not fitted on; pale: on the control"
             " task, after tokens were renamed. Orange: how far the answers' distribution moves (total variation) when the probe's"
-            f" subspace is erased; band: the range of random subspaces of the same rank.{seeds}",
+            " subspace is erased; band: the range of random subspaces of the same rank. Where blue lies on its control task, the"
+            f" site doesn't know the concept as such, and orange says nothing of it.{seeds}",
             "Some concepts can be decoded long before, or without, the answers depending on them.",
             needs,
             lambda: plots.decodable_and_used(dataset),

@@ -23,7 +23,7 @@ def test_every_task_labels_every_example_and_says_so(task: Task) -> None:
     evaluation, found = _read(task)
     for name, one in found.items():
         held = np.asarray(one.values)
-        assert held.shape == (len(evaluation.inputs),), name
+        assert held.shape in ((len(evaluation.inputs),), (len(evaluation.inputs), len(task.read))), name
         assert held.dtype == np.int32
         assert held.min() >= 0, name
         assert held.max() < one.classes, name
@@ -93,11 +93,11 @@ def test_carries_of_decimals() -> None:
     for i, row in enumerate(evaluation.inputs.tolist()):
         (a1, a0), (b1, b0) = row[:2], row[3:5]
         total = 10 * (a1 + b1) + a0 + b0
-        expected = {"a_1": a1, "b_0": b0, "answer_0": total % 10, "answer_1": total // 10 % 10, "answer_2": total // 100}
-        expected |= {"carry_in_1": int(a0 + b0 > 9), "carry_in_2": int(total > 99), "base_sum_1": (a1 + b1) % 10}
-        expected |= {"makes_carry_0": int(a0 + b0 > 9), "sum_nine_1": int(a1 + b1 == 9)}
-        assert {name: int(found[name].values[i]) for name in expected} == expected
-    assert not {"base_sum_2", "carry_in_0", "carry_case_0"} & set(found)
+        expected = {"a": [0, a1, a0], "b": [0, b1, b0], "answer": [total // 100, total // 10 % 10, total % 10]}
+        expected |= {"carry_in": [total > 99, a0 + b0 > 9, 0], "base_sum": [0, (a1 + b1) % 10, (a0 + b0) % 10]}
+        expected |= {"makes_carry": [0, a1 + b1 > 9, a0 + b0 > 9], "sum_nine": [0, a1 + b1 == 9, a0 + b0 == 9]}
+        for name, by_place in expected.items():
+            np.testing.assert_array_equal(found[name].values[i], by_place, name)
 
 
 def test_bits_of_a_parity() -> None:

@@ -9,10 +9,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from unchecked import unchecked
 
+from mi_jax import planted as planted_networks
 from mi_jax.contracts import Context, Inputs, Model, Reference, Site
 from mi_jax.errors import ConfigError, MeasureError
 from mi_jax.measures import probe_accuracy, probe_effect, probe_mdl, probe_selectivity
-from mi_jax.measures.activations import all_inputs
+from mi_jax.measures.activations import all_inputs, site_vectors, vectors
 from mi_jax.measures.erasure import (
     class_means,
     coordinates,
@@ -35,7 +36,7 @@ from mi_jax.measuring import Reader, Subject, make_context, measure_weights
 from mi_jax.models import MLP, Transformer
 from mi_jax.models.taps import Tapped, capture
 from mi_jax.pytrees import stacked
-from mi_jax.tasks import ModularArithmetic
+from mi_jax.tasks import ModularArithmetic, RepeatedSequences
 from mi_jax.training.losses import CrossEntropy
 
 _CLASSES = (4, 3)
@@ -226,6 +227,37 @@ def test_a_rotated_stream_has_the_same_accuracies_and_effects(planted: Any) -> N
         np.testing.assert_allclose(read[one.name].sel(concept=known), planted[one.name].sel(concept=known), atol=2e-3)
 
 
+def test_the_planted_unused_concept_is_decodable_within_its_null_and_the_used_one_has_both() -> None:
+    net = planted_networks.unused_concept()
+    few = {"sites": (net.truth["site"],), "concepts": (net.truth["used"]["concept"], net.truth["unused"]["concept"])}
+    accuracy, effect = probe_accuracy(**few), probe_effect(**few)
+    read = measure_weights(net.params, Subject(net.model, net.task, CrossEntropy()), [accuracy, effect], _ABOUT)
+    used, unused = (read.squeeze(drop=True).sel(concept=net.truth[name]["concept"]) for name in ("used", "unused"))
+    for one in (used, unused):
+        assert float(one[accuracy.name]) > 0.99
+    assert float(used[effect.name]) > float(used[f"{effect.name}_null"].max())
+    assert float(unused[effect.name]) <= float(unused[f"{effect.name}_null"].max())
+
+
+def test_rows_are_examples_at_every_position_that_is_read() -> None:
+    task = RepeatedSequences.smallest()
+    model = Transformer(layers=2, d_model=8, heads=2, d_mlp=0).build(task.inputs)
+    params = model.init(jax.random.key(0))
+    sites = ("blocks.0.attn.z", "blocks.1.attn.attn_scores", "blocks.1.resid_post")
+    context = make_context(Subject(model, task, CrossEntropy()), 0, Reference(), [])
+    inputs = all_inputs(context)
+    _, seen = capture(model.apply, sites)(params, inputs)
+    found = site_vectors(params, context, sites, task.read)
+    for name in sites:
+        value = np.asarray(seen[name])
+        value = value.swapaxes(1, 2) if name.endswith("scores") else value
+        rows = value[:, list(task.read)].reshape(len(inputs) * len(task.read), -1)
+        np.testing.assert_allclose(found[name], np.where(np.isneginf(rows), 0, rows), atol=1e-5)
+        take, put = vectors(context, name, task.read)
+        np.testing.assert_array_equal(put(seen[name], take(seen[name])), seen[name])
+        assert not np.asarray(take(put(seen[name], 0 * take(seen[name])))).any()
+
+
 # --- Through the runner -----------------------------------------------------------------------------------------------------
 
 _DEMO = ModularArithmetic(p=11, fraction=0.4)
@@ -291,6 +323,7 @@ def test_random_networks_select_for_nothing() -> None:
         ({"sites": ("blocks.0.mlp.pots",)}, "'blocks.0.mlp.pots'.* did you mean blocks.0.mlp.post"),
         ({"held_out": "residue"}, "no labels of a concept 'residue'"),
         ({"position": 3}, "positions 0 to 2"),
+        ({"position": -1}, "positions 0 to 2"),
         ({"sites": ("pos_embed",)}, "no site 'pos_embed' to probe"),
     ],
 )

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 from mi_jax.arrays import Params
 from mi_jax.contracts import Context, Measure
 from mi_jax.errors import nearest, require
-from mi_jax.measures.activations import as_stack, by_width, centred, in_order, position_of, site_vectors
+from mi_jax.measures.activations import as_stack, by_width, centred, in_order, positions_of, site_vectors
 from mi_jax.measures.linear_probes import Rows, Weights, by_size, logistic_fit, one_hot_rows, ridge_fit, rows_of
-from mi_jax.measures.probes import Probe, concept_labels, measure_of
+from mi_jax.measures.probes import Probe, concept_labels, measure_of, row_values
 
 SOURCE = "arXiv 2003.12298"
 
@@ -101,9 +101,9 @@ def probe_mdl(**options: Any) -> Measure:
     def function(params: Params, context: Context) -> Float[Array, "site concept"]:
         sites, held = probe.site_names(context.model), concept_labels(probe, context)
         classes = tuple(one.classes for one in held)
-        found = site_vectors(params, context, sites, position_of(context, probe.position))
+        found = site_vectors(params, context, sites, positions_of(context, probe.position))
         order = np.random.default_rng(_ORDER).permutation(len(found[sites[0]]))
-        values = jnp.stack([jnp.asarray(one.values) for one in held])[:, order]
+        values = jnp.stack([row_values(one, context, probe.position) for one in held])[:, order]
 
         def bits(X: Float[Array, "example d"]) -> Float[Array, " concept"]:
             return online_bits(X, values, classes, ridge=probe.ridge, kind=kind)

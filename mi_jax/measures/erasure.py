@@ -73,17 +73,17 @@ def random_subspaces(Z: Float[Array, "example d"], rank: int, draws: int, seed: 
     return jnp.linalg.qr(jnp.einsum("de,ner->ndr", spread, normal))[0]
 
 
-def coordinates(how: How, Z: Float[Array, "example d"], Q: Float[Array, "d rank"]) -> Float[Array, "example rank"]:
-    """How far each example is moved along each column of Q. Erased: -Q^T z. Swapped: Q^T (z' - z), z' the next example's."""
-    return -Z @ Q if how == "erase" else (jnp.roll(Z, -1, axis=0) - Z) @ Q
+def coordinates(how: How, Z: Float[Array, "row d"], Q: Float[Array, "d rank"], ahead: int = 1) -> Float[Array, "row rank"]:
+    """How far each row is moved along each column of Q. Erased: -Q^T z. Swapped: Q^T (z' - z), z' the row that far ahead."""
+    return -Z @ Q if how == "erase" else (jnp.roll(Z, -ahead, axis=0) - Z) @ Q
 
 
 def steering(
-    means: Float[Array, "class d"], Y: Float[Array, "class example"], Q: Float[Array, "d rank"]
-) -> Float[Array, "example rank"]:
-    """From the mean of the example's class to that of the next example's: Q^T (mean' - mean)."""
+    means: Float[Array, "class d"], Y: Float[Array, "class row"], Q: Float[Array, "d rank"], ahead: int = 1
+) -> Float[Array, "row rank"]:
+    """From the mean of the row's class to that of the row that far ahead: Q^T (mean' - mean)."""
     own = ((means @ Q).T @ Y).T
-    return jnp.roll(own, -1, axis=0) - own
+    return jnp.roll(own, -ahead, axis=0) - own
 
 
 def moved(

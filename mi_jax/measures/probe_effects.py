@@ -1,6 +1,6 @@
 """What is used: how the answer's distribution moves when what a probe reads is erased, steered or swapped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.arrays import Params, Scalar
-from mi_jax.concepts import Labels
-from mi_jax.contracts import Context, Measure
+from mi_jax.contracts import Context, Measure, mean_loss
 from mi_jax.errors import nearest, require
-from mi_jax.measures.activations import all_inputs, centred, position_of, site_vectors, vectors
+from mi_jax.measures.activations import all_inputs, centred, positions_of, site_vectors, vectors
 from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.erasure import (
     How,
@@ -27,7 +26,7 @@ from mi_jax.measures.erasure import (
     whitening,
 )
 from mi_jax.measures.linear_probes import one_hot_rows
-from mi_jax.measures.probes import Probe, concept_labels, measure_of
+from mi_jax.measures.probes import Probe, concept_labels, measure_of, row_values
 
 SOURCE = "arXiv 2306.03819"
 
@@ -66,10 +65,12 @@ class _Edits:
         return "".join(f"_{part}" for part in parts) + self.probe.suffix()
 
 
-def total_variation(before: Float[Array, "b position output"], after: Float[Array, "b position output"]) -> Scalar:
-    """Mean over examples and answers of sum_c |p_c - p'_c| / 2: 0 where no answer moved, 1 where every one went elsewhere."""
+def total_variation(
+    before: Float[Array, "b position output"], after: Float[Array, "b position output"], weights: Float[Array, "b position"]
+) -> Scalar:
+    """Mean over the answers that count of sum_c |p_c - p'_c| / 2: 0 where none moved, 1 where every one went elsewhere."""
     p, q = (jax.nn.softmax(class_outputs(out), axis=-1) for out in (before, after))
-    return jnp.abs(p - q).sum(axis=-1).mean() / 2
+    return mean_loss(jnp.abs(p - q).sum(axis=-1) / 2, weights)
 
 
 def probe_effect(
@@ -85,7 +86,7 @@ def probe_effect(
     Args:
         rank: directions, at most: no more than classes - 1, and half of the site's dimensions (of a site with all directions gone
             nothing could be told from a random choice of them).
-        examples: how many, drawn once, are edited and answered. draws: of the null.
+        examples: how many rows (examples times positions), drawn once, are edited. draws: of the null.
         options: see ``Probe``; the kind is ridge and nothing is held out.
 
     Raises:
@@ -106,23 +107,29 @@ def probe_effect(
 
 def _site_effects(params: Params, context: Context, site: str, edits: _Edits) -> Float[Array, "concept draw"]:
     """Effects of one site's edits by concept, the probed subspace's first, then those of the null."""
-    position = position_of(context, edits.probe.position)
-    held, (take, put) = concept_labels(edits.probe, context), vectors(context, site, position)
-    X = site_vectors(params, context, edits.probe.site_names(context.model), position)[site]
-    chosen = np.random.default_rng(_SEED).permutation(len(X))[: edits.examples]
-    few, by = all_inputs(context)[chosen], whitening(X, edits.probe.ridge)
-    Z = whiten(X, by)
-    frames, moves, places = _frames(Z, held, chosen, edits)
+    positions = positions_of(context, edits.probe.position)
+    take, put = vectors(context, site, positions)
+    X = site_vectors(params, context, edits.probe.site_names(context.model), positions)[site]
+    inputs, count = all_inputs(context), len(positions)
+    chosen = np.random.default_rng(_SEED).permutation(len(inputs))[: max(edits.examples // count, 1)]
+    few, by = inputs[chosen], whitening(X, edits.probe.ridge)
+    weights = jnp.concatenate([jnp.asarray(context.batches[split].weights) for split in sorted(context.batches)])[chosen]
+    rows = (chosen[:, None] * count + np.arange(count)).ravel()
+    frames, moves, places = _frames(whiten(X, by), rows, context, edits)
 
-    def answers(coordinates: Float[Array, "b rank"], Q: Float[Array, "d rank"]) -> Float[Array, "b position output"]:
-        taps = {site: lambda value: put(value, moved(take(value), coordinates, Q, by))}
-        return context.model.apply(params, few, taps=taps, positions=context.read)
+    def answers(along: Float[Array, "row rank"], Q: Float[Array, "d rank"]) -> Float[Array, "b position output"]:
+        taps = {site: lambda value: put(value, moved(take(value), along, Q, by))}
+        if edits.probe.position is None:
+            return context.model.apply(params, few, taps=taps, positions=context.read)
+        # What is edited need not be what is read.
+        out = context.model.apply(params, few, taps=taps)
+        return out[:, np.array(context.read)] if out.shape[1] == context.inputs.positions else out
 
     def effects() -> Float[Array, " frame"]:
         # Not moved, on the same route: nothing else may differ.
         before = answers(0 * moves(0, frames[0]), frames[0])
-        numbered = jnp.arange(len(frames))
-        return jax.lax.map(lambda i: total_variation(before, answers(moves(i, frames[i]), frames[i])), numbered)
+        each = lambda i: total_variation(before, answers(moves(i, frames[i]), frames[i]), weights)  # noqa: E731
+        return jax.lax.map(each, jnp.arange(len(frames)))
 
     constant = (centred(X, len(X))[0] == 0).all()
     found = jax.lax.cond(constant, lambda: jnp.zeros(len(frames)), effects)
@@ -130,16 +137,17 @@ def _site_effects(params: Params, context: Context, site: str, edits: _Edits) ->
 
 
 def _frames(
-    Z: Float[Array, "example d"], held: Sequence[Labels], chosen: Int[np.ndarray, " b"], edits: _Edits
-) -> tuple[Float[Array, "frame d rank"], Callable[..., Float[Array, "b rank"]], Int[np.ndarray, "concept draw"]]:
-    """All subspaces, each concept's first; how far examples are moved along the i-th of them; and which are whose.
+    Z: Float[Array, "all d"], edited: Int[np.ndarray, " row"], context: Context, edits: _Edits
+) -> tuple[Float[Array, "frame d rank"], Callable[..., Float[Array, "row rank"]], Int[np.ndarray, "concept draw"]]:
+    """All subspaces, each concept's first; how far the edited rows are moved along the i-th of them; and which are whose.
 
     Subspaces have zero columns up to the largest rank, so that one program serves all. What a random one of a rank does is the
     same for every concept, unless examples are steered by the concept's own means.
     """
-    d, draws, n = Z.shape[1], edits.draws, len(held)
+    probe, held = edits.probe, concept_labels(edits.probe, context)
+    d, draws, n, ahead = Z.shape[1], edits.draws, len(held), len(positions_of(context, probe.position))
     ranks = [max(1, min(edits.rank, one.classes - 1, d // 2)) for one in held]
-    Y = [one_hot_rows([jnp.asarray(one.values)], (one.classes,)) for one in held]
+    Y = [one_hot_rows([row_values(one, context, probe.position)], (one.classes,)) for one in held]
     wide = lambda Q: jnp.pad(Q, [(0, 0)] * (Q.ndim - 1) + [(0, max(ranks) - Q.shape[-1])])  # noqa: E731
     probed = jnp.stack([wide(probed_subspace(Z, one, r)) for one, r in zip(Y, ranks, strict=True)])
     shared_by = list(range(n)) if edits.how == "steer" else [sorted(set(ranks)).index(r) for r in ranks]
@@ -147,7 +155,7 @@ def _frames(
     random = [wide(random_subspaces(Z, r, draws, _SEED)) for r in nulls]
     places = np.array([[c, *(n + draws * own + np.arange(draws))] for c, own in enumerate(shared_by)])
     if edits.how == "steer":
-        steps = jnp.stack([steering(class_means(Z, one), one[:, chosen], Q) for one, Q in zip(Y, probed, strict=True)])
+        steps = jnp.stack([steering(class_means(Z, one), one[:, edited], Q, ahead) for one, Q in zip(Y, probed, strict=True)])
         owner = jnp.asarray(np.concatenate([np.arange(n), np.repeat(np.arange(n), draws)]))
         return jnp.concatenate([probed, *random]), lambda i, Q: steps[owner[i]], places
-    return jnp.concatenate([probed, *random]), lambda i, Q: coordinates(edits.how, Z[chosen], Q), places
+    return jnp.concatenate([probed, *random]), lambda i, Q: coordinates(edits.how, Z[edited], Q, ahead), places

@@ -26,7 +26,7 @@ from mi_jax.measures.activations import (
     centred,
     check_sites,
     in_order,
-    position_of,
+    positions_of,
     probed_sites,
     site_vectors,
 )
@@ -52,7 +52,9 @@ class Probe:
         ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
         held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
             read on residues that it never saw.
-        sites, concepts: names; None takes all. position: of the input; None the last that is read.
+        sites, concepts: names. None takes all concepts, and the sites that the forward pass computes anyway: the optional ones
+            are copies of others, or linear images of them by head.
+        position: of the input; None takes all that are read, each a row of its own.
     """
 
     kind: Kind = "ridge"
@@ -83,7 +85,7 @@ class Probe:
 
     def site_names(self, model: Model) -> tuple[str, ...]:
         """The sites that are probed."""
-        return probed_sites(model) if self.sites is None else self.sites
+        return probed_sites(model, optional=False) if self.sites is None else self.sites
 
     def concept_names(self, known: Sequence[str]) -> tuple[str, ...]:
         """The concepts that are probed, of the task's."""
@@ -92,11 +94,13 @@ class Probe:
     def check(self, context: Context) -> None:
         """Raises MeasureError for a site or position that the model, or a concept that the task doesn't have."""
         check_sites(context.model, self.site_names(context.model))
-        position_of(context, self.position)
+        positions_of(context, self.position)
         asked = (*self.concept_names(tuple(context.labels)), *((self.held_out,) if self.held_out else ()))
         for name in asked:
             if name not in context.labels:
                 raise MeasureError(f"the task has no labels of a concept '{name}'; {nearest(name, context.labels)}")
+            if context.labels[name].values.ndim == 2 and self.position not in (None, *context.read):
+                raise MeasureError(f"position={self.position}: '{name}' has labels at the positions {list(context.read)} alone")
 
     def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
         """The coordinates of the dims site and concept."""
@@ -119,12 +123,14 @@ class Probe:
 
     def _halves(self, context: Context) -> tuple[Int[np.ndarray, " trained"], Int[np.ndarray, " tested"]]:
         self.check(context)
-        rng = np.random.default_rng(_SEED)
+        rng, count = np.random.default_rng(_SEED), len(positions_of(context, self.position))
         if self.held_out is None:
-            order = rng.permutation(len(_host_inputs(context))).astype(np.int32)
+            # All positions of an example are on the same side.
+            order = rng.permutation(len(_host_inputs(context)))
+            rows = (order[:, None] * count + np.arange(count)).astype(np.int32)
             tested = round(_TEST_SHARE * len(order))
-            return order[tested:], order[:tested]
-        values = np.asarray(context.labels[self.held_out].values)
+            return rows[tested:].ravel(), rows[:tested].ravel()
+        values = np.asarray(row_values(context.labels[self.held_out], context, self.position))
         known = np.unique(values)
         kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
         return np.flatnonzero(~kept_out).astype(np.int32), np.flatnonzero(kept_out).astype(np.int32)
@@ -153,37 +159,60 @@ def concept_labels(probe: Probe, context: Context) -> list[Labels]:
     return [context.labels[name] for name in probe.concept_names(tuple(context.labels))]
 
 
+def row_values(labels: Labels, context: Context, position: int | None) -> Int[Array, " row"]:
+    """The class of every row (see ``activations``)."""
+    values = jnp.asarray(labels.values)
+    if values.ndim == 1:
+        return jnp.repeat(values, len(positions_of(context, position)))
+    return values.ravel() if position is None else values[:, context.read.index(position)]
+
+
 @shared
 def decoded(params: Params, context: Context, probe: Probe) -> Decoded:
     """Fits a probe at every site, for every concept and its control task, and reads it: one program for each width of a site."""
-    sites, held, position = probe.site_names(context.model), concept_labels(probe, context), position_of(context, probe.position)
+    sites, held = probe.site_names(context.model), concept_labels(probe, context)
     trained, tested = probe.halves(context)
     order = jnp.concatenate([trained, tested])
-    values = [jnp.asarray(one.values)[order] for one in held]
-    own, other = (site_vectors(params, context, sites, position, control) for control in (False, True))
+    values = [row_values(one, context, probe.position)[order] for one in held]
+    positions = positions_of(context, probe.position)
+    own, other = (site_vectors(params, context, sites, positions, control) for control in (False, True))
 
     def one_site(both: tuple[Float[Array, "example d"], Float[Array, "example d"]]) -> Float[Array, "kind concept"]:
-        test, train = _read_site(both[0][order], values, held, len(trained), probe)
-        return jnp.stack([test, train, _read_site(both[1][order], values, held, len(trained), probe)[0]])
+        X, control = (x[order] for x in both)
+        n, circular = len(trained), probe.kind == "circular"
+        test, train = _read_site(X, values, held, n, probe)
+        # Of the control task only the test half is asked for; a circle also looks at how the training half was fitted.
+        return jnp.stack([test, train, _read_site(control, values, held, n, probe, whole=circular)[0]])
 
     groups = [(names, jax.lax.map(one_site, (as_stack(own, names), as_stack(other, names)))) for names in by_width(own)]
     return Decoded(*jnp.moveaxis(in_order(groups, sites), 1, 0))
 
 
 def _read_site(
-    X: Float[Array, "example d"], values: Sequence[Int[Array, " example"]], held: Sequence[Labels], n: int, probe: Probe
+    X: Float[Array, "row d"],
+    values: Sequence[Int[Array, " row"]],
+    held: Sequence[Labels],
+    n: int,
+    probe: Probe,
+    *,
+    whole: bool = True,
 ) -> tuple[Float[Array, " concept"], Float[Array, " concept"]]:
-    """Test and training accuracies of one site, its n training examples first; NaN where a vector isn't finite."""
+    """Test and training accuracies of one site, its n training rows first; NaN where a vector isn't finite.
+
+    Args:
+        whole: whether training rows are read too; else the second result is NaN.
+    """
     classes = tuple(one.classes for one in held)
     rows, Y = rows_of(classes), one_hot_rows([x[:n] for x in values], classes)
     around, _ = centred(X, n)
+    asked = around if whole else around[n:]
 
-    def scored() -> Float[Array, "row example"]:
+    def scored() -> Float[Array, "class asked"]:
         W, b = fit(around[:n], Y, rows, probe)
-        return W @ around.T + b[:, None]
+        return W @ asked.T + b[:, None]
 
-    def constant() -> Float[Array, "row example"]:
-        return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(X)))
+    def constant() -> Float[Array, "class asked"]:
+        return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(asked)))
 
     # A site that never varies (what precedes attention at a fixed token) costs nothing; a loop's cond computes one side alone.
     scores = jax.lax.cond((around == 0).all(), constant, scored)
@@ -198,16 +227,16 @@ def fit(X: Float[Array, "example d"], Y: Float[Array, "row example"], rows: Rows
 
 
 def _shares(
-    scores: Float[Array, "class example"], Y: Float[Array, "class trained"], values: Int[Array, " example"], n: int, probe: Probe
+    scores: Float[Array, "class asked"], Y: Float[Array, "class trained"], values: Int[Array, " row"], n: int, probe: Probe
 ) -> tuple[Scalar, Scalar]:
-    """Test and training accuracy of one concept.
+    """Test and training accuracy of one concept; NaN for the latter where scores are of the test rows alone.
 
-    Test examples of a class that no training example has are left out, unless the probe knows its angle.
+    Test rows of a class that no training row has are left out, unless the probe knows its angle.
     """
-    circular = probe.kind == "circular"
-    right = right_share(angle_scores(scores, Y) if circular else scores, values)
-    known = jnp.ones(len(values) - n) if circular else Y.max(axis=1)[values[n:]]
-    return (right[n:] * known).sum() / known.sum(), right[:n].mean()
+    circular, tested = probe.kind == "circular", values[n:]
+    right = right_share(angle_scores(scores, Y) if circular else scores, values[-scores.shape[1] :])
+    known = jnp.ones(len(tested)) if circular else Y.max(axis=1)[tested]
+    return (right[-len(tested) :] * known).sum() / known.sum(), right[: -len(tested)].mean()
 
 
 def probe_accuracy(**options: Any) -> Measure:

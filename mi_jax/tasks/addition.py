@@ -18,8 +18,6 @@ from mi_jax.tasks.sampling import distinct, minibatches
 PLUS, EQUALS = 10, 11
 
 _CLASSES = {"answer": 10, "base_sum": 10, "makes_carry": 2, "sum_nine": 2, "carry_in": 2, "carry_case": 3}
-_OF_DIGITS = ("base_sum", "makes_carry", "sum_nine")
-_CARRIED = ("carry_in", "carry_case")
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class MultiDigitAddition(Task):
         carry_case [example place]: 0 without a carry into it, 1 where its neighbour makes the carry, 2 where the carry came
             through a neighbour that sums to nine (use sum 9).
 
-    Labels for probes, by the place's power of ten i: ``a_i``, ``b_i`` (the operands' digits), ``answer_i``, ``base_sum_i`` [10],
-    ``makes_carry_i``, ``sum_nine_i``, ``carry_in_i`` [2] and ``carry_case_i`` [3], but those that can't vary; ``trained``.
+    Labels for probes [example place]: ``a`` and ``b``, the operands' digits of the place (0 at N); ``answer``, ``base_sum`` [10];
+    ``makes_carry``, ``sum_nine``, ``carry_in`` [2]; ``carry_case`` [3]. And ``trained`` [example].
 
     Attributes:
         digits: N.
@@ -206,11 +204,7 @@ class MultiDigitAddition(Task):
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
         """See the class."""
         n, tokens = self.digits, evaluation.inputs
-        found = {f"a_{n - 1 - i}": labels(tokens[:, i], 10) for i in range(n)}
-        found |= {f"b_{n - 1 - i}": labels(tokens[:, n + 1 + i], 10) for i in range(n)}
-        for name, classes in _CLASSES.items():
-            fact = np.asarray(evaluation.concepts[name])
-            # The first place is a carry alone, and nothing is carried into the last.
-            places = range(1, n + 1) if name in _OF_DIGITS else range(n) if name in _CARRIED else range(n + 1)
-            found |= {f"{name}_{n - place}": labels(fact[:, place], classes) for place in places}
+        digits = {"a": tokens[:, :n], "b": tokens[:, n + 1 : 2 * n + 1]}
+        found = {name: labels(np.pad(x, ((0, 0), (1, 0))), 10) for name, x in digits.items()}
+        found |= {name: labels(np.asarray(evaluation.concepts[name]), classes) for name, classes in _CLASSES.items()}
         return {**found, **trained_labels(evaluation)}

@@ -1,6 +1,7 @@
 """Sequences that repeat themselves: what a network tells by induction, the next token where the present one stood before."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.arrays import Count, PRNGKey
+from mi_jax.concepts import Labels, labels
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
 from mi_jax.errors import nearest, require
 from mi_jax.tasks.sampling import distinct
@@ -31,6 +33,9 @@ class RepeatedSequences(Task):
         repeated [position]: whether the answer can be told by induction.
         previous_token [example position]: the token one position back; the start token where there is none.
         token_two_back [example position]: the token two positions back; the start token where there is none.
+
+    Labels for probes [example position]: ``token``, the one that stands there, ``previous_token`` and ``token_two_back`` [V + 1];
+    ``answer`` [V]; ``repeated`` [2], whether the answer can be told.
 
     Attributes:
         symbols: V. length: L, at most V.
@@ -123,3 +128,14 @@ class RepeatedSequences(Task):
             "token_two_back": before[:, :-3],
         }
         return Evaluation({"test": batch}, {name: jnp.asarray(fact) for name, fact in concepts.items()})
+
+    def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
+        """See the class."""
+        back = {name: np.asarray(evaluation.concepts[name]) for name in ("previous_token", "token_two_back")}
+        tokens = {"token": evaluation.inputs[:, :-1], **back}
+        repeated = np.broadcast_to(self._repeated[None], evaluation.targets.shape)
+        return {
+            **{name: labels(x, self.symbols + 1) for name, x in tokens.items()},
+            "answer": labels(evaluation.targets, self.symbols),
+            "repeated": labels(repeated, 2),
+        }
