@@ -2,8 +2,8 @@
 
 Question: does an MLP that groks a group's product use the group's representations, and which?
 Paper: Chughtai et al. 2023, arXiv 2302.03025: its main network and decay, on S4, which groks in a minute, in place of S5.
-The published S5: --task.group S5 --task.fraction 0.4 --optimizer.learning-rate 1e-3 --steps 250000, 16 hours a seed by --dry-run on
-two cores that others were using.
+The published S5: --task.group S5 --task.fraction 0.4 --optimizer.learning-rate 1e-3 --steps 250000, 16 hours a seed by
+--dry-run on two cores that others were using.
 Command: mi-jax run chughtai_2023
 Minutes: a few on 2 cores: five seeds train in less than two CPU-minutes.
 Published weights: mi-jax measure W.npz --like chughtai_2023 --task.group S5.
