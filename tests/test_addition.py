@@ -195,6 +195,7 @@ def test_a_model_that_would_see_the_answers_or_reads_pairs_is_refused() -> None:
         MLP().build(inputs)
 
 
+@pytest.mark.slow
 def test_a_run_is_read_by_split_position_and_carry(tmp_path: Path) -> None:
     experiment = Experiment(
         task=MultiDigitAddition.smallest(),
