@@ -35,8 +35,6 @@ APART = (
     "mode_frequency_share_unembedding",
     "key_mode_share_unembedding",
     "subspace_angle_unembedding_final",
-    "copying_score",
-    "matching_score",
     "head_norms",
     "head_rank",
 )
