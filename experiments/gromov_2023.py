@@ -1,0 +1,27 @@
+"""Grokking by plain gradient descent: a quadratic MLP learns addition mod 59 exactly, without any regularisation.
+
+Question: does the network end near the solution that can be written down, each neuron a cosine of one frequency?
+Paper: Gromov 2023, arXiv 2301.02679: full batch, squared error, no momentum, no decay; in a smaller setting (p = 59, 256
+neurons). The paper's network: --task.p 97 --model.width 500.
+Command: mi-jax run gromov_2023
+Minutes: about 1 on 2 cores.
+Printed: training accuracy .99 at step 872, test accuracy .99 at step 2,148 and 1 from step 2,450 on. Inverse participation
+ratio, mean over neurons: .066 at step 0 (Gaussian weights: .066), .088 at step 880, .340 at step 2,155, .564 at the end (1 is
+the written solution): generalising comes with few frequencies a neuron, not yet with one.
+"""
+
+from mi_jax import Experiment
+from mi_jax.models import MLP
+from mi_jax.tasks import ModularArithmetic
+from mi_jax.training import MSE, SGD, log_spaced
+
+experiment = Experiment(
+    name="gromov_2023",
+    task=ModularArithmetic(p=59, fraction=0.5, format="a b"),
+    model=MLP(width=256, activation="quadratic", initialization="doshi_2023"),
+    optimizer=SGD(learning_rate=60.0),
+    loss=MSE(),
+    steps=6_000,
+    schedule=log_spaced(60),
+    seeds=(0,),
+)
