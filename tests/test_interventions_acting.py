@@ -21,6 +21,7 @@ from mi_jax.interventions import (
     Forward,
     Freeze,
     Graft,
+    Moment,
     Project,
     Reset,
     Transplant,
@@ -228,6 +229,24 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
     assert len(others) > 1
     with pytest.raises(RunError, match="aren't as many others"):
         control((1, 2, 3), p, 0)
+
+
+def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> None:
+    named = ((0, (2, 5)), (3, (4,)))
+    W = _arrays(plain[5])["unembed.W_U"]
+    moment = Moment((0, 3), plain[5].params, lambda: None, MLP.build(), MLP.task.inputs, lambda path, step: None)
+    rows = {
+        rule: np.asarray(Project("unembed.W_U", rule, frequencies=named).prepare(moment)["out.unembed.W_U"])
+        for rule in ("control", "random")
+    }
+    for place, keys in enumerate(((2, 5), (4,))):
+        taken = rows_of(keys, 11, 11)
+        assert np.abs(rows["control"][place] @ taken.T).max() < 1e-6
+        assert np.linalg.matrix_rank(rows["control"][place]) == 2 * len(keys)
+        removed = np.linalg.norm(rows["random"][place].T @ (rows["random"][place] @ W[place].T))
+        assert removed == pytest.approx(np.linalg.norm(taken @ W[place].T), rel=1e-5)
+    with pytest.raises(ConfigError, match="beside 'control'"):
+        Project("unembed.W_U", "key", frequencies=(2,))
 
 
 def test_frequencies_are_projected_out_of_arrays_of_residues_alone() -> None:

@@ -38,7 +38,7 @@ def control(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
     """As many frequencies that are none of these, drawn by seed. Raises RunError where there are too few."""
     others = [k for k in range(1, p // 2 + 1) if k not in keys]
     if len(others) < len(keys):
-        raise RunError(f"{len(keys)} of {p // 2} frequencies are key: there aren't as many others to project out")
+        raise RunError(f"{len(keys)} of {p // 2} frequencies are key: there aren't as many others; name fewer")
     drawn = np.random.default_rng([_CONTROL, seed]).choice(others, len(keys), replace=False)
     return tuple(sorted(int(k) for k in drawn))
 

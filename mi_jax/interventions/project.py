@@ -19,6 +19,8 @@ from mi_jax.pytrees import dotted, rebuild, take
 
 Rule = Literal["key", "control", "random"]
 Table = Literal["unembedding", "embedding"]
+Kind = Literal["rule", "frequencies", "by seed", "rows"]
+Frequencies = tuple[int, ...] | tuple[tuple[int, tuple[int, ...]], ...]
 Directions = Rule | tuple[int, ...] | tuple[tuple[int, tuple[int, ...]], ...] | tuple[tuple[float, ...], ...]
 
 _ROWS, _COLUMNS = ("W_E",), ("W_U",)
@@ -45,20 +47,23 @@ class Project(OfParameters):
             as much off each parameter's norm then as that of the key frequencies would (the last one is removed in part).
         every: updates from one projection to the next; None projects once, after update ``start``.
         table: which table's key frequencies: "unembedding" (W_L) or "embedding".
-        frequencies: another way to write ``directions``.
+        frequencies: another way to write ``directions`` that are frequencies. Beside "control" and "random": the frequencies that
+            those are compared with, in the place of the key ones (which early in training are most of them).
     """
 
     directions: Directions = ()
     every: int | None = 1
     table: Table = "unembedding"
-    frequencies: tuple[int, ...] = field(default=(), metadata={"added": True})
+    frequencies: Frequencies = field(default=(), metadata={"added": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frequencies:
+        if self.frequencies and not isinstance(self.directions, str):
             require(not self.directions, "Project: give directions or frequencies, not both")
             object.__setattr__(self, "directions", tuple(self.frequencies))
             object.__setattr__(self, "frequencies", ())
+        told = "Project: directions='key' are those of the rule; name frequencies beside 'control' and 'random'"
+        require(self.directions != "key" or not self.frequencies, told)
         if isinstance(self.directions, str):
             known = get_args(Rule)
             require(
@@ -68,25 +73,11 @@ class Project(OfParameters):
         require(
             self.table in get_args(Table), f"Project: table={self.table!r} is unknown; {nearest(self.table, get_args(Table))}"
         )
-        _ = self._kind
+        _ = _kind(self.directions), _kind(self.frequencies)
 
     @property
-    def _kind(self) -> Literal["rule", "frequencies", "by seed", "rows"]:
-        """What ``directions`` are. Raises ConfigError for anything else."""
-        given = self.directions
-        if isinstance(given, str):
-            return "rule"
-        if all(isinstance(k, int) for k in given):
-            return "frequencies"
-        rows: list[Any] = [row for row in given if isinstance(row, tuple)]
-        if len(rows) == len(given) and all(len(row) == 2 and isinstance(row[1], tuple) for row in rows):
-            return "by seed"
-        if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
-            return "rows"
-        raise ConfigError(
-            f"Project: directions={given!r} must be frequencies such as (3, 7), pairs of a seed and frequencies such as"
-            " ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key', 'control', 'random'"
-        )
+    def _kind(self) -> Kind:
+        return _kind(self.directions)
 
     @property
     def rhythm(self) -> int | None:
@@ -100,7 +91,7 @@ class Project(OfParameters):
 
     def form(self) -> "Project":
         """Itself without range and values."""
-        return replace(self, directions=(), every=1, table="unembedding", start=0, stop=None)
+        return replace(self, directions=(), frequencies=(), every=1, table="unembedding", start=0, stop=None)
 
     def check(self, trained: Trained) -> None:
         """See ``Intervention``."""
@@ -115,11 +106,12 @@ class Project(OfParameters):
         for name in names:
             told = f"Project: {name} has no axis of residues; frequencies are projected out of arrays called W_E or W_U"
             require(name.split(".")[-1] in (*_ROWS, *_COLUMNS), told)
-        if self._kind == "rule":
+        if self._kind == "rule" and not self.frequencies:
             told = "Project: the model has no such table; give the frequencies"
             require(bool(trained.model.roles.embedding if self.table == "embedding" else trained.model.roles.output_map), told)
             return
-        lists = self.directions if self._kind == "by seed" else ((0, self.directions),)
+        named = self.frequencies if self._kind == "rule" else self.directions
+        lists = named if _kind(named) == "by seed" else ((0, named),)
         for _, chosen in lists:  # pyright: ignore
             bad = [k for k in chosen if not 1 <= k <= p // 2]  # pyright: ignore
             require(not bad, f"Project: frequencies {bad} are none of {p} residues, which have 1 to {p // 2}")
@@ -147,14 +139,14 @@ class Project(OfParameters):
 
     def _frequencies(self, params: Params, model: Model, p: int, seed: int) -> tuple[int, ...]:
         """Those named for the seed, or its key ones."""
-        if self._kind == "rule":
+        named: Any = self.frequencies if self._kind == "rule" else self.directions
+        if self._kind == "rule" and not named:
             return key_frequencies(params, model, p, self.table)
-        if self._kind == "frequencies":
-            return tuple(self.directions)  # pyright: ignore
-        named = dict(self.directions)  # pyright: ignore
-        if seed not in named:
-            raise RunError(f"Project: directions name no frequencies for seed {seed}, only for {sorted(named)}")
-        return tuple(named[seed])
+        if _kind(named) == "frequencies":
+            return tuple(named)
+        if seed not in dict(named):
+            raise RunError(f"Project: no frequencies are named for seed {seed}, only for {sorted(dict(named))}")
+        return tuple(dict(named)[seed])
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
         """See ``AtParams``."""
@@ -164,6 +156,23 @@ class Project(OfParameters):
             name = label.removeprefix(_PREFIX)
             left[name] = _removed(weights[name], rows, _axis(name, rows.shape[-1], weights[name].shape))
         return rebuild(params, {**weights, **left})
+
+
+def _kind(given: Directions) -> Kind:
+    """What ``directions`` are. Raises ConfigError for anything else."""
+    if isinstance(given, str):
+        return "rule"
+    if all(isinstance(k, int) for k in given):
+        return "frequencies"
+    rows: list[Any] = [row for row in given if isinstance(row, tuple)]
+    if len(rows) == len(given) and all(len(row) == 2 and isinstance(row[1], tuple) for row in rows):
+        return "by seed"
+    if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
+        return "rows"
+    raise ConfigError(
+        f"Project: directions={given!r} must be frequencies such as (3, 7), pairs of a seed and frequencies such as"
+        " ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key', 'control', 'random'"
+    )
 
 
 def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> int:
