@@ -7,8 +7,8 @@ Command: mi-jax run prieto_2025
 StableMax: --loss.name stablemax --steps 4000. Orthogonal gradient: --optimizer.filter.name orthogonal_gradient --steps 300.
 Minutes: about 1 a seed on 2 cores.
 Printed, seed 0, 3,000 steps: training accuracy is 1 from step 40 on; the softmax of .647 of the training answers is exactly
-one-hot at step 1,707, of .351 at the end, and test accuracy is .037 there. With StableMax test accuracy passes .9 at step 2,059 and .99 at 3,055. With the
-orthogonal gradient it passes .99 at step 52, 58, 53 of seeds 0, 1, 2, and nothing collapses.
+one-hot at step 1,707, of .351 at the end, and test accuracy is .037 there. With StableMax test accuracy passes .9 at step 2,059
+and .99 at 3,055. With the orthogonal gradient it passes .99 at step 52, 58, 53 of seeds 0, 1, 2, and nothing collapses.
 """
 
 from mi_jax import Experiment
