@@ -15,6 +15,7 @@ from mi_jax.errors import ConfigError, DamagedError, Interrupted, RunError
 from mi_jax.experiment import Run, open_run, train
 from mi_jax.forks import fork, train_again, zoom
 from mi_jax.interventions import Change, Clamp, Freeze, Graft, Project, Reset
+from mi_jax.measures.fourier import fourier_basis
 from mi_jax.pytrees import dotted
 from mi_jax.training import AdamW, Storage, segments
 from mi_jax.training.course import Course
@@ -105,6 +106,14 @@ def test_it_is_resumed_replayed_and_trained_again_without_its_parent(projected: 
     again = train_again(resumed, tmp_path / "again")
     assert resumed.trajectories[0].differences(again.trajectories[0]) == []
     assert list(problems(again.trajectories[0])) == []
+
+
+def test_named_frequencies_are_projected_out_seed_by_seed(parent: Run, tmp_path: Path) -> None:
+    project = Project("unembed.W_U", ((0, (2,)), (3, (1, 4))), start=55)
+    U = fork(parent, step=50, interventions=[project], out=tmp_path / "fork").params(60)["unembed"]["W_U"]
+    for place, gone in ((0, {2}), (1, {1, 4})):
+        norms = np.linalg.norm(fourier_basis(11)[1:] @ U[place].T, axis=1).reshape(5, 2).max(axis=1)
+        assert {int(k) + 1 for k in np.flatnonzero(norms < 1e-5 * norms.max())} == gone
 
 
 def test_it_says_what_it_is_on_disk(parent: Run, projected: Run) -> None:

@@ -151,6 +151,7 @@ def test_a_no_op_is_the_parent_to_rounding(no_op: Any, plain: dict[int, TrainSta
         np.testing.assert_allclose(value, theirs[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_no_op_that_leaves_the_fast_path_is_the_plain_parent_to_rounding() -> None:
     parent, fork = (_course(*new, of=TRANSFORMER, route="plain") for new in ((), (Identity(site="embed", start=2),)))
     ours, theirs = _arrays(_at(fork, 12)), _arrays(_at(parent, 12))
@@ -317,7 +318,7 @@ def test_a_class_of_ones_own_acts_where_it_says() -> None:
     def loss(params: Any) -> Any:
         return MLP.loss(model.apply(params, data.inputs[:half], positions=MLP.task.read), data.targets[:half]).mean()
 
-    slope = dotted(jax.grad(loss)(nested({name: value[0] for name, value in before.items()})))
+    slope = dotted(jax.jit(jax.grad(loss))(nested({name: value[0] for name, value in before.items()})))
     for name, value in after.items():
         np.testing.assert_allclose(value[0] - before[name][0], 0.1 * slope[name], atol=1e-6)
 

@@ -123,19 +123,20 @@ class Project(OfParameters):
 
     def _rows(self, moment: Moment, place: int) -> Mapping[str, Float[np.ndarray, "direction axis"]]:
         """The rows of B for each chosen parameter of one seed."""
-        params = take(jax.tree.map(np.asarray, moment.params), place)
-        weights = {name: dotted(params)[name] for name in self.names(dotted(params))}
+        shapes = {name: array.shape[1:] for name, array in dotted(moment.params).items()}
+        names, p, seed = self.names(shapes), moment.inputs.classes, moment.seeds[place]
         if self._kind == "rows":
             rows = np.linalg.qr(np.asarray(self.directions, np.float64).T)[0].T
-            return {name: rows.astype(np.float32) for name in weights}
-        p, seed = moment.inputs.classes, moment.seeds[place]
-        keys = self._frequencies(params, moment.model, p, seed)
+            return {name: rows.astype(np.float32) for name in names}
+        # Without a rule there may be shapes alone.
+        own = take(jax.tree.map(np.asarray, moment.params), place) if self._kind == "rule" else {}
+        keys = self._frequencies(own, moment.model, p, seed)
         if self.directions == "control":
             keys = control(keys, p, seed)
-        rows = {name: rows_of(keys, p, W.shape[_axis(name)]) for name, W in weights.items()}
+        chosen = {name: rows_of(keys, p, shapes[name][_axis(name)]) for name in names}
         if self.directions != "random":
-            return rows
-        return {name: random_rows(rows[name], np.moveaxis(W, _axis(name), 0), p, seed) for name, W in weights.items()}
+            return chosen
+        return {name: random_rows(chosen[name], np.moveaxis(dotted(own)[name], _axis(name), 0), p, seed) for name in names}
 
     def _frequencies(self, params: Params, model: Model, p: int, seed: int) -> tuple[int, ...]:
         """Those named for the seed, or its key ones."""

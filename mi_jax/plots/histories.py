@@ -10,11 +10,12 @@ from mi_jax.plots.style import COLOURS, WIDE, step_axis, styled
 
 _PANEL = 1.9
 _DECADES = 1e2
+_FIRST = "#000000"
 
 
 @styled
 def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "linear") -> Figure:
-    """A panel for each variable, a colour for each history, the first in black; thin lines are seeds, the thick one their median.
+    """A panel for each variable, a colour for each history, the first dashed on top; thin lines are seeds, thick ones medians.
 
     Args:
         dataset: variables of dims (condition, seed, step); NaN where a history has no such step. Its attr ``parted`` holds the
@@ -26,8 +27,8 @@ def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "
     figure = Figure(figsize=(WIDE, _PANEL * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     labels = [str(label) for label in dataset["condition"].values]
-    cycle = [colour for colour in COLOURS["cycle"].split() if colour != "#000000"]
-    colours = ["#000000", *(cycle[place % len(cycle)] for place in range(len(labels) - 1))]
+    cycle = [colour for colour in COLOURS["cycle"].split() if colour != _FIRST]
+    colours = [_FIRST, *(cycle[place % len(cycle)] for place in range(len(labels) - 1))]
     for axes, name in zip(grid, names, strict=False):
         for label, colour in zip(labels, colours, strict=True):
             _history(axes, dataset[name].sel(condition=label), colour, label)
@@ -62,4 +63,7 @@ def _history(axes: Axes, values: xr.DataArray, colour: str, label: str) -> None:
     middle = np.array([interval(column).middle for column in rows.values[:, some].T])
     if len(rows) > 1:
         axes.plot(steps[some], rows.values[:, some].T, color=colour, lw=0.4, alpha=0.35)
-    axes.plot(steps[some], middle, color=colour, lw=1.4, label=label)
+    first = colour == _FIRST
+    axes.plot(
+        steps[some], middle, "--" if first else "-", color=colour, lw=1.1 if first else 1.5, label=label, zorder=3 if first else 2
+    )
