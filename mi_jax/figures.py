@@ -106,6 +106,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
         " the ends' range or interval over seeds. Triangles: a seed first reaches .99 training (blue), test (orange) accuracy."
     )
     band = "Bands: the same with other frequencies in the place of the key ones (range of the draws)."
+    losses, accuracies = ({f"{split}_{kind}" for split in ("train", "test")} for kind in ("loss", "accuracy"))
     plans = [
         _Plan(
             "progress",
@@ -122,7 +123,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "Loss",
             f"Training and test loss by step. {shaded} {seeds}",
             "Training loss falls early; test loss rises first and falls late.",
-            {"train_loss", "test_loss"},
+            losses,
             lambda: plots.loss_curves(dataset, dates=dates, phases=phases),
             _DATES,
         ),
@@ -131,11 +132,18 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "Accuracy",
             f"Training and test accuracy by step. {shaded} {seeds}",
             "Training accuracy reaches one early, test accuracy late.",
-            {"train_accuracy", "test_accuracy"},
+            accuracies,
             lambda: plots.accuracy_curves(dataset, dates=dates, phases=phases),
             _DATES,
         ),
     ]
+    # Where every step draws fresh examples, there is nothing to compare the test curves with.
+    if dates is None and not {"train_loss", "train_accuracy"} & set(dataset):
+        told = f"By step. {seeds}"
+        plans += [
+            _Plan("test_loss", "Test loss", told, "It falls.", {"test_loss"}, lambda: plots.loss_curves(dataset)),
+            _Plan("test_accuracy", "Test accuracy", told, "It rises.", {"test_accuracy"}, lambda: plots.accuracy_curves(dataset)),
+        ]
     if dates is not None and dataset.sizes["seed"] > 1:
         plans.append(
             _Plan(
@@ -223,6 +231,14 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "Norms rise while memorising and fall in clean-up.",
             {"sum_squared_weights_by_parameter"},
             lambda: plots.norm_curves(dataset, seed=seed),
+        ),
+        _Plan(
+            "positions",
+            f"One answer after the other {told}",
+            "Test loss of each answer that is read, by its position in the input.",
+            "Each position's loss falls at a time of its own.",
+            {"test_loss_by_position"},
+            lambda: plots.position_curves(dataset, seed=seed),
         ),
         _Plan(
             "singular_values",

@@ -341,8 +341,14 @@ def test_circles_need_key_frequencies_to_be_drawn_in(dataset: xr.Dataset, pictur
 def test_one_seed_or_no_dates_leave_no_panel_of_seeds(dataset: xr.Dataset, tmp_path: Path) -> None:
     curve = _only(dataset, "test_accuracy")
     assert [figure.title for figure in _drawn(tmp_path, curve)] == [_TITLES["seeds"]]
-    assert _drawn(tmp_path, curve, dated=False) == []
     assert _drawn(tmp_path, curve.isel(seed=[0])) == []
+
+
+def test_where_nothing_is_trained_on_twice_the_test_curves_stand_alone(dataset: xr.Dataset, tmp_path: Path) -> None:
+    curves = _only(dataset, "test_accuracy", "test_loss")
+    assert [figure.title for figure in _drawn(tmp_path, curves, dated=False)] == ["Test loss", "Test accuracy"]
+    trained = _only(dataset, "test_accuracy", "test_loss", "train_loss")
+    assert [figure.title for figure in _drawn(tmp_path, trained, dated=False)] == [_TITLES["loss"]]
 
 
 def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset) -> None:

@@ -242,6 +242,24 @@ def test_attention_is_a_colour_a_head_and_a_style_a_position(dataset: xr.Dataset
     assert len({colour for colour, _, _ in found}) == 2
 
 
+def test_without_a_training_split_the_test_curves_stand_alone(dataset: xr.Dataset) -> None:
+    fresh = dataset.drop_vars(["train_loss", "train_accuracy"])
+    for draw, name in ((plots.loss_curves, "test_loss"), (plots.accuracy_curves, "test_accuracy")):
+        found = _lines(draw(fresh))
+        assert {colour for colour, _, _ in found} == {COLOURS["test"]}
+        np.testing.assert_array_equal([line for _, _, line in found], dataset[name].values)
+
+
+def test_positions_are_a_line_for_each_answer_that_is_read(dataset: xr.Dataset) -> None:
+    losses = np.random.default_rng(2).uniform(0.1, 2, (len(_SEEDS), len(_STEPS), 5))
+    losses[..., :2] = np.nan
+    axes = plots.position_curves(dataset.assign(test_loss_by_position=(("seed", "step", "position"), losses)), seed=8)
+    np.testing.assert_array_equal([line for _, _, line in _lines(axes)], losses[1].T[2:])
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [one.get_text() for one in legend.get_texts()] == ["position 2", "position 3", "position 4"]
+
+
 def test_aligned_seeds_meet_at_one_and_others_are_grey(dataset: xr.Dataset, dates: Transitions) -> None:
     first, second, *_ = plots.aligned_seeds(dataset, dates).get_lines()
     np.testing.assert_allclose(np.asarray(first.get_xdata()), _STEPS / 300)

@@ -80,3 +80,35 @@ def test_barak_weights_tell_the_parity_before_the_answers_do(tmp_path: Path) -> 
     assert (crossings(dataset["hidden_progress"], 0.1) < 0.5 * answered).all()
     assert (_last(dataset, "test_accuracy") == 1).all()
     assert _last(dataset, "hidden_progress")[0] == pytest.approx(_number("barak_2022", "ends at {}, 1.49"), abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_lazier_a_network_the_less_it_moves_and_the_later_it_generalises(tmp_path: Path) -> None:
+    delays, moves = [], []
+    for scale, rate in ((0.5, 0.4), (2, 0.025), (4, 0.00625)):
+        given = f"--seeds 0 --model.output-scale {scale} --optimizer.learning-rate {rate} --steps 1500"
+        dataset = _read("lazy_to_rich", given, tmp_path / str(scale), "hidden_progress")
+        dates = transitions(dataset, train=0.9, test=0.9)
+        delays.append(float(dates.grokked[0] / dates.memorised[0]))
+        moves.append(float(_last(dataset, "hidden_progress")[0]))
+    assert delays == sorted(delays)
+    assert delays[0] < 1.5
+    assert delays[-1] > 2
+    assert moves == sorted(moves, reverse=True)
+
+
+@pytest.mark.slow
+def test_log_softmax_without_decay_collapses_and_does_not_grok(tmp_path: Path) -> None:
+    dataset = _read("prieto_2025", "--seeds 0 --steps 1700", tmp_path, "softmax_collapse", "exact_loss_collapse")
+    assert _last(dataset, "train_accuracy") == 1
+    assert _last(dataset, "test_accuracy") < 0.1
+    assert _last(dataset, "softmax_collapse") > 0.2
+    np.testing.assert_array_equal(_last(dataset, "softmax_collapse"), _last(dataset, "exact_loss_collapse"))
+
+
+@pytest.mark.slow
+def test_the_orthogonal_gradient_groks_without_collapse(tmp_path: Path) -> None:
+    given = "--seeds 0 --steps 150 --optimizer.filter.name orthogonal_gradient"
+    dataset = _read("prieto_2025", given, tmp_path, "exact_loss_collapse")
+    assert _last(dataset, "test_accuracy") > 0.99
+    assert (dataset["exact_loss_collapse"] == 0).all()

@@ -29,12 +29,14 @@ def curves(
     """One line a variable and seed; seeds are told apart by line style, variables by colour.
 
     Args:
-        labels: by variable, "meaning: label"; the meaning picks the colour.
+        labels: by variable, "meaning: label"; the meaning picks the colour. Those that the dataset lacks are left out.
         null: draws of the same variables, dims (draw) or (seed, step, draw): their range is a band in the same colour.
     """
     axes = ax if ax is not None else new_axes()
     steps = dataset["step"].values
     for name, told in labels.items():
+        if name not in dataset:
+            continue
         meaning, label = told.split(": ", 1)
         values = dataset[name].transpose("seed", "step").values
         for place, row in enumerate(values):
@@ -92,7 +94,10 @@ def loss_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Training and test loss on log axes, with phases shaded; triangles at the top are when each seed memorised and grokked."""
+    """Training and test loss on log axes, with phases shaded; triangles at the top are when each seed memorised and grokked.
+
+    Where every step draws fresh examples, there is no training curve.
+    """
     axes = curves(dataset, {"train_loss": "train: train", "test_loss": "test: test"}, ax=ax, scale=scale)
     axes.set_yscale("log")
     axes.set_ylabel("loss (nats)")
@@ -230,6 +235,20 @@ def attention_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, 
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("attention")
     legend_above(axes, 4)
+    return axes
+
+
+@styled
+def position_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
+    """Test loss of each answer that is read, one colour a position of the input, the first read first."""
+    axes = ax if ax is not None else new_axes()
+    losses = dataset["test_loss_by_position"].sel(seed=seed).transpose("position", "step")
+    read = [place for place, one in enumerate(losses.values) if np.isfinite(one).any()]
+    for colour, place in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read))), read, strict=True):
+        axes.plot(losses["step"], losses[place], color=colour, lw=1.2, label=f"position {place}")
+    step_axis(axes, losses["step"].values, scale)
+    axes.set_ylabel("test loss (nats)")
+    legend_above(axes, 3)
     return axes
 
 
