@@ -214,7 +214,8 @@ class Run:
     def nulls(self) -> nulls.Nulls:
         """What every measure says where there is nothing to find: see ``nulls.read_nulls``. Of several runs, the first's."""
         chosen, _ = measuring.choose(None, self.subject)
-        held = [name for name, one in measuring.EXPENSIVE.items() if set(one.variables) <= set(self.measures)]
+        stored = set(self.measures)
+        held = [name for name, one in measuring.EXPENSIVE.items() if set(one.variables) <= stored]
         expensive, _ = measuring.choose(held, self.subject)
         return nulls.read_nulls(self.trajectories[0], self.subject, chosen, expensive=expensive)
 
