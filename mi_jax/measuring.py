@@ -7,9 +7,11 @@ more than it holds. A reading doesn't depend, by a single bit, on what was read 
 import dataclasses
 import hashlib
 import inspect
+import itertools
 import json
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +36,10 @@ _TOLD = 512
 """Numbers up to which what a measure froze is written out beside its result."""
 
 BATCH = 16
-"""Snapshots that one call of the compiled program reads."""
+"""Snapshots that one call of the compiled program reads at most."""
+
+AT_ONCE = 2
+"""Calls of it at a time: XLA leaves a core idle in much of a small network's reading."""
 
 ALL_REFERENCES = frozenset({"initial", "previous", "final"})
 
@@ -151,21 +156,9 @@ def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Meas
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:
-    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out.
-
-    So are those read only when named whose dims count other places than the others' do (see ``readings.EXPENSIVE``): they are
-    read by name.
-    """
-    found: list[xr.Dataset] = []
-    sizes: dict[Hashable, int] = {}
-    files = sorted((trajectory.path / "measures").glob("*.nc"), key=lambda file: (file.stem in EXPENSIVE, file.name))
-    for file in files:
-        dataset = _load(file)
-        fits = all(sizes.get(dim, size) == size for dim, size in dataset.sizes.items()) or file.stem not in EXPENSIVE
-        if np.array_equal(dataset["step"], trajectory.steps) and fits:
-            found.append(dataset)
-            sizes |= dict(dataset.sizes)
-    return _joined(found, trajectory.record)
+    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out."""
+    datasets = [_load(file) for file in sorted((trajectory.path / "measures").glob("*.nc"))]
+    return _joined([one for one in datasets if np.array_equal(one["step"], trajectory.steps)], trajectory.record)
 
 
 class Read(NamedTuple):
@@ -188,14 +181,22 @@ class Reader:
     def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
         """The readings [snapshot ...] of a stack of snapshots of one seed; ``previous`` are those before each."""
         length = len(jax.tree.leaves(stack)[0])
-        parts: list[dict[str, np.ndarray]] = []
+
+        def part(bound: tuple[int, int], *, most: int = BATCH) -> dict[str, np.ndarray]:
+            start, end = bound
+            n = min(end - start, most)
+            # What precision is computed in is a setting of the thread.
+            with computing_in(self._precision):
+                before = None if previous is None else _padded(previous, start, end)
+                read = self._program(_padded(stack, start, end), before, context, n)
+                return {name: np.asarray(values)[:n] for name, values in read.items()}
+
         # LAPACK calls inside the program would start a thread a core each, beside XLA's own, and take 8 times as long.
-        with threadpool_limits(1, user_api="blas"), computing_in(self._precision):
-            for i in range(0, length, BATCH):
-                before = None if previous is None else _padded(previous, i)
-                read = self._program(_padded(stack, i), before, context, min(BATCH, length - i))
-                parts.append({name: np.asarray(values) for name, values in read.items()})
-        return {name: np.concatenate([part[name] for part in parts])[:length] for name in parts[0]}
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(AT_ONCE) as pool:
+            # Nothing read, so that it is compiled before several calls at once would each compile it.
+            part((0, 1), most=0)
+            parts = list(pool.map(part, _bounds(length)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _batch(self, stack: Params, previous: Params | None, context: Context, n: jax.Array) -> dict[str, jax.Array]:
         def one(i: Any) -> dict[str, jax.Array]:
@@ -212,11 +213,18 @@ class Reader:
         return jax.lax.fori_loop(0, n, _step, empty)
 
 
-def _padded(stack: Params, start: int) -> Params:
-    """BATCH snapshots from ``start`` on, the last repeated where there are fewer."""
+def _bounds(length: int) -> list[tuple[int, int]]:
+    """(start, end) of the batches: at most BATCH long, and so many that all programs at work have equally much to do."""
+    count = min(length, AT_ONCE * -(-length // (AT_ONCE * BATCH)))
+    ends = [round(length * i / count) for i in range(count + 1)]
+    return list(itertools.pairwise(ends))
+
+
+def _padded(stack: Params, start: int, end: int) -> Params:
+    """The snapshots from ``start`` to ``end``, the last repeated up to BATCH."""
 
     def pad(x: np.ndarray) -> np.ndarray:
-        part = x[start : start + BATCH]
+        part = x[start:end]
         return np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
 
     return jax.tree.map(pad, stack)
@@ -359,7 +367,7 @@ def labelled(
 
 def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
     """One dataset of all variables; each keeps its own provenance as an attribute."""
-    parts = _united([dataset.copy() for dataset in datasets])
+    parts = united([dataset.copy() for dataset in datasets])
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
@@ -371,18 +379,36 @@ def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr
     return merged
 
 
-_CHOSEN_DIMS = ("site", "concept", "draw")
-"""Dims of which a measure may have been asked for some places only."""
+def united(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Readings that hold other places of a dim, on all the places that any of them holds; NaN (False) where one has none.
+
+    Places go by their labels (sites, concepts, draws), or are counted from 0 where a dim has none (modes, heads).
+
+    Raises:
+        MeasureError: where a dim of different places is labelled by some and counted by others.
+    """
+    aligned = list(parts)
+    for dim in dict.fromkeys(str(dim) for part in parts for dim in part.dims if dim not in ("seed", "step")):
+        having = [part for part in aligned if dim in part.dims]
+        held = sorted((part[dim].values.tolist() for part in having), key=len, reverse=True)
+        if all(places == held[0] for places in held):
+            continue
+        if len({dim in part.coords for part in having}) > 1:
+            told = f"{dim} is labelled by some and counted by others"
+            raise MeasureError(f"measures give one dim different places, so they fit no common dataset: {told}")
+        every = list(dict.fromkeys(place for places in held for place in places))
+        every = every if any(isinstance(place, str) for place in every) else sorted(every)
+        aligned = [_on_places(part, dim, every) if dim in part.dims else part for part in aligned]
+    return aligned
 
 
-def _united(parts: list[xr.Dataset]) -> list[xr.Dataset]:
-    """Readings of different choices of sites or concepts on one dim of all their places; NaN where a reading has none."""
-    for dim in _CHOSEN_DIMS:
-        having = sorted((part for part in parts if dim in part.coords), key=lambda part: -part.sizes[dim])
-        places = list(dict.fromkeys(place for part in having for place in part[dim].values.tolist()))
-        chosen = lambda part, dim=dim, places=places: dim in part.coords and part.sizes[dim] < len(places)  # noqa: E731
-        parts = [part.reindex({dim: places}) if chosen(part) else part for part in parts]
-    return parts
+def _on_places(part: xr.Dataset, dim: str, places: list[Any]) -> xr.Dataset:
+    """The readings on these places of a dim, which keeps its labels, or goes without as before."""
+    if part[dim].values.tolist() == places:
+        return part
+    nothing = {name: False for name, one in part.data_vars.items() if one.dtype == bool}
+    placed = part.assign_coords({dim: part[dim].values}).reindex({dim: places}, fill_value=nothing)
+    return placed if dim in part.coords else placed.drop_vars(dim)
 
 
 def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]) -> str:

@@ -102,7 +102,9 @@ def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.
         measuring.labelled({name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws))
         for one in measures
     ]
-    return xr.merge(datasets, join="exact", compat="no_conflicts").isel(seed=0, drop=True).rename(step="draw")
+    merged = xr.merge(measuring.united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
+    # What has draws of its own (the traces of chains, random subspaces) is evidence of a reading, not one to be compared.
+    return merged.drop_dims("draw", errors="ignore").rename(step="draw")
 
 
 def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], draws: int, snapshots: int) -> xr.Dataset:
@@ -133,4 +135,4 @@ def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measur
         )
         for one in measures
     ]
-    return xr.merge(datasets, join="exact", compat="no_conflicts").transpose("seed", "step", "draw", ...)
+    return xr.merge(measuring.united(datasets), join="exact", compat="no_conflicts").transpose("seed", "step", "draw", ...)

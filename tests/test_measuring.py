@@ -21,11 +21,13 @@ from mi_jax import measuring
 from mi_jax.contracts import Context, Measure
 from mi_jax.errors import MeasureError, RunError
 from mi_jax.experiment import Run, measure, open_run, train
+from mi_jax.models import Transformer
 from mi_jax.pytrees import dotted
 from mi_jax.readings import READINGS
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import Storage, every, log_spaced
 from mi_jax.training.loop import Progress
+from mi_jax.training.losses import CrossEntropy
 
 EXPERIMENT = tiny_mlp_experiment(schedule=every(2), storage=Storage(snapshots=7, states=3), seeds=(0, 1))
 """31 snapshots in segments of 4, 7 and, twice, 3 and 7."""
@@ -525,3 +527,37 @@ def test_readings_of_other_sites_fit_one_dataset() -> None:
     assert joined["site"].values.tolist() == ["b", "a", "c"]
     np.testing.assert_array_equal(joined["x"].squeeze(), [np.nan, np.nan, 0])
     np.testing.assert_array_equal(joined["y"].squeeze(), [0, 1, 2])
+
+
+def test_readings_of_other_numbers_of_modes_and_heads_fit_one_dataset() -> None:
+    """Two layers of two heads: four heads in a row compose; the largest array has more modes than there are residues."""
+    task = ModularArithmetic(p=5, fraction=0.6)
+    subject = measuring.Subject(Transformer(layers=2, d_model=8, heads=2, d_mlp=16).build(task.inputs), task, CrossEntropy())
+    params = subject.model.init(jax.random.key(0))
+    names = ["attention_pattern", "composition_score", "singular_values", "singular_values_embedding", "attention_frequency"]
+    measures, _ = measuring.choose(names, subject, frozenset({"final"}))
+    said = {"experiment": {}, "hash": ""}
+    alone = [measuring.measure_weights(params, subject, [one], said) for one in measures]
+    together = measuring.measure_weights(params, subject, measures, said)
+    assert together["composition_score"].dims == ("seed", "step", "head", "head_other", "slot")
+    assert (together.sizes["head"], together.sizes["mode"]) == (4, 8)
+    assert "head" not in together.coords
+    for dataset in alone:
+        for name, own in dataset.data_vars.items():
+            held = {dim: slice(0, own.sizes[dim]) for dim in ("head", "mode") if dim in own.dims}
+            np.testing.assert_array_equal(together[name].isel(held), own)
+            assert np.isnan(together[name]).sum() == together[name].size - np.isfinite(own).sum()
+
+
+def test_a_mask_holds_nothing_where_it_has_no_place_and_labels_are_not_counts() -> None:
+    def reading(name: str, values: Any, **labels: Any) -> xr.Dataset:
+        return xr.Dataset(
+            {name: (("seed", "step", "mode"), np.asarray(values)[None, None])}, {"seed": [0], "step": [0], **labels}
+        )
+
+    mask, long = measuring.united([reading("x", [True, True]), reading("y", [1, 2, 3])])
+    assert mask["x"].dtype == bool
+    np.testing.assert_array_equal(mask["x"].squeeze(), [True, True, False])
+    np.testing.assert_array_equal(long["y"].squeeze(), [1, 2, 3])
+    with pytest.raises(MeasureError, match="mode is labelled by some and counted by others"):
+        measuring.united([reading("x", [1, 2], mode=["a", "b"]), reading("y", [1, 2, 3])])

@@ -14,6 +14,10 @@ from mi_jax.landscape.curvature import top_eigenvalues
 from mi_jax.landscape.restriction import flat_mask
 from mi_jax.landscape.sampling import RMSProp
 from mi_jax.measures.evaluation import batch
+from mi_jax.pytrees import parameter_count
+
+LARGE = 20_000
+"""Parameters from which a chain's step fills a core's caches: batched chains then take a tenth longer than one by one."""
 
 _FLAGS = ("diverged", "epsilon_too_large", "negative", "below_start", "unmixed")
 
@@ -40,7 +44,7 @@ def measure_learning_coefficient(
     minibatch: int | None = None,
     parameters: Sequence[str] = (),
     preconditioner: RMSProp | None = None,
-    chain_mode: ChainMode = "vmapped",
+    chain_mode: ChainMode | None = None,
     name: str | None = None,
 ) -> Measure:
     """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv 2308.12108).
@@ -57,6 +61,8 @@ def measure_learning_coefficient(
         n_beta: None: n / ln n, with n the split's examples.
         parameters: patterns of dotted names; only these are sampled (refined, arXiv 2410.02984). None given: all.
         minibatch: examples of a step, drawn anew for every chain; None: all.
+        chain_mode: see ``landscape.learning_coefficient``; None: one after the other from LARGE parameters on, where two
+            checkpoints at a time keep two cores busy.
         name: of the variable; needed beside the default where anything is changed.
     """
     check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
@@ -91,7 +97,7 @@ def measure_learning_coefficient(
             chains=chains,
             batch=minibatch,
             preconditioner=preconditioner,
-            chain_mode=chain_mode,
+            chain_mode=chain_mode or ("mapped" if parameter_count(params) >= LARGE else "vmapped"),
         )
         told = {
             "": found.learning_coefficient,

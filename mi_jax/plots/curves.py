@@ -223,7 +223,8 @@ def norm_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale
 def attention_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
     """How much each head's read position attends to each position: one colour a head, one line style a position."""
     axes = ax if ax is not None else new_axes()
-    patterns = dataset["attention_pattern"].sel(seed=seed).transpose("layer", "head", "key", "step")
+    # Beside readings of heads in a row there are empty places.
+    patterns = dataset["attention_pattern"].sel(seed=seed).transpose("layer", "head", "key", "step").dropna("head", how="all")
     colours = list(COLOURS["cycle"].split())
     flat = [(layer, head) for layer in range(patterns.sizes["layer"]) for head in range(patterns.sizes["head"])]
     for place, (layer, head) in enumerate(flat):
