@@ -88,7 +88,7 @@ def _history(parent: Run, run: Run, names: Sequence[measuring.Chosen], watch: me
     """One history at its snapshots: (seed, step)."""
     read = run.measure(names, watch=watch)
     scalars = {name: read[name] for name in read.data_vars if set(read[name].dims) == {"seed", "step"}}
-    losses = run.losses.reindex(step=run.steps).assign_attrs(units="nats")
+    losses = run.losses.reindex(step=run.steps)
     distance = xr.DataArray(_distance(parent, run), {"seed": list(run.seeds), "step": run.steps}, ("seed", "step"))
     return xr.Dataset({"loss": losses, **scalars, "weight_distance": distance})
 

@@ -263,6 +263,9 @@ class Architecture(ABC):
 class Loss(ABC):
     """A loss by position: the mean over weights is what is trained."""
 
+    units: ClassVar[str] = ""
+    """What its values are in, for readings and figures."""
+
     @abstractmethod
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
@@ -430,7 +433,7 @@ class Measure:
             that gives it, of the model and the names of the task's labels.
         null: what its values are compared with: those of untrained networks, its own with other frequencies in the place of
             the key ones, or (own) another of its variables.
-        units: of the values. source: the paper that defines it.
+        units: of the values; "loss" stands for those of the run's own loss. source: the paper that defines it.
     """
 
     name: str

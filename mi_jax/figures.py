@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
-from mi_jax.dynamics import Phases, Transitions, readout_site
+from mi_jax.dynamics import AT_ONCE, Phases, Transitions, readout_site
 from mi_jax.nulls import Nulls
 from mi_jax.report import Figure
 
@@ -52,10 +52,12 @@ def draw_figures(
     plans += _followed(lines, path)
     apart = (pictures, lines, path)
     held = set(dataset).union(*apart)
+    # Of neurons that are not waves of one frequency each, an empty picture would tell less than none.
+    empty = {name for name in ("cluster_sizes",) if name in dataset and not (dataset[name] > 0).any()}
     figures: list[Figure] = []
     marks = _marks(dataset, nulls, dates, phases, born)
     for plan in plans:
-        if plan.needs <= held:
+        if plan.needs <= held and not plan.needs & empty:
             drawn = plan.draw()
             files = plots.save(drawn if isinstance(drawn, Drawing) else drawn.figure, folder, plan.name)
             data = folder / f"{plan.name}.nc"
@@ -70,7 +72,9 @@ def draw_figures(
             _bare(frames).to_netcdf(folder / "circles_film.nc", engine="h5netcdf")
             caption = "Tokens in the planes of the final key frequencies, over training; colour is the token's angle."
             figures.append(
-                Figure(f"From noise to circles (seed {seed})", caption, film, "Points gather on circles.", "circles_film.nc")
+                Figure(
+                    f"From noise to circles (seed {seed})", caption, film, "An animation of tokens in planes.", "circles_film.nc"
+                )
             )
     return figures
 
@@ -113,7 +117,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "The circuit under the loss",
             f"Restricted loss: the logits' key frequencies and class means alone, all pairs. Excluded: everything but the key"
             f" frequencies, training pairs. Key frequencies are the final model's (retrospective). {band} {shaded} {seeds}",
-            "Restricted loss falls before test loss does, excluded loss rises.",
+            "Restricted, excluded and test loss against the step, both axes logarithmic.",
             {"restricted_loss", "excluded_loss", "test_loss"},
             lambda: plots.progress_curves(dataset, dates=dates, phases=phases, null=nulls.frequencies),
             _DATES,
@@ -122,7 +126,7 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "loss",
             "Loss",
             f"Training and test loss by step. {shaded} {seeds}",
-            "Training loss falls early; test loss rises first and falls late.",
+            "Training and test loss against the step, both axes logarithmic.",
             losses,
             lambda: plots.loss_curves(dataset, dates=dates, phases=phases),
             _DATES,
@@ -131,26 +135,48 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
             "accuracy",
             "Accuracy",
             f"Training and test accuracy by step. {shaded} {seeds}",
-            "Training accuracy reaches one early, test accuracy late.",
+            "Training and test accuracy against the step.",
             accuracies,
             lambda: plots.accuracy_curves(dataset, dates=dates, phases=phases),
             _DATES,
         ),
     ]
+    noisy = {"clean_accuracy", "memorised_accuracy", "corrected_accuracy", "test_accuracy"}
+    if noisy <= set(dataset):
+        plans.append(
+            _Plan(
+                "wrong_labels",
+                "What becomes of wrong labels",
+                "Accuracy on training examples with their own label, on corrupted ones against the label they were given and"
+                f" against the right one, and in test. {seeds}",
+                "Four accuracies against the step.",
+                noisy,
+                lambda: plots.label_noise_curves(dataset),
+            )
+        )
     # Where every step draws fresh examples, there is nothing to compare the test curves with.
     if dates is None and not {"train_loss", "train_accuracy"} & set(dataset):
         told = f"By step. {seeds}"
         plans += [
-            _Plan("test_loss", "Test loss", told, "It falls.", {"test_loss"}, lambda: plots.loss_curves(dataset)),
-            _Plan("test_accuracy", "Test accuracy", told, "It rises.", {"test_accuracy"}, lambda: plots.accuracy_curves(dataset)),
+            _Plan(
+                "test_loss", "Test loss", told, "Test loss against the step.", {"test_loss"}, lambda: plots.loss_curves(dataset)
+            ),
+            _Plan(
+                "test_accuracy",
+                "Test accuracy",
+                told,
+                "Test accuracy against the step.",
+                {"test_accuracy"},
+                lambda: plots.accuracy_curves(dataset),
+            ),
         ]
-    if dates is not None and dataset.sizes["seed"] > 1:
+    if dates is not None and dataset.sizes["seed"] > 1 and not (phases is not None and (phases.verdict == AT_ONCE).all()):
         plans.append(
             _Plan(
                 "seeds",
                 "Every seed on its own clock",
                 "Test accuracy against step / step of grokking; seeds that never grok are grey.",
-                "Curves of all seeds rise together at one.",
+                "Test accuracy of each seed, its step of grokking at one.",
                 {"test_accuracy"},
                 lambda: plots.aligned_seeds(dataset, dates),
                 ("grokked",),
@@ -168,7 +194,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "frequencies",
             f"The mechanism being born {told}",
             f"Share of each Fourier frequency in the map from neurons to logits. {winners}",
-            "Power gathers in a few frequencies as training goes on.",
+            "A map of frequency and step: the darker, the more power.",
             {"fourier_power_unembedding"},
             lambda: plots.frequency_map(dataset, seed=seed, births=born),
             ("births", *_KEYS),
@@ -177,7 +203,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "frequencies_embedding",
             f"The same in the embedding {told}",
             "Share of each Fourier frequency in the embedding.",
-            "Power gathers in a few frequencies as training goes on.",
+            "A map of frequency and step: the darker, the more power.",
             {"fourier_power_embedding"},
             lambda: plots.frequency_map(dataset, seed=seed, place="embedding"),
             _KEYS,
@@ -186,7 +212,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "spectra",
             f"Final spectra {told}",
             "Share of each frequency in the embedding and in the map from neurons to logits, at the last step.",
-            "A few frequencies hold almost all power.",
+            "A bar a frequency for each of the two maps.",
             {"fourier_power_embedding", "fourier_power_unembedding"},
             lambda: plots.spectra(dataset, seed=seed),
         ),
@@ -194,7 +220,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "gini",
             "Sparsity in the Fourier basis",
             "Gini coefficient of the norms of the Fourier components. Bands: untrained networks (range of the draws).",
-            "Both coefficients rise far above untrained networks.",
+            "Two Gini coefficients against the step, beside untrained networks.",
             {"gini_embedding", "gini_unembedding"},
             lambda: plots.gini_curves(dataset, null=nulls.untrained),
         ),
@@ -202,16 +228,16 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "excluded_by_frequency",
             f"What each frequency is worth {told}",
             "Training loss with one frequency removed from the logits: key frequencies in colour, all others grey.",
-            "Removing a key frequency raises the loss by orders of magnitude.",
+            "Excluded loss against the step, a line a frequency.",
             {"excluded_loss_by_frequency"},
-            lambda: _log(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss (nats)", seed=seed)),
+            lambda: _log(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss", seed=seed)),
             _KEYS,
         ),
         _Plan(
             "clusters",
             f"Neurons by frequency {told}",
             "Neurons of which one frequency explains at least .85 of the variance, at the last step.",
-            "Most neurons belong to a few frequencies.",
+            "Counts of neurons by frequency.",
             {"cluster_sizes"},
             lambda: plots.neuron_clusters(dataset, seed=seed),
         ),
@@ -219,7 +245,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "neuron_flow",
             f"Neurons joining clusters {told}",
             "Neurons that a frequency explains to at least .85, by frequency, over training.",
-            "Clusters of the key frequencies fill up.",
+            "Counts of neurons by frequency, stacked, against the step.",
             {"cluster_sizes"},
             lambda: plots.neuron_flow(dataset, seed=seed),
             _KEYS,
@@ -228,7 +254,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "norms",
             f"Weights {told}",
             "Sum of squared weights of each array.",
-            "Norms rise while memorising and fall in clean-up.",
+            "Sum of squared weights of each array against the step.",
             {"sum_squared_weights_by_parameter"},
             lambda: plots.norm_curves(dataset, seed=seed),
         ),
@@ -236,7 +262,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "positions",
             f"One answer after the other {told}",
             "Test loss of each answer that is read, by its position in the input.",
-            "Each position's loss falls at a time of its own.",
+            "Test loss of each position against the step.",
             {"test_loss_by_position"},
             lambda: plots.position_curves(dataset, seed=seed),
         ),
@@ -244,7 +270,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "singular_values",
             f"Singular values of the unembedding {told}",
             "The 16 largest singular values of the map from neurons to logits, the largest darkest.",
-            "Two singular values a key frequency stand out.",
+            "Singular values against the step.",
             {"singular_values_unembedding"},
             lambda: plots.singular_value_curves(dataset, seed=seed),
         ),
@@ -253,7 +279,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "The irreps that the network computes by",
             "Cosine of the logits with the character of each irrep at x y z^-1; line styles are seeds. The trivial irrep's is 0."
             " Band: untrained networks (range of the draws, over all irreps).",
-            "A few irreps rise one after the other.",
+            "Similarity to each irrep against the step.",
             {"logit_similarity"},
             lambda: plots.irrep_curves(dataset, null=nulls.untrained.get("logit_similarity")),
         ),
@@ -261,7 +287,7 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             "attention",
             f"Attention {told}",
             "Mean attention of the position that is read: colours are heads, line styles attended positions (solid: the first).",
-            "Heads split their attention between the two numbers.",
+            "Attention of each head to each position against the step.",
             {"attention_pattern"},
             lambda: plots.attention_curves(dataset, seed=seed),
         ),
@@ -275,7 +301,7 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
             "surface",
             f"Where the answers are right (seed {seed})",
             "The right logit minus the largest wrong one for every pair: blue is right; trained pairs are framed in black.",
-            "Right answers spread from the trained pairs to all.",
+            "Tables of all pairs at several steps, coloured by margin.",
             {"answer_surface", "trained_pairs"},
             lambda: plots.answer_surface(pictures, seed=seed),
         )
@@ -286,7 +312,7 @@ def _pictured(dataset: xr.Dataset, pictures: xr.Dataset) -> list[_Plan]:
                 "circles",
                 f"The embedding on its circles (seed {seed})",
                 "Tokens in the planes of the final key frequencies, a row each; colour is the token's angle.",
-                "Tokens move from a cloud to circles.",
+                "Tokens in planes, at several steps.",
                 {"circle_coordinates"},
                 lambda: plots.embedding_circles(pictures, dataset, seed=seed),
                 _KEYS,
@@ -310,7 +336,7 @@ def _probed(dataset: xr.Dataset) -> list[_Plan]:
             " task, after tokens were renamed. Orange: how far the answers' distribution moves (total variation) when the probe's"
             " subspace is erased; band: the range of random subspaces of the same rank. Where blue lies on its control task, the"
             f" site doesn't know the concept as such, and orange says nothing of it.{seeds}",
-            "Some concepts can be decoded long before, or without, the answers depending on them.",
+            "Probe accuracy and effect of erasure against the step, by concept.",
             needs,
             lambda: plots.decodable_and_used(dataset),
         ),
@@ -365,7 +391,7 @@ def _followed(lines: xr.Dataset, path: xr.Dataset) -> list[_Plan]:
             "Singular modes of the map from neurons to logits, each followed from snapshot to snapshot: coloured where one"
             " frequency holds at least half of the mode at the end, thick where it exceeds what the untrained table reaches"
             " (dashed); triangles: from when on.",
-            "Two modes a key frequency survive, the others vanish.",
+            "Singular values of followed modes against the step.",
             {"mode_value", "mode_alive", "mode_found", "mode_birth", "mode_noise"},
             lambda: plots.mode_curves(lines, seed=seed or 0),
         ),
@@ -394,13 +420,13 @@ def _beside_nulls(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[_P
     null = {str(name): one for kind in nulls for name, one in kind.data_vars.items()}
     scalar = [name for name, one in dataset.data_vars.items() if one.dims == ("seed", "step")]
     rest = [str(name) for name in scalar if name not in shown and name in null]
+    other = ", or with other frequencies in the place of the key ones" if set(rest) & set(nulls.frequencies) else ""
     return [
         _Plan(
             "readings",
             "Every other reading beside its null",
-            "Lines are seeds, by style. Bands: the same reading of untrained networks, or with other frequencies in the place of"
-            " the key ones (range of the draws).",
-            "Readings leave the bands of their nulls as the circuit forms.",
+            f"Lines are seeds, by style. Bands: the same reading of untrained networks{other} (range of the draws).",
+            "A small panel for each reading against the step.",
             set(rest),
             lambda: plots.reading_panels(dataset, rest, null=null),
         )

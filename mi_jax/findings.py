@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import measuring
-from mi_jax.dynamics import RULE, Claim, Phases, Transitions, interval, judge, probe_claims
+from mi_jax.dynamics import AT_ONCE, RULE, Claim, Phases, Transitions, interval, judge, probe_claims
 from mi_jax.nulls import Nulls
 
 Row = tuple[str, list[str]]
@@ -28,13 +28,13 @@ _CLAIMS: tuple[tuple[str, str, Literal["above", "below"], Literal["untrained", "
 """By measure: the finding, on which side of its null it lies, and which null."""
 
 
-def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list[Claim]:
+def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases: Phases | None = None) -> list[Claim]:
     """The findings that the readings allow, each with its level of evidence."""
     found: list[Claim] = []
     if dates is not None:
         grokked = np.isfinite(dates.grokked.values)
         text = "Test accuracy reaches .99 after training accuracy did (grokking)"
-        late = grokked & (dates.delay.values > 0)
+        late = grokked & (dates.delay.values > 0) & ~_at_once(dates, phases)
         found.append(Claim(text, 0, f"{int(late.sum())} of {len(grokked)} seeds; a curve has no null of its own"))
     for name, text, direction, kind in _CLAIMS:
         null = getattr(nulls, kind)
@@ -52,19 +52,33 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None) -> list
     return found
 
 
-def summary(dates: Transitions | None) -> str:
-    """The story in a sentence: how many seeds memorised and grokked, and when."""
+def summary(dates: Transitions | None, phases: Phases | None = None) -> str:
+    """The story in a sentence: which seeds memorised and grokked, learned both sets at once or the test set alone, and when."""
     if dates is None:
         return "What formed, and when: readings of every snapshot of this run."
-    parts: list[str] = []
-    for did, did_not, when in (("memorised", "memorise", dates.memorised), ("grokked", "grok", dates.grokked)):
-        over, seeds = interval(when.values), len(when)
-        if not over.found:
-            parts.append(f"did not {did_not}")
-            continue
-        range_ = f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}]" if seeds > 1 else ""
-        parts.append(f"{did} in {over.found} of {seeds} seeds, at step {over.middle:,.0f}{range_}")
+    together = _at_once(dates, phases)
+    alone = np.isnan(dates.memorised.values) & np.isfinite(dates.grokked.values)
+    stories = (
+        ("memorised", "did not memorise", dates.memorised.values, ~together),
+        ("learned the training and the test set at once", "", dates.grokked.values, together),
+        ("reached .99 test accuracy without it", "", dates.grokked.values, alone),
+        ("grokked", "did not grok", dates.grokked.values, ~together & ~alone),
+    )
+    parts = [_told(did, did_not, when[which], len(together)) for did, did_not, when, which in stories if which.any()]
     return f"This run {' and '.join(parts)}."
+
+
+def _told(did: str, did_not: str, when: np.ndarray, seeds: int) -> str:
+    over = interval(when)
+    if not over.found:
+        return did_not
+    range_ = f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}]" if seeds > 1 else ""
+    return f"{did} in {over.found} of {seeds} seeds, at step {over.middle:,.0f}{range_}"
+
+
+def _at_once(dates: Transitions, phases: Phases | None) -> np.ndarray:
+    """By seed, whether no snapshot lies between memorising and generalising."""
+    return np.zeros(len(dates.memorised), bool) if phases is None else phases.verdict.values == AT_ONCE
 
 
 def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases | None) -> list[Row]:
@@ -72,8 +86,12 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
     seeds = [str(seed) for seed in dataset["seed"].values]
     rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
     if dates is not None:
-        rows += [_dated("memorised at step", dates.memorised), _dated("grokked at step", dates.grokked)]
-        rows.append(_dated("delay, steps", dates.delay))
+        if _at_once(dates, phases).all():
+            rows.append(_dated(".99 training accuracy at step", dates.memorised))
+            rows.append(_dated(".99 test accuracy at step", dates.grokked))
+        else:
+            rows += [_dated("memorised at step", dates.memorised), _dated("grokked at step", dates.grokked)]
+            rows.append(_dated("delay, steps", dates.delay))
     if phases is not None:
         rows.append(("verdict", [*map(str, phases.verdict.values), ""]))
         rows.append(_dated("memorisation ends at step", phases.memorisation_end))
@@ -113,7 +131,8 @@ def _listed(ks: list[Any], what: str) -> str:
 
 def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
     """By variable, what it is: options, source, and whether it knows the end of training; and the rule of the phases."""
-    rows: list[tuple[str, str]] = [("phases", RULE)]
+    dated = {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset)
+    rows: list[tuple[str, str]] = [("phases", RULE)] if dated else []
     for name, variable in dataset.data_vars.items():
         told = json.loads(variable.attrs["provenance"])
         options = ", ".join(f"{key}: {value}" for key, value in told["options"].items())

@@ -359,8 +359,9 @@ def labelled(
     """A measure's values as a dataset with its dims and coordinates."""
     coords: dict[str, Any] = {"seed": np.asarray(seeds), "step": np.asarray(steps)}
     variables: dict[str, Any] = {}
+    units = subject.loss.units if one.units == "loss" else one.units
     for name, dims in one.variables.items():
-        variables[name] = (("seed", "step", *dims), values[name], {"units": one.units} if one.units else {})
+        variables[name] = (("seed", "step", *dims), values[name], {"units": units} if units else {})
         coords |= {dim: label for dim in dims if (label := labels(dim, one, subject)) is not None}
     return xr.Dataset(variables, coords=coords)
 

@@ -118,11 +118,12 @@ class Run:
 
     @cached_property
     def losses(self) -> xr.DataArray:
-        """The training loss of every step, dims (seed, step): that at step s is of the parameters after s updates, in nats."""
+        """The training loss of every step, dims (seed, step): that at step s is of the parameters after s updates."""
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
         origin = self.trajectories[0].origin
         coords = {"seed": list(self.seeds), "step": np.arange(origin, origin + values.shape[1])}
-        return xr.DataArray(values, coords, ("seed", "step"), name="loss", attrs={"units": "nats"})
+        units = self.experiment.loss.units
+        return xr.DataArray(values, coords, ("seed", "step"), name="loss", attrs={"units": units} if units else {})
 
     @property
     def status(self) -> dict[int, Status]:

@@ -72,10 +72,10 @@ def report(run: Run) -> Study:
     figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames, *_followed(run))
     page = Page(
         title=run.experiment.name,
-        summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates)}",
+        summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates, found)}",
         figures=figures,
         numbers=numbers_table(dataset, dates, found),
-        claims=claims(dataset, nulls, dates),
+        claims=claims(dataset, nulls, dates, found),
         status={str(seed): f"{one.state}, finite to step {one.last_finite_step:,}" for seed, one in run.status.items()},
         how=how_measured(dataset),
         manifest=run.record,

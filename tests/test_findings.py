@@ -15,7 +15,7 @@ from mi_jax.cli import main
 from mi_jax.dynamics import RULE, Claim, Phases, Transitions
 from mi_jax.experiment import Run, train
 from mi_jax.figures import _DATES, draw_figures
-from mi_jax.findings import claims, how_measured, numbers_table
+from mi_jax.findings import claims, how_measured, numbers_table, summary
 from mi_jax.nulls import Nulls
 from mi_jax.report import Figure
 
@@ -114,6 +114,42 @@ def test_grokking_is_observed_and_counted_by_seed() -> None:
     assert (one.level, one.reason) == (0, "1 of 4 seeds; a curve has no null of its own")
 
 
+def _verdicts(*verdicts: str) -> Phases:
+    never = _by_seed(*[NAN] * len(verdicts))
+    return Phases(never, never, never, _by_seed(*verdicts))
+
+
+def test_what_learns_both_sets_at_once_has_not_grokked() -> None:
+    dates, found = _dates([59.1, 58.8], [58.9, 58.9]), _verdicts("generalised at once", "generalised at once")
+    assert (
+        summary(dates, found)
+        == "This run learned the training and the test set at once in 2 of 2 seeds, at step 59 [59, 59; range]."
+    )
+    (one,) = claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, found)
+    assert one.reason.startswith("0 of 2 seeds")
+    table = _table(_readings(test_loss=[0.1] * 2), dates, found)
+    assert table[".99 training accuracy at step"][:2] == table[".99 test accuracy at step"][:2] == ["59", "59"]
+    assert not {"memorised at step", "grokked at step", "delay, steps"} & set(table)
+
+
+def test_the_story_tells_seeds_of_each_kind_apart() -> None:
+    dates = _dates([10.0, 20.0, NAN, 30.0], [10.0, 900.0, 70.0, NAN])
+    found = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
+    assert summary(dates, found) == (
+        "This run memorised in 2 of 4 seeds, at step 25 [20, 30; range]"
+        " and learned the training and the test set at once in 1 of 4 seeds, at step 10 [10, 10; range]"
+        " and reached .99 test accuracy without it in 1 of 4 seeds, at step 70 [70, 70; range]"
+        " and grokked in 1 of 4 seeds, at step 900 [900, 900; range]."
+    )
+    assert (
+        summary(_dates([10.0], [NAN]), _verdicts("did not grok"))
+        == "This run memorised in 1 of 1 seeds, at step 10 and did not grok."
+    )
+    assert summary(_dates([NAN], [70.0]), _verdicts("did not memorise")) == (
+        "This run did not memorise and reached .99 test accuracy without it in 1 of 1 seeds, at step 70."
+    )
+
+
 # --- Numbers ----------------------------------------------------------------------------------------------------------------
 
 
@@ -177,10 +213,16 @@ def test_how_it_was_measured_says_options_source_and_what_knows_the_end() -> Non
     dataset["a"].attrs["provenance"] = json.dumps(told)
     dataset["b"].attrs["provenance"] = json.dumps({"options": {}, "retrospective": False, "source": ""})
     assert how_measured(dataset) == [
-        ("phases", RULE),
         ("a", "retrospective (uses the final model); keys: final, table: W_L; arXiv 2301.05217"),
         ("b", "online"),
     ]
+
+
+def test_the_rule_of_the_phases_is_told_where_there_are_some() -> None:
+    dataset = _readings(train_accuracy=[1.0], test_accuracy=[1.0], test_loss=[1.0])
+    for name in dataset:
+        dataset[name].attrs["provenance"] = json.dumps({"options": {}, "retrospective": False, "source": ""})
+    assert how_measured(dataset)[0] == ("phases", RULE)
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------------
@@ -349,6 +391,20 @@ def test_where_nothing_is_trained_on_twice_the_test_curves_stand_alone(dataset: 
     assert [figure.title for figure in _drawn(tmp_path, curves, dated=False)] == ["Test loss", "Test accuracy"]
     trained = _only(dataset, "test_accuracy", "test_loss", "train_loss")
     assert [figure.title for figure in _drawn(tmp_path, trained, dated=False)] == [_TITLES["loss"]]
+
+
+def test_neurons_that_belong_to_no_frequency_make_no_empty_picture(dataset: xr.Dataset, tmp_path: Path) -> None:
+    clusters = _only(dataset, "cluster_sizes", "key_frequencies")
+    drawn = {figure.title for figure in _drawn(tmp_path, clusters)}
+    assert {_TITLES["clusters"], _TITLES["neuron_flow"]} <= drawn
+    none = clusters.assign(cluster_sizes=0 * clusters["cluster_sizes"])
+    assert not {_TITLES["clusters"], _TITLES["neuron_flow"]} & {figure.title for figure in _drawn(tmp_path, none)}
+
+
+def test_wrong_labels_have_a_figure_of_their_own(dataset: xr.Dataset, tmp_path: Path) -> None:
+    curve = dataset["test_accuracy"]
+    told = _only(dataset, "test_accuracy").assign({f"{kind}_accuracy": curve for kind in ("clean", "memorised", "corrected")})
+    assert "What becomes of wrong labels" in [figure.title for figure in _drawn(tmp_path, told)]
 
 
 def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset) -> None:

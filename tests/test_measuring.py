@@ -18,14 +18,14 @@ from compiling import compilations
 from conftest import tiny_experiment, tiny_mlp_experiment
 
 from mi_jax import measuring
-from mi_jax.contracts import Context, Measure
+from mi_jax.contracts import Context, Loss, Measure
 from mi_jax.errors import MeasureError, RunError
 from mi_jax.experiment import Run, measure, open_run, train
 from mi_jax.models import Transformer
 from mi_jax.pytrees import dotted
 from mi_jax.readings import READINGS
 from mi_jax.tasks import ModularArithmetic
-from mi_jax.training import Storage, every, log_spaced
+from mi_jax.training import MSE, CrossEntropy, Hinge, Storage, every, log_spaced
 from mi_jax.training.loop import Progress
 from mi_jax.training.losses import CrossEntropy
 
@@ -253,6 +253,15 @@ def test_readings_come_back_from_the_disk_as_they_were(run: Run) -> None:
     assert (stored["bools"].dtype, stored["ints"].dtype) == (bool, np.int32)
     assert stored["key_frequencies"]["frequency"].values.tolist() == [1, 2, 3, 4, 5]
     assert stored["test_loss"].attrs["units"] == "nats"
+
+
+@pytest.mark.parametrize(("loss", "units"), [(CrossEntropy(), "nats"), (MSE(), "squared error"), (Hinge(), "hinge")])
+def test_a_reading_of_the_runs_own_loss_has_the_units_of_that(loss: Loss, units: str) -> None:
+    subject = replace(EXPERIMENT, loss=loss).subject()
+    named = {"test_loss": units, "restricted_loss": units, "test_accuracy": None}
+    for name, expected in named.items():
+        read = measuring.labelled({name: np.zeros((1, 2))}, READINGS[name], subject, [0], np.array([0, 1]))
+        assert read[name].attrs.get("units") == expected
 
 
 def _forbid_reading(patch: pytest.MonkeyPatch) -> None:

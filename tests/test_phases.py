@@ -70,10 +70,14 @@ def test_without_excluded_loss_memorisation_ends_at_the_crossing() -> None:
     np.testing.assert_allclose(phases(dataset).memorisation_end, [10**1.98 - 1], rtol=1e-12)
 
 
-def test_without_a_snapshot_between_the_two_memorisation_ends_at_the_crossing() -> None:
-    at_once = [1.0, 0.0, -4.0, -4.0, -4.0, -4.0]
-    found = phases(_dataset((LEARNS, [0.0, 0.9, 1.0, 1.0, 1.0, 1.0], at_once, EXCLUDED)))
-    np.testing.assert_allclose(found.memorisation_end, [10**1.98 - 1], rtol=1e-12)
+def test_without_a_snapshot_between_the_two_there_are_no_phases() -> None:
+    falls = [1.0, 0.0, -4.0, -4.0, -4.0, -4.0]
+    same, sooner = [0.0, 0.9, 1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    next_ = [0.0, 0.0, 0.9, 1.0, 1.0, 1.0]
+    found = phases(_dataset(*((LEARNS, test, falls, EXCLUDED) for test in (same, sooner, next_))))
+    assert found.verdict.values.tolist() == ["generalised at once", "generalised at once", "grokked"]
+    assert np.isnan(_ends(found)[:, :2]).all()
+    assert np.isfinite(_ends(found)[:, 2]).all()
 
 
 def test_readings_that_are_not_finite_are_left_out() -> None:

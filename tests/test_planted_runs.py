@@ -76,6 +76,7 @@ def test_each_circuit_alone_and_both_together_are_what_they_say(circuits: tuple[
     assert (dataset["test_accuracy"].isel(step=-1) == 1).all()
     dates = transitions(dataset)
     assert ((dates.grokked > 40) & (dates.grokked <= 140)).all()
+    assert set(phases(dataset).verdict.values) == {"generalised at once"}
 
 
 def test_before_the_onsets_nothing_has_moved_and_after_the_end_nothing_moves(circuits: tuple[Run, xr.Dataset]) -> None:

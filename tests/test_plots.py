@@ -199,7 +199,7 @@ def test_the_flow_stacks_key_frequencies_and_all_others(dataset: xr.Dataset) -> 
 
 
 def test_frequency_lines_colour_the_key_ones(dataset: xr.Dataset) -> None:
-    found = _lines(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss (nats)", seed=8))
+    found = _lines(plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss", seed=8))
     values = dataset["excluded_loss_by_frequency"].sel(seed=8).T.values
     for (colour, _, line), k in zip(found, (1, 3, 4, *_KEYS), strict=True):
         np.testing.assert_array_equal(line, values[k - 1])
@@ -248,6 +248,21 @@ def test_without_a_training_split_the_test_curves_stand_alone(dataset: xr.Datase
         found = _lines(draw(fresh))
         assert {colour for colour, _, _ in found} == {COLOURS["test"]}
         np.testing.assert_array_equal([line for _, _, line in found], dataset[name].values)
+
+
+def test_what_becomes_of_wrong_labels_is_four_accuracies(dataset: xr.Dataset) -> None:
+    kinds = ("clean", "memorised", "corrected", "test")
+    values = {f"{kind}_accuracy": dataset["test_accuracy"] * (1 - 0.2 * place) for place, kind in enumerate(kinds)}
+    found = _lines(plots.label_noise_curves(dataset.assign(values)))
+    expected = np.concatenate([values[f"{kind}_accuracy"].values for kind in kinds])
+    np.testing.assert_allclose([line for _, _, line in found], expected)
+    assert len({colour for colour, _, _ in found}) == 4
+
+
+def test_the_axis_of_a_loss_is_in_the_units_of_the_loss(dataset: xr.Dataset) -> None:
+    told = dataset.assign(test_loss=dataset["test_loss"].assign_attrs(units="squared error"))
+    assert plots.loss_curves(told).get_ylabel() == plots.progress_curves(told).get_ylabel() == "loss (squared error)"
+    assert plots.loss_curves(dataset).get_ylabel() == "loss"
 
 
 def test_positions_are_a_line_for_each_answer_that_is_read(dataset: xr.Dataset) -> None:

@@ -85,6 +85,6 @@ def loss_barrier(split: str, other: Literal["previous", "final"] = "final") -> M
         splits=(split,),
         uses=frozenset({other}),
         options={"points": POINTS},
-        units="nats",
+        units="loss",
         source="arXiv 1912.05671, 2110.06296",
     )

@@ -8,6 +8,9 @@ from jaxtyping import Float
 
 from mi_jax.dynamics.transitions import ACCURACY, first_crossing
 
+AT_ONCE = "generalised at once"
+"""The verdict on a seed whose test accuracy reaches .99 at no later snapshot than its training accuracy: there are no phases."""
+
 FALL_BEGINS, FALL_ENDS = 0.1, 0.9
 """Shares of the fall of log test loss, from its maximum to its minimum after it, at which clean-up begins and ends."""
 
@@ -15,7 +18,7 @@ RULE = (
     "Memorisation ends where excluded loss is smallest, between the step at which training accuracy reaches .99 and the end of"
     " circuit formation. Circuit formation ends, and clean-up begins, where log test loss has made 10 % of its fall from its"
     " maximum before test accuracy reaches .99 to the smallest value after it; clean-up ends at 90 %. Both are dated only for a"
-    " seed whose test accuracy reaches .99."
+    " seed whose test accuracy reaches .99, at a later snapshot than its training accuracy: any other generalised at once."
 )
 
 
@@ -26,7 +29,7 @@ class Phases(NamedTuple):
     circuit_formation_end: xr.DataArray
     cleanup_end: xr.DataArray
     verdict: xr.DataArray
-    """"grokked", "did not grok" or "did not memorise"."""
+    """"grokked", "generalised at once", "did not grok" or "did not memorise"."""
 
 
 def phases(dataset: xr.Dataset) -> Phases:
@@ -57,6 +60,9 @@ def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
     if np.isnan(memorised):
         return np.nan, np.nan, np.nan, "did not memorise"
     grokked = first_crossing(steps, one["test_accuracy"].values, ACCURACY)
+    first, second = ((one[f"{split}_accuracy"].values >= ACCURACY).argmax() for split in ("train", "test"))
+    if np.isfinite(grokked) and second <= first:
+        return np.nan, np.nan, np.nan, AT_ONCE
     formed, cleaned = (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values, grokked)
     last = float(steps[-1]) if np.isnan(formed) else formed
     ended = _memorisation_end(steps, one["excluded_loss"].values, memorised, last) if "excluded_loss" in one else memorised

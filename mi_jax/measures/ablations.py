@@ -52,7 +52,7 @@ def ablation_loss() -> Measure:
         prepare=FINAL_KEYS,
         null="frequencies",
         options={"keys": "final", "table": "W_L", "fve": CLUSTER_FVE},
-        units="nats",
+        units="loss",
         source=SOURCE,
     )
 

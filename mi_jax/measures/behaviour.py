@@ -16,7 +16,7 @@ def split_loss(split: str) -> Measure:
         examples = batch(context, split)
         return mean_loss(context.loss(outputs(params, context, split), examples.targets), examples.weights)
 
-    return Measure(f"{split}_loss", function, splits=(split,), units="nats")
+    return Measure(f"{split}_loss", function, splits=(split,), units="loss")
 
 
 def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:

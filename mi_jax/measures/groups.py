@@ -242,7 +242,7 @@ def _hidden_loss(name: str, change: Callable[[Params, Context], Float[Array, "pa
         prepare=FINAL_KEY_IRREPS,
         null="frequencies",
         options={"keys": "final", "threshold": KEY_SIMILARITY},
-        units="nats",
+        units="loss",
         source=SOURCE,
     )
 

@@ -119,7 +119,7 @@ def in_context() -> Measure:
         return dict(zip(names, values, strict=True))
 
     needs = {**_NEEDS, "roles": (), "concepts": ("previous_occurrence", "repeated")}
-    return Measure("in_context", function, dict.fromkeys(names, ()), units="nats", **needs)
+    return Measure("in_context", function, dict.fromkeys(names, ()), units="loss", **needs)
 
 
 def head_ablation_loss() -> Measure:
@@ -132,7 +132,7 @@ def head_ablation_loss() -> Measure:
         losses = jax.lax.map(lambda mask: loss_with_heads(params, context, mask), kept)
         return losses.reshape(len(sites), heads)
 
-    return Measure("head_ablation_loss", function, _HEAD, units="nats", **{**_NEEDS, "source": ""})
+    return Measure("head_ablation_loss", function, _HEAD, units="loss", **{**_NEEDS, "source": ""})
 
 
 def loss_with_heads(params: Params, context: Context, kept: Float[Array, "layer head"]) -> Scalar:

@@ -21,7 +21,7 @@ def loss_by_position(split: str = "test") -> Measure:
         return jnp.full(context.inputs.positions, jnp.nan).at[np.array(context.read)].set(means)
 
     name = f"{split}_loss_by_position"
-    return Measure(name, function, ("position",), concepts=("places",), splits=(split,), units="nats")
+    return Measure(name, function, ("position",), concepts=("places",), splits=(split,), units="loss")
 
 
 def exact_match(split: str = "test") -> Measure:

@@ -97,7 +97,7 @@ def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
         return losses.mean() if split is None else losses[table_split(context, split)].mean()
 
     name = "restricted_loss" + (f"_{split}" if split else "") + _suffix(keys)
-    return Measure(name, function, units="nats", **_frozen(keys))
+    return Measure(name, function, units="loss", **_frozen(keys))
 
 
 def excluded_loss(keys: Keys = "final") -> Measure:
@@ -112,7 +112,7 @@ def excluded_loss(keys: Keys = "final") -> Measure:
         without = logits - key_logits(params, context, keys)
         return _loss(without, context)[table_split(context, "train")].mean()
 
-    return Measure(f"excluded_loss{_suffix(keys)}", function, units="nats", **_frozen(keys))
+    return Measure(f"excluded_loss{_suffix(keys)}", function, units="loss", **_frozen(keys))
 
 
 def excluded_loss_by_frequency() -> Measure:
@@ -132,7 +132,7 @@ def excluded_loss_by_frequency() -> Measure:
 
         return jax.lax.map(one, jnp.arange(frequencies(p)))
 
-    return Measure("excluded_loss_by_frequency", function, ("frequency",), units="nats", **_FREQUENCIES)
+    return Measure("excluded_loss_by_frequency", function, ("frequency",), units="loss", **_FREQUENCIES)
 
 
 def excluded_loss_3d(keys: Keys = "final") -> Measure:
@@ -149,7 +149,7 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
         without = logits - of_answers(each[:, None] * basis, context)[context.concepts["cyclic_answer"].ravel()]
         return _loss(without, context)[table_split(context, "train")].mean()
 
-    return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="nats", **_frozen(keys))
+    return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="loss", **_frozen(keys))
 
 
 def cos_explained(params: Params, context: Context) -> Float[Array, " frequency"]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.dynamics import Interval, Phases, Transitions, interval
-from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, legend_above, new_axes, step_axis, styled
+from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, legend_above, new_axes, step_axis, styled, with_units
 
 Scale = Literal["log", "linear"]
 
@@ -100,7 +100,7 @@ def loss_curves(
     """
     axes = curves(dataset, {"train_loss": "train: train", "test_loss": "test: test"}, ax=ax, scale=scale)
     axes.set_yscale("log")
-    axes.set_ylabel("loss (nats)")
+    axes.set_ylabel(with_units("loss", dataset["test_loss"]))
     mark_dates(axes, dates)
     shade_phases(axes, phases)
     legend_above(axes, 2)
@@ -127,6 +127,22 @@ def accuracy_curves(
 
 
 @styled
+def label_noise_curves(dataset: xr.Dataset, *, ax: Axes | None = None, scale: Scale = "log") -> Axes:
+    """What becomes of wrong labels: accuracy on clean examples, on corrupted ones as labelled and as is right, and in test."""
+    labels = {
+        "clean_accuracy": "train: clean",
+        "memorised_accuracy": "excluded: corrupted, as labelled",
+        "corrected_accuracy": "restricted: corrupted, as is right",
+        "test_accuracy": "test: test",
+    }
+    axes = curves(dataset, labels, ax=ax, scale=scale)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel("accuracy")
+    legend_above(axes, 2)
+    return axes
+
+
+@styled
 def progress_curves(
     dataset: xr.Dataset,
     *,
@@ -148,7 +164,7 @@ def progress_curves(
     }
     axes = curves(dataset, labels, null=null, ax=ax, scale=scale)
     axes.set_yscale("log")
-    axes.set_ylabel("loss (nats)")
+    axes.set_ylabel(with_units("loss", dataset["test_loss"]))
     mark_dates(axes, dates)
     shade_phases(axes, phases)
     legend_above(axes, 3)
@@ -193,8 +209,7 @@ def reading_panels(
             axes.set_yscale("log")
         step_axis(axes, dataset["step"].values, scale)
         axes.set_xlabel("")
-        units = dataset[name].attrs.get("units")
-        axes.set_title(f"{name} ({units})" if units else name, fontsize=7)
+        axes.set_title(with_units(name, dataset[name]), fontsize=7)
     for axes in grid[max(len(names) - columns, 0) : len(names)]:
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[len(names) :]:
@@ -248,7 +263,7 @@ def position_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, s
     for colour, place in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read))), read, strict=True):
         axes.plot(losses["step"], losses[place], color=colour, lw=1.2, label=f"position {place}")
     step_axis(axes, losses["step"].values, scale)
-    axes.set_ylabel("test loss (nats)")
+    axes.set_ylabel(with_units("test loss", losses))
     legend_above(axes, 3)
     return axes
 

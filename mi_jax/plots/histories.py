@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.dynamics import interval
-from mi_jax.plots.style import COLOURS, WIDE, step_axis, styled
+from mi_jax.plots.style import COLOURS, WIDE, step_axis, styled, with_units
 
 _PANEL = 1.9
 _DECADES = 1e2
@@ -39,8 +39,7 @@ def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "
         step_axis(axes, dataset["step"].values, "log" if scale == "log" else "linear")
         axes.set_xlim(float(dataset["step"].min()), float(dataset["step"].max()))
         axes.set_xlabel("")
-        units = dataset[name].attrs.get("units")
-        axes.set_title(f"{name.replace('_', ' ')}{f' ({units})' if units else ''}")
+        axes.set_title(with_units(name.replace("_", " "), dataset[name]))
         for step in np.unique(np.atleast_1d(dataset.attrs.get("parted", []))):
             axes.axvline(step, color=COLOURS["date"], lw=0.6, ls=":")
     for axes in grid[len(names) :]:

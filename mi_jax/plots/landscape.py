@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.plots.curves import Scale, band, curves
-from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled
+from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled, with_units
 
 _BAD = ("diverged", "epsilon_too_large", "negative", "unmixed")
 
@@ -24,8 +24,9 @@ def learning_coefficient_curves(
     figure = Figure(figsize=(3.8, 3.9), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.3))
     losses = {"train_loss": "train: train", "test_loss": "test: test"}
-    curves(dataset, {key: told for key, told in losses.items() if key in dataset}, ax=above, scale=scale)
-    above.set(yscale="log", ylabel="loss (nats)", xlabel="")
+    curves(dataset, losses, ax=above, scale=scale)
+    units = [with_units("loss", dataset[name]) for name in losses if name in dataset]
+    above.set(yscale="log", ylabel=units[0] if units else "loss", xlabel="")
     legend_above(above, 2)
     steps = dataset["step"].values
     for place, seed in enumerate(dataset["seed"].values):

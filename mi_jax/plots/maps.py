@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled
+from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled, with_units
 
 _TABLE = {"unembedding": r"$\|F W_L\|^2$", "embedding": r"$\|F W_E\|^2$"}
 
@@ -130,7 +130,7 @@ def frequency_lines(dataset: xr.Dataset, variable: str, label: str, *, seed: int
     for i, k in enumerate(keys):
         axes.plot(values["step"], values.sel(frequency=k), SEED_STYLES[0], color=cycle[i % len(cycle)], lw=1.2, label=f"k = {k}")
     step_axis(axes, values["step"].values)
-    axes.set_ylabel(label)
+    axes.set_ylabel(with_units(label, values))
     if len(keys):
         legend_above(axes, 4)
     return axes

@@ -8,6 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -99,6 +100,12 @@ def step_axis(axes: Axes, steps: np.ndarray, scale: Literal["log", "linear"] = "
         axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlim(0, last)
     axes.set_xlabel("step (optimizer updates)")
+
+
+def with_units(label: str, values: xr.DataArray) -> str:
+    """A label with the units that the values say they are in."""
+    units = values.attrs.get("units")
+    return f"{label} ({units})" if units else label
 
 
 def legend_above(axes: Axes, columns: int) -> None:

@@ -1,6 +1,7 @@
 """Losses by position: cross-entropies in nats, squared error and hinge in units of their own."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,8 @@ def signs(targets: Int[Array | np.ndarray, "*b"]) -> Float[Array, "*b"]:
 class CrossEntropy(Loss):
     """Cross-entropy over all of the model's outputs, exact in float32 (see ``exact_cross_entropy``)."""
 
+    units: ClassVar[str] = "nats"
+
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
     ) -> Float[Array, "batch position"]:
@@ -74,6 +77,8 @@ class LogSoftmaxCrossEntropy(Loss):
 
     See ``usual_cross_entropy`` for where it stops; ``CrossEntropy`` is the same quantity without that end (arXiv 2501.04697).
     """
+
+    units: ClassVar[str] = "nats"
 
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
@@ -94,6 +99,8 @@ class StableMax(Loss):
 
     exact: bool = False
 
+    units: ClassVar[str] = "nats"
+
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
     ) -> Float[Array, "batch position"]:
@@ -107,6 +114,8 @@ class MSE(Loss):
 
     Outputs of 0 cost 1/C. A network with one output is compared with -1 for class 0 and 1 for class 1: (z - (2 y - 1))^2.
     """
+
+    units: ClassVar[str] = "squared error"
 
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]
@@ -127,6 +136,8 @@ class Hinge(Loss):
     The second is that of arXiv 2207.08799 and 2303.11873 (classes 0 and 1 are -1 and 1), the first its form for more classes:
     a network with two outputs whose difference is z has the same loss.
     """
+
+    units: ClassVar[str] = "hinge"
 
     def __call__(
         self, outputs: Float[Array, "batch position class"], targets: Int[Array | np.ndarray, "batch position"]

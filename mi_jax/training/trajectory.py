@@ -172,7 +172,7 @@ class Trajectory:
         return nested(joined)
 
     def losses(self) -> Float[np.ndarray, "step seed"]:
-        """The training loss of the parameters after origin, origin + 1, ... done - 1 updates, in nats."""
+        """The training loss of the parameters after origin, origin + 1, ... done - 1 updates."""
         parts = [segments.read_losses(self.folder, index) for index in self.indexes]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.seeds)), np.float32)
 
