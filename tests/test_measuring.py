@@ -27,7 +27,6 @@ from mi_jax.readings import READINGS
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import MSE, CrossEntropy, Hinge, Storage, every, log_spaced
 from mi_jax.training.loop import Progress
-from mi_jax.training.losses import CrossEntropy
 
 EXPERIMENT = tiny_mlp_experiment(schedule=every(2), storage=Storage(snapshots=7, states=3), seeds=(0, 1))
 """31 snapshots in segments of 4, 7 and, twice, 3 and 7."""
