@@ -21,6 +21,8 @@ _OVERRIDES = (
     " --loss.name and --optimizer.filter.name the defaults of another."
 )
 
+_CALLS = "With options, in quotes: \"probe_accuracy(kind='logistic'),learning_coefficient(parameters='unembed.*')\""
+
 _SWEPT = (
     "A setting with several values is swept: --optimizer.weight-decay 0.1,0.3,1 --optimizer.learning-rate 1e-3,1e-2 --seeds 0-4."
     " Those with one value are overridden, as for run."
@@ -82,7 +84,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
-    verb.add_argument("--measures", help="names, comma-separated (default: all that are cheap); see list measures")
+    verb.add_argument("--measures", help=f"names, comma-separated (default: all that are cheap); see list measures. {_CALLS}")
     verb.add_argument("--out", metavar="FILE.nc", help="for weights: where to write the readings (default: nowhere)")
     _common(verb)
     verb = _target(_verb(verbs, "reproduce", "train a run's experiment again and compare every stored number"))
@@ -231,8 +233,9 @@ def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax import measuring
+    from mi_jax.calls import split_calls
 
-    chosen = options.measures.split(",") if options.measures else None
+    chosen = split_calls(options.measures) if options.measures else None
     target = Path(options.target)
     if target.is_dir():
         _no_overrides(

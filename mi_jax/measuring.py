@@ -27,7 +27,7 @@ from mi_jax.contracts import Context, Holders, Loss, Measure, Model, Reference, 
 from mi_jax.errors import MeasureError, RunError, nearest
 from mi_jax.precision import Precision, cast, computing_in
 from mi_jax.pytrees import dotted, nested, take
-from mi_jax.readings import EXPENSIVE, READINGS
+from mi_jax.readings import EXPENSIVE, READINGS, with_options
 from mi_jax.records import digest
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
@@ -76,9 +76,9 @@ def choose(
 ) -> tuple[list[Measure], list[Skipped]]:
     """The measures to take: those named, or all that the model's roles, the task's concepts and splits, and the references allow.
 
-    A name is one of READINGS or EXPENSIVE (never taken unless named), or a variable of one (two of one measure name it once); a
-    Measure is itself; a plain function ``(params, context) -> scalar`` is a measure of its own name. Roles and concepts are
-    looked at here, before anything is built or traced.
+    A name is one of READINGS or EXPENSIVE (never taken unless named), or a variable of one (two of one measure name it once), or
+    a call with options (``readings.with_options``). A Measure is itself; a plain function ``(params, context) -> scalar`` is a
+    measure of its own name. Roles and concepts are looked at here, before anything is built or traced.
 
     Raises:
         MeasureError: for an unknown name, two measures of one name, or a named one that can't be taken.
@@ -333,6 +333,8 @@ def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
 def _as_measure(chosen: Chosen) -> Measure:
     if isinstance(chosen, Measure):
         return chosen
+    if isinstance(chosen, str) and "(" in chosen:
+        return with_options(chosen)
     if isinstance(chosen, str):
         by_variable = _registered()
         if chosen not in by_variable:

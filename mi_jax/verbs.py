@@ -101,9 +101,10 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     import numpy as np
 
     from mi_jax import comparing, measuring, plots
+    from mi_jax.calls import split_calls
     from mi_jax.console import measuring_progress
 
-    chosen = None if options.measures is None else [name.strip() for name in options.measures.split(",")]
+    chosen = None if options.measures is None else split_calls(options.measures)
     with measuring_progress(options.quiet) as watch:
         made = comparing.compare(options.run, options.forks, measures=chosen, watch=watch)
     parent = Path(options.run).resolve()

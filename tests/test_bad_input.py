@@ -45,6 +45,33 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) 
     return " ".join(errors.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("measure", "told"),
+    [
+        ("probe_accuracy(concepts='residue_sum')", "the task has no labels of a concept 'residue_sum'; known are"),
+        ("probe_accuracy(held_out='c')", "no labels of a concept 'c'"),
+        ("probe_mdl(sites='hook_embed')", "hook_embed"),
+        ("probe_effect(sites='embedd')", "embedd"),
+        ("learning_coefficient(n_beta=0)", "n_beta=0; a positive number is needed"),
+        ("learning_coefficient(n_beta=-1.5)", "n_beta=-1.5; a positive"),
+        ("learning_coefficient(epsilon=0)", "epsilon=0; a positive"),
+        (
+            "learning_coefficient(parameters='embedd.*')",
+            "the pattern 'embedd.*' matches none of the parameters",
+        ),
+        ("learning_coefficient(parameters='embed*', entry=99)", "entry=99 is none of them"),
+        ("learning_coefficient(entry=0)", "entry=0 of which parameters? name them"),
+        ("learning_coefficient(split='tset')", "needs the task's split 'tset'"),
+        ("learning_coefficient(where=('carry', 2))", "no example of 'train' is of that class"),
+        ("learning_coefficient(examples=(5000,))", "examples asks for [5000]"),
+        ("sharpness(split='tset')", "needs the task's split 'tset'"),
+        ("composition_score", "heads"),
+    ],
+)
+def test_readings_of_what_is_not_there_are_refused(run: Run, capsys: pytest.CaptureFixture[str], measure: str, told: str) -> None:
+    assert told in _refused(capsys, run.path, "measure", str(run.path), "--quiet", "--measures", f"train_loss,{measure}")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small MLP's finished run, which bad commands are pointed at."""

@@ -15,11 +15,11 @@ from mi_jax.contracts import Reference
 from mi_jax.errors import ConfigError, MeasureError
 from mi_jax.figures import draw_figures
 from mi_jax.findings import claims
-from mi_jax.landscape import learning_coefficient, measure_learning_coefficient, measure_sharpness, split_loss_of
+from mi_jax.landscape import learning_coefficient, measure_learning_coefficient, measure_sharpness, restrict, split_loss_of
 from mi_jax.models import MLP
 from mi_jax.nulls import Nulls
 from mi_jax.plots import learning_coefficient_curves, sharpness_curves
-from mi_jax.readings import EXPENSIVE
+from mi_jax.readings import EXPENSIVE, with_options
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
 
@@ -27,9 +27,13 @@ _TASK = ModularArithmetic(p=5, fraction=0.6)
 _MODEL = MLP(width=8).build(_TASK.inputs)
 _SUBJECT = measuring.Subject(_MODEL, _TASK, CrossEntropy())
 _PROTOCOL = {"gamma": 10.0, "epsilon": 1e-3, "burn_in": 5, "draws": 12, "chains": 2}
-_WHOLE = measure_learning_coefficient(**_PROTOCOL)
+_WHOLE = measure_learning_coefficient(**_PROTOCOL, name="learning_coefficient")
 _PART = measure_learning_coefficient(
     **_PROTOCOL, n_beta=3.0, parameters=("unembed.*",), split="test", name="learning_coefficient_unembedding"
+)
+_SUBSET = with_options(
+    "learning_coefficient(gamma=10.0, epsilon=1e-3, burn_in=5, draws=12, chains=2, n_beta=3.0,"
+    " parameters='embed_a.W_E', entry=1, where=('a_parity', 0), name='subset')"
 )
 
 
@@ -40,7 +44,7 @@ def params() -> Any:
 
 @pytest.fixture(scope="module")
 def read(params: Any) -> xr.Dataset:
-    measures = [_WHOLE, _PART, measure_sharpness(order=24)]
+    measures = [_WHOLE, _PART, _SUBSET, measure_sharpness(order=24)]
     return measuring.measure_weights(params, _SUBJECT, measures, {"experiment": {}, "hash": ""}).isel(seed=0, step=0)
 
 
@@ -86,12 +90,25 @@ def test_another_set_of_parameters_and_another_split_have_a_name_of_their_own(pa
     assert float(read["learning_coefficient_unembedding_distance"]) < float(read["learning_coefficient_distance"])
 
 
+def test_a_part_of_the_parameters_on_a_part_of_the_examples_is_the_estimate_of_both(params: Any, read: xr.Dataset) -> None:
+    loss, examples = _loss("train")
+    even = np.asarray(examples.inputs)[:, 0] % 2 == 0
+    alone = learning_coefficient(
+        loss, params, n=int(even.sum()), n_beta=3.0, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}),
+        mask=restrict(params, "embed_a.W_E", entry=1), examples=even,
+    )  # fmt: skip
+    assert float(read["subset"]) == pytest.approx(float(alone.learning_coefficient), rel=1e-3)
+    frozen = {name: by_seed["0"] for name, by_seed in json.loads(read["subset"].attrs["provenance"])["prepared"].items()}
+    assert frozen["subset_n"] == even.sum()
+    assert frozen["subset_examples"] == np.flatnonzero(even).tolist()
+
+
 def test_sharpness_is_the_largest_eigenvalue_of_the_whole_hessian(params: Any, read: xr.Dataset) -> None:
     loss, examples = _loss("train")
     flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
     product = jax.jit(jax.vmap(lambda v: jax.jvp(jax.grad(lambda w: loss(unravel(w), examples)), (flat,), (v,))[1]))
     H = np.asarray(product(jnp.eye(flat.size)), np.float64)
-    assert float(read["sharpness"]) == pytest.approx(np.linalg.eigvalsh((H + H.T) / 2)[-1], rel=1e-4)
+    assert float(read["sharpness_order_24"]) == pytest.approx(np.linalg.eigvalsh((H + H.T) / 2)[-1], rel=1e-4)
 
 
 def test_what_cannot_be_read_is_refused() -> None:

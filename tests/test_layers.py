@@ -7,13 +7,14 @@ import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "mi_jax"
 
-_BASICS = {"arrays", "concepts", "contracts", "errors", "precision", "pytrees", "records", "streams"}
+_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "precision", "pytrees", "records", "streams"}
 _MODEL_CONTRACT = {"models.taps", "models.views"}
 _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 
 _MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "arrays": set(),
+    "calls": {"errors"},
     "precision": set(),
     "pytrees": {"arrays", "errors"},
     "streams": {"arrays"},
@@ -26,7 +27,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "training": _BASICS | {"interventions", "tasks.sampling"},
     "measures": _BASICS | _MODEL_CONTRACT,
     **{folder: _BASICS | _MODEL_CONTRACT | {"measures"} for folder in ("decompositions", "circuits", "landscape")},
-    "readings": {"contracts"} | _READINGS,
+    "readings": {"calls", "contracts"} | _READINGS,
     "dynamics": set(),
     "plots": {"dynamics"},
     "report": {"dynamics"},
@@ -51,6 +52,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},
     "interop": _BASICS | {"experiment", "models", "training"},
     "cli": {
+        "calls",
         "forks",
         "verbs",
         "errors",

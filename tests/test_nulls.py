@@ -84,7 +84,7 @@ def test_what_is_read_only_when_named_is_read_of_a_quarter_as_many_networks(copy
     assert dict(found.sizes) == {"draw": 2}
     params = copy.subject.model.init(jax.random.fold_in(stream(0, "null"), 1))
     alone = measure_weights(params, copy.subject, [one], {"experiment": {}, "hash": ""})
-    np.testing.assert_allclose(found["sharpness"].isel(draw=1), alone["sharpness"][0, 0], rtol=1e-5)
+    np.testing.assert_allclose(found["sharpness_order_3"].isel(draw=1), alone["sharpness_order_3"][0, 0], rtol=1e-5)
 
 
 def test_untrained_draws_differ_from_each_other_and_from_the_runs_own_beginnings(copy: Run) -> None:

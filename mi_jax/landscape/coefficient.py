@@ -15,6 +15,7 @@ from mi_jax.landscape.diagnostics import diagnose
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import Restriction, flat_mask
 from mi_jax.landscape.sampling import BatchLoss, RMSProp, sgld
+from mi_jax.landscape.subset import Examples, taken
 
 ChainMode = Literal["vmapped", "mapped"]
 
@@ -95,6 +96,7 @@ def learning_coefficient(
     key: PRNGKey,
     mask: Restriction = None,
     data: PyTree = None,
+    examples: Examples | None = None,
     batch: int | None = None,
     preconditioner: RMSProp | None = None,
     chain_mode: ChainMode = "vmapped",
@@ -109,8 +111,9 @@ def learning_coefficient(
         n_beta: n times the inverse temperature; None: n / ln n.
         gamma: the pull back to w*. It lowers the estimate where n_beta h isn't far larger (``exact.quadratic``).
         epsilon: step size. burn_in: first steps that are left out. draws: steps that count, by chain (at least 8).
-        mask: what is sampled: patterns of dotted names, or a pytree of booleans; the rest keeps its bits.
-        data: a pytree of arrays with a leading axis of examples. batch: examples of a step, drawn with replacement by every
+        mask: what is sampled: patterns of dotted names, or a pytree of booleans (``restrict``: a head); the rest keeps its bits.
+        data: a pytree of arrays with a leading axis of examples. examples: of these, the ones that the loss is of: places or a
+            mask (n is then how many they are). batch: examples of a step, drawn with replacement by every
             chain for itself; None: all of them.
         preconditioner: RMSProp(...); None: plain SGLD.
         chain_mode: chains in one batched product (small models), or one after the other ("mapped": large products).
@@ -129,8 +132,10 @@ def learning_coefficient(
     n_beta = default_n_beta(n) if n_beta is None else n_beta
     check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)
     require(data is not None or batch is None, "batch is given without data: there is nothing to draw from")
+    require(data is not None or examples is None, "examples is given without data: there is nothing to choose from")
     require(batch is None or batch > 0, f"batch={batch}; a positive number of examples is needed")
     w = jax.tree.map(jnp.asarray, params)
+    data = data if examples is None else taken(data, examples)
     protocol = Protocol(n, n_beta, n_beta / n, gamma, epsilon, burn_in, draws, chains)
     found = _program(
         loss if data is not None else _of_params(loss),

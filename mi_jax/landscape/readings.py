@@ -1,18 +1,22 @@
 """The landscape around a checkpoint as readings of a run: learning coefficient, sharpness."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Batch, Context, Measure, Reference, mean_loss
 from mi_jax.errors import require
 from mi_jax.landscape.coefficient import ChainMode, check_protocol, default_n_beta, estimate
 from mi_jax.landscape.curvature import top_eigenvalues
-from mi_jax.landscape.restriction import flat_mask
+from mi_jax.landscape.exact import Real
+from mi_jax.landscape.restriction import restricted
 from mi_jax.landscape.sampling import RMSProp
+from mi_jax.landscape.subset import Where, split_rows
 from mi_jax.measures.evaluation import batch
 from mi_jax.pytrees import parameter_count
 
@@ -35,14 +39,17 @@ def split_loss_of(context: Context) -> Callable[[Params, Batch], Scalar]:
 def measure_learning_coefficient(
     *,
     split: str = "train",
-    n_beta: float | None = None,
-    gamma: float = 1000.0,
-    epsilon: float = 5e-5,
+    n_beta: Real | None = None,
+    gamma: Real = 1000.0,
+    epsilon: Real = 5e-5,
     burn_in: int = 50,
     draws: int = 150,
     chains: int = 4,
     minibatch: int | None = None,
-    parameters: Sequence[str] = (),
+    parameters: str | Sequence[str] = (),
+    entry: int | None = None,
+    examples: Sequence[int] | None = None,
+    where: Where | None = None,
     preconditioner: RMSProp | None = None,
     chain_mode: ChainMode | None = None,
     name: str | None = None,
@@ -60,34 +67,43 @@ def measure_learning_coefficient(
             is in general no minimum.
         n_beta: None: n / ln n, with n the split's examples.
         parameters: patterns of dotted names; only these are sampled (refined, arXiv 2410.02984). None given: all.
+        entry: of these arrays, the entry of the leading axis alone: ``parameters="blocks.0.attn.W_*", entry=2`` is a head.
+        examples: places in the split; where: a concept of the task's labels and a class, or classes, of it, as in
+            ``("b_parity", 1)``. The loss is of these examples alone, and n is how many they are.
         minibatch: examples of a step, drawn anew for every chain; None: all.
         chain_mode: see ``landscape.learning_coefficient``; None: one after the other from LARGE parameters on, where two
             checkpoints at a time keep two cores busy.
-        name: of the variable; needed beside the default where anything is changed.
+        name: of the variable; None: what differs from these defaults is a suffix.
     """
     check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
     require(minibatch is None or minibatch > 0, f"minibatch={minibatch}; a positive number of examples is needed")
-    named = name or "learning_coefficient"
+    patterns = (parameters,) if isinstance(parameters, str) else tuple(parameters)
     settings = {"gamma": gamma, "epsilon": epsilon, "burn_in": burn_in, "draws": draws, "chains": chains}
-    options = {"split": split, "n_beta": n_beta, **settings, "minibatch": minibatch, "parameters": list(parameters)}
+    options = {"split": split, "n_beta": n_beta, **settings, "minibatch": minibatch, "parameters": list(patterns)}
+    options |= {"entry": entry, "examples": None if examples is None else list(examples), "where": where}
     options |= {"preconditioner": repr(preconditioner) if preconditioner else None}
+    named = name or f"learning_coefficient{_suffix(options)}"
+
+    def chosen(reference: Reference, context: Context) -> Int[Array, " example"]:
+        return jnp.asarray(split_rows(context, split, examples, where))
 
     def count(reference: Reference, context: Context) -> int:
-        return batch(context, split).targets.shape[0]
+        return len(split_rows(context, split, examples, where))
 
-    def temperature(reference: Reference, context: Context) -> float:
+    def temperature(reference: Reference, context: Context) -> Real:
         return default_n_beta(count(reference, context)) if n_beta is None else n_beta
 
-    def inverse(reference: Reference, context: Context) -> float:
+    def inverse(reference: Reference, context: Context) -> Real:
         return temperature(reference, context) / count(reference, context)
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        mask = flat_mask(params, tuple(parameters)) if parameters else None
+        whole = batch(context, split)._replace(info={})
+        rows = context.prepared.get(f"{named}_examples")
         found = estimate(
             split_loss_of(context),
             params,
-            batch(context, split),
-            mask,
+            whole if rows is None else jax.tree.map(lambda x: x[rows], whole),
+            restricted(params, patterns, entry),
             jax.random.key(0),
             context.prepared[f"{named}_n_beta"],
             gamma,
@@ -115,6 +131,7 @@ def measure_learning_coefficient(
         }
         return {f"{named}{suffix}": value for suffix, value in told.items()}
 
+    subset = {f"{named}_examples": chosen} if examples is not None or where is not None else {}
     suffixes = ("", "_se", "_baseline_loss", "_r_hat", "_effective_draws", "_acceptance", "_distance", "_discretisation_bias")
     scalars = (*suffixes, "_below_start", *(f"_{flag}" for flag in _FLAGS))
     dims = {f"{named}{suffix}": () for suffix in scalars}
@@ -124,11 +141,26 @@ def measure_learning_coefficient(
         function,
         dims,
         splits=(split,),
-        prepare={f"{named}_n": count, f"{named}_n_beta": temperature, f"{named}_beta": inverse},
+        prepare={**subset, f"{named}_n": count, f"{named}_n_beta": temperature, f"{named}_beta": inverse},
         options=options,
         labels={"draw": tuple(range(-burn_in, draws))},
         source="arXiv 2308.12108",
     )
+
+
+_PUBLISHED = {"split": "train", "gamma": 1000.0, "epsilon": 5e-5, "burn_in": 50, "draws": 150, "chains": 4, "parameters": []}
+
+
+def _suffix(options: Mapping[str, Any]) -> str:
+    """What is added to the name: the options that differ from the published ones."""
+    parts: list[str] = []
+    for name, value in options.items():
+        if value == _PUBLISHED.get(name):
+            continue
+        told = "+".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+        told = told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8]
+        parts.append(told if name in ("split", "parameters") else f"{name}_{told}")
+    return "".join(f"_{part}" for part in parts)
 
 
 def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
@@ -145,5 +177,5 @@ def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
         loss, examples = split_loss_of(context), batch(context, split)
         return top_eigenvalues(lambda w: loss(w, examples), params, order=order, key=jax.random.key(0))[0]
 
-    name = "sharpness" if split == "train" else f"sharpness_{split}"
+    name = "sharpness" + f"_{split}" * (split != "train") + f"_order_{order}" * (order != 20)
     return Measure(name, function, splits=(split,), options={"split": split, "order": order}, source="arXiv 2103.00065")

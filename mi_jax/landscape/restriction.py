@@ -50,6 +50,14 @@ def _entry(name: str, mask: np.ndarray, entry: int) -> np.ndarray:
     return alone
 
 
+def restricted(params: PyTree, patterns: Sequence[str], entry: int | None) -> Bool[np.ndarray, " parameter"] | None:
+    """The mask by flat parameter of ``restrict``; None where everything is sampled. Raises ConfigError as that does."""
+    if not patterns:
+        require(entry is None, f"entry={entry} of which parameters? name them, such as parameters='blocks.0.attn.W_*'")
+        return None
+    return flat_mask(params, restrict(params, *patterns, entry=entry))
+
+
 def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter"] | None:
     """The mask by flat parameter; None where everything is sampled.
 

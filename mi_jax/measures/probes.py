@@ -52,16 +52,16 @@ class Probe:
         ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
         held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
             read on residues that it never saw.
-        sites, concepts: names. None takes all concepts, and the sites that the forward pass computes anyway: the optional ones
-            are copies of others, or linear images of them by head.
+        sites, concepts: a name, or several. None takes all concepts, and the sites that the forward pass computes anyway: the
+            optional ones are copies of others, or linear images of them by head.
         position: of the input; None takes all that are read, each a row of its own.
     """
 
     kind: Kind = "ridge"
     ridge: float = 1e-3
     held_out: str | None = None
-    sites: tuple[str, ...] | None = None
-    concepts: tuple[str, ...] | None = None
+    sites: str | tuple[str, ...] | None = None
+    concepts: str | tuple[str, ...] | None = None
     position: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,17 +79,17 @@ class Probe:
         parts += [f"at_{self.position}"] * (self.position is not None)
         for chosen in (self.sites, self.concepts):
             if chosen is not None:
-                told = "+".join(chosen)
+                told = "+".join(_several(chosen))
                 parts.append(told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8])
         return "".join(f"_{part}" for part in parts)
 
     def site_names(self, model: Model) -> tuple[str, ...]:
         """The sites that are probed."""
-        return probed_sites(model, optional=False) if self.sites is None else self.sites
+        return probed_sites(model, optional=False) if self.sites is None else _several(self.sites)
 
     def concept_names(self, known: Sequence[str]) -> tuple[str, ...]:
         """The concepts that are probed, of the task's."""
-        return tuple(sorted(known)) if self.concepts is None else self.concepts
+        return tuple(sorted(known)) if self.concepts is None else _several(self.concepts)
 
     def check(self, context: Context) -> None:
         """Raises MeasureError for a site or position that the model, or a concept that the task doesn't have."""
@@ -138,7 +138,12 @@ class Probe:
     def options(self) -> dict[str, Any]:
         """As stored beside a result."""
         told = asdict(self) | {"test_share": _TEST_SHARE, "seed": _SEED}
+        told |= {name: _several(told[name]) for name in ("sites", "concepts") if told[name] is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value is not None}
+
+
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _host_inputs(context: Context) -> np.ndarray:
