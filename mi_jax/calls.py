@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mi_jax.errors import ConfigError, nearest
+from mi_jax.records import frozen
 
 
 def called(text: str, known: Mapping[str, Callable[..., Any]], *, kind: str, example: str) -> Any:
@@ -24,7 +25,7 @@ def called(text: str, known: Mapping[str, Callable[..., Any]], *, kind: str, exa
     told = f"'{text}' is no {kind}; write it as {example}"
     try:
         call = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{told} ({error})") from error
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise ConfigError(told)
@@ -32,9 +33,9 @@ def called(text: str, known: Mapping[str, Callable[..., Any]], *, kind: str, exa
     if name not in known:
         raise ConfigError(f"there is no {kind} '{name}'; {nearest(name, known)}")
     try:
-        given = [_tuples(ast.literal_eval(argument)) for argument in call.args]
-        named = {keyword.arg: _tuples(ast.literal_eval(keyword.value)) for keyword in call.keywords}
-    except ValueError as error:
+        given = [frozen(ast.literal_eval(argument)) for argument in call.args]
+        named = {keyword.arg: frozen(ast.literal_eval(keyword.value)) for keyword in call.keywords}
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"'{text}': its arguments must be numbers, strings, tuples of them, or None ({error})") from error
     return _made(name, known[name], given, named)
 
@@ -56,12 +57,6 @@ def split_calls(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part.strip() for part in parts]
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _made(name: str, make: Callable[..., Any], given: list[Any], named: dict[str | None, Any]) -> Any:

@@ -1,7 +1,9 @@
 """The errors that a user can do something about. Each says what was given, what is allowed, and what to do next."""
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class MiJaxError(Exception):
@@ -48,3 +50,18 @@ def require(condition: bool, message: str) -> None:
     """Raises ConfigError with ``message`` unless the condition holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def whole(name: str, value: Any) -> int:
+    """The whole number that a value is, Python's or NumPy's, as an int. Raises ConfigError for anything else.
+
+    Example:
+        >>> whole("step", 3)
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    require(number is not None and not isinstance(value, bool), f"{name}={value!r}: must be a whole number")
+    return int(value)

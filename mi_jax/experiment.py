@@ -56,7 +56,7 @@ def train(
         route, seed_mode = _check_mode(folder, route, seed_mode)
     parts = experiment.parts(route, seed_mode)
     if not (folder / "run.json").exists():
-        Course(parts, elsewhere=elsewhere(None, parts.seeds)).check()
+        check(parts)
     with lock(folder):
         if not (folder / "run.json").exists():
             write_record(folder, run_record(experiment, here, parts))
@@ -67,6 +67,11 @@ def train(
             check_machine(trajectory, here, allow_other_machine)
             follow(trajectory, experiment.path, parts, experiment.ground, experiment.snapshots(), _storage(trajectory), watch)
     return open_run(folder)
+
+
+def check(parts: Parts) -> None:
+    """Refuses what can't be trained, before training. Raises ConfigError, RunError."""
+    Course(parts, elsewhere=elsewhere(None, parts.seeds)).check()
 
 
 def finish(trajectory: Trajectory, parts: Parts, *, watch: Watch, allow_other_machine: bool) -> None:

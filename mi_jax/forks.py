@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.errors import RunError, require
+from mi_jax.errors import RunError, require, whole
 from mi_jax.experiment import check_same, finish, run_record, train
 from mi_jax.interventions import Intervention
 from mi_jax.pytrees import dotted
 from mi_jax.records import encode
-from mi_jax.run import Run, check_machine, elsewhere, mode_of, open_run
+from mi_jax.run import Run, Step, check_machine, elsewhere, mode_of, open_run
 from mi_jax.settings import REGISTRY, Experiment
 from mi_jax.training.course import Course
 from mi_jax.training.kept import read_arrays, write_arrays
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 def fork(
     run: Run | str | os.PathLike[str],
     *,
-    step: int,
+    step: Step,
     interventions: Sequence[Intervention] = (),
-    steps: int | None = None,
+    steps: Step | None = None,
     out: str | os.PathLike[str] | None = None,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
@@ -60,7 +60,7 @@ def fork(
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
     """
     parent = _single(run)
-    last = parent.trajectories[0].last if steps is None else steps
+    step, last = whole("step", step), parent.trajectories[0].last if steps is None else whole("steps", steps)
     new = tuple(_from(step, intervention, last) for intervention in interventions)
     snapshots = _snapshots(parent, step, last)
     folder = Path(out) if out is not None else parent.path.with_name(f"{parent.path.name}-fork-{step}")
@@ -70,9 +70,9 @@ def fork(
 def zoom(
     run: Run | str | os.PathLike[str],
     *,
-    around: int,
-    every: int = 1,
-    width: int | None = None,
+    around: Step,
+    every: Step = 1,
+    width: Step | None = None,
     out: str | os.PathLike[str] | None = None,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
@@ -86,16 +86,19 @@ def zoom(
     """
     parent = _single(run)
     require(parent.experiment.path is None, f"{parent.path} is planted: plant it with another schedule instead")
-    width = _WIDTH * every if width is None else width
+    around, every = whole("around", around), whole("every", every)
+    width = _WIDTH * every if width is None else whole("width", width)
     require(every >= 1, f"every={every}: must be at least 1")
     require(width >= every, f"width={width}: must be at least every={every}")
     trajectory = parent.trajectories[0]
+    if not trajectory.has_states:
+        raise RunError(f"{parent.path} holds no train states: what lies between its snapshots is not known")
     if not trajectory.origin <= around <= trajectory.done:
         raise RunError(
             f"there is no step {around} to zoom around: {parent.path} holds steps {trajectory.origin} to {trajectory.done}"
         )
     begin, end = max(trajectory.origin, around - width), min(trajectory.done, around + width)
-    snapshots = np.unique([*range(begin, end, every), end])
+    snapshots = np.unique([begin, *range(around - (around - begin) // every * every, end, every), end])
     folder = Path(out) if out is not None else parent.path.with_name(f"{parent.path.name}-zoom-{around}")
     return _train(_Fork(parent, begin, (), end, snapshots, folder.resolve()), watch, allow_other_machine)
 
@@ -169,6 +172,8 @@ def _snapshots(parent: Run, step: int, last: int) -> Int[np.ndarray, " step"]:
             f"step {step} is beyond what {parent.path} holds: fork from one of its steps,"
             f" {trajectory.origin} to {trajectory.done}"
         )
+    if not trajectory.has_states:
+        trajectory.snapshot(step)
     require(last > step, f"steps={last}: a fork from step {step} must be trained to a later one; give steps={step + 1} or more")
     planned = [*trajectory.record["snapshots"], trajectory.done]
     if last > max(planned):

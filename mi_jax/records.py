@@ -8,6 +8,9 @@ from dataclasses import Field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
+import jax
+import numpy as np
+
 from mi_jax.errors import ConfigError, nearest
 
 Registry = Mapping[str, type]
@@ -51,6 +54,15 @@ def decode(record: Any, registry: Registry) -> Any:
     if isinstance(record, list):
         return tuple(decode(item, registry) for item in record)
     return record
+
+
+def frozen(value: Any) -> Any:
+    """Lists and arrays as nested tuples, numbers of arrays as Python's: what can be hashed, and stored."""
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        value = np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {name: frozen(item) for name, item in value.items()}
+    return tuple(frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def digest(record: Any) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import PLAIN, Evaluation, Taps
-from mi_jax.errors import RunError, require
+from mi_jax.errors import RunError, require, whole
 from mi_jax.interventions.places import Elsewhere
 from mi_jax.precision import computing_in
 from mi_jax.pytrees import dotted, take
@@ -136,10 +136,11 @@ class Run:
         Raises:
             RunError: for a step that the run has not reached, or a replay on a machine whose bits may differ.
         """
+        step = whole("step", step)
         origin, done = self.trajectories[0].origin, min(trajectory.done for trajectory in self.trajectories)
         if not origin <= step <= done:
             raise RunError(f"step {step} can't be reached: the run at {self.path} holds steps {origin} to {done}")
-        states = [self._state_at(trajectory, int(step), allow_other_machine) for trajectory in self.trajectories]
+        states = [self._state_at(trajectory, step, allow_other_machine) for trajectory in self.trajectories]
         with computing_in(self.experiment.precision):
             return states[0] if len(states) == 1 else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
 

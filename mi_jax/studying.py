@@ -12,7 +12,7 @@ from mi_jax import measuring
 from mi_jax.across import mode_lines, weight_path
 from mi_jax.dynamics import Phases, Transitions, births, phases, transitions
 from mi_jax.errors import RunError
-from mi_jax.experiment import Experiment, Run, train
+from mi_jax.experiment import Experiment, Run, check, train
 from mi_jax.figures import draw_figures
 from mi_jax.findings import claims, how_measured, numbers_table, summary
 from mi_jax.measures import PICTURES
@@ -110,8 +110,13 @@ def cost(experiment: Experiment) -> dict[str, int | float]:
     """What training would take: parameters, steps, snapshots, disk, and minutes by the time of 20 steps. Writes nothing.
 
     A planted path isn't trained, and has no train states.
+
+    Raises:
+        ConfigError, RunError: for what training would refuse.
     """
-    program, trained = Program(experiment.parts()), experiment.path is None
+    parts, trained = experiment.parts(), experiment.path is None
+    check(parts)
+    program = Program(parts)
     seeds, snapshots = len(experiment.seeds), len(experiment.snapshots())
     seconds = _seconds_per_step(program) * experiment.steps if trained else 0.0
     states = byte_count(program.template) * experiment.storage.states if trained else 0

@@ -284,6 +284,11 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     assert table["parameters"] == ["2,528"]
 
 
+def test_a_dry_run_refuses_what_training_would(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "grokking", "--dry-run", *TINY, "--intervention", "Ablate('blocks.0.mlp.pots')"]) == 2
+    assert "did you mean blocks.0.mlp.post" in capsys.readouterr().err
+
+
 def test_a_dry_runs_disk_is_about_what_the_run_takes(capsys: pytest.CaptureFixture[str], path: Path) -> None:
     told = _say(capsys, "train", str(path), "--dry-run", "--json").json
     taken = sum(file.stat().st_size for file in (path / "segments").rglob("*") if file.is_file()) / 2**20

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import tiny_mlp_experiment
+from unchecked import unchecked
 
 from mi_jax.errors import ConfigError, DamagedError, Interrupted, RunError
 from mi_jax.experiment import Run, open_run, train
@@ -78,6 +79,16 @@ def test_it_can_go_on_where_the_parent_ended(parent: Run, tmp_path: Path) -> Non
     assert same(made.state_at(75), longer.state_at(75))
     assert made.steps[0] == 60
     assert made.steps[-1] == 75
+
+
+def test_steps_may_be_numpys_and_must_be_whole(parent: Run, tmp_path: Path) -> None:
+    made = fork(parent, step=parent.steps[5], steps=parent.steps[6], out=tmp_path / "fork")
+    assert made.parent == (parent.path, int(parent.steps[5]))
+    with unchecked(), pytest.raises(ConfigError, match=r"step=5\.5: must be a whole number"):
+        fork(parent, step=5.5, out=tmp_path / "no")  # pyright: ignore[reportArgumentType]
+    with unchecked(), pytest.raises(ConfigError, match="around='5': must be a whole number"):
+        zoom(parent, around="5", out=tmp_path / "no")  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_fork_of_a_fork_keeps_what_was_changed(parent: Run, projected: Run, tmp_path: Path) -> None:
@@ -155,6 +166,7 @@ def test_zooming_is_bitwise_on_the_trajectory(parent: Run, changed: Run, tmp_pat
     assert made.steps.tolist() == [34, 36, 38, 40, 42, 44, 46]
     for step in made.steps:
         assert same(made.stack([step]), jax.tree.map(lambda x: x[None], parent.state_at(int(step)).params))
+    assert zoom(parent, around=3, every=2, out=tmp_path / "first").steps.tolist()[:4] == [0, 1, 3, 5]
     of_a_fork = zoom(changed, around=58, width=20, out=tmp_path / "of_a_fork")
     assert of_a_fork.steps.tolist() == list(range(38, 61))
     assert same(of_a_fork.state_at(60), changed.state_at(60))
@@ -217,6 +229,9 @@ def test_weights_without_train_states_go_on_with_a_fresh_one_and_say_so(parent: 
     assert not same(made.state_at(60).params, parent.state_at(60).params)
     with pytest.raises(RunError, match=rf"step {step + 1} is no snapshot.*nearest are.*{step}"):
         fork(folder, step=step + 1, out=tmp_path / "no")
+    with pytest.raises(RunError, match="no train states"):
+        zoom(folder, around=step, out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
     with pytest.raises(RunError, match="no train states"):
         open_run(folder).state_at(step)
 

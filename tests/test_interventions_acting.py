@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_experiment, tiny_mlp_experiment
+from unchecked import unchecked
 
 from mi_jax.errors import ConfigError, RunError
 from mi_jax.interventions import (
@@ -36,6 +37,7 @@ from mi_jax.training.course import Course
 from mi_jax.training.loop import replay
 from mi_jax.training.state import TrainState
 
+DECAY = "optimizer.weight_decay"
 MLP, TRANSFORMER = tiny_mlp_experiment(seeds=(0, 3), steps=40), tiny_experiment(seeds=(0,), steps=40)
 
 
@@ -219,6 +221,15 @@ def test_projection_of_given_directions_removes_their_span() -> None:
     assert np.abs(after[:, 2:]).min(axis=-1).max() > 0
 
 
+def test_directions_that_follow_from_others_or_are_nothing_remove_no_more() -> None:
+    one, none = (1.0, 1.0) + (0.0,) * 22, (0.0,) * 24
+    expected = _arrays(_at(_course(Project("unembed.W_U", (one,), start=2)), 3))["unembed.W_U"]
+    after = _arrays(_at(_course(Project("unembed.W_U", (one, one, none), start=2)), 3))["unembed.W_U"]
+    np.testing.assert_allclose(after, expected, atol=1e-6)
+    untouched = _arrays(_at(_course(Project("unembed.W_U", (none,), start=2)), 3))["unembed.W_U"]
+    np.testing.assert_allclose(untouched, _arrays(_at(_course(), 3))["unembed.W_U"], atol=1e-6)
+
+
 def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others() -> None:
     p, model = 11, MLP.build()
     params = {name: np.zeros(x.shape, np.float32) for name, x in dotted(jax.eval_shape(model.init, jax.random.key(0))).items()}
@@ -379,8 +390,54 @@ def test_text_is_read_as_the_call_that_it_is(text: str, expected: Any) -> None:
         ("Clamp('x', float('nan'))", "must be numbers"),
         ("Project('embed.W_E', 'kye')", "kye"),
         ("Project('embed.W_E', (3, 'a'))", "directions"),
+        ("Freeze('a', start=1.5)", "start=1.5: must be a whole number"),
+        ("Freeze('a', stop=True)", "stop=True: must be a whole number"),
+        ("Freeze(('a', 3))", r"parameters=\('a', 3\) must be"),
+        ("Clamp(3, 0.5)", "site=3 must be"),
+        ("Clamp('x', 0.5, only='head')", "only='head' must be"),
+        ("Clamp('x', 0.5, only={'head': (0.5,)})", "head=0.5: must be a whole number"),
+        ("Graft('a', None, 1.5)", "step=1.5: must be a whole number"),
+        ("Project('a', (1,), every=1.5)", "every=1.5: must be a whole number"),
+        ("Change(3, 1)", "field=3 must be"),
+        ("-" * 100_000, "is no intervention"),
     ],
 )
 def test_other_text_is_refused_and_nothing_of_it_runs(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with unchecked(), pytest.raises(ConfigError, match=told):
         parse(text, INTERVENTIONS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("optimizer.learning_rate", "fast"),
+        ("optimizer.learning_rate", None),
+        ("optimizer.learning_rate", True),
+        ("optimizer.learning_rate", 1 + 2j),
+        ("optimizer.warmup", 2.5),
+        ("optimizer.decayed", "embed.*"),
+        ("optimizer.filter", "grokfast_ema"),
+        ("task.fraction", None),
+        ("task.split_seed", 1.5),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(field: str, value: Any) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=rf"Change\({field}\) to .*: that setting is"):
+        _course(Change(field, value))
+
+
+def test_numbers_and_arrays_of_numpy_are_stored_as_pythons() -> None:
+    with unchecked():
+        given = (
+            Freeze("a", start=np.int64(3), stop=np.int32(5)),  # pyright: ignore
+            Clamp("x", np.full((1, 2), 0.5), only={"head": np.array([2])}),  # pyright: ignore
+            Project("a", np.array([1, 2])),  # pyright: ignore
+            Change(DECAY, np.float32(0.5)),  # pyright: ignore
+        )
+    assert given == (
+        Freeze("a", start=3, stop=5),
+        Clamp("x", ((0.5, 0.5),), only={"head": (2,)}),
+        Project("a", (1, 2)),
+        Change(DECAY, 0.5),
+    )
+    assert len({hash(one) for one in given}) == 4

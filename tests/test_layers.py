@@ -14,7 +14,7 @@ _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 _MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "arrays": set(),
-    "calls": {"errors"},
+    "calls": {"errors", "records"},
     "precision": set(),
     "pytrees": {"arrays", "errors"},
     "streams": {"arrays"},

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mi_jax.contracts import Loss, Optimizer, Task, numbers_of, sweepable_numbers, with_numbers
 from mi_jax.errors import ConfigError, nearest, require
 from mi_jax.interventions.places import AtSettings, Settings
+from mi_jax.records import frozen
 
 _PARTS = ("task", "loss", "optimizer")
 
@@ -37,6 +38,9 @@ class Change(AtSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        told = f"Change: field={self.field!r} must be a setting's dotted name, such as 'optimizer.weight_decay'"
+        require(isinstance(self.field, str), told)
+        object.__setattr__(self, "value", frozen(self.value))
         if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
             # One number, one identity: 1 is stored as 1.0 is.
             object.__setattr__(self, "value", float(self.value))
@@ -59,13 +63,24 @@ class Change(AtSettings):
             return settings._replace(numbers=numbers)
         if self.field not in _known(settings):
             raise ConfigError(f"Change can't set '{self.field}'; {nearest(self.field, _known(settings))}")
-        return _checked(self, settings, part, _with(getattr(settings, part), name, self.value))
+        return _checked(self, settings, part, self._with(getattr(settings, part), name))
+
+    def _with(self, settings: Any, name: str) -> Any:
+        """The settings with one of them replaced. Raises ConfigError where they refuse it."""
+        first, _, rest = name.partition(".")
+        if rest:
+            return replace(settings, **{first: self._with(getattr(settings, first), rest)})
+        hint = get_type_hints(type(settings))[first]
+        value = _as_hinted(self.value, hint)
+        kind = hint.__name__ if hint in (int, float, str, bool) else hint
+        require(_is_of(value, hint), f"Change({self.field}) to {self.value!r}: that setting is {kind}")
+        return replace(settings, **{first: value})
 
     def _whole(self, settings: Settings, part: str) -> Any:
         """The other task, loss or optimizer."""
         if self.field == part:
             kind = {"task": Task, "loss": Loss, "optimizer": Optimizer}[part]
-            require(isinstance(self.value, kind), f"Change('{part}') needs a {kind.__name__}, not {self.value!r}")
+            require(isinstance(self.value, kind), f"Change('{part}') must be of the type {kind.__name__}, not {self.value!r}")
             return self.value
         known = settings.known.get(part, {})
         require(bool(known), f"Change can't set '{self.field}'; change settings of the {part} one by one")
@@ -87,17 +102,24 @@ def _names(settings: Any, prefix: str) -> Iterator[str]:
             yield from _names(part, f"{prefix}.{f.name}")
 
 
-def _with(settings: Any, name: str, value: Any) -> Any:
-    """The settings with one of them replaced. Raises ConfigError where they refuse it."""
-    first, _, rest = name.partition(".")
-    hint = get_type_hints(type(settings))[first]
-    return replace(settings, **{first: _with(getattr(settings, first), rest, value) if rest else _as_hinted(value, hint)})
-
-
 def _as_hinted(value: Any, hint: Any) -> Any:
     """A whole float as the int that a field asks for: stored numbers come back as floats."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return int(value) if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds else value
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's kind, as far as its annotation is one of those that settings have."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_of(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str)  # the settings say themselves which are known
+    kind = get_origin(hint) or hint
+    if not isinstance(kind, type):
+        return True
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _checked(change: Change, settings: Settings, part: str, value: Any) -> Settings:

@@ -1,14 +1,14 @@
 """Interventions on parameters after an update: frozen, reset to where they began, or grafted from another checkpoint."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mi_jax.arrays import Params
 from mi_jax.errors import require
 from mi_jax.interventions.places import Arrays, AtParams, Moment, Trained
-from mi_jax.interventions.sites import fitting
+from mi_jax.interventions.sites import fitting, hold_checkpoint
 from mi_jax.pytrees import dotted, matching, rebuild
+from mi_jax.records import frozen
 
 Patterns = tuple[str, ...]
 
@@ -21,7 +21,9 @@ class OfParameters(AtParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = (self.parameters,) if isinstance(self.parameters, str) else tuple(self.parameters)
+        given = (self.parameters,) if isinstance(self.parameters, str) else frozen(self.parameters)
+        told = f"{type(self).__name__}: parameters={self.parameters!r} must be a pattern of names such as 'embed.*', or several"
+        require(isinstance(given, tuple) and all(isinstance(pattern, str) for pattern in given), told)
         require(len(given) > 0, f"{type(self).__name__}: parameters is empty; name some, such as 'embed.*'")
         object.__setattr__(self, "parameters", given)
 
@@ -94,8 +96,7 @@ class Graft(OfParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.step >= 0, f"Graft: step={self.step} must be at least 0")
-        object.__setattr__(self, "run", None if self.run is None else str(Path(self.run).resolve()))
+        hold_checkpoint(self)
 
     @property
     def rhythm(self) -> int | None:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Batch, Inputs, Loss, Model, Numbers, Optimizer, Task
-from mi_jax.errors import require
+from mi_jax.errors import require, whole
 from mi_jax.models.taps import capture
 
 Arrays = Mapping[str, Any]
@@ -92,6 +92,8 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
     stop: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "start", whole("start", self.start))
+        object.__setattr__(self, "stop", None if self.stop is None else whole("stop", self.stop))
         require(
             self.start >= 0 and (self.stop is None or self.stop > self.start),
             f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start < stop is needed",

@@ -11,11 +11,12 @@ from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params
 from mi_jax.contracts import Model
-from mi_jax.errors import ConfigError, RunError, nearest, require
+from mi_jax.errors import ConfigError, RunError, nearest, require, whole
 from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
 from mi_jax.interventions.parameters import OfParameters
 from mi_jax.interventions.places import Arrays, Moment, Trained
 from mi_jax.pytrees import dotted, rebuild, take
+from mi_jax.records import frozen
 
 Rule = Literal["key", "control", "random"]
 Table = Literal["unembedding", "embedding"]
@@ -43,8 +44,9 @@ class Project(OfParameters):
         directions: frequencies, such as ``(3, 7)``, for all seeds; pairs of a seed and its frequencies; rows of numbers, the
             directions themselves; or a rule that gives each seed its own, read at the first update that is changed:
             "key", the frequencies whose cosine or sine component of ``table`` exceeds a quarter of its largest one (arXiv
-            2301.05217); "control", as many others, drawn by seed; "random", directions drawn by seed until their removal takes
-            as much off each parameter's norm then as that of the key frequencies would (the last one is removed in part).
+            2301.05217); "control", as many others, drawn by seed; "random", directions drawn by seed until what their
+            removal takes off each parameter then has the norm of what that of the key frequencies would take (the last one is
+            removed in part).
         every: updates from one projection to the next; None projects once, after update ``start``.
         table: which table's key frequencies: "unembedding" (W_L) or "embedding".
         frequencies: another way to write ``directions`` that are frequencies. Beside "control" and "random": the frequencies that
@@ -58,6 +60,8 @@ class Project(OfParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("directions", "frequencies"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
         if self.frequencies and not isinstance(self.directions, str):
             require(not self.directions, "Project: give directions or frequencies, not both")
             object.__setattr__(self, "directions", tuple(self.frequencies))
@@ -69,6 +73,7 @@ class Project(OfParameters):
             require(
                 self.directions in known, f"Project: directions={self.directions!r} is unknown; {nearest(self.directions, known)}"
             )
+        object.__setattr__(self, "every", None if self.every is None else whole("Project: every", self.every))
         require(self.every is None or self.every >= 1, f"Project: every={self.every} must be at least 1, or None for once")
         require(
             self.table in get_args(Table), f"Project: table={self.table!r} is unknown; {nearest(self.table, get_args(Table))}"
@@ -126,8 +131,8 @@ class Project(OfParameters):
         shapes = {name: array.shape[1:] for name, array in dotted(moment.params).items()}
         names, p, seed = self.names(shapes), moment.inputs.classes, moment.seeds[place]
         if self._kind == "rows":
-            rows = np.linalg.qr(np.asarray(self.directions, np.float64).T)[0].T
-            return {name: rows.astype(np.float32) for name in names}
+            rows = _spanning(np.asarray(self.directions, np.float64)).astype(np.float32)
+            return dict.fromkeys(names, rows)
         # Without a rule there may be shapes alone.
         own = take(jax.tree.map(np.asarray, moment.params), place) if self._kind == "rule" else {}
         keys = self._frequencies(own, moment.model, p, seed)
@@ -163,17 +168,27 @@ def _kind(given: Directions) -> Kind:
     """What ``directions`` are. Raises ConfigError for anything else."""
     if isinstance(given, str):
         return "rule"
-    if all(isinstance(k, int) for k in given):
-        return "frequencies"
-    rows: list[Any] = [row for row in given if isinstance(row, tuple)]
-    if len(rows) == len(given) and all(len(row) == 2 and isinstance(row[1], tuple) for row in rows):
-        return "by seed"
-    if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
-        return "rows"
-    raise ConfigError(
+    told = (
         f"Project: directions={given!r} must be frequencies such as (3, 7), pairs of a seed and frequencies such as"
         " ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key', 'control', 'random'"
     )
+    require(isinstance(given, tuple), told)
+    if all(_is_whole(k) for k in given):
+        return "frequencies"
+    rows: list[Any] = [row for row in given if isinstance(row, tuple)]
+    if len(rows) == len(given) and all(len(row) == 2 and _is_seeds_own(*row) for row in rows):
+        return "by seed"
+    if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
+        return "rows"
+    raise ConfigError(told)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_seeds_own(seed: Any, frequencies: Any) -> bool:
+    return _is_whole(seed) and isinstance(frequencies, tuple) and all(_is_whole(k) for k in frequencies)
 
 
 def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> int:
@@ -187,6 +202,12 @@ def _removed(W: Float[Array, "..."], rows: Float[Array, "direction axis"], axis:
     first = jnp.moveaxis(W, axis, 0)
     flat = first.reshape(first.shape[0], -1)
     return jnp.moveaxis((flat - rows.T @ (rows @ flat)).reshape(first.shape), 0, axis)
+
+
+def _spanning(directions: Float[np.ndarray, "direction axis"]) -> Float[np.ndarray, "span axis"]:
+    """Orthonormal rows that span the same: fewer than were given where some follow from others."""
+    _, sizes, rows = np.linalg.svd(directions, full_matrices=False)
+    return rows[sizes > 1e-10 * sizes.max(initial=0.0)]
 
 
 def _stacked(rows: list[Float[np.ndarray, "_ axis"]]) -> Float[Array, "seed direction axis"]:

@@ -1,5 +1,6 @@
 """Interventions at sites: clamping, ablating or transplanting activations while a network trains (arXiv 2404.07129)."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mi_jax.contracts import Site
-from mi_jax.errors import ConfigError, nearest, require
+from mi_jax.errors import ConfigError, nearest, require, whole
 from mi_jax.interventions.places import Arrays, AtSite, Forward, Moment, Trained, repeated
 from mi_jax.models.taps import capture
 from mi_jax.pytrees import dotted, nested
+from mi_jax.records import frozen
 
 Only = tuple[tuple[str, tuple[int, ...]], ...]
 """Pairs of a dim and places along it."""
@@ -27,6 +29,10 @@ class _Override(AtSite):
     """What the three below share: a site, and which of its places are overridden."""
 
     site: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(isinstance(self.site, str), f"{type(self).__name__}: site={self.site!r} must be the name of an activation")
 
     @property
     def place(self) -> str:
@@ -65,7 +71,12 @@ def _chosen(only: Only, dims: tuple[str, ...], value: Array) -> Bool[Array, "...
 def _pairs(only: Any) -> Only:
     """``{"head": (2,)}`` or pairs, as pairs."""
     items = only.items() if isinstance(only, Mapping) else only
-    return tuple((str(dim), tuple(places)) for dim, places in items)
+    try:
+        return tuple((str(dim), tuple(whole(f"only: {dim}", place) for place in places)) for dim, places in items)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"only={only!r} must be places by dim, such as {{'head': (2,)}}") from error
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,7 @@ class Clamp(_Override):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "only", _pairs(self.only))
+        object.__setattr__(self, "value", frozen(self.value))
         try:
             finite = np.isfinite(np.asarray(self.value, np.float32)).all()
         except (TypeError, ValueError) as error:
@@ -160,7 +172,7 @@ class Transplant(_Override):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "only", _pairs(self.only))
-        object.__setattr__(self, "run", None if self.run is None else str(Path(self.run).resolve()))
+        hold_checkpoint(self)
 
     def form(self) -> "Transplant":
         """Itself without range and values."""
@@ -180,6 +192,15 @@ class Transplant(_Override):
         theirs = nested({name.removeprefix(_PREFIX): array for name, array in arrays.items()})
         other = jax.lax.stop_gradient(forward.activation(theirs, self.site))
         return jnp.where(_chosen(_pairs(self.only), forward.dims(self.site), value), other, value)
+
+
+def hold_checkpoint(intervention: Any) -> None:
+    """Checks ``run`` and ``step`` of an intervention that names another checkpoint, and makes the path absolute."""
+    run, told = intervention.run, type(intervention).__name__
+    require(run is None or isinstance(run, (str, os.PathLike)), f"{told}: run={run!r} must be a run's path, or None")
+    object.__setattr__(intervention, "run", None if run is None else str(Path(run).resolve()))
+    object.__setattr__(intervention, "step", whole(f"{told}: step", intervention.step))
+    require(intervention.step >= 0, f"{told}: step={intervention.step} must be at least 0")
 
 
 def fitting(told: str, trained: Trained, run: str | None, step: int, names: frozenset[str] | None = None) -> None:

@@ -152,7 +152,7 @@ class Trajectory:
         Raises:
             RunError: for a step that is no snapshot, naming the nearest. DamagedError: see ``segments``.
         """
-        wanted = None if steps is None else {self._known(step) for step in steps}
+        wanted = None if steps is None else {self.snapshot(step) for step in steps}
         for index in self.indexes:
             rows = [row for row, step in enumerate(index.steps) if wanted is None or step in wanted]
             if rows:
@@ -246,7 +246,8 @@ class Trajectory:
             result[seed] = Status("non-finite" if len(bad) or not ended else state, first_bad - 1)
         return result
 
-    def _known(self, step: int) -> int:
+    def snapshot(self, step: int) -> int:
+        """The step. Raises RunError where it is no snapshot, naming the nearest."""
         if step not in self.steps:
             if not len(self.steps):
                 raise RunError(f"{self.path} holds no snapshot yet; train it first")
