@@ -6,6 +6,9 @@ Here on the quadratic MLP of arXiv 2301.02679, p = 59, decay 1.
 Command: mi-jax run grokfast_2024
 Without it: mi-jax run grokfast_2024 --optimizer.filter.name none; the moving average of a window: grokfast_ma in the place of
 none.
+The paper's task and decay, on a transformer without norms: --task.p 97 --task.fraction 0.5 --task.batch 512 --task.format
+"a op b = c" --model.name transformer --model.layers 2 --optimizer.weight-decay 0.005 --optimizer.warmup 10 --steps 100000, 1.2
+CPU-hours a seed by the time of 10 steps.
 Minutes: under 1 each on 2 cores.
 Printed: test accuracy .99 by seed 0, 1, 2, without at step 2,018, 2,328, 1,972, with EMA at step 2,372, 2,660, 2,434, with MA
 at step 2,743, never in 3,000, 2,766: medians 2,018, 2,434, 2,766. So at equal decay Grokfast is no faster here but slower: a

@@ -4,7 +4,9 @@ Question: does the test accuracy of division rise long after the training accura
 Paper: Power et al. 2022, arXiv 2201.02177, with the split of its code; a network without norms, one layer and p = 59 in place
 of two layers and 97. The loss is over the answer alone.
 Command: mi-jax run power_2022
-Nearer to the paper, not run: --task.p 97 --task.fraction 0.5 --model.layers 2 --model.d-model 128 --model.d-mlp 512.
+Nearest to the paper, not run (it puts norms after the blocks, and has sines for positions): --task.p 97 --task.fraction 0.5
+--task.batch 512 --model.layers 2 --model.d-model 128 --model.d-mlp 512 --model.normalization layer --optimizer.learning-rate 1e-3
+--steps 100000, 1.4 CPU-hours a seed by the time of 10 steps.
 Minutes: 4 on 2 cores that others were using.
 Printed: training accuracy .99 at step 144, test accuracy .9 at step 779 and .99 at 1,099, eight times later; .996 at the end.
 """

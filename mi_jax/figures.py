@@ -52,8 +52,7 @@ def draw_figures(
     plans += _followed(lines, path)
     apart = (pictures, lines, path)
     held = set(dataset).union(*apart)
-    # Of neurons that are not waves of one frequency each, an empty picture would tell less than none.
-    empty = {name for name in ("cluster_sizes",) if name in dataset and not (dataset[name] > 0).any()}
+    empty = _empty(dataset) | _empty(lines)
     figures: list[Figure] = []
     marks = _marks(dataset, nulls, dates, phases, born)
     for plan in plans:
@@ -77,6 +76,13 @@ def draw_figures(
                 )
             )
     return figures
+
+
+def _empty(dataset: xr.Dataset) -> set[str]:
+    """Readings whose picture would tell less than none: neurons of no frequency, and modes of a network with one output."""
+    none = {name for name in ("cluster_sizes",) if name in dataset and not (dataset[name] > 0).any()}
+    modes = ("singular_values_unembedding", "mode_value")
+    return none | {name for name in modes if name in dataset and dataset[name].sizes["mode"] < 2}
 
 
 def _marks(
@@ -259,6 +265,17 @@ def _mechanism(dataset: xr.Dataset, nulls: Nulls, born: xr.DataArray | None) -> 
             lambda: plots.norm_curves(dataset, seed=seed),
         ),
         _Plan(
+            "hidden_progress",
+            "What the weights know before the answers do",
+            "Accuracy; the largest move of a first-layer weight (hidden progress), and how far the weights of one neuron on the"
+            " signs that matter stand above its others (weight gap); where there is a training set, how many neurons, the largest"
+            " first, answer as well as all. Seeds by line style.",
+            "Accuracy, hidden progress and effective sparsity against the step.",
+            {"test_accuracy", "hidden_progress"},
+            lambda: plots.hidden_progress_panels(dataset),
+            shows=("weight_gap", "effective_sparsity"),
+        ),
+        _Plan(
             "positions",
             f"One answer after the other {told}",
             "Test loss of each answer that is read, by its position in the input.",
@@ -384,13 +401,13 @@ def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[_Plan]:
 def _followed(lines: xr.Dataset, path: xr.Dataset) -> list[_Plan]:
     """What needs several snapshots at once: see ``across``."""
     seed = int(lines["seed"].values[0]) if "seed" in lines else None
+    waves = " coloured where one frequency holds at least half of the mode at the end," if "mode_frequency" in lines else ""
     return [
         _Plan(
             "modes",
             f"Modes of the unembedding (seed {seed})",
-            "Singular modes of the map from neurons to logits, each followed from snapshot to snapshot: coloured where one"
-            " frequency holds at least half of the mode at the end, thick where it exceeds what the untrained table reaches"
-            " (dashed); triangles: from when on.",
+            f"Singular modes of the map from neurons to logits, each followed from snapshot to snapshot:{waves} thick where it"
+            " exceeds what the untrained table reaches (dashed); triangles: from when on.",
             "Singular values of followed modes against the step.",
             {"mode_value", "mode_alive", "mode_found", "mode_birth", "mode_noise"},
             lambda: plots.mode_curves(lines, seed=seed or 0),

@@ -52,8 +52,15 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases:
     return found
 
 
-def summary(dates: Transitions | None, phases: Phases | None = None) -> str:
-    """The story in a sentence: which seeds memorised and grokked, learned both sets at once or the test set alone, and when."""
+def summary(dates: Transitions | None, phases: Phases | None = None, learned: xr.DataArray | None = None) -> str:
+    """The story in a sentence: which seeds memorised and grokked, learned both sets at once or the test set alone, and when.
+
+    Args:
+        learned: by seed, when test accuracy reached .99, of a run without a training set.
+    """
+    if dates is None and learned is not None:
+        told = _told("reached .99 test accuracy", "did not reach .99 test accuracy", learned.values, len(learned))
+        return f"This run, which has no training set to memorise, {told}."
     if dates is None:
         return "What formed, and when: readings of every snapshot of this run."
     together = _at_once(dates, phases)

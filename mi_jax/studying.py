@@ -10,7 +10,7 @@ import xarray as xr
 
 from mi_jax import measuring
 from mi_jax.across import mode_lines, weight_path
-from mi_jax.dynamics import Phases, Transitions, births, phases, transitions
+from mi_jax.dynamics import ACCURACY, Phases, Transitions, births, crossings, phases, transitions
 from mi_jax.errors import RunError
 from mi_jax.experiment import Experiment, Run, check, train
 from mi_jax.figures import draw_figures
@@ -65,6 +65,7 @@ def report(run: Run) -> Study:
     nulls = run.nulls()
     dates = transitions(dataset) if {"train_accuracy", "test_accuracy"} <= set(dataset) else None
     found = phases(dataset) if {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset) else None
+    learned = crossings(dataset["test_accuracy"], ACCURACY) if "test_accuracy" in dataset and dates is None else None
     pictures, frames = _pictures(run)
     born = None
     if {"fourier_power_unembedding", "key_frequencies"} <= set(dataset):
@@ -72,7 +73,7 @@ def report(run: Run) -> Study:
     figures = draw_figures(run.path / "figures", dataset, nulls, dates, found, born, pictures, frames, *_followed(run))
     page = Page(
         title=run.experiment.name,
-        summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates, found)}",
+        summary=f"{_PLANTED if run.experiment.path else ''}{summary(dates, found, learned)}",
         figures=figures,
         numbers=numbers_table(dataset, dates, found),
         claims=claims(dataset, nulls, dates, found),

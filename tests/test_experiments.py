@@ -1,6 +1,7 @@
 """The experiment files: documents that run, and whose cheap ones are run here against the numbers that they state."""
 
 import re
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from mi_jax.dynamics import phases, transitions
 from mi_jax.experiment import Experiment, train
 from mi_jax.library import find
+from mi_jax.overrides import with_overrides
 from mi_jax.tasks import ModularArithmetic
 
 _FOLDER = Path(__file__).parents[1] / "experiments"
@@ -43,6 +45,19 @@ def test_a_file_defines_an_experiment_of_its_own_name(name: str) -> None:
     experiment = find(name)
     assert isinstance(experiment, Experiment)
     assert experiment.name == name
+
+
+_SETTINGS = re.compile(r"""(?:--[\w.-]*\w (?:"[^"]*"|[^\s,;:()"]+) ?)+""")
+_VERBS = ("--dry-run", "--out", "--like", "--processes")
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_the_settings_that_a_file_names_are_settings_of_its_experiment(name: str) -> None:
+    experiment = find(name)
+    for found in _SETTINGS.findall(_text(name)):
+        given = shlex.split(found.strip().rstrip("."))
+        if not set(_VERBS) & set(given):
+            with_overrides(experiment, given, name).build()
 
 
 def _dates(experiment: Experiment, path: Path) -> tuple[Any, Any, Any]:

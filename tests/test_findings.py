@@ -401,6 +401,12 @@ def test_neurons_that_belong_to_no_frequency_make_no_empty_picture(dataset: xr.D
     assert not {_TITLES["clusters"], _TITLES["neuron_flow"]} & {figure.title for figure in _drawn(tmp_path, none)}
 
 
+def test_a_network_with_one_output_has_no_picture_of_its_modes(dataset: xr.Dataset, tmp_path: Path) -> None:
+    values = _only(dataset, "singular_values_unembedding")
+    assert _TITLES["singular_values"] in [figure.title for figure in _drawn(tmp_path, values)]
+    assert _drawn(tmp_path, values.isel(mode=[0])) == []
+
+
 def test_wrong_labels_have_a_figure_of_their_own(dataset: xr.Dataset, tmp_path: Path) -> None:
     curve = dataset["test_accuracy"]
     told = _only(dataset, "test_accuracy").assign({f"{kind}_accuracy": curve for kind in ("clean", "memorised", "corrected")})

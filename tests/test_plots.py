@@ -250,6 +250,18 @@ def test_without_a_training_split_the_test_curves_stand_alone(dataset: xr.Datase
         np.testing.assert_array_equal([line for _, _, line in found], dataset[name].values)
 
 
+def test_hidden_progress_stands_under_the_accuracy_and_neurons_where_there_is_a_training_set(dataset: xr.Dataset) -> None:
+    values = {name: dataset["test_loss"] * scale for name, scale in (("hidden_progress", 1), ("weight_gap", 2))}
+    fresh = dataset.drop_vars(["train_accuracy"]).assign(values)
+    accuracy, weights = plots.hidden_progress_panels(fresh).axes
+    np.testing.assert_array_equal([line for _, _, line in _lines(accuracy)], dataset["test_accuracy"].values)
+    expected = np.concatenate([values["hidden_progress"].values, values["weight_gap"].values])
+    np.testing.assert_array_equal([line for _, _, line in _lines(weights)], expected)
+    neurons = plots.hidden_progress_panels(fresh.assign(effective_sparsity=dataset["test_loss"])).axes[2]
+    assert neurons.get_yscale() == "log"
+    np.testing.assert_array_equal([line for _, _, line in _lines(neurons)], dataset["test_loss"].values)
+
+
 def test_what_becomes_of_wrong_labels_is_four_accuracies(dataset: xr.Dataset) -> None:
     kinds = ("clean", "memorised", "corrected", "test")
     values = {f"{kind}_accuracy": dataset["test_accuracy"] * (1 - 0.2 * place) for place, kind in enumerate(kinds)}

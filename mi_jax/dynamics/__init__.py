@@ -10,9 +10,10 @@ from mi_jax.dynamics.paths import Path, likeness, path_of_products, principal_pa
 from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
 from mi_jax.dynamics.probing import Verdict, probe_claims, readout_site, verdicts
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
-from mi_jax.dynamics.transitions import Transitions, crossings, first_crossing, transitions
+from mi_jax.dynamics.transitions import ACCURACY, Transitions, crossings, first_crossing, transitions
 
 __all__ = [
+    "ACCURACY",
     "AT_ONCE",
     "GAP",
     "LEVEL",

@@ -20,6 +20,7 @@ from mi_jax.plots.histories import diverging_histories
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
+from mi_jax.plots.parity import hidden_progress_panels
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.probes import decodable_and_used, probe_map
 from mi_jax.plots.style import new_axes, save, styled
@@ -39,6 +40,7 @@ __all__ = [
     "frequency_lines",
     "frequency_map",
     "gini_curves",
+    "hidden_progress_panels",
     "irrep_curves",
     "key_labels",
     "label_noise_curves",
