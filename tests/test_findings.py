@@ -150,6 +150,13 @@ def test_the_story_tells_seeds_of_each_kind_apart() -> None:
     )
 
 
+def test_a_run_on_fresh_examples_has_learned_when_its_test_accuracy_says_so() -> None:
+    told = "This run, which has no training set to memorise,"
+    reached = summary(None, None, _by_seed(100.0, NAN, 300.0))
+    assert reached == f"{told} reached .99 test accuracy in 2 of 3 seeds, at step 200 [100, 300; range]."
+    assert summary(None, None, _by_seed(NAN)) == f"{told} did not reach .99 test accuracy."
+
+
 # --- Numbers ----------------------------------------------------------------------------------------------------------------
 
 
