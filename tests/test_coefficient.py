@@ -198,6 +198,24 @@ def test_chains_that_have_not_arrived_are_flagged() -> None:
     assert bool(_of_bowl(epsilon=1e-5, burn_in=0, draws=30, chains=1000).flags.unmixed)
 
 
+def test_a_direction_that_the_loss_ignores_has_a_coefficient_of_zero_and_no_flag() -> None:
+    found = learning_coefficient(
+        lambda w: 0 * w.sum() + 3.1, jnp.zeros(4), n=1000, n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=5, draws=40,
+        chains=3, key=jax.random.key(0),
+    )  # fmt: skip
+    assert (float(found.learning_coefficient), float(found.standard_error)) == (0, 0)
+    assert not any(map(bool, found.flags))
+
+
+def test_a_few_draws_have_the_error_of_the_chains_means() -> None:
+    first = _of_bowl(burn_in=0, draws=1, chains=3)
+    np.testing.assert_array_equal(first.loss_trace, np.full((3, 1), first.baseline_loss))
+    few = _of_bowl(burn_in=30, draws=3, chains=50)
+    assert float(few.standard_error) == pytest.approx(float(np.std(few.by_chain, ddof=1)) / 50**0.5, rel=1e-4)
+    assert np.isnan(few.r_hat)
+    assert bool(few.flags.unmixed)
+
+
 def test_a_metropolis_step_would_accept_what_a_hand_computation_says() -> None:
     """One chain in one dimension, the textbook ratio of densities and proposals."""
     n_beta, gamma, epsilon = 30.0, 2.0, 0.02
@@ -274,7 +292,7 @@ def test_chains_one_after_the_other_are_the_same_chains() -> None:
         ({"epsilon": float("nan")}, "epsilon=nan; a positive number"),
         ({"gamma": -1.0}, "gamma=-1.0; 0"),
         ({"n": 1, "n_beta": None}, "n=1; more than one example"),
-        ({"draws": 3}, "draws=3; at least 8"),
+        ({"draws": 0}, "draws=0; at least 1"),
         ({"chains": 0}, "chains=0; at least 1"),
         ({"burn_in": -1}, "burn_in=-1; at least 0"),
         ({"mask": "c"}, "the pattern 'c' matches none of the parameters; known are a, b"),

@@ -59,6 +59,28 @@ def test_an_exhausted_space_is_left_without_weight() -> None:
     np.testing.assert_allclose(np.asarray(found.residuals)[held], 0, atol=1e-5)
 
 
+def test_equal_eigenvalues_are_found_as_often_as_they_are_there() -> None:
+    """From one vector two distinct ones are all that is seen; none of the others is 0, the largest least of all."""
+    h = jnp.array([-1.0, -1.0, -3.0, -3.0, -3.0])
+    found = jax.jit(lambda start: curvature.lanczos(lambda v: h * v, start, 5))(jnp.ones(5))
+    np.testing.assert_allclose(found.values, h, rtol=1e-5)
+    top = curvature.top_eigenvalues(lambda w: -(w**2).sum(), jnp.ones(4), most=2, order=4, key=_KEY)
+    np.testing.assert_allclose(top, [-2, -2], rtol=1e-5)
+
+
+def test_curvature_of_double_precision_is_read_in_it() -> None:
+    with jax.enable_x64(True):
+        loss, h = lambda w: 0.5 * (jnp.array([1.0, 2.0, 4.0], w.dtype) * w**2).sum(), [1.0, 2.0, 4.0]
+        for dtype, rtol in ((jnp.float64, 1e-13), (jnp.float32, 1e-5)):
+            w = jnp.ones(3, dtype)
+            top = curvature.top_eigenvalues(loss, w, most=3, order=3, key=_KEY)
+            trace = curvature.hessian_trace(loss, w, probes=2, key=_KEY).trace
+            density = curvature.spectral_density(loss, w, probes=2, order=3, key=_KEY).density
+            assert top.dtype == trace.dtype == density.dtype == dtype
+            np.testing.assert_allclose(top, h[::-1], rtol=rtol)
+            np.testing.assert_allclose(trace, 7, rtol=rtol)
+
+
 def test_the_density_integrates_to_one_and_has_the_spectrums_mean_and_mass() -> None:
     h = jnp.concatenate([jnp.zeros(150), jnp.full(50, 4.0)])
     loss = lambda w: 0.5 * (h * w**2).sum()  # noqa: E731

@@ -29,36 +29,47 @@ class Lanczos(NamedTuple):
     """|H y - value y| of the Ritz vector y: an eigenvalue lies within it. 0 where the space is exhausted."""
 
 
-def hessian_product(loss: Loss, params: Params) -> tuple[Product, int]:
-    """v -> H v on flat vectors, and how many parameters there are."""
+def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, " parameter"]]:
+    """v -> H v on flat vectors of the parameters' dtype, and the parameters as one of them."""
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda w: loss(unravel(w)))
-    return lambda v: jax.jvp(gradient, (flat,), (v,))[1], flat.size
+    return lambda v: jax.jvp(gradient, (flat,), (v,))[1], flat
 
 
 def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> Lanczos:
     """Lanczos with full reorthogonalisation: every new vector is cleared of all before it, twice.
 
-    Without it, rounding brings back eigenvalues that were found before ("ghosts"). Order = the number of parameters gives all
-    eigenvalues; a space that is exhausted before is left at value 0 with weight 0.
+    Without it, rounding brings back eigenvalues that were found before ("ghosts"). A space that is exhausted before the order is
+    reached is left for a direction outside it, of weight 0: so order = the number of parameters gives all eigenvalues, equal ones
+    as often as they are there.
 
     Args:
         product: v -> H v, H symmetric. start: any vector but 0. order: at most the number of parameters.
     """
     require(1 <= order <= start.size, f"order={order}; 1 to the number of parameters ({start.size}) is allowed")
     basis = jnp.zeros((order + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
-    tiny = jnp.finfo(start.dtype).eps
+    tiny, key = jnp.finfo(start.dtype).eps, jax.random.key(0)
+
+    def cleared(v: Any, basis: Any) -> Any:
+        for _ in range(2):
+            v = v - basis.T @ (basis @ v)
+        return v
+
+    def elsewhere(basis: Any, i: Any) -> Any:
+        v = cleared(jax.random.normal(jax.random.fold_in(key, i), start.shape, start.dtype), basis)
+        size = jnp.linalg.norm(v)
+        # Nothing is outside once the basis is complete, which only the last step finds.
+        return jnp.where(size > tiny * start.size, v / size, 0)
 
     def _step(carry: tuple[Any, Any], i: Any) -> tuple[Any, Any]:
         basis, scale = carry
         v = basis[i]
         Hv = product(v)
         alpha, scale = v @ Hv, jnp.maximum(scale, jnp.linalg.norm(Hv))
-        rest = Hv - basis.T @ (basis @ Hv)
-        rest = rest - basis.T @ (basis @ rest)
+        rest = cleared(Hv, basis)
         beta = jnp.linalg.norm(rest)
         alive = beta > 10 * tiny * scale
-        new = jnp.where(alive, rest / jnp.where(alive, beta, 1), 0)
+        new = jax.lax.cond(alive, lambda: rest / beta, lambda: elsewhere(basis, i))
         return (basis.at[i + 1].set(new), scale), (alpha, jnp.where(alive, beta, 0))
 
     _, (alphas, betas) = jax.lax.scan(_step, (basis, jnp.zeros((), start.dtype)), jnp.arange(order))
@@ -74,9 +85,9 @@ def top_eigenvalues(loss: Loss, params: Params, *, most: int = 1, order: int = 3
         order: Hessian products; more bring the values nearer, from below. Cut at the number of parameters.
     """
     require(1 <= most <= order, f"most={most}, order={order}; 1 <= most <= order is needed")
-    product, size = hessian_product(loss, params)
-    require(most <= size, f"most={most}; there are only {size} parameters")
-    return lanczos(product, jax.random.normal(key, (size,)), min(order, size)).values[:most]
+    product, flat = hessian_product(loss, params)
+    require(most <= flat.size, f"most={most}; there are only {flat.size} parameters")
+    return lanczos(product, jax.random.normal(key, flat.shape, flat.dtype), min(order, flat.size)).values[:most]
 
 
 class Density(NamedTuple):
@@ -96,9 +107,9 @@ def spectral_density(
         width: sigma, as a share of the range of the values found.
     """
     require(width > 0, f"width={width}; a positive share of the range is needed")
-    product, size = hessian_product(loss, params)
-    starts = jax.random.normal(key, (probes, size))
-    found = jax.lax.map(lambda start: lanczos(product, start, min(order, size)), starts)
+    product, flat = hessian_product(loss, params)
+    starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
+    found = jax.lax.map(lambda start: lanczos(product, start, min(order, flat.size)), starts)
     low, high = found.values.min(), found.values.max()
     sigma = width * jnp.maximum(high - low, jnp.finfo(found.values.dtype).tiny)
     at = jnp.linspace(low - 4 * sigma, high + 4 * sigma, points)
@@ -116,8 +127,8 @@ class Trace(NamedTuple):
 def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey) -> Trace:
     """Hutchinson's estimator: the mean of v . H v over random signs v; exact for a diagonal Hessian."""
     require(probes >= 2, f"probes={probes}; at least 2 are needed for an error")
-    product, size = hessian_product(loss, params)
-    signs = jax.random.rademacher(key, (probes, size), jnp.float32)
+    product, flat = hessian_product(loss, params)
+    signs = jax.random.rademacher(key, (probes, flat.size), flat.dtype)
     values = jax.lax.map(lambda v: v @ product(v), signs)
     return Trace(values.mean(), values.std(ddof=1) / jnp.sqrt(probes))
 

@@ -8,12 +8,15 @@ from jaxtyping import Array, Float
 
 from mi_jax.arrays import Scalar
 
+FEWEST = 8
+"""Draws a chain from which its halves have an autocorrelation."""
+
 
 class Diagnostics(NamedTuple):
     """How far a mean over chains can be trusted."""
 
     r_hat: Scalar
-    """sqrt(var_plus / W): 1 where half chains agree; above 1.1 they don't."""
+    """sqrt(var_plus / W): 1 where half chains agree, or nothing varies; above 1.1 they don't agree."""
     effective_draws: Scalar
     """chains draws / tau, with tau the integrated autocorrelation time."""
     standard_error: Scalar
@@ -25,8 +28,13 @@ def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
 
     Every chain is cut in two, so that a drift counts as disagreement. var_plus = (T - 1)/T W + B/T, with W the mean variance
     within a half of T draws and B/T the variance of their means; the autocorrelation rho_t = 1 - (W - mean acov_t) / var_plus
-    is summed over Geyer's initial monotone sequence. At least 8 draws a chain are needed; draws that never vary are worth one.
+    is summed over Geyer's initial monotone sequence. Draws that never vary are worth one. Of fewer than 8 draws a chain R-hat is
+    NaN, a chain counts as one draw, and the error is that of the chains' means (NaN for one chain).
     """
+    if draws.shape[1] < FEWEST:
+        means, nan = draws.mean(axis=1), jnp.full((), jnp.nan, draws.dtype)
+        error = means.std(ddof=1) / jnp.sqrt(len(means)) if len(means) > 1 else nan
+        return Diagnostics(nan, jnp.full((), len(means), draws.dtype), error)
     half = draws.shape[1] // 2
     halves = jnp.concatenate([draws[:, :half], draws[:, -half:]])
     centred = halves - halves.mean(axis=1, keepdims=True)
@@ -37,7 +45,8 @@ def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
     size = halves.size
     tau = jnp.maximum(_geyer(rho), 1 / jnp.log10(size))
     effective = jnp.where(var_plus > 0, size / tau, 1.0)
-    return Diagnostics(jnp.sqrt(var_plus / within), effective, jnp.sqrt(var_plus / effective))
+    r_hat = jnp.where(var_plus > 0, jnp.sqrt(var_plus / within), 1.0)
+    return Diagnostics(r_hat, effective, jnp.sqrt(var_plus / effective))
 
 
 def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half draw"]:
