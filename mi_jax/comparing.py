@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mi_jax import measuring, plots
 from mi_jax.errors import RunError, require
+from mi_jax.pytrees import dotted
 from mi_jax.run import Run, open_run
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -54,6 +55,8 @@ def compare(
             raise RunError(
                 f"{label} has the seeds {list(run.seeds)}, the parent {list(first.seeds)}; compare runs of equal seeds"
             )
+        if _shapes(run) != _shapes(first):
+            raise RunError(f"{label} has other parameters than the parent; compare runs of one model")
     names = _readable(first) if measures is None else list(measures)
     read = [_history(first, run, names, watch) for run in histories.values()]
     joined = xr.concat(read, "condition", join="outer", combine_attrs="drop").assign_coords(condition=list(histories))
@@ -66,6 +69,11 @@ def compare(
 
 def _opened(run: AnyRun) -> Run:
     return run if isinstance(run, Run) else open_run(run)
+
+
+def _shapes(run: Run) -> dict[str, tuple[int, ...]]:
+    shapes = jax.eval_shape(run.subject.model.init, jax.random.key(0))
+    return {name: value.shape for name, value in dotted(shapes).items()}
 
 
 def _labelled(forks: Sequence[AnyRun] | Mapping[str, AnyRun]) -> dict[str, Run]:

@@ -1,6 +1,7 @@
 """Comparing histories: numbers against hand-computed ones, the figure's artists, and the verbs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from mi_jax.errors import ConfigError, RunError
 from mi_jax.experiment import Run, open_run, train
 from mi_jax.forks import fork
 from mi_jax.interventions import Change, Freeze
+from mi_jax.models import MLP
 from mi_jax.training import Storage
 
 PARENT = tiny_mlp_experiment(seeds=(0, 3), steps=40, storage=Storage(states=2))
@@ -70,6 +72,9 @@ def test_runs_that_are_no_forks_of_it_are_refused(parent: Run, tmp_path: Path) -
     other = train(tiny_mlp_experiment(seeds=(0,), steps=1), tmp_path / "other")
     with pytest.raises(RunError, match=r"other has the seeds \[0\], the parent \[0, 3\]"):
         compare(parent, [other])
+    wider = train(replace(PARENT, model=MLP(width=20), steps=1), tmp_path / "wider")
+    with pytest.raises(RunError, match="wider has other parameters than the parent"):
+        compare(parent, [wider])
     with pytest.raises(ConfigError, match="no fork"):
         compare(parent, [])
 
