@@ -261,6 +261,7 @@ _SUM = ModularArithmetic(p=23, fraction=0.5, format="a b")
         (lambda: TwoCircuits(frequencies=(3, 3)), "must be two different"),
         (lambda: TwoCircuits(onsets=(-1, 3)), "onsets"),
         (lambda: RandomWalk(0.0), "scale=0.0"),
+        (lambda: _path(path=RandomWalk(), model=MLP(width=1_000_000)), "fewer steps or a smaller model"),
         (lambda: ScaledInduction(beta=-1.0), "beta=-1.0"),
         (lambda: _path(path=TwoCircuits()), "with 9 neurons for each"),
         (lambda: _path(path=TwoCircuits(), model=_MLP), r"frequencies=\(3, 7\): must be from 1 to 3"),

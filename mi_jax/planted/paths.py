@@ -13,12 +13,14 @@ from mi_jax.models import MLP
 from mi_jax.planted.gromov import quadrature
 from mi_jax.planted.induction import induction_parts, induction_weights
 from mi_jax.planted.network import Flat
-from mi_jax.pytrees import dotted
+from mi_jax.pytrees import dotted, parameter_count
 from mi_jax.streams import stream
 from mi_jax.tasks import ModularArithmetic, RepeatedSequences
 from mi_jax.training.planting import Ground, Path
 
 _AHEAD = 2
+_MOST_MOVES = 2e8
+"""Of a random walk: 2.4 GB while they are added up."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,10 @@ class RandomWalk(Path):
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
 
     def check(self, ground: Ground) -> None:
-        """Any task and model."""
+        """Any task and model, as long as all moves of a seed fit into memory."""
+        moves = ground.steps * _count(ground)
+        told = f"a random walk of {ground.steps} steps draws {moves:.2g} numbers a seed, at most {_MOST_MOVES:.0e} are"
+        require(moves <= _MOST_MOVES, f"{told}; take fewer steps or a smaller model")
 
     def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """See the class."""
@@ -195,6 +200,11 @@ class RandomWalk(Path):
 
 PATHS: dict[str, type[Path]] = {"scaled_induction": ScaledInduction, "two_circuits": TwoCircuits, "random_walk": RandomWalk}
 """Every planted path by name."""
+
+
+def _count(ground: Ground) -> int:
+    """How many parameters the model has."""
+    return parameter_count(jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init")))
 
 
 def _initial(ground: Ground, seed: int) -> dict[str, Float[np.ndarray, "..."]]:

@@ -81,7 +81,8 @@ class PairTask(Task):
             f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and {pairs - trained}"
             " to test on; both must be at least 1",
         )
-        require(self.split_seed >= 0, f"split_seed={self.split_seed}: must be at least 0")
+        seed = self.split_seed
+        require(isinstance(seed, int) and seed >= 0, f"split_seed={seed}: must be a whole number of at least 0")
         require(
             self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= trained),
             f"batch={self.batch}: must be a whole number from 1 to the {trained} trained pairs, or None for all of them",
