@@ -207,7 +207,7 @@ def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
 def _begin(asked: _Fork, trajectory: Trajectory, parts: Parts, allow_other_machine: bool) -> None:
     """Writes the state that the fork begins with, and what the parent's interventions prepared before."""
     parent, run = asked.parent.trajectories[0], trajectory.record["hash"]
-    course = Course(parts, origin=asked.step)
+    course = Course(parts, origin=asked.step, initial=parent.initial)
     for place, intervention in enumerate(asked.experiment.interventions[: -len(asked.new) or None]):
         kept = parent.prepared.read(asked.parent.experiment.interventions.index(intervention))
         if kept is not None and (intervention.start < asked.step or not intervention.reads_weights):

@@ -34,6 +34,7 @@ from mi_jax.models.taps import capture
 from mi_jax.pytrees import dotted, nested
 from mi_jax.training import SGD
 from mi_jax.training.course import Course
+from mi_jax.training.decay import InitialState
 from mi_jax.training.loop import replay
 from mi_jax.training.state import TrainState
 
@@ -296,6 +297,18 @@ def test_another_optimizer_begins_with_a_fresh_state(plain: dict[int, TrainState
     assert all(np.array_equal(momentum[name], value) for name, value in dotted(expected.opt_state).items())
     for name, value in _arrays(state).items():
         np.testing.assert_array_equal(value, _arrays(expected)[name])
+
+
+def test_decay_and_a_held_norm_that_begin_later_go_by_step_0(plain: dict[int, TrainState]) -> None:
+    changes = (Change("optimizer.decay_to", "initial", start=5), Change("optimizer.weight_norm", 1.0, start=5))
+    state = _at(_course(*changes), 6)
+    parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, InitialState))
+    [remembered] = [part.initial for part in parts if isinstance(part, InitialState)]
+    for name, value in dotted(remembered).items():
+        np.testing.assert_array_equal(value, dotted(plain[0].params)[name])
+    norm = lambda params: np.sqrt(sum(np.square(x[0]).sum() for x in jax.tree.leaves(params)))  # noqa: E731
+    assert norm(state.params) == pytest.approx(norm(plain[0].params), rel=1e-5)
+    assert abs(norm(plain[5].params) / norm(plain[0].params) - 1) > 1e-3
 
 
 def test_more_data_from_a_step_on_is_a_run_on_that_data(plain: dict[int, TrainState]) -> None:

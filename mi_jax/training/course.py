@@ -117,7 +117,7 @@ class Course:
 
     def fresh(self, params: Params) -> TrainState:
         """The state that it begins with where parameters alone are known."""
-        return self.regime(self.origin).program.fresh(params, self.origin)
+        return self.regime(self.origin).program.fresh(params, self.origin, self._first)
 
     def advance(self, state: TrainState, step: int, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
         """``n`` updates from ``step`` on, of one regime, and a buffer whose first n losses are theirs."""
@@ -155,7 +155,7 @@ class Course:
     def _carried(self, state: TrainState, before: Program, program: Program, step: int) -> TrainState:
         """The state as the next program takes it: another optimizer begins with a state of its own."""
         same = type(before.parts.optimizer) is type(program.parts.optimizer)
-        return state if same and _continues(state, program.template) else program.fresh(state.params, step)
+        return state if same and _continues(state, program.template) else program.fresh(state.params, step, self._first)
 
     def _prepared(self, place: int, state: TrainState, step: int) -> Mapping[str, Any]:
         """The arrays of an intervention: kept ones, or made now where its range begins here."""

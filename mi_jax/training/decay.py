@@ -83,6 +83,23 @@ class NormState(NamedTuple):
     norm: Scalar
 
 
+_Remembering = (InitialState, NormState)
+
+
+def remembers(state: Any) -> bool:
+    """Whether an optimizer's state, or its shapes, hold something of the parameters of step 0."""
+    return any(map(_is_remembering, jax.tree.leaves(state, is_leaf=_is_remembering)))
+
+
+def remembering(state: Any, first: Any) -> Any:
+    """An optimizer's state with what ``first``, one that was begun at step 0, remembers of the parameters there."""
+    return jax.tree.map(lambda own, other: other if _is_remembering(own) else own, state, first, is_leaf=_is_remembering)
+
+
+def _is_remembering(part: Any) -> bool:
+    return isinstance(part, _Remembering)
+
+
 def hold_norm(scale: Number) -> optax.GradientTransformation:
     """Rescales all parameters after each update: theta <- theta scale ||theta_0|| / ||theta|| (arXiv 2210.01117).
 

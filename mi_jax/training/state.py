@@ -1,6 +1,6 @@
 """The train state and the two compiled programs of a run: ``init`` and ``advance``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
@@ -30,6 +30,7 @@ from mi_jax.precision import Precision, cast, computing_in, precision_of
 from mi_jax.pytrees import dotted, rebuild, stacked
 from mi_jax.streams import streams
 from mi_jax.tasks.sampling import LONGEST_CHUNK
+from mi_jax.training.decay import remembering, remembers
 from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.segments import Flat
 
@@ -125,12 +126,18 @@ class Program:
         with computing_in(self.parts.precision):
             return self._init(streams(self.parts.seeds, "init"))
 
-    def fresh(self, params: Params, step: int) -> TrainState:
-        """These parameters with an optimizer state that has seen none of the steps."""
-        init = jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta))
+    def fresh(self, params: Params, step: int, first: Callable[[], Params] | None = None) -> TrainState:
+        """These parameters with an optimizer state that has seen none of the steps.
+
+        Args:
+            first: gives the parameters of step 0, which decay towards them and a held norm go by; these ones where it is None.
+        """
+        init = jax.jit(jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta)))
         with computing_in(self.parts.precision):
-            steps = jnp.full((len(self.parts.seeds),), step, jnp.int32)
-            return TrainState(params, jax.jit(init)(params), steps)
+            opt_state = init(params)
+            if first is not None and remembers(opt_state):
+                opt_state = remembering(opt_state, init(jax.tree.map(jnp.asarray, first())))
+            return TrainState(params, opt_state, jnp.full((len(self.parts.seeds),), step, jnp.int32))
 
     def advance(
         self, state: TrainState, numbers: Numbers, n: int, arrays: Arrays = ()
