@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mi_jax
 from mi_jax.dynamics import phases, transitions
 from mi_jax.experiment import Experiment, train
 from mi_jax.library import find
@@ -35,8 +38,9 @@ def _stated(text: str, what: str) -> list[float]:
 @pytest.mark.parametrize("name", _FILES)
 def test_a_file_says_its_question_its_paper_its_command_and_its_cost(name: str) -> None:
     text = _text(name)
-    command = "sweep" if name == "liu_2022" else "run"
-    for part in ("Question:", "arXiv", f"Command: mi-jax {command} {name}", "Minutes:", "Printed"):
+    commands = {"liu_2022": f"mi-jax sweep {name}", "ablate_a_forming_frequency": f"python experiments/{name}.py"}
+    command = commands.get(name, f"mi-jax run {name}")
+    for part in ("Question:", "arXiv", f"Command: {command}", "Minutes:", "Printed"):
         assert part in text, part
 
 
@@ -101,3 +105,15 @@ def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
     assert (dataset["restricted_loss"][:, -1] < 1e-5).all()
     ends = [found.memorisation_end, found.circuit_formation_end, found.cleanup_end]
     assert all((later > earlier).all() for earlier, later in pairwise(ends))
+
+
+@pytest.mark.slow
+def test_a_network_groks_by_other_frequencies_where_the_forming_ones_are_taken_out(tmp_path: Path) -> None:
+    file, short = _FOLDER / "ablate_a_forming_frequency.py", ("--out", str(tmp_path), "--steps", "1200", "--seeds", "1")
+    done = subprocess.run([sys.executable, str(file), *short], capture_output=True, text=True, check=True)
+    lines = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+    kept = {rule: float(lines[f"{rule} projected out: kept"].split(";")[0]) for rule in ("key", "control", "random")}
+    assert kept["key"] < min(kept["control"], kept["random"])
+    folder = tmp_path / "from_300_to_301"
+    assert {file.name for file in folder.glob("*.png")} == {"effects.png", "histories.png"}
+    assert mi_jax.open_run(folder / "key").parent == (tmp_path / "parent", 300)

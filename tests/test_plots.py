@@ -287,6 +287,28 @@ def test_positions_are_a_line_for_each_answer_that_is_read(dataset: xr.Dataset) 
     assert [one.get_text() for one in legend.get_texts()] == ["position 2", "position 3", "position 4"]
 
 
+def test_effects_are_a_line_a_seed_with_medians_and_their_intervals() -> None:
+    values, dims = np.array([[1.0, 2.0, 9.0], [0.0, np.nan, -1.0]]), ("condition", "seed")
+    delay = xr.DataArray(values, dims=dims, attrs={"long_name": "delay", "units": "steps"})
+    effects = xr.Dataset({"delay": delay, "kept": (dims, 0.1 * values)}, {"condition": ["key", "control"]})
+    axes, other = plots.paired_effects(effects).axes
+    zero, *seeds = axes.get_lines()[:4]
+    np.testing.assert_array_equal(np.asarray(zero.get_ydata(), float), 0)
+    np.testing.assert_array_equal([line.get_ydata() for line in seeds], values.T)
+    bars, medians = axes.get_lines()[4::2], axes.get_lines()[5::2]
+    np.testing.assert_array_equal([line.get_ydata() for line in bars], [[1, 9], [-1, 0]])
+    np.testing.assert_array_equal([line.get_ydata() for line in medians], [[2], [-0.5]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["key", "control"]
+    assert (axes.get_ylabel(), other.get_ylabel()) == ("delay (steps)", "kept")
+
+
+def test_shares_stay_linear_and_losses_of_many_decades_do_not() -> None:
+    values, dims = np.geomspace(1e-4, 1, 4).reshape(1, 1, 4), ("condition", "seed", "step")
+    loss = xr.DataArray(values, dims=dims, attrs={"units": "nats"})
+    dataset = xr.Dataset({"test_loss": loss, "test_accuracy": (dims, values)}, {"condition": ["parent"], "step": [0, 1, 2, 3]})
+    assert [axes.get_yscale() for axes in plots.diverging_histories(dataset).axes] == ["log", "linear"]
+
+
 def test_aligned_seeds_meet_at_one_and_others_are_grey(dataset: xr.Dataset, dates: Transitions) -> None:
     first, second, *_ = plots.aligned_seeds(dataset, dates).get_lines()
     np.testing.assert_allclose(np.asarray(first.get_xdata()), _STEPS / 300)

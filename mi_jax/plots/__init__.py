@@ -16,6 +16,7 @@ from mi_jax.plots.curves import (
     singular_value_curves,
 )
 from mi_jax.plots.diagrams import dates_against, phase_diagram
+from mi_jax.plots.effects import paired_effects
 from mi_jax.plots.histories import diverging_histories
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
@@ -51,6 +52,7 @@ __all__ = [
     "neuron_flow",
     "new_axes",
     "norm_curves",
+    "paired_effects",
     "path_panels",
     "phase_diagram",
     "position_curves",

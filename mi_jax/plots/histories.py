@@ -34,7 +34,9 @@ def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "
             _history(axes, dataset[name].sel(condition=label), colour, label)
         values = dataset[name].values
         positive = values[np.isfinite(values) & (values > 0)]
-        if len(positive) and np.nanmin(values) >= 0 and positive.max() > _DECADES * positive.min():
+        units = dataset[name].attrs.get("units")
+        share = units is None and np.nanmax(values, initial=0) <= 1
+        if len(positive) and np.nanmin(values) >= 0 and positive.max() > _DECADES * positive.min() and not share:
             axes.set_yscale("log")
         step_axis(axes, dataset["step"].values, "log" if scale == "log" else "linear")
         axes.set_xlim(float(dataset["step"].min()), float(dataset["step"].max()))
