@@ -1,5 +1,7 @@
 """Modes followed through training: planted ranks, births, crossings and turns; and noise, which has none."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,17 @@ def test_a_planted_rank_and_its_births_are_found(r: int, seed: int) -> None:
         assert np.abs(dated - planted).min() <= 1
     assert np.isnan(lines.death[lines.found]).all()
     assert np.isnan(lines.birth[~lines.found]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("noise", ["median", "first"])
+def test_of_a_planted_matrix_without_noise_no_rounding_is_found(noise: Literal["median", "first"], dtype: type) -> None:
+    rng, births = np.random.default_rng(2), np.array([2, 5, 5, 9])
+    u, v = (_directions(rng, n, 4) for n in (59, 200))
+    age = np.arange(16)[:, None] - births[None]
+    matrices = np.einsum("tr,mr,nr->tmn", np.where(age >= 0, 1 + 0.1 * age + 0.3 * np.arange(4), 0), u, v)
+    lines = follow_modes(matrices.astype(dtype), np.arange(16), noise=noise)
+    assert np.sort(lines.birth[lines.found]).tolist() == births.tolist()
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (20, 80), (113, 64)])

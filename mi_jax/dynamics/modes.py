@@ -66,11 +66,13 @@ def follow_modes(
         most: how many lines; by default half the shorter side.
         noise: what a mode must exceed. "median": ``noise_threshold`` of each snapshot, for a matrix with independent noise.
             "first": the largest singular value of the first snapshot, for what has a spectrum of its own from the beginning, as
-            the product of two random matrices has.
+            the product of two random matrices has. In both cases more than float32's rounding of the largest mode.
     """
     u, s, vt = np.linalg.svd(matrices, full_matrices=False)
     count = max(1, s.shape[1] // 2) if most is None else min(most, s.shape[1])
     edge = noise_threshold(s, matrices.shape[1:]) if noise == "median" else np.full(len(s), s[0, 0])
+    # Of a matrix without noise the median is rounding, and other rounding exceeds it.
+    edge = np.maximum(edge, s[:, 0] * max(matrices.shape[1:]) * np.finfo(np.float32).eps)
     u, v, s = u[:, :, :count], vt[:, :count].transpose(0, 2, 1), s[:, :count]
     order, cosines = [np.arange(count)], []
     for now, then in zip(range(1, len(s)), range(len(s) - 1), strict=True):
