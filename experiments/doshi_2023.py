@@ -5,7 +5,7 @@ Paper: Doshi et al. 2024, arXiv 2310.13061, as in its code, split included (the 
 Command: mi-jax run doshi_2023
 With wrong labels: --task.label-noise 0.35 --seeds 0, and --optimizer.weight-decay 0 --steps 1000, 5 or 15 --steps 500, 20 --steps
 5000. Both are the published setting.
-Minutes: under 1 on 2 cores; with wrong labels 1 to train 500 steps, and 3 for 5,000.
+Minutes: about 2 on 2 cores, estimated from one seed's two CPU-minutes; with wrong labels the same, and 2 more for 5,000 steps.
 Printed, by seed 0 to 4: all training pairs right at step 28, 27, 27, 27, 28 (the paper's code: 28), all test pairs at step 46,
 44, 45, 44, 44 (44): the median 27 training, the median 44 test. Loss of seed 0 at step 100: 8.06e-4 training, 9.98e-4 test (the
 paper's code: 8.12e-4, 1.011e-3).

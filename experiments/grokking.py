@@ -2,6 +2,7 @@
 
 Question: when does the generalising circuit begin to form, and how long before the test accuracy shows it?
 Paper: Nanda et al. 2023, arXiv 2301.05217, in a small setting of ours (p = 59, d_model 64, 35 % of the pairs).
+The published setting is nanda_2023.
 Command: mi-jax run grokking
 Minutes: about 2 on 2 cores (119 s alone).
 Printed, by seed 0, 1, 2: memorised at step 80, 83, 85; grokked at step 2,733, 4,727, 3,797; key frequencies 1 2 22, 6 20 21 28,
