@@ -74,10 +74,19 @@ def test_without_a_snapshot_between_the_two_there_are_no_phases() -> None:
     falls = [1.0, 0.0, -4.0, -4.0, -4.0, -4.0]
     same, sooner = [0.0, 0.9, 1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     next_ = [0.0, 0.0, 0.9, 1.0, 1.0, 1.0]
-    found = phases(_dataset(*((LEARNS, test, falls, EXCLUDED) for test in (same, sooner, next_))))
+    rows = ((LEARNS, same, falls, EXCLUDED), (LEARNS, sooner, falls, EXCLUDED), (LEARNS, next_, FALLS, EXCLUDED))
+    found = phases(_dataset(*rows))
     assert found.verdict.values.tolist() == ["generalised at once", "generalised at once", "grokked"]
     assert np.isnan(_ends(found)[:, :2]).all()
     assert np.isfinite(_ends(found)[:, 2]).all()
+
+
+def test_a_loss_that_falls_before_memorising_tells_of_no_circuit() -> None:
+    noisy = [1.0, 0.2, 0.9, 0.8, -2.0, -4.0]
+    found = phases(_dataset((LEARNS, GROKS, noisy, EXCLUDED), (LEARNS, GROKS, FALLS, EXCLUDED)))
+    assert found.verdict.values.tolist() == ["grokked", "grokked"]
+    assert np.isnan(_ends(found)[1:, 0]).all()
+    np.testing.assert_allclose(_ends(found)[1:, 1], [FORMED, CLEANED], rtol=1e-12)
 
 
 def test_readings_that_are_not_finite_are_left_out() -> None:

@@ -18,7 +18,8 @@ RULE = (
     "Memorisation ends where excluded loss is smallest, between the step at which training accuracy reaches .99 and the end of"
     " circuit formation. Circuit formation ends, and clean-up begins, where log test loss has made 10 % of its fall from its"
     " maximum before test accuracy reaches .99 to the smallest value after it; clean-up ends at 90 %. Both are dated only for a"
-    " seed whose test accuracy reaches .99, at a later snapshot than its training accuracy: any other generalised at once."
+    " seed whose test accuracy reaches .99, at a later snapshot than its training accuracy (any other generalised at once), and"
+    " whose test loss falls after that."
 )
 
 
@@ -64,6 +65,8 @@ def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
     if np.isfinite(grokked) and second <= first:
         return np.nan, np.nan, np.nan, AT_ONCE
     formed, cleaned = (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values, grokked)
+    if formed <= memorised:
+        formed, cleaned = np.nan, np.nan
     last = float(steps[-1]) if np.isnan(formed) else formed
     ended = _memorisation_end(steps, one["excluded_loss"].values, memorised, last) if "excluded_loss" in one else memorised
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"

@@ -7,8 +7,8 @@ from mi_jax.plots.curves import Scale, curves
 from mi_jax.plots.style import legend_above, step_axis, styled
 
 _WEIGHTS = {"hidden_progress": "decodable: largest move of a weight", "weight_gap": "unembedding: weight gap"}
-_SPARSITY = {"effective_sparsity": "train: in training", "effective_sparsity_test": "test: in test"}
-"""In test alone, where accuracy is that of chance, it is what any few neurons guess."""
+# That of the test set is left out: while test accuracy is chance, any few neurons reach it.
+_SPARSITY = {"effective_sparsity": "train: enough for the training accuracy"}
 
 
 @styled
@@ -16,7 +16,7 @@ def hidden_progress_panels(dataset: xr.Dataset, *, scale: Scale = "log") -> Figu
     """Accuracy above, what the first layer's weights say of it in the middle, below the neurons that answer alone, log axis.
 
     Args:
-        dataset: with test_accuracy and hidden_progress; training accuracy, weight_gap, effective sparsities where they are.
+        dataset: with test_accuracy and hidden_progress; training accuracy, weight_gap, effective_sparsity where they are.
     """
     plans = [
         ({"train_accuracy": "train: train", "test_accuracy": "test: test"}, "accuracy"),
