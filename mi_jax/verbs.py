@@ -59,13 +59,13 @@ def with_interventions(experiment: Any, texts: Sequence[str]) -> Any:
 def fork(options: argparse.Namespace) -> tuple[Any, str]:
     """The run that was made, and a line about it."""
     from mi_jax.console import training_progress
+    from mi_jax.experiment import open_run
     from mi_jax.forks import fork as forked
-    from mi_jax.library import find
 
-    chosen = parsed(options.intervention)
-    with training_progress(find(options.run), options.quiet) as watch:
+    chosen, parent = parsed(options.intervention), open_run(options.run)
+    with training_progress(parent.experiment, options.quiet) as watch:
         run = forked(
-            options.run,
+            parent,
             step=options.step,
             interventions=chosen,
             steps=options.steps,
@@ -80,12 +80,13 @@ def fork(options: argparse.Namespace) -> tuple[Any, str]:
 def zoom(options: argparse.Namespace) -> tuple[Any, str]:
     """The run that was made, and a line about it."""
     from mi_jax.console import training_progress
+    from mi_jax.experiment import open_run
     from mi_jax.forks import zoom as zoomed
-    from mi_jax.library import find
 
-    with training_progress(find(options.run), options.quiet) as watch:
+    parent = open_run(options.run)
+    with training_progress(parent.experiment, options.quiet) as watch:
         run = zoomed(
-            options.run,
+            parent,
             around=options.around,
             every=options.every,
             width=options.width,

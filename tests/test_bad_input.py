@@ -301,9 +301,9 @@ def test_readings_of_weights_that_cannot_be_written_are_refused(
     assert "can't be written" in _refused(capsys, tmp_path, *command, "--out", "/proc/readings.nc")
 
 
-@pytest.mark.parametrize("verb", ["measure", "report", "info", "verify"])
+@pytest.mark.parametrize("verb", ["measure", "report", "info", "verify", "fork --step 3", "zoom --around 3"])
 def test_a_directory_that_is_no_run_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str) -> None:
-    assert "is no run: it holds no run.json" in _refused(capsys, tmp_path, verb, str(tmp_path))
+    assert "is no run: it holds no run.json" in _refused(capsys, tmp_path, *verb.split(), str(tmp_path))
 
 
 @pytest.mark.parametrize(

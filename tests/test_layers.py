@@ -39,7 +39,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "experiment": _BASICS | {"interventions", "measuring", "run", "settings", "training", "weights"},
     "forks": _BASICS | {"experiment", "interventions", "run", "settings", "training"},
     "comparing": _BASICS | {"measuring", "plots", "run"},
-    "verbs": _BASICS | {"comparing", "console", "forks", "interventions", "library", "measuring", "plots"},
+    "verbs": _BASICS | {"comparing", "console", "experiment", "forks", "interventions", "measuring", "plots"},
     "planted": _BASICS | {"models", "tasks", "training", "measuring", "experiment"},
     "across": _BASICS | {"decompositions", "dynamics", "measures", "measuring", "run"},
     "findings": {"dynamics", "measuring", "nulls"},
