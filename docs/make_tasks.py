@@ -3,12 +3,12 @@
 python docs/make_tasks.py
 """
 
-from dataclasses import MISSING, fields
 from pathlib import Path
 
 import jax
 
 from mi_jax.contracts import Task
+from mi_jax.records import constructor
 from mi_jax.tasks import TASKS
 
 _HEAD = """# Tasks
@@ -21,13 +21,6 @@ for probes, each with its number of classes. This page is made by `python docs/m
 | task | what it is | paper | inputs | splits | truth | labels | smallest setting |
 |---|---|---|---|---|---|---|---|
 """
-
-
-def _setting(task: Task) -> str:
-    """The constructor of a setting, with what differs from the defaults."""
-    given = [(field, getattr(task, field.name)) for field in fields(task)]
-    told = [f"{field.name}={value!r}" for field, value in given if field.default is MISSING or value != field.default]
-    return f"{type(task).__name__}({', '.join(told)})"
 
 
 def _inputs(task: Task) -> str:
@@ -48,7 +41,7 @@ def _row(name: str, task: Task) -> str:
         ", ".join(sorted(evaluation.batches)),
         ", ".join(f"`{concept}`" for concept in evaluation.concepts),
         ", ".join(f"`{concept}` {one.classes}" for concept, one in task.labels(evaluation).items()),
-        f"`{_setting(task)}`",
+        f"`{constructor(task)}`",
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -408,9 +408,16 @@ def _first_line(thing: Any) -> str:
 
 
 def _list_tasks() -> list[tuple[str, ...]]:
+    import jax
+
+    from mi_jax.records import constructor
     from mi_jax.tasks import TASKS
 
-    return [(name, task.paper, _first_line(task)) for name, task in TASKS.items()]
+    def row(name: str, task: Any) -> tuple[str, ...]:
+        truth = task.evaluation(task.data(0), jax.random.key(0)).concepts
+        return name, task.paper, _first_line(type(task)), ", ".join(truth), constructor(task)
+
+    return [row(name, task.smallest()) for name, task in TASKS.items()]
 
 
 def _list_models() -> list[tuple[str, ...]]:
@@ -444,7 +451,7 @@ _LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
 }
 
 _HEADS = {
-    "tasks": ["paper", "what it is"],
+    "tasks": ["paper", "what it is", "truth", "smallest setting"],
     "models": ["what it is"],
     "measures": ["when", "dims", "source"],
     "experiments": ["what it is"],

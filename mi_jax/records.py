@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -63,6 +63,13 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: frozen(item) for name, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def constructor(settings: Any) -> str:
+    """The call that makes a dataclass, with what differs from its defaults."""
+    given = [(field, getattr(settings, field.name)) for field in fields(settings)]
+    told = [f"{field.name}={value!r}" for field, value in given if field.default is MISSING or value != field.default]
+    return f"{type(settings).__name__}({', '.join(told)})"
 
 
 def digest(record: Any) -> str:

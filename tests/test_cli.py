@@ -249,6 +249,13 @@ def test_list_prints_a_name_and_what_it_is(capsys: pytest.CaptureFixture[str], k
     assert set(_say(capsys, "list", kind, "--json").json) == set(table)
 
 
+def test_list_tasks_says_what_is_known_and_the_smallest_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    paper, _, truth, smallest = _say(capsys, "list", "tasks", "--json").json["sparse_parity"]
+    assert "2207.08799" in paper
+    assert truth.split(", ")[:2] == ["subset", "answer"]
+    assert smallest == "SparseParity(n=6, k=2, examples=32, batch=8, test_examples=16)"
+
+
 def test_list_measures_says_which_know_the_end_of_training(capsys: pytest.CaptureFixture[str]) -> None:
     table = _say(capsys, "list", "measures").table
     assert table["restricted_loss"][0] == "retrospective"

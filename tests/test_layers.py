@@ -63,6 +63,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
         "experiment",
         "measuring",
         "readings",
+        "records",
         "models",
         "studying",
         "sweeping",
