@@ -198,6 +198,14 @@ def test_chains_that_have_not_arrived_are_flagged() -> None:
     assert bool(_of_bowl(epsilon=1e-5, burn_in=0, draws=30, chains=1000).flags.unmixed)
 
 
+def test_a_chain_past_the_edge_of_stability_has_diverged_while_its_losses_are_finite() -> None:
+    """epsilon n_beta h = 4 is the edge: just inside it the chain is only far off."""
+    inside, outside = (_of_bowl(epsilon=epsilon, burn_in=0, draws=30, chains=1000) for epsilon in (0.0395, 0.0405))
+    assert np.isfinite(outside.loss_trace).all()
+    assert [bool(one.flags.diverged) for one in (inside, outside)] == [False, True]
+    assert bool(inside.flags.epsilon_too_large)
+
+
 def test_a_direction_that_the_loss_ignores_has_a_coefficient_of_zero_and_no_flag() -> None:
     found = learning_coefficient(
         lambda w: 0 * w.sum() + 3.1, jnp.zeros(4), n=1000, n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=5, draws=40,

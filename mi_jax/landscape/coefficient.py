@@ -43,7 +43,8 @@ class Flags(NamedTuple):
     """What is wrong with an estimate. A learning coefficient is positive; one of a point that is no minimum needn't be."""
 
     diverged: Bool[Array, ""]
-    """A chain met a loss that is not finite."""
+    """A chain met a loss that is not finite, or is on its way there: finite steps make all of the estimate, which on a quadratic
+    is so where epsilon (n_beta h + gamma) >= 4, the edge of stability of the chain."""
     epsilon_too_large: Bool[Array, ""]
     """Diverged, or finite steps make more than TOO_LARGE of the estimate."""
     negative: Bool[Array, ""]
@@ -230,10 +231,11 @@ def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn
     # Around the baseline, so that a loss that never varies has no rounding that varies.
     told = diagnose(trace - baseline)
     finite = jnp.isfinite(infos.loss).all() & jnp.isfinite(infos.distance).all()
+    diverged = ~finite | ((found > 0) & (bias >= found))
     below = (trace < baseline).mean(dtype=trace.dtype)
     flags = Flags(
-        diverged=~finite,
-        epsilon_too_large=~finite | ~(bias <= TOO_LARGE * jnp.abs(found)),
+        diverged=diverged,
+        epsilon_too_large=diverged | ~(bias <= TOO_LARGE * jnp.abs(found)),
         negative=found < 0,
         below_start=below > 0.1,
         unmixed=~(told.r_hat <= UNMIXED),
