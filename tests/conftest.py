@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def published() -> Path:
     if not _PUBLISHED.is_dir():
         pytest.skip("the published weights (../shared/published) are not here")
     return _PUBLISHED
+
+
+def few(cases: Iterable[Any], keep: int) -> list[Any]:
+    """Cases of a parametrised test (tuples: of several arguments): at most ``keep``, evenly spread, are tested always, the others
+    with the slow ones."""
+    every = list(cases)
+    step = -(-len(every) // keep)
+    marks = [() if place % step == 0 else (pytest.mark.slow,) for place in range(len(every))]
+    return [
+        pytest.param(*case if isinstance(case, tuple) else (case,), marks=mark) for case, mark in zip(every, marks, strict=True)
+    ]
 
 
 VECTOR = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=7)

@@ -48,6 +48,7 @@ def test_the_paths_are_those_of_the_flattened_rows(tiny_run: Run) -> None:
     np.testing.assert_allclose(function_path(tiny_run, modes=3, examples=40)["share"], drawn.shares, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_likeness_of_checkpoints_and_seeds(tiny_run: Run) -> None:
     steps = [int(step) for step in tiny_run.steps[[0, 5, -1]]]
     for kind, same in (("cka", 1.0), ("procrustes", 0.0), ("barrier", 0.0)):

@@ -179,6 +179,7 @@ def test_a_network_that_never_carries_is_right_where_nothing_is_carried() -> Non
         assert all(np.isnan(value).all() for value in MEASURES[name].read(nowhere, context).values())
 
 
+@pytest.mark.slow
 def test_both_routes_of_a_transformer_give_the_same_answers() -> None:
     task = MultiDigitAddition.smallest()
     model = Transformer(d_model=16, heads=2, d_mlp=16).build(task.inputs)

@@ -390,6 +390,7 @@ def test_a_full_disk_is_told_in_two_lines_at_most(full: Full) -> None:
     assert len(done.stderr.splitlines()) <= 2
 
 
+@pytest.mark.slow
 def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room_to_the_same_bits(full: Full, tmp_path: Path) -> None:
     file, path, _ = full
     undisturbed, run = train(find(str(file)), tmp_path / "undisturbed"), train(find(str(file)), path)
@@ -398,6 +399,7 @@ def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room_to_the_same_bits(
     assert run.losses.equals(undisturbed.losses)
 
 
+@pytest.mark.slow
 def test_a_reading_on_a_full_disk_is_refused_and_leaves_no_file(run: Run) -> None:
     before = _listing(run.path)
     done = _with_room(2_000, "measure", str(run.path), "--measures", "train_loss")

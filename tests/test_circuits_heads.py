@@ -140,6 +140,7 @@ def test_copying_and_matching_have_their_sign() -> None:
 # --- Random heads -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_composition_and_eigenvalue_scores_are_those_of_the_dense_products() -> None:
     params, context = _random(), context_of(_TASK, model=_BARE)
     qk, ov = _dense(params)
@@ -213,6 +214,7 @@ def test_a_transformers_heads_are_its_parameters_and_two_layers_are_needed_to_co
         choose(["composition_score"], Subject(flat, _TASK, CrossEntropy()))
 
 
+@pytest.mark.slow
 def test_the_planted_induction_network_composes_by_its_keys() -> None:
     """The same network as a model that runs, read through its roles."""
     found = induction()

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import few
 
 import mi_jax
 from mi_jax.cli import _lines, main
@@ -302,6 +303,7 @@ def test_a_dry_runs_disk_is_about_what_the_run_takes(capsys: pytest.CaptureFixtu
     assert 0.5 < taken / told["megabytes"] < 2
 
 
+@pytest.mark.slow
 def test_progress_goes_to_stderr_and_can_be_silenced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     loud = _say(capsys, "train", "grokking", "--out", str(tmp_path / "loud"), *TINY)
     last = loud.errors.splitlines()[-1]
@@ -326,7 +328,7 @@ def test_a_run_lands_in_checkpoints_of_the_working_directory(
     assert _say(capsys, "verify", "../checkpoints/grokking").status == 0
 
 
-@pytest.mark.parametrize("name", ["run", "run/run.json", "file.py"])
+@pytest.mark.parametrize("name", few(["file.py", "run", "run/run.json"], 1))
 def test_an_experiment_is_a_run_its_record_or_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, path: Path, name: str
 ) -> None:
@@ -445,6 +447,7 @@ def test_the_library_and_a_command_told_so_use_no_compile_cache_of_their_own(cap
     assert [getattr(jax.config, name) for name in names] == before
 
 
+@pytest.mark.slow
 def test_a_command_keeps_what_it_compiles_in_the_users_cache_and_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(
         "from mi_jax import Experiment\nfrom mi_jax.models import MLP\nfrom mi_jax.tasks import ModularArithmetic\n"

@@ -93,6 +93,7 @@ def test_the_bias_of_finite_steps_is_told() -> None:
         assert float(found.discretisation_bias) == pytest.approx(stationary - 5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_preconditioned_chains_sample_the_same_quadratic() -> None:
     """With gradients far below eps, G is 1 / eps = 10: plain dynamics of ten times the step size."""
     loss, eps = _small_bowl, 0.1
@@ -151,6 +152,7 @@ def test_masked_parameters_keep_their_bits() -> None:
     np.testing.assert_array_equal(before != after, np.asarray(mask))
 
 
+@pytest.mark.slow
 def test_minibatches_of_a_mean_sample_the_same_posterior_with_the_noise_that_they_add() -> None:
     """L = mean of (w - x)^2 / 2: a batch of m adds (epsilon n_beta / 2)^2 s^2 / m to epsilon."""
     x, m, epsilon = jax.random.normal(jax.random.key(5), (200,)), 10, 2e-3
@@ -282,6 +284,7 @@ def test_other_numbers_and_weights_compile_nothing() -> None:
     assert [name for name in compiled if "estimate" in name] == []
 
 
+@pytest.mark.slow
 def test_chains_one_after_the_other_are_the_same_chains() -> None:
     program = functools.partial(
         estimate, lambda w, batch: _bowl(w), _BOWL, None, None, jax.random.key(3), 100.0, 1.0, 1e-3, burn_in=3, draws=20, chains=3

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from compiling import compilations
-from conftest import tiny_experiment, tiny_mlp_experiment
+from conftest import few, tiny_experiment, tiny_mlp_experiment
 from descending import ByHand, gradients, norm, ours, tree, wide
 from optax import contrib
 from unchecked import unchecked
@@ -312,7 +312,7 @@ def _stop_at(step: int) -> Any:
     return watch
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", few(OPTIMIZERS, 1))
 def test_a_run_trained_in_two_goes_has_the_bits_of_one(name: str, tmp_path: Path) -> None:
     experiment = _stored(name)
     whole = train(experiment, tmp_path / "whole")

@@ -53,6 +53,7 @@ def test_random_labels_take_what_labels_take_of_which_nothing_is_known(kind: str
     np.testing.assert_allclose(_bits(_vectors(n, 16), values, classes, kind=kind), n * np.log2(classes), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_labels_that_are_plain_to_see_take_few_bits_and_a_constant_site_tells_nothing() -> None:
     X = _vectors(400, 3)
     y = (X[:, 0] > 0).astype(int)
@@ -60,6 +61,7 @@ def test_labels_that_are_plain_to_see_take_few_bits_and_a_constant_site_tells_no
     assert _bits(0 * X, [y], (2,))[0] == pytest.approx(400, rel=0.05)
 
 
+@pytest.mark.slow
 def test_of_a_network_on_random_labels_the_answer_takes_all_its_bits() -> None:
     task = ModularArithmetic(p=13, operation="random", fraction=0.5)
     model = MLP(width=16).build(task.inputs)

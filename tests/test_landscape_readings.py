@@ -80,6 +80,7 @@ def test_the_whole_protocol_is_stored(read: xr.Dataset) -> None:
     assert frozen["learning_coefficient_beta"] == pytest.approx(1 / np.log(15))
 
 
+@pytest.mark.slow
 def test_another_set_of_parameters_and_another_split_have_a_name_of_their_own(params: Any, read: xr.Dataset) -> None:
     loss, examples = _loss("test")
     alone = learning_coefficient(

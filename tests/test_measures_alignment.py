@@ -31,6 +31,7 @@ def test_it_is_the_cosine_with_the_gradient_written_out() -> None:
     np.testing.assert_allclose(values["nlm_alignment_by_parameter"], [expected], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_its_product_with_the_norms_is_how_the_loss_falls_as_the_weights_grow() -> None:
     model = MLP(width=7).build(_TASK.inputs)
     params = model.init(jax.random.key(0))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import VECTOR
+from conftest import VECTOR, few
 from fakes import context_of, read, tables
 
 from mi_jax.contracts import Batch, Loss
@@ -137,7 +137,9 @@ def test_compiled_and_plain_agree(name: str) -> None:
     assert float(compiled) == pytest.approx(float(read(name, params, context)), rel=1e-6)
 
 
-@pytest.mark.parametrize("config", [Transformer(d_model=8, heads=2, d_mlp=12, attention_bias=True), MLP(width=9, bias=True)])
+@pytest.mark.parametrize(
+    "config", few([Transformer(d_model=8, heads=2, d_mlp=12, attention_bias=True), MLP(width=9, bias=True)], 1)
+)
 def test_networks_are_read_where_their_answer_stands(config: Any) -> None:
     model = config.build(_TASK.inputs)
     params = jax.tree.map(lambda x: x + 0.1, model.init(jax.random.key(0)))

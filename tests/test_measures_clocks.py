@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import few
 from fakes import context_of, read, tables
 
 from mi_jax.measures import MEASURES
@@ -41,6 +42,7 @@ def _of_components(vectors: list[np.ndarray], d: int = 9) -> np.ndarray:
     return 3 + np.stack(vectors, axis=1) * sizes @ directions.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "frequencies"), [(7, (1, 3)), (11, (5, 2)), (8, (1, 3)), (59, (17, 3))])
 def test_an_embedding_of_circles_is_circular(p: int, frequencies: tuple[int, int]) -> None:
     vectors = [_wave(p, k, phase) for k in frequencies for phase in (0.4, 0.4 + np.pi / 2)]
@@ -101,7 +103,7 @@ def _candidate(name: str, k: int, p: int) -> np.ndarray:
     return np.asarray(candidate_logits(jnp.array(k), p)[CANDIDATES.index(name)], np.float64).reshape(p, p, p)
 
 
-@pytest.mark.parametrize("name", _IRRELEVANCE)
+@pytest.mark.parametrize("name", few(_IRRELEVANCE, 1))
 @pytest.mark.parametrize("operation", ["add", "subtract"])
 @pytest.mark.parametrize("p", [7, 11])
 def test_irrelevance_is_its_formula_in_plain_loops(name: str, operation: Any, p: int) -> None:
@@ -115,6 +117,7 @@ def test_irrelevance_is_its_formula_in_plain_loops(name: str, operation: Any, p:
     assert _irrelevance(logits, name, operation=operation) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [7, 59])
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_ideal_pizzas_logit_depends_on_the_distance_alone(p: int, k: int) -> None:
@@ -148,7 +151,7 @@ def test_a_correct_logit_that_never_varies_has_no_irrelevance(value: float) -> N
     assert np.isnan(_irrelevance(_candidate("clock", 5, 59)))
 
 
-@pytest.mark.parametrize("name", _IRRELEVANCE)
+@pytest.mark.parametrize("name", few(_IRRELEVANCE, 1))
 def test_irrelevance_stays_under_an_offset_a_factor_and_a_shift_of_both_inputs(name: str) -> None:
     """(a, b, c) -> (a + 2, b + 2, c + 4) keeps the distance."""
     logits = np.random.default_rng(0).normal(size=(7, 7, 7))
@@ -192,7 +195,7 @@ def _symmetricity(params: Any, model: Any, task: ModularArithmetic) -> float:
     return float(read("gradient_symmetricity", params, context_of(task, model=model)))
 
 
-@pytest.mark.parametrize("format", ["a b", "a b ="])
+@pytest.mark.parametrize("format", few(["a b", "a b ="], 1))
 def test_symmetricity_is_that_of_finite_differences(format: Any) -> None:
     p, d = 7, 6
     task = _task(p, format=format)
@@ -216,6 +219,7 @@ def test_symmetricity_is_that_of_finite_differences(format: Any) -> None:
     assert _symmetricity(params, model, task) == pytest.approx(cosines.mean(), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_network_of_the_sum_of_its_tokens_is_symmetric() -> None:
     """Without positions and with all attention 1, only E_a + E_b is seen at '='."""
     task = _task(7)
@@ -254,7 +258,7 @@ def _by_loops(name: str, k: int, p: int) -> np.ndarray:
     return np.array([answer(a, b, c) for a, b, c in itertools.product(range(p), repeat=3)]).reshape(p, p, p)
 
 
-@pytest.mark.parametrize(("p", "k"), [(7, 1), (8, 4), (8, 3), (31, 13)])
+@pytest.mark.parametrize(("p", "k"), few([(8, 4), (7, 1), (8, 3), (31, 13)], 1))
 def test_correlations_with_the_candidates_are_those_of_all_their_numbers(p: int, k: int) -> None:
     logits = np.random.default_rng(0).normal(size=(p * p, p)) + 0.3 * _by_loops("pizza", k, p).reshape(p * p, p)
     read = _correlations(jnp.asarray(logits, jnp.float32), jnp.array(k), p)
@@ -297,6 +301,7 @@ def _circles(params: Any, model: Any, task: ModularArithmetic) -> np.ndarray:
     return np.asarray(MEASURES["circle_fve"].read(params, context_of(task, model=model))["circle_fve"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["a b", "a b ="])
 def test_circles_are_those_of_networks_with_the_others_taken_from_their_embedding(format: Any) -> None:
     """W_E of the tokens becomes its mean plus its projection on two components; '=' stays as it is."""
@@ -324,6 +329,7 @@ def test_circles_are_those_of_networks_with_the_others_taken_from_their_embeddin
     assert np.ptp(expected) > 0.05
 
 
+@pytest.mark.slow
 def test_circles_that_an_embedding_has_not_are_not_read() -> None:
     """A centred table of 7 tokens has 6 components, one of width 8 among 13 tokens has 8: 3 and 4 circles."""
     for p, held in ((7, 3), (13, 4)):
@@ -334,6 +340,7 @@ def test_circles_that_an_embedding_has_not_are_not_read() -> None:
         assert np.isnan(values[held:]).all()
 
 
+@pytest.mark.slow
 def test_an_odd_frequency_of_an_even_modulus_has_no_half_that_could_accompany_it() -> None:
     p, task = 12, _task(12)
     model = Transformer(d_model=16, heads=2, d_mlp=12).build(task.inputs)

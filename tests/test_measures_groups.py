@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import few
 from fakes import context_of, read, tables
 
 from mi_jax.cli import main
@@ -161,7 +162,7 @@ def _cross_entropy(logits: np.ndarray, answer: np.ndarray) -> np.ndarray:
     return (top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True)))[:, 0] - logits[np.arange(len(answer)), answer]
 
 
-@pytest.mark.parametrize("name", ["Q8", "S3"])
+@pytest.mark.parametrize("name", few(["S3", "Q8"], 1))
 def test_hidden_losses_are_those_of_projected_activations(name: str) -> None:
     params, context = _subject(name)
     answer, H, U = (
@@ -183,6 +184,7 @@ def test_hidden_losses_are_those_of_projected_activations(name: str) -> None:
     np.testing.assert_allclose(read("hidden_excluded_loss", params, context), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_goes_past_the_neurons_stays_in_hidden_losses() -> None:
     """A transformer's: logits less A W_L, and a bias."""
     task = GroupComposition(group="S3", fraction=0.5)
@@ -246,6 +248,7 @@ def test_all_subgroups_are_found(name: str, count: int) -> None:
         assert all({*table[held, x]} == {*np.flatnonzero(right == right[x])} for x in range(len(table)))
 
 
+@pytest.mark.slow
 def test_the_concentration_is_by_loops_the_best_subgroups() -> None:
     params, context = _subject("D4")
     arrays = (params["embed_a"]["W_E"], params["embed_b"]["W_E"], params["layers"]["0"]["W"])

@@ -144,6 +144,7 @@ def _with_keys(task: ModularArithmetic, k: int, seed: int) -> dict[str, jax.Arra
     return tables(logits=_random_logits(task, seed), W_L=_class_waves(task.p, k)[0][None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _ONLINE)
 def test_online_measures_use_the_checkpoints_own_keys(name: str) -> None:
     task, online = _task(11), _ONLINE[name]
@@ -291,6 +292,7 @@ def test_neurons_count_for_their_frequency_from_85_percent_on() -> None:
     assert _held(read("key_frequencies_neurons", params, context)) == [2, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [7, 8])
 def test_clusters_are_those_of_least_squares(p: int) -> None:
     rng = np.random.default_rng(p)
@@ -474,6 +476,7 @@ def test_gaussian_weights_participate_at_the_published_level(p: int, published: 
     assert mean == pytest.approx(4 / (p + 1), rel=0.025)
 
 
+@pytest.mark.slow
 def test_gromovs_analytic_network_participates_at_one() -> None:
     """U = cos(w k i + f), V = cos(w k j + g), W = cos(w k q + f + g), by neuron k and phases f, g (reference 4.9)."""
     p, width = 23, 128

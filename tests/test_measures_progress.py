@@ -209,6 +209,7 @@ def test_the_share_explained_has_no_scale() -> None:
     assert _read("logit_fve", 9 * logits, task, [1, 3]) == pytest.approx(_read("logit_fve", logits, task, [1, 3]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_order_of_heads_and_neurons_changes_nothing() -> None:
     task = _task(7)
     model = Transformer(d_model=8, heads=4, d_mlp=12).build(task.inputs)

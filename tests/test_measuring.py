@@ -144,6 +144,7 @@ def test_no_reading_of_the_package_depends_on_what_was_read_with_it(tmp_path: Pa
             assert _same_bits(alone[name], whole[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", [Storage(snapshots=1), Storage(snapshots=100, states=1)], ids=str)
 def test_a_reading_does_not_depend_on_the_batch_that_it_was_in(together: xr.Dataset, tmp_path: Path, storage: Storage) -> None:
     other = train(replace(EXPERIMENT, storage=storage), tmp_path / "run").measure(NAMES)
@@ -454,6 +455,7 @@ def test_the_same_measures_read_a_transformer_and_an_mlp_through_their_roles(run
         assert all(np.isfinite(dataset[name]).all() for name in ("gini_embedding", "restricted_loss", "logit_fve"))
 
 
+@pytest.mark.slow
 def test_a_split_for_each_seed_is_each_seeds_own_when_read(tmp_path: Path) -> None:
     task = ModularArithmetic(p=11, fraction=0.5, split_per_seed=True)
     run = train(tiny_mlp_experiment(task=task, schedule=every(20)), tmp_path / "run")
@@ -537,6 +539,7 @@ def test_readings_of_other_sites_fit_one_dataset() -> None:
     np.testing.assert_array_equal(joined["y"].squeeze(), [0, 1, 2])
 
 
+@pytest.mark.slow
 def test_readings_of_other_numbers_of_modes_and_heads_fit_one_dataset() -> None:
     """Two layers of two heads: four heads in a row compose; the largest array has more modes than there are residues."""
     task = ModularArithmetic(p=5, fraction=0.6)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny_experiment, tiny_mlp_experiment
+from conftest import few, tiny_experiment, tiny_mlp_experiment
 from fakes import context_of, read, tables
 from unchecked import unchecked
 
@@ -205,7 +205,7 @@ _SPLITS = ("published", "power_2022", "permutation", "unordered", "held_out")
 
 
 @pytest.mark.parametrize("operation", ["add", "divide"])
-@pytest.mark.parametrize("split", _SPLITS)
+@pytest.mark.parametrize("split", few(_SPLITS, 2))
 def test_a_larger_fraction_trains_on_more_of_the_same_and_seeds_on_as_many(split: Any, operation: Any) -> None:
     task = ModularArithmetic(p=11, operation=operation, split=split, fraction=0.05, split_per_seed=True)
     larger = [dataclasses.replace(task, fraction=fraction) for fraction in (0.05, 0.2, 0.21, 0.5, 0.73, 0.95)]
@@ -310,6 +310,7 @@ _TRAINED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _TRAINED)
 def test_new_tasks_train_and_are_read(name: str, tmp_path: Path) -> None:
     run = train(dataclasses.replace(_TRAINED[name], steps=12, seeds=(0,)), tmp_path / "run")

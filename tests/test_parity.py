@@ -135,6 +135,7 @@ def test_the_inputs_are_one_position_of_floats() -> None:
     assert TASKS["sparse_parity"] is SparseParity
 
 
+@pytest.mark.slow
 def test_a_model_of_two_functions_learns_a_small_parity_and_is_read(tmp_path: Path) -> None:
     experiment = Experiment(
         task=SparseParity(n=6, k=2, examples=None, batch=32, test_examples=64),

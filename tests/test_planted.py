@@ -157,6 +157,7 @@ def test_the_weights_of_induction_compose_as_known(induction: Planted) -> None:
     assert w["embed.W_E"].shape == (17, 67)
 
 
+@pytest.mark.slow
 def test_only_the_edges_of_the_circuit_matter(induction: Planted) -> None:
     batch, V = _batch(induction), 16
     tokens = np.asarray(batch.inputs)
@@ -179,6 +180,7 @@ def test_only_the_edges_of_the_circuit_matter(induction: Planted) -> None:
     assert np.mean(expected) > 15
 
 
+@pytest.mark.slow
 def test_weaker_heads_are_as_weak_as_the_formula_says() -> None:
     net = planted.induction(5, 4, beta=3.0, gain=2.0)
     read = _read(net)
@@ -298,6 +300,7 @@ def read_unused(unused: Planted) -> Callable[[Any], dict[str, np.ndarray]]:
     return _reader(unused)
 
 
+@pytest.mark.slow
 def test_scores_of_random_patterns_are_the_sums_written_out(
     unused: Planted, read_unused: Callable[[Any], dict[str, np.ndarray]]
 ) -> None:

@@ -93,6 +93,7 @@ def test_before_the_onsets_nothing_has_moved_and_after_the_end_nothing_moves(cir
 # --- Induction that grows ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None:
     run = planted.scaled_induction(tmp_path / "run", beta=6.0, steps=60)
     dataset = run.measure(["previous_token_attention", "induction_score", "in_context"])
@@ -117,6 +118,7 @@ def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None
 # --- The null ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_of_a_random_walk_no_transition_is_claimed(walk: tuple[Run, xr.Dataset]) -> None:
     run, dataset = walk
     assert run.record["truth"]["transitions"] == []
@@ -201,6 +203,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(_path(), tmp_path_factory.mktemp("runs") / "small")
 
 
+@pytest.mark.slow
 def test_minibatch_losses_are_of_the_steps_own_batch_and_seed(small: Run) -> None:
     run, experiment = small, small.experiment
     task, model = experiment.task, experiment.build()

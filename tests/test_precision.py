@@ -84,6 +84,7 @@ def test_it_begins_at_the_weights_of_the_float32_run_and_goes_its_own_way(run: R
     assert not np.array_equal(run.losses[:, 1:], before.losses[:, 1:])
 
 
+@pytest.mark.slow
 def test_both_precisions_see_the_same_fresh_batches(tmp_path: Path) -> None:
     task = SparseParity(n=6, k=2, examples=None, batch=8, test_examples=16)
     still = Experiment(task, DeepLinear(widths=()), SGD(learning_rate=0.0), steps=6, schedule=at(3))
@@ -137,6 +138,7 @@ def test_a_float32_run_afterwards_has_the_bits_of_the_one_before(before: Run, ru
     assert _bits(state.params) == _bits(before.params(0))
 
 
+@pytest.mark.slow
 def test_softmax_collapses_in_float32_where_float64_still_learns(tmp_path: Path) -> None:
     """Without decay every margin passes 17, where float32's log-softmax is 0: nothing is left to learn from there."""
     task, model, optimizer = ModularArithmetic(p=7, fraction=0.5), MLP(width=64), AdamW(learning_rate=0.1, weight_decay=0.0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import few
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from unchecked import unchecked
 
@@ -88,7 +89,7 @@ def test_of_equal_scores_each_is_right_in_its_turn() -> None:
     np.testing.assert_allclose(right_share(scores, jnp.array([0, 2, 2, 1])), [0, 0, 1 / 3, 1 / 3], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("classes", "turn"), [(11, 1), (11, 4), (12, 5), (2, 1)])
+@pytest.mark.parametrize(("classes", "turn"), few([(11, 4), (11, 1), (12, 5), (2, 1)], 1))
 def test_angles_are_ridge_onto_cosine_and_sine(classes: int, turn: int) -> None:
     """And of classes never seen in training, which a circle still places."""
     rng = np.random.default_rng(classes)
@@ -192,6 +193,7 @@ def planted() -> Any:
     return read.isel(seed=0, step=0).sel(site="stream")
 
 
+@pytest.mark.slow
 def test_the_unused_token_is_decodable_without_effect_and_the_used_one_has_both(planted: Any) -> None:
     accuracy = planted[_ACCURACY.name]
     assert (accuracy.sel(concept=["a", "b", "a_parity", "b_parity"]) > 0.99).all()
@@ -215,6 +217,7 @@ def test_effects_of_the_used_token_by_hand(planted: Any) -> None:
     assert float(planted[_EFFECTS["steer"].name].sel(concept="a")) == pytest.approx(moved_away, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_rotated_stream_has_the_same_accuracies_and_effects(planted: Any) -> None:
     turn = _float32(np.linalg.qr(np.random.default_rng(5).normal(size=(_D, _D)))[0])
     W = _weights(0)
@@ -239,6 +242,7 @@ def test_the_planted_unused_concept_is_decodable_within_its_null_and_the_used_on
     assert float(unused[effect.name]) <= float(unused[f"{effect.name}_null"].max())
 
 
+@pytest.mark.slow
 def test_rows_are_examples_at_every_position_that_is_read() -> None:
     task = RepeatedSequences.smallest()
     model = Transformer(layers=2, d_model=8, heads=2, d_mlp=0).build(task.inputs)
@@ -268,6 +272,7 @@ def _context(measures: list[Any], model: Model = _NETWORK) -> Context:
     return make_context(Subject(model, _DEMO, CrossEntropy()), 0, Reference(), measures)
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_network_is_scikit_learns_on_the_same_halves() -> None:
     site = "blocks.0.mlp.post"
     one = probe_accuracy(sites=(site, "blocks.0.resid_pre"), concepts=("a", "answer", "carry"))
@@ -370,6 +375,7 @@ def test_options_are_part_of_the_name() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_held_out_residues_are_read_by_a_circle_alone() -> None:
     """The stream holds cos and sin of the first token: a circle places residues that it never saw, one-hot classes can't."""
     angle = 2 * np.pi * np.arange(11)[:, None] / 11 * np.array([3.0])

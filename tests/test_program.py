@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from compiling import compilations
-from conftest import tiny_experiment, tiny_mlp_experiment
+from conftest import few, tiny_experiment, tiny_mlp_experiment
 
 from mi_jax.contracts import mean_loss
 from mi_jax.errors import ConfigError
@@ -54,7 +54,7 @@ def _same(one: Any, other: Any) -> bool:
     return all(np.asarray(ours[name]).tobytes() == np.asarray(theirs[name]).tobytes() for name in ours)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", few(EXPERIMENTS, 2))
 def test_where_chunks_are_cut_changes_no_bit(name: str) -> None:
     whole, losses = _run(EXPERIMENTS[name], [20])
     for cuts in ([7, 13], [1, 1, 17, 1]):
@@ -134,7 +134,7 @@ def _loss(experiment: Experiment, params: Any) -> float:
     return float(np.mean(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(targets)), targets]))
 
 
-@pytest.mark.parametrize("name", ["one layer", "two layers", "mlp"])
+@pytest.mark.parametrize("name", few(["one layer", "mlp", "two layers"], 1))
 def test_losses_are_those_of_the_parameters_before_each_update(name: str) -> None:
     experiment = EXPERIMENTS[name]
     program = _program(experiment)
@@ -148,7 +148,7 @@ def test_losses_are_those_of_the_parameters_before_each_update(name: str) -> Non
     assert (np.abs(np.diff(losses[:, :6])) > 1e-4).any()  # an entry shifted by one would show
 
 
-@pytest.mark.parametrize("name", ["one layer", "two layers", "mlp", "minibatch"])
+@pytest.mark.parametrize("name", few(["one layer", "minibatch", "two layers", "mlp"], 1))
 def test_a_plain_python_loop_of_optax_steps_agrees(name: str) -> None:
     experiment = EXPERIMENTS[name]
     model, task, opt = experiment.build(), experiment.task, experiment.optimizer

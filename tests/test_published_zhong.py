@@ -75,6 +75,7 @@ def readings(request: pytest.FixtureRequest, published: Path) -> xr.Dataset:
     return measure_weights(params, subject, measures, {"experiment": {}, "hash": ""}).isel(seed=0, step=0)
 
 
+@pytest.mark.slow
 def test_the_loss_of_all_pairs_is_the_published_one(readings: xr.Dataset) -> None:
     """The split isn't known: the losses of ours, weighed by their sizes."""
     trained = int(0.8 * _P**2)

@@ -44,6 +44,7 @@ def readings() -> dict[str, np.ndarray]:
     return Reader(_MEASURES).read(stacked(snapshots), None, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", _VARIABLES)
 def test_the_order_of_heads_and_neurons_changes_no_reading_but_its_own_order(
     readings: dict[str, np.ndarray], variable: str

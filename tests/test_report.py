@@ -24,6 +24,8 @@ from mi_jax.studying import Study, report
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, log_spaced
 
+pytestmark = pytest.mark.slow
+
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

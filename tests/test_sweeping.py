@@ -107,6 +107,7 @@ def test_points_trained_in_processes_are_what_each_is_alone_and_are_summed_up(tm
     assert (tmp_path / "sweep" / "figures" / "phase_diagram.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_one_process_trains_here_and_other_values_may_be_added_later(tmp_path: Path) -> None:
     axes = {"optimizer.weight_decay": (0.0, 1.0)}
     sweep(_experiment(), axes, tmp_path / "sweep", processes=1)

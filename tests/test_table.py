@@ -96,6 +96,7 @@ _AFTER = [
 ]
 
 
+@pytest.mark.slow
 def test_what_comes_after_the_scores_is_seen_as_on_the_plain_route() -> None:
     model, tokens = _model(_CONSTANT_END), _tokens(_CONSTANT_END)
     params, sites = _params(model), [f"blocks.0.{name}" for name in _AFTER]

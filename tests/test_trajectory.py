@@ -312,6 +312,7 @@ def test_arrays_of_other_names_beside_the_weights_are_listed_and_ignored(sparse_
     assert _same(params, sparse_run.params(60, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_run_applies_its_model_to_numpy_arrays_at_all_positions_or_those_given(tiny_run: Run, dtype: type) -> None:
     params = jax.tree.map(lambda x: x.astype(dtype), tiny_run.params(60, seed=0))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import few
 from scipy.special import erf
 from unchecked import unchecked
 
@@ -149,7 +150,7 @@ def _named(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in settings.items()) or "defaults"
 
 
-@pytest.mark.parametrize("settings", _GRID, ids=_named)
+@pytest.mark.parametrize("settings", few(_GRID, 8), ids=_named)
 def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> None:
     config = Transformer(**{**_SMALL, **settings})
     model = config.build(_INPUTS)
@@ -165,7 +166,7 @@ def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> No
 _CUT = [one for one in _GRID if len(one) > 1 or not one]
 
 
-@pytest.mark.parametrize("settings", _CUT, ids=_named)
+@pytest.mark.parametrize("settings", few(_CUT, 4), ids=_named)
 @pytest.mark.parametrize("positions", [(4,), (3, 1)])
 def test_positions_give_those_rows_of_the_full_forward_pass(settings: dict[str, Any], positions: tuple[int, ...]) -> None:
     model = _model(**settings)
@@ -218,7 +219,7 @@ def _sensitivity(query: int, **settings: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalization", ["none", "layer"])
-@pytest.mark.parametrize("query", range(_LENGTH))
+@pytest.mark.parametrize("query", few(range(_LENGTH), 2))
 def test_no_later_position_changes_a_causal_query(query: int, normalization: str) -> None:
     change = _sensitivity(query, normalization=normalization)
     assert np.all(change[query + 1 :] == 0)
@@ -245,6 +246,7 @@ def _largest_change(model: Model, params: Any, changes: Mapping[str, Any]) -> fl
     return float(jnp.abs(after - before).max() / jnp.abs(before).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_the_order_of_heads_does_not_matter(positions: str) -> None:
     model = _model(layers=2, heads=4, attention_bias=True, positions=positions)
@@ -553,6 +555,7 @@ def test_bad_settings_are_refused_with_what_is_allowed(settings: dict[str, Any],
         Transformer(**settings).build(_INPUTS)
 
 
+@pytest.mark.slow
 def test_heads_need_not_divide_the_model_where_their_size_is_given() -> None:
     model = _model(d_model=10, heads=4, d_head=3)
     assert model.apply(_params(model), _TOKENS).shape == (4, 5, 7)
