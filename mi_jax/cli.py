@@ -14,6 +14,7 @@ from typing import Any
 
 from mi_jax import verbs as histories
 from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
+from mi_jax.printing import lines_of, print_table
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
@@ -255,7 +256,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         told = next(readings for _, readings in measuring.last_step(dataset))
     for reason in dict.fromkeys(one.reason for one in skipped):
         print(f"not read: {', '.join(one.name for one in skipped if one.reason == reason)}: {reason}", file=sys.stderr)
-    _print(options, told, "\n".join(_lines(told)))
+    _print(options, told, "\n".join(lines_of(told)))
     return 0
 
 
@@ -306,7 +307,7 @@ def _show_report(options: argparse.Namespace, run: Any) -> int:
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)
         _print(options, told, f"{text}\nreport: {made.report}")
         return 0
-    _table(rows)
+    print_table(rows)
     print(f"report: {made.report}")
     return 0
 
@@ -354,7 +355,7 @@ def _info(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.experiment import open_run
 
     told = _described(open_run(options.run))
-    _print(options, told, "\n".join(_lines(told)))
+    _print(options, told, "\n".join(lines_of(told)))
     return 0
 
 
@@ -393,69 +394,18 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _list(options: argparse.Namespace, overrides: list[str]) -> int:
     _no_overrides(overrides, "list")
-    rows = _LISTS[options.kind]()
+    from mi_jax.listing import LISTS
+
+    heads, rows_of = LISTS[options.kind]
+    rows = rows_of()
     if options.json:
         print(json.dumps({name: told for name, *told in rows}))
     elif sys.stdout.isatty():
-        _table([("name", _HEADS[options.kind]), *((name, told) for name, *told in rows)])
+        print_table([("name", heads), *((name, told) for name, *told in rows)])
     else:
         print("\n".join("\t".join(row) for row in rows))
     return 0
 
-
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().split("\n")[0]
-
-
-def _list_tasks() -> list[tuple[str, ...]]:
-    import jax
-
-    from mi_jax.records import constructor
-    from mi_jax.tasks import TASKS
-
-    def row(name: str, task: Any) -> tuple[str, ...]:
-        truth = task.evaluation(task.data(0), jax.random.key(0)).concepts
-        return name, task.paper, _first_line(type(task)), ", ".join(truth), constructor(task)
-
-    return [row(name, task.smallest()) for name, task in TASKS.items()]
-
-
-def _list_models() -> list[tuple[str, ...]]:
-    from mi_jax.models import MODELS
-
-    return [(name, _first_line(model)) for name, model in MODELS.items()]
-
-
-def _list_measures() -> list[tuple[str, ...]]:
-    from mi_jax.readings import EXPENSIVE, READINGS
-
-    return [
-        (name, f"{'retrospective' if one.retrospective else 'online'}{named}", " ".join(["seed", "step", *dims]), one.source)
-        for registry, named in ((READINGS, ""), (EXPENSIVE, ", when named"))
-        for one in registry.values()
-        for name, dims in one.variables.items()
-    ]
-
-
-def _list_experiments() -> list[tuple[str, ...]]:
-    from mi_jax.library import shipped, summary
-
-    return [(name, summary(file)) for name, file in shipped().items()]
-
-
-_LISTS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
-    "tasks": _list_tasks,
-    "models": _list_models,
-    "measures": _list_measures,
-    "experiments": _list_experiments,
-}
-
-_HEADS = {
-    "tasks": ["paper", "what it is", "truth", "smallest setting"],
-    "models": ["what it is"],
-    "measures": ["when", "dims", "source"],
-    "experiments": ["what it is"],
-}
 
 _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "run": _run,
@@ -475,36 +425,6 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
 
 def _print(options: argparse.Namespace, told: Any, text: str) -> None:
     print(json.dumps(told) if options.json else text)
-
-
-def _lines(told: dict[str, Any], prefix: str = "") -> list[str]:
-    """Tab-separated lines, nested names joined by dots; long lists are counted."""
-    lines: list[str] = []
-    for name, value in told.items():
-        if isinstance(value, dict) and len(value) <= 40:
-            lines += _lines(value, f"{prefix}{name}.")
-        elif isinstance(value, (dict, list)) and _count(value) > 40:
-            lines.append(f"{prefix}{name}\t{_count(value)} values (see --json)")
-        else:
-            lines.append(f"{prefix}{name}\t{value:.6g}" if isinstance(value, float) else f"{prefix}{name}\t{value}")
-    return lines
-
-
-def _count(value: Any) -> int:
-    """How many numbers a nested list or dict holds."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 1 if parts is None else sum(map(_count, parts))
-
-
-def _table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    (head, cells), *rest = rows
-    table = Table(head, *cells, box=None, header_style="bold")
-    for label, values in rest:
-        table.add_row(label, *values)
-    Console().print(table)
 
 
 if __name__ == "__main__":

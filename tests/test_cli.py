@@ -20,10 +20,11 @@ import pytest
 from conftest import few
 
 import mi_jax
-from mi_jax.cli import _lines, main
+from mi_jax.cli import main
 from mi_jax.contracts import Measure
 from mi_jax.experiment import open_run
 from mi_jax.measures import PICTURES
+from mi_jax.printing import lines_of
 from mi_jax.pytrees import dotted
 from mi_jax.readings import EXPENSIVE, READINGS
 
@@ -266,7 +267,7 @@ def test_list_measures_says_which_know_the_end_of_training(capsys: pytest.Captur
 
 def test_long_values_are_counted_on_a_terminal_however_they_are_nested() -> None:
     told = {"trace": [[0.5] * 30] * 2, "few": [1, 2], "one": 0.25}
-    assert _lines(told) == ["trace\t60 values (see --json)", "few\t[1, 2]", "one\t0.25"]
+    assert lines_of(told) == ["trace\t60 values (see --json)", "few\t[1, 2]", "one\t0.25"]
 
 
 def test_list_measures_marks_what_is_read_only_when_named(

@@ -50,6 +50,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
     | {"across", "experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
     "sweeping": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "training"},
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},
+    "listing": {"library", "models", "readings", "records", "tasks"},
+    "printing": set(),
     "interop": _BASICS | {"experiment", "models", "training"},
     "cli": {
         "calls",
@@ -60,14 +62,13 @@ _MAY_IMPORT: dict[str, set[str]] = {
         "library",
         "overrides",
         "console",
+        "listing",
+        "printing",
         "experiment",
         "measuring",
-        "readings",
         "records",
-        "models",
         "studying",
         "sweeping",
-        "tasks",
         "training",
     },
 }
@@ -115,7 +116,7 @@ def test_only_segments_imports_orbax_and_only_the_command_line_tyro() -> None:
     }
     assert importers["orbax"] == {"training/segments.py"}
     assert importers["tyro"] == {"overrides.py"}
-    assert importers["rich"] == {"console.py", "cli.py"}
+    assert importers["rich"] == {"console.py", "printing.py"}
     assert importers["jinja2"] == {"report/page.py"}
     assert importers["flax"] == set()
 

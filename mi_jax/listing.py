@@ -1,0 +1,53 @@
+"""What there is, for ``mi-jax list``: tasks, models, measures and experiments, a row each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from mi_jax.library import shipped, summary
+from mi_jax.models import MODELS
+from mi_jax.readings import EXPENSIVE, READINGS
+from mi_jax.records import constructor
+from mi_jax.tasks import TASKS
+
+Row = tuple[str, ...]
+"""A name and what is said of it, cell by cell."""
+
+
+def _tasks() -> list[Row]:
+    def row(name: str, task: Any) -> Row:
+        truth = task.evaluation(task.data(0), jax.random.key(0)).concepts
+        return name, task.paper, _first_line(type(task)), ", ".join(truth), constructor(task)
+
+    return [row(name, task.smallest()) for name, task in TASKS.items()]
+
+
+def _models() -> list[Row]:
+    return [(name, _first_line(model)) for name, model in MODELS.items()]
+
+
+def _measures() -> list[Row]:
+    return [
+        (name, f"{'retrospective' if one.retrospective else 'online'}{named}", " ".join(["seed", "step", *dims]), one.source)
+        for registry, named in ((READINGS, ""), (EXPENSIVE, ", when named"))
+        for one in registry.values()
+        for name, dims in one.variables.items()
+    ]
+
+
+def _experiments() -> list[Row]:
+    return [(name, summary(file)) for name, file in shipped().items()]
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+LISTS: dict[str, tuple[list[str], Callable[[], list[Row]]]] = {
+    "tasks": (["paper", "what it is", "truth", "smallest setting"], _tasks),
+    "models": (["what it is"], _models),
+    "measures": (["when", "dims", "source"], _measures),
+    "experiments": (["what it is"], _experiments),
+}
+"""By kind, the heads of its cells after the name, and what makes its rows."""

@@ -1,0 +1,36 @@
+"""What the command line prints: tables, and nested results as lines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def lines_of(told: dict[str, Any], prefix: str = "") -> list[str]:
+    """Tab-separated lines, nested names joined by dots; long lists are counted."""
+    lines: list[str] = []
+    for name, value in told.items():
+        if isinstance(value, dict) and len(value) <= 40:
+            lines += lines_of(value, f"{prefix}{name}.")
+        elif isinstance(value, (dict, list)) and _count(value) > 40:
+            lines.append(f"{prefix}{name}\t{_count(value)} values (see --json)")
+        else:
+            lines.append(f"{prefix}{name}\t{value:.6g}" if isinstance(value, float) else f"{prefix}{name}\t{value}")
+    return lines
+
+
+def _count(value: Any) -> int:
+    """How many numbers a nested list or dict holds."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 1 if parts is None else sum(map(_count, parts))
+
+
+def print_table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Rows of a name and cells; the first one is the head."""
+    # Nothing else of the command line waits for rich.
+    from rich.console import Console
+    from rich.table import Table
+
+    (head, cells), *rest = rows
+    table = Table(head, *cells, box=None, header_style="bold")
+    for label, values in rest:
+        table.add_row(label, *values)
+    Console().print(table)
