@@ -47,6 +47,9 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases:
         )
         most = dataset["learning_coefficient"].max("step").values
         found.append(judge(text, most, nulls.expensive["learning_coefficient"].values, "above"))
+    if "sharpness" in dataset and "sharpness" in nulls.expensive:
+        text = "At its sharpest the loss curves more than an untrained network's (largest sharpness)"
+        found.append(judge(text, dataset["sharpness"].max("step").values, nulls.expensive["sharpness"].values, "above"))
     if {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"} <= set(dataset):
         found += probe_claims(dataset)
     return found

@@ -11,7 +11,7 @@ import pytest
 from compiling import compilations
 
 from mi_jax.errors import ConfigError
-from mi_jax.landscape import RMSProp, exact, learning_coefficient, sgld
+from mi_jax.landscape import RMSProp, diagnose, exact, learning_coefficient, sgld
 from mi_jax.landscape.coefficient import LearningCoefficient, estimate
 
 _BOWL = {"a": jnp.zeros(6), "b": jnp.zeros(4)}
@@ -68,6 +68,8 @@ def test_the_first_draw_is_the_loss_before_the_first_step() -> None:
     np.testing.assert_array_equal(found.loss_trace[:, 0], 0)
     assert (np.asarray(found.loss_trace[:, 1]) > 0).all()
     np.testing.assert_allclose(found.by_chain, 100 * np.asarray(found.loss_trace).mean(axis=1), rtol=1e-4)
+    assert float(found.learning_coefficient) == pytest.approx(float(np.mean(found.by_chain)), rel=1e-5)
+    assert float(found.standard_error) == pytest.approx(100 * float(diagnose(found.loss_trace).standard_error), rel=1e-3)
     assert float(found.learning_coefficient) == pytest.approx(float(found.by_chain.mean()), rel=1e-5)
 
 

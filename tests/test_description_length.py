@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from mi_jax.contracts import Reference
 from mi_jax.measures import probe_mdl
 from mi_jax.measures.description_length import SHARPNESS, block_ends, online_bits
-from mi_jax.measuring import Subject, measure_weights
-from mi_jax.models import MLP
+from mi_jax.measuring import Subject, make_context, measure_weights
+from mi_jax.models import MLP, capture
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
 
@@ -72,3 +73,11 @@ def test_of_a_network_on_random_labels_the_answer_takes_all_its_bits() -> None:
     assert read.attrs["units"] == "bits"
     assert float(read.sel(concept="answer").squeeze()) == pytest.approx(bits, rel=0.05)
     assert float(read.sel(concept="a").squeeze()) < 0.95 * bits
+    # The very number: the code of the neurons' activations, in the order in which the measure sends them.
+    context = make_context(subject, 0, Reference(), [one])
+    inputs = np.concatenate([np.asarray(context.batches[split].inputs) for split in sorted(context.batches)])
+    _, seen = capture(model.apply, ["hidden.0.post"])(model.init(jax.random.key(0)), jnp.asarray(inputs), positions=context.read)
+    order = np.random.default_rng(1).permutation(len(inputs))
+    labels = np.asarray(context.labels["answer"].values)[order]
+    sent = _bits(np.asarray(seen["hidden.0.post"]).reshape(len(inputs), -1)[order], [labels], (13,))[0]
+    assert float(read.sel(concept="answer").squeeze()) == pytest.approx(sent, rel=1e-3)

@@ -101,3 +101,6 @@ def test_arviz_says_the_same(rho: float, shape: tuple[int, int]) -> None:
         r_hat, effective = float(arviz.rhat(x, method="split")), float(arviz.ess(x, method="mean"))
     assert float(found.r_hat) == pytest.approx(r_hat, rel=1e-4)
     assert float(found.effective_draws) == pytest.approx(effective, rel=1e-3)
+    half = shape[1] // 2
+    within = np.concatenate([x[:, :half], x[:, -half:]]).var(axis=1, ddof=1).mean()
+    assert float(found.standard_error) == pytest.approx(r_hat * np.sqrt(within / effective), rel=1e-3)

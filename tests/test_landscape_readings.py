@@ -173,6 +173,13 @@ def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networ
         assert (one.level, "learning_coefficient" in one.text) == (level, True)
 
 
+def test_the_largest_sharpness_of_a_run_is_judged_by_untrained_networks() -> None:
+    nothing = xr.Dataset()
+    for draws, level in (([1.0, 699.0], 1), ([1.0, 701.0], 0)):
+        (one,) = claims(_curves(), Nulls(nothing, nothing, xr.Dataset({"sharpness": ("draw", np.array(draws))})), None)
+        assert (one.level, "sharpness" in one.text) == (level, True)
+
+
 def test_the_report_shows_both_and_repeats_no_diagnostic_elsewhere(tmp_path: Any) -> None:
     nothing = xr.Dataset()
     null = xr.Dataset({name: ("draw", np.array([1.0, 2.0])) for name in ("learning_coefficient", "learning_coefficient_se")})
