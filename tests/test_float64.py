@@ -33,8 +33,10 @@ def _taken(task: Task, model: Architecture, among: Any) -> tuple[Subject, list[M
 
 @pytest.mark.parametrize(
     ("task", "model", "among", "least"),
-    [(_RESIDUES, _LAYERS, EXPENSIVE, 35), (_GROUP, MLP(width=8), READINGS, 25)],
-    ids=["probes, spectra, circuits, landscape", "groups"],
+    [
+        pytest.param(_RESIDUES, _LAYERS, EXPENSIVE, 35, id="probes, spectra, circuits, landscape", marks=pytest.mark.slow),
+        pytest.param(_GROUP, MLP(width=8), READINGS, 25, id="groups"),
+    ],
 )
 def test_every_number_that_a_reading_of_a_float64_network_traces_to_is_float64(
     task: Task, model: Architecture, among: Any, least: int
