@@ -233,8 +233,8 @@ def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
-    from mi_jax import measuring
     from mi_jax.calls import split_calls
+    from mi_jax.joining import last_step
 
     chosen = split_calls(options.measures) if options.measures else None
     target = Path(options.target)
@@ -244,7 +244,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         )
         _start(options)
         dataset, skipped = _measure_run(target, chosen, options.quiet)
-        told: dict[str, Any] = {str(seed): readings for seed, readings in measuring.last_step(dataset)}
+        told: dict[str, Any] = {str(seed): readings for seed, readings in last_step(dataset)}
     else:
         if not target.is_file():
             raise ConfigError(f"there is no run or file {target}")
@@ -253,7 +253,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         experiment = _experiment(options.like, overrides, "measure")
         _start(options)
         dataset, skipped = _measure_file(target, experiment, chosen, options.out)
-        told = next(readings for _, readings in measuring.last_step(dataset))
+        told = next(readings for _, readings in last_step(dataset))
     for reason in dict.fromkeys(one.reason for one in skipped):
         print(f"not read: {', '.join(one.name for one in skipped if one.reason == reason)}: {reason}", file=sys.stderr)
     _print(options, told, "\n".join(lines_of(told)))
@@ -274,6 +274,7 @@ def _measure_run(path: Path, chosen: list[str] | None, quiet: bool) -> tuple[Any
 def _measure_file(file: Path, experiment: Any, chosen: list[str] | None, out: str | None) -> tuple[Any, Any]:
     from mi_jax import measuring
     from mi_jax.experiment import load_weights
+    from mi_jax.results import write_dataset
     from mi_jax.training.machine import machine
 
     subject = experiment.subject()
@@ -284,7 +285,7 @@ def _measure_file(file: Path, experiment: Any, chosen: list[str] | None, out: st
     told = {"experiment": experiment.to_json(), "hash": experiment.hash, "machine": machine(), "weights": file.name}
     dataset = measuring.measure_weights(params, subject, measures, told)
     if out:
-        measuring.write_dataset(Path(out), dataset)
+        write_dataset(Path(out), dataset)
     return dataset, skipped
 
 
@@ -297,7 +298,7 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _show_report(options: argparse.Namespace, run: Any) -> int:
     from mi_jax.findings import numbers_table
-    from mi_jax.measuring import last_step
+    from mi_jax.joining import last_step
     from mi_jax.studying import report
 
     made = report(run)

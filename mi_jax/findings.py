@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from mi_jax import measuring
 from mi_jax.dynamics import AT_ONCE, RULE, Claim, Phases, Transitions, interval, judge, probe_claims
+from mi_jax.joining import last_step
 from mi_jax.nulls import Nulls
 
 Row = tuple[str, list[str]]
@@ -107,7 +107,7 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
         rows.append(_dated("memorisation ends at step", phases.memorisation_end))
         rows.append(_dated("circuit formation ends at step", phases.circuit_formation_end))
         rows.append(_dated("clean-up ends at step", phases.cleanup_end))
-    by_seed = [readings for _, readings in measuring.last_step(dataset)]
+    by_seed = [readings for _, readings in last_step(dataset)]
     for name, variable in dataset.data_vars.items():
         if variable.dims == ("seed", "step"):
             units = f", {variable.attrs['units']}" if "units" in variable.attrs else ""

@@ -5,12 +5,8 @@ more than it holds. A reading doesn't depend, by a single bit, on what was read 
 """
 
 import dataclasses
-import hashlib
-import inspect
 import itertools
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -25,15 +21,13 @@ from threadpoolctl import threadpool_limits
 from mi_jax.arrays import Params, check_dims
 from mi_jax.contracts import Context, Holders, Loss, Measure, Model, Reference, Shared, Task
 from mi_jax.errors import MeasureError, RunError, nearest
+from mi_jax.joining import joined
 from mi_jax.precision import Precision, cast, computing_in
 from mi_jax.pytrees import dotted, nested, take
 from mi_jax.readings import EXPENSIVE, READINGS, with_options
-from mi_jax.records import digest
+from mi_jax.results import cached, content_key, load_dataset, provenance_of, write_dataset
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
-
-_TOLD = 512
-"""Numbers up to which what a measure froze is written out beside its result."""
 
 BATCH = 16
 """Snapshots that one call of the compiled program reads at most."""
@@ -117,7 +111,7 @@ def measure_trajectory(
     """
     if not len(trajectory.steps):
         raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
-    keys = {one.name: _content_key(trajectory, one, provenance) for one in measures}
+    keys = {one.name: content_key(trajectory, one, provenance) for one in measures}
     found = {one.name: cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
     held = {name: dataset for name, dataset in found.items() if dataset is not None}
     todo = [one for one in measures if one.name not in held]
@@ -125,9 +119,9 @@ def measure_trajectory(
     for one in todo:
         dataset = labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
         prepared = fresh[one.name].prepared
-        held[one.name] = dataset.assign_attrs(provenance=_provenance(one, provenance, prepared), key=keys[one.name] or "")
+        held[one.name] = dataset.assign_attrs(provenance=provenance_of(one, provenance, prepared), key=keys[one.name] or "")
         write_dataset(_file(trajectory, one.name), held[one.name])
-    return _joined([held[one.name] for one in measures], provenance)
+    return joined([held[one.name] for one in measures], provenance)
 
 
 def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]) -> xr.Dataset:
@@ -138,11 +132,11 @@ def measure_weights(params: Params, subject: Subject, measures: Sequence[Measure
     values = reader.read(stack, stack, context)
     datasets = [
         labelled({name: values[name][None] for name in one.variables}, one, subject, (0,), np.array([0])).assign_attrs(
-            provenance=_provenance(one, provenance, {0: context.prepared})
+            provenance=provenance_of(one, provenance, {0: context.prepared})
         )
         for one in measures
     ]
-    return _joined(datasets, provenance)
+    return joined(datasets, provenance)
 
 
 def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], steps: Sequence[int]) -> xr.Dataset:
@@ -152,13 +146,13 @@ def read_steps(trajectory: Trajectory, subject: Subject, measures: Sequence[Meas
     chosen = trajectory.steps.tolist() if whole else sorted({int(step) for step in steps})
     read = read_trajectory(trajectory, subject, measures, chosen=chosen)
     datasets = [labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(chosen)) for one in measures]
-    return _joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
+    return joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:
     """All readings that the run holds of its present snapshots, merged; those of fewer snapshots are left out."""
-    datasets = [_load(file) for file in sorted((trajectory.path / "measures").glob("*.nc"))]
-    return _joined([one for one in datasets if np.array_equal(one["step"], trajectory.steps)], trajectory.record)
+    datasets = [load_dataset(file) for file in sorted((trajectory.path / "measures").glob("*.nc"))]
+    return joined([one for one in datasets if np.array_equal(one["step"], trajectory.steps)], trajectory.record)
 
 
 class Read(NamedTuple):
@@ -368,163 +362,5 @@ def labelled(
     return xr.Dataset(variables, coords=coords)
 
 
-def _joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
-    """One dataset of all variables; each keeps its own provenance as an attribute."""
-    parts = united([dataset.copy() for dataset in datasets])
-    for part in parts:
-        for name in part.data_vars:
-            part[name].attrs["provenance"] = part.attrs.get("provenance", "")
-    try:
-        merged = xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts") if parts else xr.Dataset()
-    except xr.AlignmentError as error:
-        raise MeasureError(f"measures give one dim different places, so they fit no common dataset: {error}") from error
-    merged.attrs = {"provenance": json.dumps({key: provenance[key] for key in ("experiment", "hash")})}
-    return merged
-
-
-def united(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    """Readings that hold other places of a dim, on all the places that any of them holds; NaN (False) where one has none.
-
-    Places go by their labels (sites, concepts, draws), or are counted from 0 where a dim has none (modes, heads).
-
-    Raises:
-        MeasureError: where a dim of different places is labelled by some and counted by others.
-    """
-    aligned = list(parts)
-    for dim in dict.fromkeys(str(dim) for part in parts for dim in part.dims if dim not in ("seed", "step")):
-        having = [part for part in aligned if dim in part.dims]
-        held = sorted((part[dim].values.tolist() for part in having), key=len, reverse=True)
-        if all(places == held[0] for places in held):
-            continue
-        if len({dim in part.coords for part in having}) > 1:
-            told = f"{dim} is labelled by some and counted by others"
-            raise MeasureError(f"measures give one dim different places, so they fit no common dataset: {told}")
-        every = list(dict.fromkeys(place for places in held for place in places))
-        every = every if any(isinstance(place, str) for place in every) else sorted(every)
-        aligned = [_on_places(part, dim, every) if dim in part.dims else part for part in aligned]
-    return aligned
-
-
-def _on_places(part: xr.Dataset, dim: str, places: list[Any]) -> xr.Dataset:
-    """The readings on these places of a dim, which keeps its labels, or goes without as before."""
-    if part[dim].values.tolist() == places:
-        return part
-    nothing = {name: False for name, one in part.data_vars.items() if one.dtype == bool}
-    placed = part.assign_coords({dim: part[dim].values}).reindex({dim: places}, fill_value=nothing)
-    return placed if dim in part.coords else placed.drop_vars(dim)
-
-
-def _provenance(one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]) -> str:
-    frozen = {name: {str(seed): _plain(by_name[name]) for seed, by_name in prepared.items()} for name in one.prepare}
-    told = {
-        "measure": one.name,
-        "options": dict(one.options),
-        "source": one.source,
-        "retrospective": one.retrospective,
-        "uses": sorted(one.uses),
-        "prepared": frozen,
-    }
-    return json.dumps({**told, **provenance})
-
-
-def _plain(value: Any) -> Any:
-    """JSON of what was frozen; a mask as the list of what it holds, counted from 1; of a long list its length and hash."""
-    array = np.asarray(value)
-    if array.size > _TOLD:
-        return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
-    return (np.flatnonzero(array) + 1).tolist() if array.dtype == bool else array.tolist()
-
-
-def _content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, Any]) -> str | None:
-    """What the result depends on: weights, steps, experiment, options and code; None where the code can't be told."""
-    code = code_digest(one.function, *one.prepare.values())
-    if code is None:
-        return None
-    content = {
-        "snapshots": trajectory.hashes(),
-        "steps": trajectory.steps.tolist(),
-        "experiment": provenance.get("hash"),
-        "measure": [one.name, dict(one.options), {k: list(v) for k, v in one.variables.items()}],
-        "code": code,
-    }
-    return digest(content)
-
-
-def code_digest(*functions: Callable[..., Any]) -> str | None:
-    """A hash of the package's source, and of the files of functions from elsewhere.
-
-    None, so that nothing is reused, where such a function has no file or carries values of its own (a closure, a partial).
-    """
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    for function in functions:
-        if (getattr(function, "__module__", None) or "").startswith("mi_jax."):
-            continue
-        if not inspect.isfunction(function) or function.__closure__ or function.__defaults__ or function.__kwdefaults__:
-            return None
-        try:
-            files.append(Path(inspect.getfile(function)))
-        except (TypeError, OSError):
-            return None
-    try:
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    except OSError:
-        return None
-
-
 def _file(trajectory: Trajectory, name: str) -> Path:
     return trajectory.path / "measures" / f"{name}.nc"
-
-
-def cached(file: Path, key: str | None) -> xr.Dataset | None:
-    """The dataset of a file, if it was made under this very key."""
-    if key is None or not file.exists():
-        return None
-    try:
-        dataset = _load(file)
-    except RunError:
-        return None
-    return dataset if dataset.attrs.get("key") == key else None
-
-
-def _load(file: Path) -> xr.Dataset:
-    try:
-        with xr.open_dataset(file, engine="h5netcdf") as dataset:
-            return dataset.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{file} can't be read ({error}); remove it and measure again") from error
-
-
-def write_dataset(file: Path, dataset: xr.Dataset) -> None:
-    """Writes a netCDF, whole or not at all. Raises RunError where it can't be written."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(exist_ok=True)
-        # Made in memory: HDF5 itself dies of a full disk.
-        temporary.write_bytes(bytes(dataset.to_netcdf(engine="h5netcdf")))
-        temporary.replace(file)
-    except OSError as error:
-        raise RunError(f"{file} can't be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def last_step(dataset: xr.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """By seed the last step's readings as JSON values: see ``as_json``."""
-    for seed in dataset["seed"].values:
-        row = dataset.sel(seed=seed).isel(step=-1)
-        yield int(seed), {str(name): as_json(row[name]) for name in row.data_vars}
-
-
-def as_json(value: xr.DataArray) -> Any:
-    """A number, a list of what a mask holds, {label: value} for a labelled dim, nested lists otherwise; NaN is null."""
-    if value.dtype == bool and value.ndim == 1:
-        held = value.values
-        return value[value.dims[0]].values[held].tolist() if value.dims[0] in value.coords else np.flatnonzero(held).tolist()
-    if value.ndim == 0:
-        number = value.values[()].item()
-        return None if isinstance(number, float) and not np.isfinite(number) else number
-    dim = value.dims[0]
-    entries = [as_json(value.isel({dim: i})) for i in range(value.sizes[dim])]
-    if dim in value.coords:
-        return dict(zip(map(str, value[dim].values.tolist()), entries, strict=True))
-    return entries

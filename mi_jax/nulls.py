@@ -11,9 +11,11 @@ import xarray as xr
 
 from mi_jax import measuring
 from mi_jax.contracts import Context, Measure, Reference
+from mi_jax.joining import united
 from mi_jax.measuring import Reader, Subject
 from mi_jax.precision import cast, computing_in
 from mi_jax.records import digest
+from mi_jax.results import cached, code_digest, write_dataset
 from mi_jax.streams import stream
 from mi_jax.training.trajectory import Trajectory
 
@@ -72,7 +74,7 @@ def _kept(
     if not measures:
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
-    codes = {one.name: measuring.code_digest(one.function, *one.prepare.values()) for one in measures}
+    codes = {one.name: code_digest(one.function, *one.prepare.values()) for one in measures}
     content = [
         trajectory.hashes(),
         trajectory.record["hash"],
@@ -81,10 +83,10 @@ def _kept(
         list(options),
     ]
     key = None if None in codes.values() else digest(content)
-    held = measuring.cached(file, key)
+    held = cached(file, key)
     if held is None:
         held = make().assign_attrs(key=key or "")
-        measuring.write_dataset(file, held)
+        write_dataset(file, held)
     return held
 
 
@@ -102,7 +104,7 @@ def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.
         measuring.labelled({name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws))
         for one in measures
     ]
-    merged = xr.merge(measuring.united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
+    merged = xr.merge(united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
     # What has draws of its own (the traces of chains, random subspaces) is evidence of a reading, not one to be compared.
     return merged.drop_dims("draw", errors="ignore").rename(step="draw")
 
@@ -135,4 +137,4 @@ def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measur
         )
         for one in measures
     ]
-    return xr.merge(measuring.united(datasets), join="exact", compat="no_conflicts").transpose("seed", "step", "draw", ...)
+    return xr.merge(united(datasets), join="exact", compat="no_conflicts").transpose("seed", "step", "draw", ...)

@@ -27,6 +27,7 @@ from mi_jax.dynamics import GAP, LEVEL, regimes, transitions
 from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError, nearest, require
 from mi_jax.experiment import Experiment, open_run, train
 from mi_jax.library import find
+from mi_jax.results import write_dataset
 from mi_jax.training.loop import signals
 from mi_jax.training.machine import use_compile_cache
 from mi_jax.training.trajectory import replace_file
@@ -97,7 +98,7 @@ def sweep(
     else:
         _in_processes(jobs, cores, at_once, watch, compile_cache)
     summary = summarised(experiment, axes, folder, gap, level)
-    measuring.write_dataset(folder / "summary.nc", summary)
+    write_dataset(folder / "summary.nc", summary)
     _draw(summary, list(axes), folder / "figures")
     return summary
 

@@ -101,9 +101,10 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Where the comparison is and how the histories end, and the same as text."""
     import numpy as np
 
-    from mi_jax import comparing, measuring, plots
+    from mi_jax import comparing, plots
     from mi_jax.calls import split_calls
     from mi_jax.console import measuring_progress
+    from mi_jax.results import write_dataset
 
     chosen = None if options.measures is None else split_calls(options.measures)
     with measuring_progress(options.quiet) as watch:
@@ -111,7 +112,7 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     parent = Path(options.run).resolve()
     folder = Path(options.out) if options.out else parent.with_name(f"{parent.name}-compare")
     plots.save(made.figure, folder, "comparison")
-    measuring.write_dataset(folder / "comparison.nc", made.dataset)
+    write_dataset(folder / "comparison.nc", made.dataset)
     names = [name for name in made.dataset.data_vars if name != "loss"]
     ends: dict[str, dict[str, float | None]] = {}
     for label in made.dataset["condition"].values:

@@ -21,9 +21,11 @@ from mi_jax import measuring
 from mi_jax.contracts import Context, Loss, Measure
 from mi_jax.errors import MeasureError, RunError
 from mi_jax.experiment import Run, measure, open_run, train
+from mi_jax.joining import joined, last_step, united
 from mi_jax.models import Transformer
 from mi_jax.pytrees import dotted
 from mi_jax.readings import READINGS
+from mi_jax.results import code_digest
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import MSE, CrossEntropy, Hinge, Storage, every, log_spaced
 from mi_jax.training.loop import Progress
@@ -314,7 +316,7 @@ def test_changed_code_is_read_again(run: Run, tmp_path: Path, monkeypatch: pytes
 
 def test_every_reading_of_the_package_can_be_reused() -> None:
     for one in READINGS.values():
-        assert measuring.code_digest(one.function, *one.prepare.values()) is not None, one.name
+        assert code_digest(one.function, *one.prepare.values()) is not None, one.name
 
 
 def test_a_function_that_carries_values_is_read_again(run: Run) -> None:
@@ -486,7 +488,7 @@ def test_readings_as_json_are_numbers_lists_and_objects_by_label() -> None:
         {name: (("seed", "step", *dims), np.asarray(value)[None, None]) for name, (dims, value) in values.items()},
         {"seed": [4], "step": [10], "frequency": [1, 2, 3]},
     )
-    ((seed, told),) = measuring.last_step(dataset)
+    ((seed, told),) = last_step(dataset)
     assert seed == 4
     assert json.loads(json.dumps(told)) == {
         "number": 1.5,
@@ -533,10 +535,10 @@ def test_readings_of_other_sites_fit_one_dataset() -> None:
         values = np.arange(len(sites), dtype=float)[None, None]
         return xr.Dataset({name: (("seed", "step", "site"), values)}, {"seed": [0], "step": [0], "site": sites})
 
-    joined = measuring._joined([reading("x", ["c"]), reading("y", ["b", "a", "c"])], {"experiment": {}, "hash": ""})
-    assert joined["site"].values.tolist() == ["b", "a", "c"]
-    np.testing.assert_array_equal(joined["x"].squeeze(), [np.nan, np.nan, 0])
-    np.testing.assert_array_equal(joined["y"].squeeze(), [0, 1, 2])
+    both = joined([reading("x", ["c"]), reading("y", ["b", "a", "c"])], {"experiment": {}, "hash": ""})
+    assert both["site"].values.tolist() == ["b", "a", "c"]
+    np.testing.assert_array_equal(both["x"].squeeze(), [np.nan, np.nan, 0])
+    np.testing.assert_array_equal(both["y"].squeeze(), [0, 1, 2])
 
 
 @pytest.mark.slow
@@ -566,9 +568,9 @@ def test_a_mask_holds_nothing_where_it_has_no_place_and_labels_are_not_counts() 
             {name: (("seed", "step", "mode"), np.asarray(values)[None, None])}, {"seed": [0], "step": [0], **labels}
         )
 
-    mask, long = measuring.united([reading("x", [True, True]), reading("y", [1, 2, 3])])
+    mask, long = united([reading("x", [True, True]), reading("y", [1, 2, 3])])
     assert mask["x"].dtype == bool
     np.testing.assert_array_equal(mask["x"].squeeze(), [True, True, False])
     np.testing.assert_array_equal(long["y"].squeeze(), [1, 2, 3])
     with pytest.raises(MeasureError, match="mode is labelled by some and counted by others"):
-        measuring.united([reading("x", [1, 2], mode=["a", "b"]), reading("y", [1, 2, 3])])
+        united([reading("x", [1, 2], mode=["a", "b"]), reading("y", [1, 2, 3])])

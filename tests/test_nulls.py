@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from conftest import tiny_mlp_experiment
 
-from mi_jax import measuring
+from mi_jax import nulls
 from mi_jax.contracts import Context, Measure
 from mi_jax.experiment import Run, open_run, train
 from mi_jax.landscape import measure_sharpness
@@ -182,7 +182,7 @@ def test_a_second_call_reads_nothing_and_says_the_same(copy: Run, reads: list[in
 
 
 def _other_code(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "code_digest", lambda *functions: "other")
+    monkeypatch.setattr(nulls, "code_digest", lambda *functions: "other")
 
 
 def _damaged(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
