@@ -5,9 +5,7 @@ more than it holds. A reading doesn't depend, by a single bit, on what was read 
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +29,6 @@ from mi_jax.training.trajectory import Trajectory
 
 BATCH = 16
 """Snapshots that one call of the compiled program reads at most."""
-
-AT_ONCE = 2
-"""Calls of it at a time: XLA leaves a core idle in much of a small network's reading."""
 
 ALL_REFERENCES = frozenset({"initial", "previous", "final"})
 
@@ -175,22 +170,14 @@ class Reader:
     def read(self, stack: Params, previous: Params | None, context: Context) -> dict[str, np.ndarray]:
         """The readings [snapshot ...] of a stack of snapshots of one seed; ``previous`` are those before each."""
         length = len(jax.tree.leaves(stack)[0])
-
-        def part(bound: tuple[int, int], *, most: int = BATCH) -> dict[str, np.ndarray]:
-            start, end = bound
-            n = min(end - start, most)
-            # What precision is computed in is a setting of the thread.
-            with computing_in(self._precision):
-                before = None if previous is None else _padded(previous, start, end)
-                read = self._program(_padded(stack, start, end), before, context, n)
-                return {name: np.asarray(values)[:n] for name, values in read.items()}
-
+        parts: list[dict[str, np.ndarray]] = []
         # LAPACK calls inside the program would start a thread a core each, beside XLA's own, and take 8 times as long.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(AT_ONCE) as pool:
-            # Nothing read, so that it is compiled before several calls at once would each compile it.
-            part((0, 1), most=0)
-            parts = list(pool.map(part, _bounds(length)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        with threadpool_limits(1, user_api="blas"), computing_in(self._precision):
+            for i in range(0, length, BATCH):
+                before = None if previous is None else _padded(previous, i)
+                read = self._program(_padded(stack, i), before, context, min(BATCH, length - i))
+                parts.append({name: np.asarray(values) for name, values in read.items()})
+        return {name: np.concatenate([part[name] for part in parts])[:length] for name in parts[0]}
 
     def _batch(self, stack: Params, previous: Params | None, context: Context, n: jax.Array) -> dict[str, jax.Array]:
         def one(i: Any) -> dict[str, jax.Array]:
@@ -207,18 +194,11 @@ class Reader:
         return jax.lax.fori_loop(0, n, _step, empty)
 
 
-def _bounds(length: int) -> list[tuple[int, int]]:
-    """(start, end) of the batches: at most BATCH long, and so many that all programs at work have equally much to do."""
-    count = min(length, AT_ONCE * -(-length // (AT_ONCE * BATCH)))
-    ends = [round(length * i / count) for i in range(count + 1)]
-    return list(itertools.pairwise(ends))
-
-
-def _padded(stack: Params, start: int, end: int) -> Params:
-    """The snapshots from ``start`` to ``end``, the last repeated up to BATCH."""
+def _padded(stack: Params, start: int) -> Params:
+    """BATCH snapshots from ``start`` on, the last repeated where there are fewer."""
 
     def pad(x: np.ndarray) -> np.ndarray:
-        part = x[start:end]
+        part = x[start : start + BATCH]
         return np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
 
     return jax.tree.map(pad, stack)

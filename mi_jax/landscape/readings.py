@@ -18,10 +18,6 @@ from mi_jax.landscape.restriction import restricted
 from mi_jax.landscape.sampling import RMSProp
 from mi_jax.landscape.subset import Where, split_rows
 from mi_jax.measures.evaluation import batch
-from mi_jax.pytrees import parameter_count
-
-LARGE = 20_000
-"""Parameters from which a chain's step fills a core's caches: batched chains then take a tenth longer than one by one."""
 
 _FLAGS = ("diverged", "epsilon_too_large", "negative", "below_start", "unmixed")
 
@@ -51,7 +47,7 @@ def measure_learning_coefficient(
     examples: Sequence[int] | None = None,
     where: Where | None = None,
     preconditioner: RMSProp | None = None,
-    chain_mode: ChainMode | None = None,
+    chain_mode: ChainMode = "vmapped",
     name: str | None = None,
 ) -> Measure:
     """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv 2308.12108).
@@ -71,8 +67,7 @@ def measure_learning_coefficient(
         examples: places in the split; where: a concept of the task's labels and a class, or classes, of it, as in
             ``("b_parity", 1)``. The loss is of these examples alone, and n is how many they are.
         minibatch: examples of a step, drawn anew for every chain; None: all.
-        chain_mode: see ``landscape.learning_coefficient``; None: one after the other from LARGE parameters on, where two
-            checkpoints at a time keep two cores busy.
+        chain_mode: see ``landscape.learning_coefficient``.
         name: of the variable; None: what differs from these defaults is a suffix.
     """
     check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
@@ -113,7 +108,7 @@ def measure_learning_coefficient(
             chains=chains,
             batch=minibatch,
             preconditioner=preconditioner,
-            chain_mode=chain_mode or ("mapped" if parameter_count(params) >= LARGE else "vmapped"),
+            chain_mode=chain_mode,
         )
         told = {
             "": found.learning_coefficient,
