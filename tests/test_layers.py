@@ -7,7 +7,7 @@ import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "mi_jax"
 
-_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "precision", "pytrees", "records", "streams"}
+_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "lapack", "precision", "pytrees", "records", "streams"}
 _MODEL_CONTRACT = {"models.taps", "models.views"}
 _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 
@@ -16,6 +16,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "arrays": set(),
     "calls": {"errors", "records"},
     "precision": set(),
+    "lapack": set(),
     "pytrees": {"arrays", "errors"},
     "streams": {"arrays"},
     "records": {"errors"},

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from mi_jax import lapack
+
 
 class Factored(NamedTuple):
     """left @ right, as its factors."""
@@ -52,24 +54,23 @@ def norm(one: Factored) -> Float[Array, "*b"]:
 
 def svd(one: Factored) -> SVD:
     """Singular values and vectors, from the triangles of both factors' QR: r x r instead of m x n. Needs r <= m, n."""
-    Q_left, R_left = jnp.linalg.qr(one.left)
-    Q_right, R_right = jnp.linalg.qr(jnp.matrix_transpose(one.right))
-    u, values, vt = jnp.linalg.svd(R_left @ jnp.matrix_transpose(R_right), full_matrices=False)
+    Q_left, R_left = lapack.qr(one.left)
+    Q_right, R_right = lapack.qr(jnp.matrix_transpose(one.right))
+    u, values, vt = lapack.svd(R_left @ jnp.matrix_transpose(R_right))
     return SVD(Q_left @ u, values, vt @ jnp.matrix_transpose(Q_right))
 
 
 def singular_values(one: Factored) -> Float[Array, "*b r"]:
     """The r singular values that may differ from 0, falling."""
-    R_left = jnp.linalg.qr(one.left, mode="r")
-    R_right = jnp.linalg.qr(jnp.matrix_transpose(one.right), mode="r")
-    return jnp.linalg.svd(R_left @ jnp.matrix_transpose(R_right), compute_uv=False)
+    R_left, R_right = lapack.triangle(one.left), lapack.triangle(jnp.matrix_transpose(one.right))
+    return lapack.singular_values(R_left @ jnp.matrix_transpose(R_right))
 
 
 def eigenvalues(one: Factored) -> Complex[Array, "*b r"]:
     """The r eigenvalues of a square A B that may differ from 0: those of B A, r x r. On CPU; NaN where it isn't finite."""
     small = one.right @ one.left
     finite = jnp.isfinite(small).all(axis=(-2, -1), keepdims=True)
-    found = jnp.linalg.eigvals(jnp.where(finite, small, 0))
+    found = lapack.eigenvalues(jnp.where(finite, small, 0))
     return jnp.where(finite[..., 0], found, jnp.nan)
 
 

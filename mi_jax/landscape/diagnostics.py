@@ -50,10 +50,11 @@ def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
 
 
 def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half draw"]:
-    """sum_i x_i x_{i+t} / T by lag t, through the Fourier transform of the padded series."""
+    """sum_i x_i x_{i+t} / T by lag t, one after the other (XLA's FFT can wait for ever: see ``lapack``)."""
     length = centred.shape[1]
-    spectrum = jnp.fft.rfft(centred, 2 * length, axis=1)
-    return jnp.fft.irfft(jnp.abs(spectrum) ** 2, 2 * length, axis=1)[:, :length] / length
+    padded = jnp.pad(centred, ((0, 0), (0, length)))
+    products = lambda lag: (centred * jax.lax.dynamic_slice_in_dim(padded, lag, length, axis=1)).sum(axis=1)  # noqa: E731
+    return jax.lax.map(products, jnp.arange(length)).T / length
 
 
 def _geyer(rho: Float[Array, " draw"]) -> Scalar:

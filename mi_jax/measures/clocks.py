@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_inputs, table_logits
-from mi_jax.measures.fourier import embedding_table
+from mi_jax.measures.fourier import dft_power, embedding_table
 from mi_jax.models.taps import ByPosition
 
 SOURCE = "arXiv 2306.17844"
@@ -38,7 +38,7 @@ def circularity() -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         table = embedding_table(params, context)
         components = principal_components(table)[0][:, :4]
-        power = 2 / table.shape[0] * jnp.abs(jnp.fft.rfft(components, axis=0))[1:] ** 2
+        power = 2 / table.shape[0] * dft_power(components)[1:]
         return jnp.clip(power.max(axis=0), 0, 1).mean()
 
     return Measure("circularity", function, roles=("embedding",), concepts=("residues",), source=SOURCE)
@@ -181,7 +181,7 @@ def circle_fve() -> Measure:
 
             taps = {site: ByPosition(alone)}
             out = context.model.apply(params, inputs, taps=taps, positions=context.read)[:, 0, :p]
-            power = jnp.abs(jnp.fft.rfft(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1, keepdims=False)))
+            power = dft_power(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1))[:, 0]
             k = 1 + power[1:].argmax()
             doubled = jnp.where(k % 2 == 0, k, p - k)
             alike = jnp.concatenate([_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mi_jax import lapack
 from mi_jax.measures.linear_probes import mean_variance
 
 How = Literal["erase", "steer", "swap"]
@@ -70,7 +71,7 @@ def random_subspaces(Z: Float[Array, "example d"], rank: int, draws: int, seed: 
     n, d = Z.shape
     spread = jnp.linalg.cholesky(Z.T @ Z / n + _ZERO * jnp.eye(d))
     normal = np.random.default_rng([seed, d, rank]).normal(size=(draws, d, rank)).astype(np.float32)
-    return jnp.linalg.qr(jnp.einsum("de,ner->ndr", spread, normal))[0]
+    return lapack.qr(jnp.einsum("de,ner->ndr", spread, normal))[0]
 
 
 def coordinates(how: How, Z: Float[Array, "row d"], Q: Float[Array, "d rank"], ahead: int = 1) -> Float[Array, "row rank"]:

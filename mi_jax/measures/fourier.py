@@ -39,6 +39,23 @@ def fourier_basis(p: int) -> Float[np.ndarray, "component token"]:
     return basis
 
 
+def dft_power(table: Float[Array, "token column"]) -> Float[Array, "frequency column"]:
+    """|sum_t v_t e^(-2 pi i k t / p)|^2 of every column v, k = 0 ... p // 2.
+
+    By a product: XLA's FFT can wait for ever (see ``lapack``).
+
+    Example:
+        >>> dft_power(jnp.ones((3, 1))).tolist()
+        [[9.0], [0.0]]
+    """
+    p = table.shape[0]
+    squares = jnp.square(jnp.asarray(fourier_basis(p)) @ table)
+    pairs = jnp.pad(squares[1:], ((0, (p - 1) % 2), (0, 0))).reshape(p // 2, 2, -1).sum(axis=1)
+    scale = np.full((p // 2, 1), p / 2, np.float32)
+    scale[p // 2 - 1 :] *= 2 - p % 2
+    return jnp.concatenate([p * squares[:1], scale * pairs])
+
+
 def frequencies(p: int) -> int:
     """How many frequencies there are: p // 2."""
     return p // 2
@@ -216,7 +233,7 @@ def inverse_participation_ratio() -> Measure:
     def function(params: Params, context: Context) -> Float[Array, " neuron"]:
         tables = [jnp.asarray(table(params)) for table in context.model.roles.neuron_inputs]
         tables.append(unembedding_table(params, context))
-        power = [jnp.abs(jnp.fft.rfft(table, axis=0)) ** 2 for table in tables]
+        power = [dft_power(table) for table in tables]
         ratios = [jnp.square(one / one.sum(axis=0, keepdims=True)).sum(axis=0) for one in power]
         return jnp.stack(ratios).mean(axis=0)
 
