@@ -159,6 +159,12 @@ def test_the_learning_coefficient_stands_under_the_loss_with_its_errors_flags_an
     assert (edges.min(), edges.max()) == (3, 5)
 
 
+def test_where_no_loss_was_read_the_sampled_one_stands_above() -> None:
+    alone = _curves().rename(train_loss="learning_coefficient_baseline_loss").drop_vars("test_loss")
+    (line,) = learning_coefficient_curves(alone).axes[0].lines
+    np.testing.assert_array_equal(line.get_ydata(), [4, 1, 1e-3, 1e-6])
+
+
 def test_sharpness_stands_against_two_over_eta() -> None:
     axes = sharpness_curves(_curves(), threshold=500.0)
     assert [line.get_ydata()[0] for line in axes.lines if line.get_label() == r"$2/\eta$"] == [500]

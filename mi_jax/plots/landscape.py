@@ -18,12 +18,16 @@ def learning_coefficient_curves(
 ) -> Figure:
     """Loss above, learning coefficient below, over the same steps; bars are a standard error, hollow points are flagged.
 
+    The losses of both splits, or, where neither was read, that of the checkpoints which the chains start at.
+
     Args:
         null: the same reading of untrained networks, dims (draw): its range is a grey band.
     """
     figure = Figure(figsize=(3.8, 3.9), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.3))
     losses = {"train_loss": "train: train", "test_loss": "test: test"}
+    if not set(losses) & set(dataset):
+        losses = {f"{name}_baseline_loss": "train: the loss that is sampled"}
     curves(dataset, losses, ax=above, scale=scale)
     units = [with_units("loss", dataset[name]) for name in losses if name in dataset]
     above.set(yscale="log", ylabel=units[0] if units else "loss", xlabel="")
