@@ -7,8 +7,8 @@ Command: mi-jax run five_digit_addition
 Minutes: about 2 on 2 cores. The sizes are the published ones.
 Printed: loss 2.66 at step 0, .215 at 971, .038 at 1,910, .030 at 3,000: sooner than the paper's, whose decay and batch are
 unknown. The loss of the answer's digits, the most significant first, passes .5 at step 82, 484, 895, 938, 726, 682: six falls,
-units before tens, hundreds last. All six digits right at the end: .943 of the test pairs, .234 of those whose carry travels through
-every place, which still rises and falls by tenths from one snapshot to the next.
+units before tens, hundreds last. All six digits right at the end: .943 of the test pairs, .234 of those whose carry travels
+through every place, which still rises and falls by tenths from one snapshot to the next.
 """
 
 from mi_jax import Experiment

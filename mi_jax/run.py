@@ -15,7 +15,7 @@ from jaxtyping import Int
 from mi_jax import measuring, nulls
 from mi_jax.arrays import Params
 from mi_jax.contracts import PLAIN, Evaluation, Taps
-from mi_jax.errors import RunError, require, whole
+from mi_jax.errors import ConfigError, RunError, require, whole
 from mi_jax.interventions.places import Elsewhere
 from mi_jax.precision import computing_in
 from mi_jax.pytrees import dotted, take
@@ -118,11 +118,16 @@ class Run:
 
     @cached_property
     def losses(self) -> xr.DataArray:
-        """The training loss of every step, dims (seed, step): that at step s is of the parameters after s updates."""
+        """The training loss of every step, dims (seed, step): that at step s is of the parameters after s updates.
+
+        Its attr ``units`` is missing where a class of the experiment can't be imported any more.
+        """
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
         origin = self.trajectories[0].origin
         coords = {"seed": list(self.seeds), "step": np.arange(origin, origin + values.shape[1])}
-        units = self.experiment.loss.units
+        units = ""
+        with contextlib.suppress(ConfigError):
+            units = self.experiment.loss.units
         return xr.DataArray(values, coords, ("seed", "step"), name="loss", attrs={"units": units} if units else {})
 
     @property

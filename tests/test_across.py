@@ -13,6 +13,7 @@ from mi_jax.pytrees import dotted
 from mi_jax.run import Run
 
 
+@pytest.mark.slow
 def test_lines_are_the_tables_modes(tiny_run: Run) -> None:
     lines = mode_lines(tiny_run, most=6)
     assert lines["mode_value"].dims == ("seed", "step", "mode")

@@ -114,13 +114,13 @@ def hushed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("how", few(["by size", "any file"], 1))
 def test_a_flipped_byte_is_refused_and_named_or_harms_nothing(copy: Path, true_readings: dict[str, Any], how: str) -> None:
     refused = 0
-    for name, byte, mask in _places(copy / "segments", how, 25):
+    for name, byte, mask in _places(copy / "segments", how, 12):
         file = copy / "segments" / name
         content = file.read_bytes()
         file.write_bytes(content[:byte] + bytes([content[byte] ^ mask]) + content[byte + 1 :])
         refused += _check(copy, true_readings, name.parts[0])
         file.write_bytes(content)
-    assert 3 <= refused < 25  # some files are never read
+    assert 2 <= refused < 12  # some files are never read
     assert not _check(copy, true_readings, "")
 
 

@@ -47,6 +47,7 @@ def test_the_code_is_that_of_scikit_learns_probes_block_by_block() -> None:
     assert expected < 0.8 * n * np.log2(classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n"), [("ridge", 500), pytest.param("logistic", 250, marks=pytest.mark.slow)])
 def test_random_labels_take_what_labels_take_of_which_nothing_is_known(kind: str, n: int) -> None:
     rng, classes = np.random.default_rng(0), (2, 59)

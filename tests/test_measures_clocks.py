@@ -195,6 +195,7 @@ def _symmetricity(params: Any, model: Any, task: ModularArithmetic) -> float:
     return float(read("gradient_symmetricity", params, context_of(task, model=model)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", few(["a b", "a b ="], 1))
 def test_symmetricity_is_that_of_finite_differences(format: Any) -> None:
     p, d = 7, 6

@@ -100,7 +100,7 @@ def test_the_command_line_knows_the_names_and_lists_the_papers(capsys: pytest.Ca
     assert main(["list", "tasks"]) == 0
     rows = {row.split("\t")[0]: row.split("\t")[1:] for row in capsys.readouterr().out.splitlines()}
     assert set(rows) == set(TASKS)
-    for name, (paper, told) in rows.items():
+    for name, (paper, told, *_) in rows.items():
         assert paper == TASKS[name].paper
         assert paper.startswith("arXiv ")
         assert told.endswith((".", ";"))

@@ -63,6 +63,7 @@ def readings(published: Path) -> xr.Dataset:
     return measure_weights(params, subject, measures, {"experiment": {}, "hash": ""}).isel(seed=0, step=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _BY_FREQUENCY)
 def test_a_number_by_frequency_is_the_published_one_to_its_last_digit(readings: xr.Dataset, name: str) -> None:
     """Within half a unit of the last digit, and what float32 logits of up to 74 leave of seven digits."""

@@ -162,6 +162,7 @@ def test_multiply_adds_are_counted_by_hand() -> None:
     assert table == 3 * 23 * 16 * 16
 
 
+@pytest.mark.slow
 def test_the_cheaper_route_is_taken_and_the_other_can_be_forced() -> None:
     model = _model(_CONSTANT_END)
     params, few, many = _params(model), _tokens(_CONSTANT_END, 1), _tokens(_CONSTANT_END, 200)

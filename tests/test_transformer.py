@@ -150,7 +150,7 @@ def _named(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in settings.items()) or "defaults"
 
 
-@pytest.mark.parametrize("settings", few(_GRID, 8), ids=_named)
+@pytest.mark.parametrize("settings", few(_GRID, 4), ids=_named)
 def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> None:
     config = Transformer(**{**_SMALL, **settings})
     model = config.build(_INPUTS)
@@ -166,7 +166,7 @@ def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> No
 _CUT = [one for one in _GRID if len(one) > 1 or not one]
 
 
-@pytest.mark.parametrize("settings", few(_CUT, 4), ids=_named)
+@pytest.mark.parametrize("settings", few(_CUT, 2), ids=_named)
 @pytest.mark.parametrize("positions", [(4,), (3, 1)])
 def test_positions_give_those_rows_of_the_full_forward_pass(settings: dict[str, Any], positions: tuple[int, ...]) -> None:
     model = _model(**settings)
