@@ -49,13 +49,13 @@ def compare(
         RunError: for a fork of other seeds or other parameters.
     """
     first = _opened(parent)
-    histories = {"parent": first, **_labelled(forks)}
+    histories, shapes = {"parent": first, **_labelled(forks)}, _shapes(first)
     for label, run in histories.items():
         if run.seeds != first.seeds:
             raise RunError(
                 f"{label} has the seeds {list(run.seeds)}, the parent {list(first.seeds)}; compare runs of equal seeds"
             )
-        if _shapes(run) != _shapes(first):
+        if _shapes(run) != shapes:
             raise RunError(f"{label} has other parameters than the parent; compare runs of one model")
     names = _readable(first) if measures is None else list(measures)
     read = [_history(first, run, names, watch) for run in histories.values()]

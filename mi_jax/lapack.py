@@ -2,7 +2,8 @@
 
 jaxlib hands the matrices of a batch to XLA's thread pool and waits for them on a thread of that pool. Where a program has as many
 such calls ready as the pool has threads, all of them wait, for ever: two batched QRs on two cores are enough (jaxlib 0.10.2). A
-call of one matrix waits for nobody. XLA's FFT waits in the same way (see ``measures.fourier.dft_power``).
+call of one matrix waits for nobody. Others report the same of XLA's FFT; we have not seen it, and do without
+(``measures.fourier.dft_power``).
 """
 
 import functools

@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +25,14 @@ _MANY = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
 
 
 @pytest.mark.parametrize("outer", [lambda f: f, jax.vmap, lambda f: jax.vmap(jax.vmap(f))], ids=["batch", "vmap", "twice"])
-def test_they_are_numpys_for_every_matrix(outer: object) -> None:
-    def of(function: object) -> object:
-        return jax.jit(outer(function))(jnp.asarray(_MANY))  # pyright: ignore[reportCallIssue, reportOptionalCall]
+def test_they_are_numpys_for_every_matrix(outer: Callable[..., Any]) -> None:
+    def of(function: Callable[..., Any]) -> Any:
+        return jax.jit(outer(function))(jnp.asarray(_MANY))
 
     np.testing.assert_allclose(of(lapack.singular_values), np.linalg.svd(_MANY, compute_uv=False), rtol=1e-5)
-    u, s, vt = of(lapack.svd)  # pyright: ignore[reportGeneralTypeIssues]
+    u, s, vt = of(lapack.svd)
     np.testing.assert_allclose(u * s[..., None, :] @ vt, _MANY, atol=1e-5)
-    Q, R = of(lapack.qr)  # pyright: ignore[reportGeneralTypeIssues]
+    Q, R = of(lapack.qr)
     np.testing.assert_allclose(Q @ R, _MANY, atol=1e-5)
     np.testing.assert_allclose(of(lapack.triangle), R, atol=1e-5)
     found = jax.jit(lapack.eigenvalues)(jnp.asarray(_MANY[..., :4, :]))

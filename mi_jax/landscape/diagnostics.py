@@ -50,7 +50,7 @@ def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
 
 
 def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half draw"]:
-    """sum_i x_i x_{i+t} / T by lag t, one after the other (XLA's FFT can wait for ever: see ``lapack``)."""
+    """sum_i x_i x_{i+t} / T by lag t, one after the other, without XLA's FFT (see ``lapack``)."""
     length = centred.shape[1]
     padded = jnp.pad(centred, ((0, 0), (0, length)))
     products = lambda lag: (centred * jax.lax.dynamic_slice_in_dim(padded, lag, length, axis=1)).sum(axis=1)  # noqa: E731

@@ -1,6 +1,7 @@
 """The landscape around a checkpoint as readings of a run: learning coefficient, sharpness."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -143,14 +144,12 @@ def measure_learning_coefficient(
     )
 
 
-_PUBLISHED = {"split": "train", "gamma": 1000.0, "epsilon": 5e-5, "burn_in": 50, "draws": 150, "chains": 4, "parameters": []}
-
-
 def _suffix(options: Mapping[str, Any]) -> str:
-    """What is added to the name: the options that differ from the published ones."""
+    """What is added to the name: the options that differ from the defaults."""
+    defaults = inspect.signature(measure_learning_coefficient).parameters
     parts: list[str] = []
     for name, value in options.items():
-        if value == _PUBLISHED.get(name):
+        if (tuple(value) if isinstance(value, list) else value) == defaults[name].default:
             continue
         told = "+".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
         told = told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8]

@@ -42,7 +42,7 @@ def fourier_basis(p: int) -> Float[np.ndarray, "component token"]:
 def dft_power(table: Float[Array, "token column"]) -> Float[Array, "frequency column"]:
     """|sum_t v_t e^(-2 pi i k t / p)|^2 of every column v, k = 0 ... p // 2.
 
-    By a product: XLA's FFT can wait for ever (see ``lapack``).
+    By a product, without XLA's FFT (see ``lapack``).
 
     Example:
         >>> dft_power(jnp.ones((3, 1))).tolist()
