@@ -46,7 +46,9 @@ def test_the_paths_are_those_of_the_flattened_rows(tiny_run: Run) -> None:
     outputs = np.array([[np.asarray(apply(one)) for one in history] for history in params], np.float64)
     outputs -= outputs.mean(axis=-1, keepdims=True)
     drawn = principal_path(outputs.reshape(3, len(tiny_run.steps), -1), modes=3)
-    np.testing.assert_allclose(function_path(tiny_run, modes=3, examples=40)["share"], drawn.shares, rtol=1e-4)
+    path = function_path(tiny_run, modes=3, examples=40)
+    np.testing.assert_allclose(path["share"], drawn.shares, rtol=1e-4)
+    np.testing.assert_allclose(path["score"], drawn.scores, atol=1e-4 * np.abs(drawn.scores).max())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from mi_jax.errors import ConfigError
-from mi_jax.landscape import calibrate, exact, find_plateau
+from mi_jax.landscape import calibrate, exact, find_plateau, learning_coefficient
 from mi_jax.plots import calibration_curves
 
 _EPSILONS, _N_BETAS = [1e-4, 1e-3, 1e-2], [10.0, 100.0]
@@ -49,13 +49,24 @@ def test_flagged_and_uncertain_cells_are_left_out_and_two_cells_are_not_enough()
     assert np.isnan(nothing.attrs["epsilon"])
 
 
+_SETTINGS = {"n": 1000, "gamma": 1.0, "burn_in": 300, "draws": 300, "chains": 32, "key": jax.random.key(0)}
+
+
+def _bowl(w: jax.Array) -> jax.Array:
+    return 0.5 * (w**2).sum()
+
+
 @pytest.fixture(scope="module")
 def sweep() -> xr.Dataset:
     """Of a quadratic in ten dimensions, stationary from the start of the second half."""
-    return calibrate(
-        lambda w: 0.5 * (w**2).sum(), jnp.zeros(10), n=1000, epsilons=_EPSILONS[::-1], n_betas=_N_BETAS, gamma=1.0,
-        burn_in=300, draws=300, chains=32, key=jax.random.key(0),
-    )  # fmt: skip
+    return calibrate(_bowl, jnp.zeros(10), epsilons=_EPSILONS[::-1], n_betas=_N_BETAS, **_SETTINGS)
+
+
+def test_a_cell_holds_what_the_estimate_alone_says(sweep: xr.Dataset) -> None:
+    alone = learning_coefficient(_bowl, jnp.zeros(10), epsilon=_EPSILONS[1], n_beta=_N_BETAS[1], **_SETTINGS)
+    cell = sweep.sel(epsilon=_EPSILONS[1], n_beta=_N_BETAS[1])
+    for name in ("learning_coefficient", "standard_error", "r_hat", "effective_draws"):
+        assert float(cell[name]) == float(getattr(alone, name))
 
 
 def test_a_sweep_is_the_closed_form_on_its_grid(sweep: xr.Dataset) -> None:

@@ -20,6 +20,7 @@ from mi_jax.circuits.factored import (
     svd,
     through,
 )
+from mi_jax.circuits.heads import full_output_value, full_query_key
 from mi_jax.contracts import Context, Heads, Model, Roles
 from mi_jax.measuring import Subject, choose
 from mi_jax.models import Transformer
@@ -153,7 +154,11 @@ def test_composition_and_eigenvalue_scores_are_those_of_the_dense_products() -> 
         np.testing.assert_allclose(score[i, 3 + j], expected, rtol=1e-4)
         values = np.linalg.eigvals(E @ qk[1, j] @ L.T @ E.T)
         np.testing.assert_allclose(through_head[i, 3 + j], values.sum().real / np.abs(values).sum(), atol=1e-4)
-    for name, dense in (("copying_score", E @ ov @ U), ("matching_score", E @ qk @ E.T)):
+    for name, full, dense in (
+        ("copying_score", full_output_value, E @ ov @ U),
+        ("matching_score", full_query_key, E @ qk @ E.T),
+    ):
+        np.testing.assert_allclose(full(params, context).product(), dense, atol=1e-4 * np.abs(dense).max())
         values = np.linalg.eigvals(dense)
         np.testing.assert_allclose(_read(name, params, context)[name], values.sum(-1).real / np.abs(values).sum(-1), atol=1e-4)
 

@@ -5,6 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from mi_jax.dynamics import likeness, path_of_products, principal_path, walk_like, walk_path
+from mi_jax.dynamics.paths import Path
 
 
 def test_joint_components_are_scikits() -> None:
@@ -61,3 +62,10 @@ def test_a_straight_line_is_no_walk() -> None:
     path, null = principal_path(rows), walk_path(lengths)
     assert path.shares[0] > 0.99 > null.shares[0]
     assert likeness(path, null)[1] < 0.5
+
+
+def test_likeness_is_the_squared_cosine_of_all_seeds_scores_together() -> None:
+    one, other = np.zeros((2, 3, 2)), np.zeros((2, 3, 2))
+    one[0, 0], one[1, 2] = [3, 1], [4, 0]
+    other[0, 0] = [-2, 5]
+    np.testing.assert_allclose(likeness(Path(one, np.ones(2)), Path(other, np.ones(2))), [9 / 25, 1], rtol=1e-12)
