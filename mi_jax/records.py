@@ -20,7 +20,7 @@ Registry = Mapping[str, type]
 def encode(value: Any, registry: Registry) -> Any:
     """The JSON form: a dataclass becomes an object with its name under ``type``; a tuple a list; an int in a float field a float.
 
-    A field that is marked as added later (``contracts.added``) is left out where it has its default.
+    A field that is marked as added later (``fields.added``) is left out where it has its default.
 
     Raises:
         ConfigError: for a value that JSON has no form for, or a class that no other process could import.

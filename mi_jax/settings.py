@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mi_jax import measuring
-from mi_jax.contracts import Architecture, Inputs, Loss, Model, Optimizer, Roles, Task, added
+from mi_jax.contracts import Architecture, Inputs, Loss, Model, Optimizer, Roles, Task
 from mi_jax.errors import ConfigError, nearest, require
+from mi_jax.fields import added
 from mi_jax.interventions import INTERVENTIONS, Intervention
 from mi_jax.models import MODELS, Transformer
 from mi_jax.precision import Precision

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.contracts import sweepable_numbers
+from mi_jax.fields import sweepable_numbers
 from mi_jax.pytrees import dotted
 from mi_jax.training import SGD, Adam, AdamW, GrokfastEMA, GrokfastMA, Muon, OrthogonalGradient
 from mi_jax.training.filters import GradientFilter, InTurn

@@ -16,9 +16,9 @@ from descending import ByHand, gradients, norm, ours, tree, wide
 from optax import contrib
 from unchecked import unchecked
 
-from mi_jax.contracts import sweepable_numbers, with_numbers
 from mi_jax.errors import ConfigError
 from mi_jax.experiment import REGISTRY, Experiment, train
+from mi_jax.fields import sweepable_numbers, with_numbers
 from mi_jax.pytrees import dotted
 from mi_jax.records import decode, encode
 from mi_jax.training import (

@@ -14,9 +14,10 @@ from PIL import Image
 from mi_jax.cli import main
 from mi_jax.dynamics import RULE, Claim, Phases, Transitions
 from mi_jax.experiment import Run, train
-from mi_jax.figures import _DATES, draw_figures
+from mi_jax.figures import draw_figures
 from mi_jax.findings import claims, how_measured, numbers_table, summary
 from mi_jax.nulls import Nulls
+from mi_jax.plans import DATES
 from mi_jax.report import Figure
 
 NAN = float("nan")
@@ -283,9 +284,9 @@ _TITLES = {
     "excluded_by_frequency": "What each frequency is worth (seed 3)",
     "clusters": "Neurons by frequency (seed 3)",
     "neuron_flow": "Neurons joining clusters (seed 3)",
+    "attention": "Attention (seed 3)",
     "norms": "Weights (seed 3)",
     "singular_values": "Singular values of the unembedding (seed 3)",
-    "attention": "Attention (seed 3)",
     "surface": "Where the answers are right (seed 3)",
     "circles": "The embedding on its circles (seed 3)",
     "decodable_and_used": "Decodable against used, at stream",
@@ -333,7 +334,7 @@ def test_with_every_reading_every_figure_is_drawn_story_first_film_last(all_draw
 
 
 _MARKS = {
-    **{name: {*_DATES} for name in ("progress", "loss", "accuracy")},
+    **{name: {*DATES} for name in ("progress", "loss", "accuracy")},
     "seeds": {"grokked"},
     "frequencies": {"births", "final_keys"},
     **{name: {"final_keys"} for name in ("frequencies_embedding", "excluded_by_frequency", "neuron_flow", "circles")},

@@ -7,7 +7,7 @@ import pytest
 
 _PACKAGE = Path(__file__).parents[1] / "mi_jax"
 
-_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "lapack", "precision", "pytrees", "records", "streams"}
+_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "fields", "lapack", "precision", "pytrees", "records", "streams"}
 _MODEL_CONTRACT = {"models.taps", "models.views"}
 _READINGS = {"measures", "decompositions", "circuits", "landscape"}
 
@@ -21,7 +21,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "streams": {"arrays"},
     "records": {"errors"},
     "concepts": {"errors"},
-    "contracts": {"arrays", "concepts", "errors"},
+    "fields": set(),
+    "contracts": {"arrays", "concepts", "errors", "fields"},
     "tasks": _BASICS,
     "models": _BASICS,
     "interventions": _BASICS | {"models.taps", "measures.fourier"},
@@ -46,7 +47,8 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "planted": _BASICS | {"models", "tasks", "training", "measuring", "experiment"},
     "across": _BASICS | {"decompositions", "dynamics", "measures", "measuring", "run"},
     "findings": {"dynamics", "joining", "nulls"},
-    "figures": {"dynamics", "nulls", "plots", "report"},
+    "plans": {"dynamics", "nulls", "plots"},
+    "figures": {"dynamics", "nulls", "plans", "plots", "report"},
     "library": {"errors", "experiment"},
     "overrides": {"errors", "experiment", "models", "planted", "tasks", "training"},
     "studying": _BASICS

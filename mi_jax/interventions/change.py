@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mi_jax.contracts import Loss, Optimizer, Task, numbers_of, sweepable_numbers, with_numbers
+from mi_jax.contracts import Loss, Optimizer, Task
 from mi_jax.errors import ConfigError, nearest, require
+from mi_jax.fields import numbers_of, sweepable_numbers, with_numbers
 from mi_jax.interventions.places import AtSettings, Settings
 from mi_jax.records import frozen
 

@@ -13,8 +13,9 @@ import jax
 from jaxtyping import Array
 
 from mi_jax.arrays import Params
-from mi_jax.contracts import Batch, Inputs, Loss, Model, Numbers, Optimizer, Task
+from mi_jax.contracts import Batch, Inputs, Loss, Model, Optimizer, Task
 from mi_jax.errors import require, whole
+from mi_jax.fields import Numbers
 from mi_jax.models.taps import capture
 
 Arrays = Mapping[str, Any]

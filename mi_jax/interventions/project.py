@@ -1,7 +1,7 @@
 """Projecting directions out of weights: Fourier frequencies of the residues, or any directions along an axis."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from mi_jax.arrays import Params
 from mi_jax.contracts import Model
 from mi_jax.errors import ConfigError, RunError, nearest, require, whole
+from mi_jax.fields import added
 from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
 from mi_jax.interventions.parameters import OfParameters
 from mi_jax.interventions.places import Arrays, Moment, Trained
@@ -56,7 +57,7 @@ class Project(OfParameters):
     directions: Directions = ()
     every: int | None = 1
     table: Table = "unembedding"
-    frequencies: Frequencies = field(default=(), metadata={"added": True})
+    frequencies: Frequencies = added(())
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from jaxtyping import Array, Float, Shaped
 
 from mi_jax.arrays import Params, PRNGKey
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps, added
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
 from mi_jax.errors import nearest, require
+from mi_jax.fields import added
 from mi_jax.models.activations import ACTIVATIONS, Activation
 from mi_jax.models.entries import Combination, Embedding, Entry, Shape, embedded_pair, features, one_hot_pair, output_count
 from mi_jax.models.initial import normal_parameters, torch_parameters

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Int
 
 from mi_jax.arrays import Count, PRNGKey
 from mi_jax.concepts import Labels, labels
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, added, trained_labels
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, trained_labels
 from mi_jax.errors import require
+from mi_jax.fields import added
 from mi_jax.tasks.sampling import minibatches
 from mi_jax.tasks.splits import Split, split_order, trained_count
 

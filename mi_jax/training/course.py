@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mi_jax.arrays import Params
-from mi_jax.contracts import Numbers
 from mi_jax.errors import DamagedError, RunError
+from mi_jax.fields import Numbers
 from mi_jax.interventions import AtSettings, InProgram, Intervention, Moment, Settings, Trained
 from mi_jax.interventions.places import Elsewhere
 from mi_jax.precision import computing_in

@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Int
 
 from mi_jax.arrays import Params
-from mi_jax.contracts import Numbers, numbers_of, sweepable
 from mi_jax.errors import nearest, require
+from mi_jax.fields import Numbers, numbers_of, sweepable
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import optax
 from optax import contrib
 
 from mi_jax.arrays import Count, Number
-from mi_jax.contracts import GradientTransformation, Numbers, Optimizer, added, numbers_of, sweepable
+from mi_jax.contracts import GradientTransformation, Optimizer
 from mi_jax.errors import nearest, require
+from mi_jax.fields import Numbers, added, numbers_of, sweepable
 from mi_jax.pytrees import dotted, rebuild
 from mi_jax.training.decay import Groups, Towards, add_decay, hold_norm, matching
 from mi_jax.training.filters import GradientFilter

@@ -10,21 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mi_jax.arrays import Count, Params, PRNGKey
-from mi_jax.contracts import (
-    PLAIN,
-    Batch,
-    Loss,
-    Model,
-    Numbers,
-    Optimizer,
-    Tap,
-    Taps,
-    Task,
-    mean_loss,
-    numbers_of,
-    sweepable_numbers,
-)
+from mi_jax.contracts import PLAIN, Batch, Loss, Model, Optimizer, Tap, Taps, Task, mean_loss
 from mi_jax.errors import require
+from mi_jax.fields import Numbers, numbers_of, sweepable_numbers
 from mi_jax.interventions import AtBatch, AtGradient, AtParams, AtSite, Forward, InProgram, Intervention
 from mi_jax.precision import Precision, cast, computing_in, precision_of
 from mi_jax.pytrees import dotted, rebuild, stacked
