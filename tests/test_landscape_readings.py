@@ -16,6 +16,7 @@ from mi_jax.errors import ConfigError, MeasureError
 from mi_jax.figures import draw_figures
 from mi_jax.findings import claims
 from mi_jax.landscape import learning_coefficient, measure_learning_coefficient, measure_sharpness, restrict, split_loss_of
+from mi_jax.measures import MEASURES
 from mi_jax.models import MLP
 from mi_jax.nulls import Nulls
 from mi_jax.plots import learning_coefficient_curves, sharpness_curves
@@ -44,7 +45,7 @@ def params() -> Any:
 
 @pytest.fixture(scope="module")
 def read(params: Any) -> xr.Dataset:
-    measures = [_WHOLE, _PART, _SUBSET, measure_sharpness(order=24)]
+    measures = [_WHOLE, _PART, _SUBSET, measure_sharpness(order=24), MEASURES["train_loss"]]
     return measuring.measure_weights(params, _SUBJECT, measures, {"experiment": {}, "hash": ""}).isel(seed=0, step=0)
 
 
@@ -69,6 +70,7 @@ def test_the_reading_is_the_estimate_of_the_runs_own_loss_over_the_split(params:
     assert trace["draw"].values.tolist() == list(range(-5, 12))
     np.testing.assert_allclose(trace.sel(draw=slice(0, None)), alone.loss_trace, rtol=1e-4)
     np.testing.assert_allclose(trace.sel(draw=-5), float(read["learning_coefficient_baseline_loss"]), rtol=1e-5)
+    assert float(read["learning_coefficient_baseline_loss"]) == pytest.approx(float(read["train_loss"]), rel=1e-6)
 
 
 def test_the_whole_protocol_is_stored(read: xr.Dataset) -> None:
