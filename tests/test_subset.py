@@ -10,7 +10,7 @@ import pytest
 from mi_jax.contracts import Reference
 from mi_jax.errors import ConfigError, MeasureError
 from mi_jax.landscape import exact, learning_coefficient, restrict
-from mi_jax.landscape.subset import rows_of, split_rows
+from mi_jax.landscape.subset import rows_of, split_rows, taken
 from mi_jax.measuring import Subject, make_context
 from mi_jax.models import MLP
 from mi_jax.tasks import ModularArithmetic
@@ -46,6 +46,12 @@ def test_the_coefficient_of_a_head_on_some_examples_is_the_closed_form_of_their_
     assert float(found.learning_coefficient) == pytest.approx(exact.quadratic(curvatures, **protocol), rel=0.03)
     # All heads and the bias would be fixed in two more directions.
     assert float(found.learning_coefficient) < 0.9 * exact.quadratic([*curvatures, 1.0, 1.0], **protocol)
+
+
+def test_the_chosen_examples_keep_their_bits_in_the_order_of_the_data() -> None:
+    data = {"x": np.random.default_rng(0).normal(size=(5, 3)), "y": np.arange(5)}
+    for examples in ([4, 1], np.array([False, True, False, False, True])):
+        jax.tree.map(np.testing.assert_array_equal, taken(data, examples), {"x": data["x"][[1, 4]], "y": np.array([1, 4])})
 
 
 @pytest.mark.parametrize(
