@@ -70,6 +70,15 @@ def test_modes_that_are_waves_are_the_key_frequencies() -> None:
     assert _read("key_mode_share_unembedding", params, context_of(_TASK, keys=[2])) == pytest.approx(1, abs=1e-5)
 
 
+def test_of_a_wide_table_the_modes_are_those_of_its_square() -> None:
+    """More neurons than classes, as trained networks have: the same four waves, spread over 30 neurons."""
+    spread = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 8)))[0]
+    params = tables(W_L=spread @ _table([9, 8, 7, 6], (2, 5)).T)
+    context = context_of(_TASK, keys=[2, 5])
+    np.testing.assert_allclose(_read("mode_frequency_share_unembedding", params, context)[:4], 1, atol=1e-5)
+    assert _read("key_mode_share_unembedding", params, context) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_mode_of_two_frequencies_has_the_larger_ones_share() -> None:
     u = 0.6 * _waves(_P, (1,))[:, 0] + 0.8 * _waves(_P, (3,))[:, 1]
     params = tables(W_L=5 * u[None] * np.array([[3.0], [4.0]]))
