@@ -181,6 +181,7 @@ def test_measure_without_json_is_tab_separated_by_seed(capsys: pytest.CaptureFix
     }
 
 
+@pytest.mark.slow
 def test_exported_weights_measure_as_the_run_does(capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path) -> None:
     run = open_run(path)
     file = run.export(40, tmp_path / "weights.npz", seed=1)

@@ -91,6 +91,7 @@ def test_steps_may_be_numpys_and_must_be_whole(parent: Run, tmp_path: Path) -> N
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_fork_keeps_what_was_changed(parent: Run, projected: Run, tmp_path: Path) -> None:
     made = fork(projected, step=44, out=tmp_path / "fork")
     assert same(made.state_at(60), projected.state_at(60))

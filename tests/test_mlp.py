@@ -72,7 +72,7 @@ _X = jax.random.normal(jax.random.key(5), (11, 1, 7))
 _ALL = [(settings, _TASK.inputs, _TOKENS) for settings in _PAIRS] + [(settings, VECTOR, _X) for settings in _VECTORS]
 _EVERY = pytest.mark.parametrize(
     ("settings", "inputs", "x"),
-    few(_ALL, 6),
+    few(_ALL, 4),
     ids=[f"{inputs.kind},{','.join(f'{k}={v}' for k, v in one.items())}" for one, inputs, _ in _ALL],
 )
 

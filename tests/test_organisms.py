@@ -33,10 +33,8 @@ IN_EVERY_RUN = {
     "modular_arithmetic": "transformer",
     "group": "bilinear",
     "sparse_parity": "mlp",
-    "multi_digit_addition": "transformer",
-    "repeated_sequences": "markov_attention",
 }
-"""By task, the model it is tested with whenever tests are run; all others are slow."""
+"""By task, the model it is tested with whenever tests are run; all other pairs are slow."""
 CHEAP = {
     "train_loss",
     "train_accuracy",
@@ -139,8 +137,8 @@ def test_it_trains_stops_goes_on_is_read_and_forks(task: str, model: str, tmp_pa
     assert _bits(forked.trajectories[0].stored_state(24)) == _bits(whole.trajectories[0].stored_state(24))
 
 
-def test_every_task_and_model_is_in_some_pair_and_each_task_once_in_every_run() -> None:
-    assert {task for task, _ in PAIRS} == set(TASKS) == set(IN_EVERY_RUN)
+def test_every_task_and_model_is_in_some_pair() -> None:
+    assert {task for task, _ in PAIRS} == set(TASKS)
     assert {model for _, model in PAIRS} == set(MODELS) == set(SMALLEST)
     assert set(IN_EVERY_RUN.items()) <= set(PAIRS)
 

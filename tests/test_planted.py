@@ -200,6 +200,7 @@ def _zeroed(*layers: int) -> dict[str, Callable[..., Any]]:
     return {f"blocks.{layer}.attn.z": lambda z: 0 * z for layer in layers}
 
 
+@pytest.mark.slow
 def test_a_backup_head_takes_over_where_the_main_one_is_set_to_zero_and_not_where_it_is_patched() -> None:
     net = planted.backup_head(8)
     loss = net.truth["loss"]

@@ -52,6 +52,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, xr.Dataset]:
 # --- Two circuits ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_circuits_are_born_where_and_in_the_order_that_they_were_planted(circuits: tuple[Run, xr.Dataset]) -> None:
     run, dataset = circuits
     truth, gap = run.record["truth"], 1

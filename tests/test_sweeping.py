@@ -183,6 +183,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(how: signal.Signals
     assert bool((summary["final_train_accuracy"] == 1).all())
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_one_line_or_object_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = Path.cwd()
     os.chdir(tmp_path)
