@@ -67,6 +67,9 @@ def test_a_cell_holds_what_the_estimate_alone_says(sweep: xr.Dataset) -> None:
     cell = sweep.sel(epsilon=_EPSILONS[1], n_beta=_N_BETAS[1])
     for name in ("learning_coefficient", "standard_error", "r_hat", "effective_draws"):
         assert float(cell[name]) == float(getattr(alone, name))
+    assert float(cell["share_below_start"]) == float(alone.share_below_start)
+    for flag, up in alone.flags._asdict().items():
+        assert bool(cell[flag]) == bool(up), flag
 
 
 def test_a_sweep_is_the_closed_form_on_its_grid(sweep: xr.Dataset) -> None:

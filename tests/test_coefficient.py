@@ -195,7 +195,7 @@ def test_a_point_that_is_no_minimum_is_flagged() -> None:
     assert float(found.learning_coefficient) < 0
     assert bool(found.flags.negative)
     assert bool(found.flags.below_start)
-    assert float(found.below_start) == 1
+    assert float(found.share_below_start) == 1
 
 
 def test_chains_that_have_not_arrived_are_flagged() -> None:

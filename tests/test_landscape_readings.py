@@ -71,6 +71,9 @@ def test_the_reading_is_the_estimate_of_the_runs_own_loss_over_the_split(params:
     np.testing.assert_allclose(trace.sel(draw=slice(0, None)), alone.loss_trace, rtol=1e-4)
     np.testing.assert_allclose(trace.sel(draw=-5), float(read["learning_coefficient_baseline_loss"]), rtol=1e-5)
     assert float(read["learning_coefficient_baseline_loss"]) == pytest.approx(float(read["train_loss"]), rel=1e-6)
+    assert float(read["learning_coefficient_share_below_start"]) == float(alone.share_below_start)
+    for flag, up in alone.flags._asdict().items():
+        assert bool(read[f"learning_coefficient_{flag}"]) == bool(up), flag
 
 
 def test_the_whole_protocol_is_stored(read: xr.Dataset) -> None:

@@ -77,7 +77,7 @@ class LearningCoefficient(NamedTuple):
     """How much of the estimate is due to finite steps: exact in the mean on a quadratic, about so elsewhere."""
     r_hat: Scalar
     effective_draws: Scalar
-    below_start: Scalar
+    share_below_start: Scalar
     """The share of draws whose loss is below the baseline."""
     flags: Flags
     protocol: Protocol
@@ -253,7 +253,7 @@ def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn
         discretisation_bias=bias,
         r_hat=told.r_hat,
         effective_draws=told.effective_draws,
-        below_start=below,
+        share_below_start=below,
         flags=flags,
         protocol=Protocol(nan, nan, nan, nan, nan, burn_in, trace.shape[1], trace.shape[0]),
     )

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Batch, Context, Measure, Reference, mean_loss
 from mi_jax.errors import require
-from mi_jax.landscape.coefficient import ChainMode, check_protocol, default_n_beta, estimate
+from mi_jax.landscape.coefficient import ChainMode, Flags, LearningCoefficient, check_protocol, default_n_beta, estimate
 from mi_jax.landscape.curvature import top_eigenvalues
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import restricted
@@ -20,7 +21,21 @@ from mi_jax.landscape.sampling import RMSProp
 from mi_jax.landscape.subset import Where, split_rows
 from mi_jax.measures.evaluation import batch
 
-_FLAGS = ("diverged", "epsilon_too_large", "negative", "below_start", "unmixed")
+_VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[LearningCoefficient], Array]]] = {
+    "": ((), lambda found: found.learning_coefficient),
+    "_se": ((), lambda found: found.standard_error),
+    "_by_chain": (("chain",), lambda found: found.by_chain),
+    "_loss_trace": (("chain", "draw"), lambda found: jnp.concatenate([found.burn_in_trace, found.loss_trace], axis=1)),
+    "_baseline_loss": ((), lambda found: found.baseline_loss),
+    "_r_hat": ((), lambda found: found.r_hat),
+    "_effective_draws": ((), lambda found: found.effective_draws),
+    "_acceptance": ((), lambda found: found.acceptance.mean()),
+    "_distance": ((), lambda found: found.distance_trace.mean()),
+    "_discretisation_bias": ((), lambda found: found.discretisation_bias),
+    "_share_below_start": ((), lambda found: found.share_below_start),
+    **{f"_{flag}": ((), attrgetter(f"flags.{flag}")) for flag in Flags._fields},
+}
+"""By what is added to the estimate's name: its dims, and what of the estimate it is."""
 
 
 def split_loss_of(context: Context) -> Callable[[Params, Batch], Scalar]:
@@ -111,31 +126,13 @@ def measure_learning_coefficient(
             preconditioner=preconditioner,
             chain_mode=chain_mode,
         )
-        told = {
-            "": found.learning_coefficient,
-            "_se": found.standard_error,
-            "_by_chain": found.by_chain,
-            "_loss_trace": jnp.concatenate([found.burn_in_trace, found.loss_trace], axis=1),
-            "_baseline_loss": found.baseline_loss,
-            "_r_hat": found.r_hat,
-            "_effective_draws": found.effective_draws,
-            "_acceptance": found.acceptance.mean(),
-            "_distance": found.distance_trace.mean(),
-            "_discretisation_bias": found.discretisation_bias,
-            "_below_start": found.below_start,
-            **{f"_{flag}": getattr(found.flags, flag) for flag in _FLAGS},
-        }
-        return {f"{named}{suffix}": value for suffix, value in told.items()}
+        return {f"{named}{suffix}": read(found) for suffix, (_, read) in _VARIABLES.items()}
 
     subset = {f"{named}_examples": chosen} if examples is not None or where is not None else {}
-    suffixes = ("", "_se", "_baseline_loss", "_r_hat", "_effective_draws", "_acceptance", "_distance", "_discretisation_bias")
-    scalars = (*suffixes, "_below_start", *(f"_{flag}" for flag in _FLAGS))
-    dims = {f"{named}{suffix}": () for suffix in scalars}
-    dims |= {f"{named}_by_chain": ("chain",), f"{named}_loss_trace": ("chain", "draw")}
     return Measure(
         named,
         function,
-        dims,
+        {f"{named}{suffix}": dims for suffix, (dims, _) in _VARIABLES.items()},
         splits=(split,),
         prepare={**subset, f"{named}_n": count, f"{named}_n_beta": temperature, f"{named}_beta": inverse},
         options=options,
