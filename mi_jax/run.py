@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import xarray as xr
 from jaxtyping import Int
 
 from mi_jax import measuring, nulls
-from mi_jax.arrays import Params
-from mi_jax.contracts import PLAIN, Evaluation, Taps
-from mi_jax.errors import ConfigError, RunError, require, whole
+from mi_jax.arrays import Params, Scalar
+from mi_jax.contracts import PLAIN, Batch, Evaluation, Reference, Taps
+from mi_jax.errors import ConfigError, RunError, nearest, require, whole
 from mi_jax.interventions.places import Elsewhere
+from mi_jax.landscape import split_loss_of
 from mi_jax.precision import computing_in
 from mi_jax.pytrees import dotted, take
 from mi_jax.records import differences
@@ -175,6 +176,29 @@ class Run:
         seed, task = self.seeds[0] if seed is None else seed, self.experiment.task
         self._find(seed)
         return task.evaluation(task.data(seed), stream(seed, "measure"))
+
+    def split_loss(self, split: str = "train", seed: int | None = None) -> tuple[Callable[[Params, Batch], Scalar], Batch]:
+        """(loss, examples): ``loss(params, examples)`` is the mean loss over a split, the one that the run was trained with.
+
+        It is what ``mi_jax.landscape`` takes: ``calibrate(loss, run.params(step), data=examples, n=len(examples.inputs), ...)``.
+        Programs are kept by ``loss`` itself, so that it is to be asked for once.
+
+        Args:
+            split: one that the task evaluates. seed: whose examples, where seeds have their own; the first by default.
+
+        Raises:
+            ConfigError: for a split that the task doesn't have.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        self._find(seed)
+        context = measuring.make_context(self.subject, seed, Reference(), [])
+        require(split in context.batches, f"the task has no split {split!r}; {nearest(split, context.batches)}")
+        own = split_loss_of(context)
+
+        def loss(params: Params, examples: Batch) -> Scalar:
+            return own(jax.tree.map(jax.numpy.asarray, params), examples)
+
+        return loss, context.batches[split]._replace(info={})
 
     def export(self, step: Step, path: str | os.PathLike[str], seed: int | None = None) -> Path:
         """Writes one seed's parameters at a snapshot as an npz of dotted names, which ``mi-jax measure`` reads back.

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mi_jax.across import function_path, likeness_matrix, mode_lines, weight_path
 from mi_jax.dynamics import principal_path, walk_path
-from mi_jax.errors import ConfigError
+from mi_jax.errors import ConfigError, RunError
 from mi_jax.plots import irrep_curves, mode_curves, path_panels
 from mi_jax.pytrees import dotted
 from mi_jax.run import Run
@@ -90,3 +90,16 @@ def test_irreps_that_rise_have_colours_and_the_null_a_band() -> None:
     assert band.get_extents().height > 0
     risen = [line for line in axes.lines if np.max(line.get_ydata()) > 0.5]
     assert [line.get_linestyle() for line in risen] == ["-", "--"]
+
+
+def test_a_splits_loss_is_the_one_that_was_trained(tiny_run: Run) -> None:
+    loss, examples = tiny_run.split_loss()
+    for seed in (0, 2):
+        step = int(tiny_run.steps[-2])
+        expected = float(tiny_run.losses.sel(seed=seed, step=step))
+        assert float(loss(tiny_run.params(step, seed), examples)) == pytest.approx(expected, rel=1e-5)
+    assert len(examples.inputs) == tiny_run.experiment.task.trained  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match=r"no split 'tset'.*test"):
+        tiny_run.split_loss("tset")
+    with pytest.raises(RunError, match="no seed 9"):
+        tiny_run.split_loss("test", seed=9)

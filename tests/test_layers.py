@@ -39,7 +39,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "nulls": _BASICS | {"joining", "measuring", "results", "training.trajectory"},
     "settings": _BASICS | {"interventions", "measuring", "models", "tasks", "training"},
     "weights": _BASICS,
-    "run": _BASICS | {"interventions", "measuring", "nulls", "settings", "training"},
+    "run": _BASICS | {"interventions", "landscape", "measuring", "nulls", "settings", "training"},
     "experiment": _BASICS | {"interventions", "measuring", "run", "settings", "training", "weights"},
     "forks": _BASICS | {"experiment", "interventions", "run", "settings", "training"},
     "comparing": _BASICS | {"measuring", "plots", "run"},

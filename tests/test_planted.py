@@ -14,7 +14,7 @@ from unchecked import unchecked
 
 from mi_jax import planted
 from mi_jax.contracts import Batch
-from mi_jax.errors import ConfigError
+from mi_jax.errors import ConfigError, MeasureError
 from mi_jax.measures import MEASURES
 from mi_jax.models import capture
 from mi_jax.planted import Planted
@@ -256,6 +256,14 @@ def test_only_the_used_concept_has_an_effect(unused: Planted) -> None:
         told = unused.truth[name]
         assert _loss(unused, erased(told["columns"], 0.0)) == pytest.approx(told["loss"], rel=2e-5), name
     assert unused.truth["used"]["loss"] > 1e7 * unused.truth["unused"]["loss"] == 1e7 * unused.truth["loss"]
+
+
+def test_a_planted_network_is_measured_like_a_run(unused: Planted) -> None:
+    read = unused.measure(["test_loss"])
+    assert read["test_loss"].sizes == {"seed": 1, "step": 1}
+    assert read["test_loss"].item() == pytest.approx(unused.truth["loss"], rel=1e-4)
+    with pytest.raises(MeasureError, match="embedding"):
+        unused.measure(["key_mode_share_unembedding"])
 
 
 # --- What every planted network has ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
 from mi_jax import plots
-from mi_jax.dynamics import Phases, Transitions
+from mi_jax.dynamics import Phases, Transitions, probe_readings
 from mi_jax.plots.curves import PHASES
 from mi_jax.plots.style import COLOURS, COLUMN, SEED_STYLES
 
@@ -414,3 +414,27 @@ def test_the_map_shows_what_is_decodable_and_what_is_used_beyond_random_subspace
     beyond = (last["probe_effect"] - last["probe_effect_null"].max("draw")).clip(0)
     np.testing.assert_allclose(used.images[0].get_array(), beyond)
     assert [label.get_text() for label in decodable.get_yticklabels()] == ["0.embed", "0.stream", "logits"]
+
+
+def test_figures_of_probes_read_chosen_sites_and_concepts_by_whatever_name_they_have(probed: xr.Dataset) -> None:
+    other = probed.rename(
+        probe_accuracy="probe_accuracy_a+b",
+        probe_accuracy_control="probe_accuracy_a+b_control",
+        probe_effect="probe_effect_draws_5_a+b",
+        probe_effect_null="probe_effect_draws_5_a+b_null",
+    )
+    for draw in (plots.probe_map, plots.decodable_and_used):
+        found, plain = draw(other), draw(probed)
+        for one, two in zip(found.axes, plain.axes, strict=True):
+            for line, same in zip(one.lines, two.lines, strict=True):
+                np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
+            for image, same in zip(one.images, two.images, strict=True):
+                np.testing.assert_array_equal(image.get_array(), same.get_array())
+    # The plain ones are meant where they are there too.
+    both = xr.merge([probed, 0 * other])
+    np.testing.assert_array_equal(probe_readings(both)["probe_effect"], probed["probe_effect"])
+    logistic = other.rename({"probe_accuracy_a+b": "probe_accuracy_c", "probe_accuracy_a+b_control": "probe_accuracy_c_control"})
+    with pytest.raises(ValueError, match=r"several of probe_accuracy.*probe_accuracy_a\+b.*probe_accuracy_c.*select one"):
+        probe_readings(xr.merge([other, logistic]))
+    with pytest.raises(ValueError, match="has no probe_effect beside probe_effect_null"):
+        probe_readings(probed.drop_vars("probe_effect_null"))

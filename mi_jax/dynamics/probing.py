@@ -42,6 +42,37 @@ class Verdict(NamedTuple):
         return bool((self.effect > self.null).all())
 
 
+READ = ("probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null")
+"""What is decodable, and what is used."""
+
+
+def probe_readings(dataset: xr.Dataset) -> xr.Dataset:
+    """``READ`` by their plain names, also where options (chosen sites, concepts ...) have added to the names in the dataset.
+
+    Raises:
+        ValueError: where one of both is not in the dataset, or several are with different options and none has a plain name.
+    """
+    names: dict[str, str] = {}
+    for stem, second in (READ[:2], READ[2:]):
+        ending = second.removeprefix(stem)
+        suffixes = [name.removeprefix(stem).removesuffix(ending) for name in map(str, dataset) if _is(name, stem, ending)]
+        if "" not in suffixes and len(suffixes) != 1:
+            found = [f"{stem}{suffix}" for suffix in suffixes]
+            told = (
+                f"the dataset has several of {stem}, {found}; select one"
+                if found
+                else f"the dataset has no {stem} beside {second}"
+            )
+            raise ValueError(f"{told}; it has {sorted(map(str, dataset.data_vars))}")
+        suffix = "" if "" in suffixes else suffixes[0]
+        names |= {f"{stem}{suffix}": stem, f"{stem}{suffix}{ending}": second}
+    return dataset[list(names)].rename(names)
+
+
+def _is(name: str, stem: str, ending: str) -> bool:
+    return name.startswith(stem) and name.endswith(ending)
+
+
 def readout_site(dataset: xr.Dataset) -> str:
     """The last probed site before the outputs, where what the network knows is together; the only one, if there is one."""
     sites = [str(site) for site in dataset["site"].values]
@@ -53,8 +84,9 @@ def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
 
     Args:
         dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null; dims (seed, step, site, concept), the
-            last with draw.
+            last with draw. What options add to their names is no matter (``probe_readings``).
     """
+    dataset = probe_readings(dataset)
     site = site or readout_site(dataset)
     last = dataset.sel(site=site).isel(step=-1)
     null = last["probe_effect_null"].max("draw")

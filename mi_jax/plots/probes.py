@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mi_jax.dynamics import readout_site
+from mi_jax.dynamics import probe_readings, readout_site
 from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, step_axis, styled
 
 
@@ -16,10 +16,10 @@ def decodable_and_used(dataset: xr.Dataset, *, site: str | None = None, columns:
     """A panel a concept: probe accuracy with its control task, and the effect of erasing it with that of random subspaces.
 
     Args:
-        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null.
+        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null, with whatever suffix their options add.
         site: where; by default the last site before the outputs.
     """
-    at = dataset.sel(site=site or readout_site(dataset)).transpose("seed", "step", "concept", ...)
+    at = probe_readings(dataset).sel(site=site or readout_site(dataset)).transpose("seed", "step", "concept", ...)
     concepts = [str(concept) for concept in at["concept"].values]
     rows = -(-len(concepts) // columns)
     figure = Figure(figsize=(WIDE, 1.3 * rows + 0.7), layout="constrained")
@@ -65,7 +65,7 @@ def _legend() -> list[Line2D | Patch]:
 @styled
 def probe_map(dataset: xr.Dataset) -> Figure:
     """Where each concept is decodable, and where it is used, at the last step: site by concept, mean over seeds."""
-    last = dataset.isel(step=-1).mean("seed")
+    last = probe_readings(dataset).isel(step=-1).mean("seed")
     beyond = last["probe_effect"] - last["probe_effect_null"].max("draw")
     panels = (("decodable: probe accuracy", last["probe_accuracy"]), ("used: effect beyond random subspaces", beyond.clip(0)))
     sites, concepts = last["site"].values, last["concept"].values
