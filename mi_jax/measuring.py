@@ -269,8 +269,14 @@ def make_context(subject: Subject, seed: int, reference: Reference, measures: Se
 
 
 def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
-    """The context with what the measures freeze."""
-    recipes = {name: prepare for one in measures for name, prepare in one.prepare.items()}
+    """The context with what the measures freeze. Raises MeasureError where two would freeze different things under one name."""
+    recipes: dict[str, Callable[[Reference, Context], Any]] = {}
+    for one in measures:
+        for name, recipe in one.prepare.items():
+            if recipes.setdefault(name, recipe) != recipe:
+                raise MeasureError(
+                    f"{one.name} prepares '{name}' by another function than a measure that is read with it; give it another name"
+                )
     made = {name: prepare(context.reference, context) for name, prepare in recipes.items()}
     return dataclasses.replace(context, prepared=made)
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -58,24 +59,31 @@ def content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, A
 
 
 def code_digest(*functions: Callable[..., Any]) -> str | None:
-    """A hash of the package's source, and of the files of functions from elsewhere.
+    """A hash of the package's source, and of functions from elsewhere: their code, and the files that they stand in.
 
     None, so that nothing is reused, where such a function has no file or carries values of its own (a closure, a partial).
     """
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files, codes = sorted(Path(__file__).parent.rglob("*.py")), list[bytes]()
     for function in functions:
         if (getattr(function, "__module__", None) or "").startswith("mi_jax."):
             continue
         if not inspect.isfunction(function) or function.__closure__ or function.__defaults__ or function.__kwdefaults__:
             return None
+        codes.append(repr(_told(function.__code__)).encode())
         try:
             files.append(Path(inspect.getfile(function)))
         except (TypeError, OSError):
             return None
     try:
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        return hashlib.sha256(b"".join([*codes, *(file.read_bytes() for file in files)])).hexdigest()
     except OSError:
         return None
+
+
+def _told(code: CodeType) -> tuple[Any, ...]:
+    """What tells two functions of one file apart."""
+    constants = tuple(_told(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts)
+    return code.co_qualname, code.co_code, code.co_names, constants
 
 
 def cached(file: Path, key: str | None) -> xr.Dataset | None:

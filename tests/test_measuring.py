@@ -222,6 +222,21 @@ def test_what_is_frozen_is_made_once_a_seed_and_told_with_the_result(run: Run) -
         assert told[str(seed)] == float(run.params(60, seed)["unembed"]["W_U"].max())
 
 
+def test_what_two_measures_freeze_under_one_name_must_be_one(run: Run) -> None:
+    """Else one of them would read what the other froze."""
+
+    def freezing(name: str, prepare: Any) -> Measure:
+        return Measure(name, lambda params, context: context.prepared["share"], prepare={"share": prepare})
+
+    def half(reference: Any, context: Context) -> jax.Array:
+        return jnp.float32(0.5)
+
+    both = run.measure([freezing("one", half), freezing("other", half)])
+    assert (both["one"] == 0.5).all()
+    with pytest.raises(MeasureError, match="fourth prepares 'share' by another function than a measure that is read with it"):
+        run.measure([freezing("third", half), freezing("fourth", lambda reference, context: jnp.float32(0.25))])
+
+
 def test_every_result_says_where_it_comes_from(run: Run) -> None:
     dataset = run.measure(["restricted_loss", "test_loss"])
     told = json.loads(dataset["restricted_loss"].attrs["provenance"])
@@ -312,6 +327,13 @@ def test_changed_code_is_read_again(run: Run, tmp_path: Path, monkeypatch: pytes
         values.append(float(run.measure([importlib.import_module("own_measures").own])["own"][0, 0]))
     assert values[1] == values[0]
     assert values[2] == 2 * values[0]
+
+
+def test_two_functions_of_one_file_are_told_apart_under_one_name(run: Run) -> None:
+    largest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].max())
+    smallest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].min())
+    values = [float(run.measure([one])["one_name"][0, 0]) for one in (largest, smallest, largest)]
+    assert values[0] == values[2] > 0 > values[1]
 
 
 def test_every_reading_of_the_package_can_be_reused() -> None:

@@ -307,6 +307,19 @@ def test_readings_are_labelled_and_weights_that_are_not_finite_read_nan() -> Non
     np.testing.assert_allclose(read[selectivity][0], read[accuracy][0] - read[f"{accuracy}_control"][0], atol=1e-6)
 
 
+def test_probes_of_all_positions_and_of_one_each_have_their_own_halves() -> None:
+    """Rows are examples times positions, so that halves of one are not those of the other, however they are read."""
+    task = RepeatedSequences.smallest()
+    model = Transformer(d_model=8, heads=2, d_mlp=0).build(task.inputs)
+    params, subject = model.init(jax.random.key(0)), Subject(model, task, CrossEntropy())
+    measures = [probe_accuracy(sites="blocks.0.resid_post", position=at) for at in (None, task.read[-1])]
+    together = make_context(subject, 0, Reference(), measures)
+    for one in measures:
+        alone = one.read(params, make_context(subject, 0, Reference(), [one]))
+        for name, values in one.read(params, together).items():
+            np.testing.assert_array_equal(values, alone[name])
+
+
 def test_random_networks_select_for_nothing() -> None:
     """The mean selectivity over networks as initialised lies within 3 standard errors of 0, for every concept."""
     one = probe_selectivity(sites=("hidden.0.post",))
@@ -332,10 +345,14 @@ def test_random_networks_select_for_nothing() -> None:
         ({"sites": ("pos_embed",)}, "no site 'pos_embed' to probe"),
     ],
 )
-@pytest.mark.parametrize("make", [probe_accuracy, probe_selectivity])
+@pytest.mark.parametrize("make", [probe_accuracy, probe_selectivity, probe_mdl, probe_effect])
 def test_what_a_model_or_task_does_not_have_is_named(make: Any, options: dict[str, Any], says: str) -> None:
+    """Beside another probe too, which has all that it asks for."""
+    if "held_out" in options and make in (probe_mdl, probe_effect):
+        pytest.skip("it holds nothing out")
+    one, params = make(**options), _NETWORK.init(jax.random.key(0))
     with pytest.raises(MeasureError, match=says):
-        _context([make(**options)])
+        one.read(params, _context([one, probe_accuracy()]))
 
 
 @pytest.mark.parametrize(

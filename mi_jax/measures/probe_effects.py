@@ -96,6 +96,7 @@ def probe_effect(
     name = f"probe_effect{edits.suffix()}"
 
     def function(params: Params, context: Context) -> dict[str, Array]:
+        edits.probe.check(context)
         sites = edits.probe.site_names(context.model)
         both = jnp.stack([_site_effects(params, context, site, edits) for site in sites])
         return {name: both[:, :, 0], f"{name}_null": both[:, :, 1:]}

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from mi_jax.arrays import Params, Scalar
 from mi_jax.concepts import Labels, renamed
@@ -97,10 +97,7 @@ class Probe:
         positions_of(context, self.position)
         asked = (*self.concept_names(tuple(context.labels)), *((self.held_out,) if self.held_out else ()))
         for name in asked:
-            if name not in context.labels:
-                raise MeasureError(f"the task has no labels of a concept '{name}'; {nearest(name, context.labels)}")
-            if context.labels[name].values.ndim == 2 and self.position not in (None, *context.read):
-                raise MeasureError(f"position={self.position}: '{name}' has labels at the positions {list(context.read)} alone")
+            known_labels(context, name, self.position)
 
     def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
         """The coordinates of the dims site and concept."""
@@ -108,32 +105,13 @@ class Probe:
 
     def prepare(self) -> dict[str, Callable[[Reference, Context], Any]]:
         """What is made once a seed: which examples are trained and tested on, and the control task's inputs."""
-        return {
-            self._frozen("trained"): lambda reference, context: jnp.asarray(self._halves(context)[0]),
-            self._frozen("tested"): lambda reference, context: jnp.asarray(self._halves(context)[1]),
-            CONTROL: lambda reference, context: jnp.asarray(renamed(_host_inputs(context), context.inputs.alphabet, _SEED)),
-        }
+        halves = {name: _Half(name, self.held_out, self.position) for name in ("trained", "tested")}
+        return {**{half.name: half for half in halves.values()}, CONTROL: _control_inputs}
 
     def halves(self, context: Context) -> tuple[Int[Array, " trained"], Int[Array, " tested"]]:
         """Which examples are trained and tested on."""
-        return context.prepared[self._frozen("trained")], context.prepared[self._frozen("tested")]
-
-    def _frozen(self, half: str) -> str:
-        return f"probe_{half}" + (f"_{self.held_out}" if self.held_out else "")
-
-    def _halves(self, context: Context) -> tuple[Int[np.ndarray, " trained"], Int[np.ndarray, " tested"]]:
-        self.check(context)
-        rng, count = np.random.default_rng(_SEED), len(positions_of(context, self.position))
-        if self.held_out is None:
-            # All positions of an example are on the same side.
-            order = rng.permutation(len(_host_inputs(context)))
-            rows = (order[:, None] * count + np.arange(count)).astype(np.int32)
-            tested = round(_TEST_SHARE * len(order))
-            return rows[tested:].ravel(), rows[:tested].ravel()
-        values = np.asarray(row_values(context.labels[self.held_out], context, self.position))
-        known = np.unique(values)
-        kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
-        return np.flatnonzero(~kept_out).astype(np.int32), np.flatnonzero(kept_out).astype(np.int32)
+        trained, tested = (_Half(name, self.held_out, self.position).name for name in ("trained", "tested"))
+        return context.prepared[trained], context.prepared[tested]
 
     def options(self) -> dict[str, Any]:
         """As stored beside a result."""
@@ -150,6 +128,38 @@ def _host_inputs(context: Context) -> np.ndarray:
     return np.concatenate([np.asarray(context.batches[split].inputs) for split in sorted(context.batches)])
 
 
+def _control_inputs(reference: Reference, context: Context) -> Shaped[Array, "example ..."]:
+    return jnp.asarray(renamed(_host_inputs(context), context.inputs.alphabet, _SEED))
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Which rows, examples times positions, a probe is fitted or read on: what probes of equal halves share."""
+
+    half: Literal["trained", "tested"]
+    held_out: str | None
+    position: int | None
+
+    @property
+    def name(self) -> str:
+        """Among what is prepared."""
+        held_out = f"_{self.held_out}" if self.held_out else ""
+        return f"probe_{self.half}{held_out}" + (f"_at_{self.position}" if self.position is not None else "")
+
+    def __call__(self, reference: Reference, context: Context) -> Int[Array, " row"]:
+        rng, count = np.random.default_rng(_SEED), len(positions_of(context, self.position))
+        if self.held_out is None:
+            # All positions of an example are on the same side.
+            order = rng.permutation(len(_host_inputs(context)))
+            rows = (order[:, None] * count + np.arange(count)).astype(np.int32)
+            tested = round(_TEST_SHARE * len(order))
+            return jnp.asarray((rows[:tested] if self.half == "tested" else rows[tested:]).ravel())
+        values = np.asarray(row_values(known_labels(context, self.held_out, self.position), context, self.position))
+        known = np.unique(values)
+        kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
+        return jnp.asarray(np.flatnonzero(kept_out if self.half == "tested" else ~kept_out).astype(np.int32))
+
+
 class Decoded(NamedTuple):
     """The share of examples whose class a probe gives the largest score, by site and concept."""
 
@@ -159,8 +169,18 @@ class Decoded(NamedTuple):
     """On the test half of the control task."""
 
 
+def known_labels(context: Context, concept: str, position: int | None) -> Labels:
+    """The labels of a concept. Raises MeasureError where the task has none of it, or none at the position."""
+    if concept not in context.labels:
+        raise MeasureError(f"the task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}")
+    if context.labels[concept].values.ndim == 2 and position not in (None, *context.read):
+        raise MeasureError(f"position={position}: '{concept}' has labels at the positions {list(context.read)} alone")
+    return context.labels[concept]
+
+
 def concept_labels(probe: Probe, context: Context) -> list[Labels]:
-    """The labels of the probed concepts."""
+    """The labels of the probed concepts. Raises MeasureError where the probe can't be had: see ``Probe.check``."""
+    probe.check(context)
     return [context.labels[name] for name in probe.concept_names(tuple(context.labels))]
 
 
