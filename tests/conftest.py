@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mi_jax.contracts import Inputs, Model  # noqa: E402
 from mi_jax.experiment import Experiment, Run, train  # noqa: E402
 from mi_jax.models import MLP, Transformer  # noqa: E402
 from mi_jax.tasks import ModularArithmetic  # noqa: E402
-from mi_jax.training import AdamW, log_spaced  # noqa: E402
+from mi_jax.training import AdamW, Storage, at, log_spaced  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -81,6 +82,30 @@ def tiny_experiment(**changes: object) -> Experiment:
 def tiny_mlp_experiment(**changes: object) -> Experiment:
     """The same on a quadratic MLP."""
     return tiny_experiment(**{"model": MLP(width=24), "optimizer": AdamW(learning_rate=1e-2), **changes})
+
+
+SEGMENTED = tiny_mlp_experiment(
+    task=ModularArithmetic(p=7, fraction=0.5),
+    model=MLP(width=8),
+    optimizer=AdamW(learning_rate=1e-2, warmup=1),
+    steps=24,
+    schedule=at(3, 11, 20),
+    storage=Storage(states=3),
+    seeds=(0, 1),
+)
+"""Segments end at 8, 16 and 24; snapshots are at 0, 3, 11, 20 and 24."""
+
+
+@pytest.fixture(scope="session")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of ``SEGMENTED``: read it, never write to it."""
+    return train(SEGMENTED, tmp_path_factory.mktemp("runs") / "segmented").path
+
+
+@pytest.fixture
+def copy(segmented: Path, tmp_path: Path) -> Path:
+    """A copy of ``segmented`` to harm."""
+    return shutil.copytree(segmented, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

@@ -14,36 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import few, tiny_mlp_experiment
+from conftest import SEGMENTED, few
 
 from mi_jax.cli import main
 from mi_jax.errors import DamagedError, RunError
 from mi_jax.experiment import Experiment, open_run, train
-from mi_jax.models import MLP
-from mi_jax.tasks import ModularArithmetic
-from mi_jax.training import Storage, at, segments
+from mi_jax.training import segments
 from mi_jax.training.trajectory import Trajectory
 from mi_jax.training.verifying import problems
-
-SMALL = tiny_mlp_experiment(
-    task=ModularArithmetic(p=7, fraction=0.5),
-    model=MLP(width=8),
-    steps=24,
-    schedule=at(3, 11, 20),
-    storage=Storage(states=3),
-    seeds=(0, 1),
-)
-"""Segments end at 8, 16 and 24; snapshots are at 0, 3, 11, 20 and 24."""
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(SMALL, tmp_path_factory.mktemp("runs") / "sound").path
-
-
-@pytest.fixture
-def copy(sound: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sound, tmp_path / "copy")
 
 
 def _bits(tree: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
@@ -72,8 +50,8 @@ def _readings(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def true_readings(sound: Path) -> dict[str, Any]:
-    readings = _readings(sound)
+def true_readings(segmented: Path) -> dict[str, Any]:
+    readings = _readings(segmented)
     assert not any(isinstance(value, DamagedError) for value in readings.values())
     return readings
 
@@ -223,7 +201,7 @@ def test_an_index_that_says_something_else_is_refused(copy: Path, key: str, chan
 
 @pytest.mark.parametrize(
     "other",
-    [replace(SMALL, optimizer=replace(SMALL.optimizer, learning_rate=3e-3)), replace(SMALL, seeds=(1, 0))],
+    [replace(SEGMENTED, optimizer=replace(SEGMENTED.optimizer, learning_rate=3e-3)), replace(SEGMENTED, seeds=(1, 0))],
     ids=["experiment", "seeds"],
 )
 def test_a_segment_of_another_run_in_its_place_is_refused(copy: Path, tmp_path: Path, other: Experiment) -> None:
@@ -303,10 +281,10 @@ def test_training_on_from_a_damaged_state_is_refused_and_the_advice_mends_it(cop
         if file.is_file():
             file.write_bytes(b"")
     with pytest.raises(DamagedError, match=r"remove .*000000016 and every later one, then run the same command") as error:
-        train(SMALL, copy)
+        train(SEGMENTED, copy)
     assert not (copy / "segments" / "000000024").exists()
     shutil.rmtree(copy / "segments" / "000000016")
-    train(SMALL, copy)
+    train(SEGMENTED, copy)
     assert _readings(copy) == true_readings
     assert "segment 000000016" in str(error.value)
 
@@ -328,7 +306,7 @@ def test_what_an_unfinished_save_left_is_ignored_by_readers_and_removed_by_the_n
     assert open_run(copy).steps.tolist() == [0, 3, 11]
     assert list(problems(Trajectory(copy))) == []
     assert all(path.exists() for path in left)
-    train(SMALL, copy)
+    train(SEGMENTED, copy)
     assert sorted(path.name for path in (copy / "segments").iterdir()) == ["000000008", "000000016", "000000024"]
     assert _readings(copy) == true_readings
 
@@ -338,7 +316,7 @@ def test_other_things_among_the_segments_are_ignored_and_kept(copy: Path, true_r
     (copy / "segments" / name).mkdir()
     assert not _check(copy, true_readings, "")
     assert list(problems(Trajectory(copy))) == []
-    train(SMALL, copy)
+    train(SEGMENTED, copy)
     assert (copy / "segments" / name).is_dir()
 
 
@@ -348,7 +326,7 @@ def test_a_run_whose_last_segment_is_gone_is_unfinished_and_goes_on(copy: Path, 
     assert {status.state for status in run.status.values()} == {"unfinished"}
     with pytest.raises(RunError, match="no snapshot"):
         run.params(24)
-    train(SMALL, copy)
+    train(SEGMENTED, copy)
     assert _readings(copy) == true_readings
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import context_of, read, tables
+from permuting import permuted
 
 from mi_jax.measures import MEASURES
 from mi_jax.models import MLP, Transformer
@@ -214,15 +215,7 @@ def test_the_order_of_heads_and_neurons_changes_nothing() -> None:
     task = _task(7)
     model = Transformer(d_model=8, heads=4, d_mlp=12).build(task.inputs)
     params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
-    heads, neurons = jnp.array([2, 0, 3, 1]), jnp.array(np.random.default_rng(0).permutation(12))
-    block = params["blocks"]["0"]
-    mlp = {
-        "W_in": block["mlp"]["W_in"][:, neurons],
-        "b_in": block["mlp"]["b_in"][neurons],
-        "W_out": block["mlp"]["W_out"][neurons],
-        "b_out": block["mlp"]["b_out"],
-    }
-    turned = {**params, "blocks": {"0": {"attn": {name: x[heads] for name, x in block["attn"].items()}, "mlp": mlp}}}
+    turned = permuted(params)
     for name in _MEASURES:
         one, other = (float(read(name, x, context_of(task, model=model, final=x))) for x in (params, turned))
         assert other == pytest.approx(one, rel=2e-5), name

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from permuting import permuted
 
 from mi_jax.contracts import Model
 from mi_jax.errors import WeightsError
@@ -92,25 +93,11 @@ def _experiment() -> Experiment:
     return dataclasses.replace(experiment, task=dataclasses.replace(experiment.task, split_seed=1))
 
 
-def _permuted(params: Any) -> Any:
-    """The same network with its heads and neurons in another order."""
-    rng = np.random.default_rng(0)
-    heads, neurons = rng.permutation(4), rng.permutation(512)
-    block = params["blocks"]["0"]
-    mlp = {
-        "W_in": block["mlp"]["W_in"][:, neurons],
-        "b_in": block["mlp"]["b_in"][neurons],
-        "W_out": block["mlp"]["W_out"][neurons],
-        "b_out": block["mlp"]["b_out"],
-    }
-    return {**params, "blocks": {"0": {"attn": {name: x[heads] for name, x in block["attn"].items()}, "mlp": mlp}}}
-
-
 @pytest.fixture(scope="module", params=["as published", "heads and neurons in another order"])
 def readings(request: pytest.FixtureRequest, published: Path) -> xr.Dataset:
     subject = _experiment().subject()
     params, _ = load_weights(published / _FILE, subject.model)
-    params = params if request.param == "as published" else _permuted(params)
+    params = params if request.param == "as published" else permuted(params)
     measures, _ = choose([MEASURES[name] for name in _NAMES], subject, frozenset({"final"}))
     provenance = {"experiment": {}, "hash": "", "machine": {}}
     return measure_weights(params, subject, measures, provenance).isel(seed=0, step=0)

@@ -1,11 +1,11 @@
 """The published pizza, Model A of Zhong et al. (arXiv 2306.17844): its weights give the published numbers."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from permuting import permuted
 
 from mi_jax.experiment import load_weights
 from mi_jax.library import find
@@ -51,26 +51,12 @@ def _is_printed(value: float, printed: str) -> bool:
     return abs(float(value) - float(printed)) <= 0.5 * 10.0 ** -len(printed.partition(".")[2])
 
 
-def _permuted(params: Any) -> Any:
-    """The same network with its heads and neurons in another order."""
-    rng = np.random.default_rng(0)
-    heads, neurons = rng.permutation(4), rng.permutation(512)
-    block = params["blocks"]["0"]
-    mlp = {
-        "W_in": block["mlp"]["W_in"][:, neurons],
-        "b_in": block["mlp"]["b_in"][neurons],
-        "W_out": block["mlp"]["W_out"][neurons],
-        "b_out": block["mlp"]["b_out"],
-    }
-    return {**params, "blocks": {"0": {"attn": {name: x[heads] for name, x in block["attn"].items()}, "mlp": mlp}}}
-
-
 @pytest.fixture(scope="module", params=["as published", "heads and neurons in another order"])
 def readings(request: pytest.FixtureRequest, published: Path) -> xr.Dataset:
     subject = find("zhong_2023").subject()
     params, ignored = load_weights(published / _FILE, subject.model)
     assert ignored == ["config"]
-    params = params if request.param == "as published" else _permuted(params)
+    params = params if request.param == "as published" else permuted(params)
     measures, _ = choose(_MEASURES, subject, frozenset({"final"}))
     return measure_weights(params, subject, measures, {"experiment": {}, "hash": ""}).isel(seed=0, step=0)
 

@@ -9,37 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_mlp_experiment
+from conftest import SEGMENTED
 
 from mi_jax.cli import main
 from mi_jax.experiment import Experiment, open_run, train
-from mi_jax.models import MLP
 from mi_jax.records import digest
-from mi_jax.tasks import ModularArithmetic
-from mi_jax.training import AdamW, Storage, at
+from mi_jax.training import AdamW, at
 
 pytestmark = pytest.mark.slow  # over half a minute in all
-
-SMALL = tiny_mlp_experiment(
-    task=ModularArithmetic(p=7, fraction=0.5),
-    model=MLP(width=8),
-    optimizer=AdamW(learning_rate=1e-2, warmup=1),
-    steps=24,
-    schedule=at(3, 11, 20),
-    storage=Storage(states=3),
-    seeds=(0, 1),
-)
-"""Segments end at 8, 16 and 24; snapshots are at 0, 3, 11, 20 and 24."""
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(SMALL, tmp_path_factory.mktemp("runs") / "sound").path
-
-
-@pytest.fixture
-def copy(sound: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sound, tmp_path / "copy")
 
 
 def _rewritten(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -80,17 +57,17 @@ def test_an_untouched_run_is_the_same_bit_for_bit(capsys: pytest.CaptureFixture[
 
 
 def test_it_says_so_in_words_and_trains_where_it_is_told_to(
-    capsys: pytest.CaptureFixture[str], sound: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], segmented: Path, tmp_path: Path
 ) -> None:
-    assert main(["reproduce", str(sound), "--out", str(tmp_path / "there"), "--quiet", "--no-compile-cache"]) == 0
+    assert main(["reproduce", str(segmented), "--out", str(tmp_path / "there"), "--quiet", "--no-compile-cache"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["every stored number is the same, bit for bit", f"again: {tmp_path / 'there'}"]
-    assert open_run(tmp_path / "there").experiment == SMALL
+    assert open_run(tmp_path / "there").experiment == SEGMENTED
 
 
 def test_another_learning_rate_under_the_same_name_is_found(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    other = replace(SMALL, optimizer=AdamW(learning_rate=1.01e-2, warmup=1))
-    run = _claimed(tmp_path / "run", made_by=other, claimed=SMALL)
+    other = replace(SEGMENTED, optimizer=AdamW(learning_rate=1.01e-2, warmup=1))
+    run = _claimed(tmp_path / "run", made_by=other, claimed=SEGMENTED)
     status, told = _told(capsys, str(run))
     assert (status, told["equal"]) == (1, False)
     # Initialisation is the same, and in the first update the rate is 0.
@@ -102,7 +79,7 @@ def test_another_learning_rate_under_the_same_name_is_found(capsys: pytest.Captu
 
 
 def test_other_steps_are_found(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run = _claimed(tmp_path / "run", made_by=replace(SMALL, schedule=at(3, 20)), claimed=SMALL)
+    run = _claimed(tmp_path / "run", made_by=replace(SEGMENTED, schedule=at(3, 20)), claimed=SEGMENTED)
     status, told = _told(capsys, str(run))
     assert (status, told["different"]) == (1, ["snapshots at steps [11] are missing", "snapshots: 4 there, 5 here"])
 
@@ -172,9 +149,9 @@ def test_another_machine_is_named_beside_the_verdict(capsys: pytest.CaptureFixtu
 
 
 def test_settings_are_not_overridden_and_a_missing_run_is_named(
-    capsys: pytest.CaptureFixture[str], sound: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], segmented: Path, tmp_path: Path
 ) -> None:
-    assert main(["reproduce", str(sound), "--steps", "5"]) == 2
+    assert main(["reproduce", str(segmented), "--steps", "5"]) == 2
     assert "reproduce doesn't know --steps 5" in capsys.readouterr().err
     assert main(["reproduce", str(tmp_path / "nowhere")]) == 2
     assert "is no run" in capsys.readouterr().err
