@@ -68,4 +68,11 @@ def _made(name: str, make: Callable[..., Any], given: list[Any], named: dict[str
     try:
         return make(*given, **named)  # pyright: ignore[reportCallIssue]
     except TypeError as error:
-        raise ConfigError(f"{name}{signature}: {error}") from error
+        raise ConfigError(f"{name}{_bare(signature)}: {error}") from error
+
+
+def _bare(signature: inspect.Signature) -> inspect.Signature:
+    """Without its types, which are long."""
+    empty = inspect.Parameter.empty
+    bare = [one.replace(annotation=empty) for one in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mi_jax import verbs as histories
 from mi_jax.errors import ConfigError, Interrupted, MiJaxError, RunError
-from mi_jax.printing import lines_of, print_table
+from mi_jax.printing import lines_of, lines_of_readings, print_table
 
 _OVERRIDES = (
     "Settings of the experiment are overridden by name: --task.p 31 --optimizer.learning-rate 1e-2 --seeds 0,1,2 --steps 500."
@@ -245,6 +245,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         _start(options)
         dataset, skipped = _measure_run(target, chosen, options.quiet)
         told: dict[str, Any] = {str(seed): readings for seed, readings in last_step(dataset)}
+        lines = [line for seed, readings in told.items() for line in lines_of_readings(readings, f"{seed}.")]
     else:
         if not target.is_file():
             raise ConfigError(f"there is no run or file {target}")
@@ -254,9 +255,10 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
         _start(options)
         dataset, skipped = _measure_file(target, experiment, chosen, options.out)
         told = next(readings for _, readings in last_step(dataset))
+        lines = lines_of_readings(told)
     for reason in dict.fromkeys(one.reason for one in skipped):
         print(f"not read: {', '.join(one.name for one in skipped if one.reason == reason)}: {reason}", file=sys.stderr)
-    _print(options, told, "\n".join(lines_of(told)))
+    _print(options, told, "\n".join(lines))
     return 0
 
 

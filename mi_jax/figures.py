@@ -7,6 +7,7 @@ from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
 from mi_jax.dynamics import Phases, Transitions
+from mi_jax.joining import united
 from mi_jax.nulls import Nulls
 from mi_jax.plans import plans
 from mi_jax.report import Figure
@@ -39,7 +40,9 @@ def draw_figures(
             data = folder / f"{plan.name}.nc"
             source = next((one for one in apart if plan.needs & set(one)), dataset)
             shown = {name: one for name, one in marks.items() if name.removeprefix("null_") in plan.needs or name in plan.marks}
-            _bare(source[sorted(plan.needs & set(source))].assign(shown)).to_netcdf(data, engine="h5netcdf")
+            # A reading and its null may count a dim differently, such as modes beside another array's, which has more.
+            read, marked = united([source[sorted(plan.needs & set(source))], xr.Dataset(shown)])
+            _bare(read.assign(marked.data_vars)).to_netcdf(data, engine="h5netcdf")
             figures.append(Figure(plan.title, plan.caption, files["png"], plan.alt, data.name))
     if "circle_coordinates" in frames and "key_frequencies" in dataset:
         seed = int(dataset["seed"].values[0])

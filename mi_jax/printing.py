@@ -3,18 +3,31 @@
 from collections.abc import Sequence
 from typing import Any
 
+MOST = 40
+"""Values that are printed one by one."""
+
 
 def lines_of(told: dict[str, Any], prefix: str = "") -> list[str]:
     """Tab-separated lines, nested names joined by dots; long lists are counted."""
     lines: list[str] = []
     for name, value in told.items():
-        if isinstance(value, dict) and len(value) <= 40:
+        if isinstance(value, dict) and len(value) <= MOST:
             lines += lines_of(value, f"{prefix}{name}.")
-        elif isinstance(value, (dict, list)) and _count(value) > 40:
-            lines.append(f"{prefix}{name}\t{_count(value)} values (see --json)")
+        elif isinstance(value, (dict, list)) and _count(value) > MOST:
+            lines.append(f"{prefix}{name}\t{_told(_count(value))}")
         else:
             lines.append(f"{prefix}{name}\t{value:.6g}" if isinstance(value, float) else f"{prefix}{name}\t{value}")
     return lines
+
+
+def lines_of_readings(readings: dict[str, Any], prefix: str = "") -> list[str]:
+    """A line a reading, or one a place where there are few; longer ones are counted, however many readings there are."""
+    counted = {name: _count(value) for name, value in readings.items()}
+    return lines_of({name: one if counted[name] <= MOST else _told(counted[name]) for name, one in readings.items()}, prefix)
+
+
+def _told(count: int) -> str:
+    return f"{count} values (see --json)"
 
 
 def _count(value: Any) -> int:

@@ -100,6 +100,15 @@ def test_the_figure_shows_every_cell_once_flagged_ones_hollow_and_the_plateau_ri
     assert axes.get_xscale() == "log"
 
 
+def test_a_cell_that_is_asked_for_three_times_is_no_plateau() -> None:
+    found = calibrate(
+        lambda w: (w**2).sum() / 2, jnp.zeros(3), n=100, epsilons=[1e-2] * 3, n_betas=[50.0], gamma=1.0, burn_in=20, draws=400,
+        chains=4, key=jax.random.key(0), tolerance=10.0,
+    )  # fmt: skip
+    assert dict(found.sizes) == {"epsilon": 1, "n_beta": 1}
+    assert np.isnan(found.attrs["learning_coefficient"])
+
+
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one epsilon"):
         calibrate(

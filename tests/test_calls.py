@@ -1,6 +1,7 @@
 """Measures with options as text."""
 
 import pytest
+from unchecked import unchecked
 
 from mi_jax.calls import split_calls
 from mi_jax.errors import ConfigError
@@ -25,6 +26,23 @@ def test_a_measure_with_options_is_what_its_function_makes_and_says_them_in_its_
     assert accuracy.options["sites"] == ["embed"]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("learning_coefficient(preconditioner='adam')", "preconditioner='adam'; RMSProp"),
+        ("learning_coefficient(draws=2.5)", r"draws=2\.5: must be a whole number"),
+        ("learning_coefficient(chain_mode='x')", "chain_mode='x' is unknown"),
+    ],
+)
+def test_values_of_another_type_are_refused_with_a_sentence(text: str, told: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=told):
+        with_options(text)
+
+
+def test_preconditioned_chains_have_a_name_that_can_be_typed() -> None:
+    assert "RMSProp(alpha=0.99, eps=0.1)" in with_options("learning_coefficient(preconditioner='rmsprop')").name
+
+
 def test_without_options_it_is_the_registered_one() -> None:
     for name in WITH_OPTIONS:
         one = with_options(f"{name}()")
@@ -41,7 +59,8 @@ def test_without_options_it_is_the_registered_one() -> None:
         ("learning_coefficient(epsilon=open('x'))", "its arguments must be numbers, strings"),
         ("learning_coefficient(epsilon='x')", "learning_coefficient"),
         ("learning_coefficient(1)", "learning_coefficient"),
-        ("probe_accuracy(kindd='ridge')", "kindd"),
+        ("probe_accuracy(kindd='ridge')", "a probe has no setting 'kindd'; did you mean kind"),
+        ("probe_effect(ranks=2)", "a probe has no setting 'ranks'"),
         ("learning_coefficient(epsilon=0)", "epsilon=0; a positive number is needed"),
         ("learning_coefficient(epsilon=-1.0)", r"epsilon=-1\.0; a positive"),
         ("learning_coefficient(n_beta=0)", "n_beta=0"),

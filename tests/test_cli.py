@@ -24,7 +24,7 @@ from mi_jax.cli import main
 from mi_jax.contracts import Measure
 from mi_jax.experiment import open_run
 from mi_jax.measures import PICTURES
-from mi_jax.printing import lines_of
+from mi_jax.printing import lines_of, lines_of_readings
 from mi_jax.pytrees import dotted
 from mi_jax.readings import EXPENSIVE, READINGS
 
@@ -269,6 +269,14 @@ def test_list_measures_says_which_know_the_end_of_training(capsys: pytest.Captur
 def test_long_values_are_counted_on_a_terminal_however_they_are_nested() -> None:
     told = {"trace": [[0.5] * 30] * 2, "few": [1, 2], "one": 0.25}
     assert lines_of(told) == ["trace\t60 values (see --json)", "few\t[1, 2]", "one\t0.25"]
+
+
+def test_readings_are_counted_each_for_itself_however_many_there_are() -> None:
+    by_site = {f"site {i}": {f"concept {j}": 0.5 for j in range(10)} for i in range(10)}
+    told = {"probe_accuracy": by_site, "trace": [[0.5] * 30] * 2, **{f"one_{i}": 0.25 for i in range(50)}}
+    lines = lines_of_readings(told, "0.")
+    assert lines[:3] == ["0.probe_accuracy\t100 values (see --json)", "0.trace\t60 values (see --json)", "0.one_0\t0.25"]
+    assert len(lines) == 52
 
 
 def test_list_measures_marks_what_is_read_only_when_named(

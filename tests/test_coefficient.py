@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import compilations
+from unchecked import unchecked
 
 from mi_jax.errors import ConfigError
 from mi_jax.landscape import RMSProp, diagnose, exact, learning_coefficient, sgld
@@ -318,3 +319,32 @@ def test_chains_one_after_the_other_are_the_same_chains() -> None:
 def test_numbers_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         _of_bowl(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"n": "many"}, "n='many'; a number is needed"),
+        ({"epsilon": None}, "epsilon=None; a number is needed"),
+        ({"draws": 10.0}, "draws=10.0: must be a whole number"),
+        ({"chains": 1.5}, "chains=1.5: must be a whole number"),
+        ({"key": 0}, r"key=0; a random key is needed, such as jax.random.key\(0\)"),
+        ({"chain_mode": "parallel"}, "chain_mode='parallel' is unknown; known are mapped, vmapped"),
+        ({"preconditioner": "rmsprop"}, "preconditioner='rmsprop'; RMSProp"),
+        ({"params": {}}, "the parameters hold no array"),
+        ({"params": {"a": np.zeros(3, np.int32)}}, "the parameter 'a' is of int32"),
+        ({"loss": lambda w: w["a"] ** 2}, r"the loss gives \(6,\) in place of one number"),
+        ({"loss": lambda w, data: (w["a"] ** 2).sum(), "data": np.ones(9), "examples": [0, 1]}, "n=1000, but examples chooses 2"),
+        ({"loss": lambda w, data: (w["a"] ** 2).sum(), "data": np.ones(9), "examples": [0.5]}, "examples holds float64"),
+    ],
+)
+def test_what_no_estimate_can_be_made_of_is_refused(changes: dict[str, Any], told: str) -> None:
+    settings = {"loss": _bowl, "params": _BOWL, "n": 1000, "gamma": 0.0, "epsilon": 1e-3, "burn_in": 1, "draws": 9, "chains": 2}
+    with unchecked(), pytest.raises(ConfigError, match=told):
+        learning_coefficient(**{**settings, "key": jax.random.key(0), **changes})
+
+
+def test_numbers_may_be_numpys() -> None:
+    with unchecked():
+        found = _of_bowl(n=np.int64(1000), n_beta=np.float32(100), draws=np.int64(1000), chains=np.int32(64))
+    np.testing.assert_array_equal(found.loss_trace, _of_bowl().loss_trace)

@@ -91,6 +91,14 @@ def test_the_density_integrates_to_one_and_has_the_spectrums_mean_and_mass() -> 
     assert np.trapezoid(density * at, at) == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.parametrize("h", [0.0, 1.0, -300.0])
+def test_the_density_of_equal_eigenvalues_is_one_bell_at_them(h: float) -> None:
+    found = curvature.spectral_density(lambda w: 0.5 * h * (w**2).sum(), jnp.ones(5), key=_KEY)
+    weights = np.asarray(found.density, np.float64) * np.gradient(np.asarray(found.at, np.float64))
+    assert weights.sum() == pytest.approx(1, abs=1e-3)
+    assert (weights * found.at).sum() == pytest.approx(h, abs=1e-3 * max(abs(h), 1))
+
+
 def test_the_trace_is_exact_for_a_diagonal_hessian_and_within_its_error_otherwise() -> None:
     h = jnp.arange(1.0, 6.0)
     found = curvature.hessian_trace(lambda w: 0.5 * (h * w**2).sum(), jnp.ones(5), probes=4, key=_KEY)
@@ -127,6 +135,10 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(mom
         (lambda: curvature.top_eigenvalues(lambda w: (w**2).sum(), jnp.ones(3), most=5, order=4, key=_KEY), "most=5, order=4"),
         (lambda: curvature.hessian_trace(lambda w: (w**2).sum(), jnp.ones(3), probes=1, key=_KEY), "probes=1"),
         (lambda: curvature.diverges_above(-1.0), "sharpness=-1.0"),
+        (lambda: curvature.diverges_above(1.0, momentum=2.0), "momentum=2.0; 0 <= momentum < 1"),
+        (lambda: curvature.spectral_density(lambda w: (w**2).sum(), jnp.ones(3), probes=0, key=_KEY), "probes=0, points=400"),
+        (lambda: curvature.spectral_density(lambda w: (w**2).sum(), jnp.ones(3), points=0, key=_KEY), "probes=4, points=0"),
+        (lambda: curvature.top_eigenvalues(lambda w: w**2, jnp.ones(3), key=_KEY), "in place of one number"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(call: Any, told: str) -> None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from unchecked import unchecked
 
 from mi_jax.errors import ConfigError
 from mi_jax.landscape import exact
@@ -92,5 +93,9 @@ def test_what_has_no_coefficient_is_refused() -> None:
         exact.reduced_rank(8, 8, 3, 5)
     with pytest.raises(ConfigError, match="factors of ranks 2 and 2 through 2 hidden units"):
         exact.reduced_rank_at(2, 2, 2, 2, 2, 0)
+    with unchecked(), pytest.raises(ConfigError, match=r"widths=4\.0: must be a whole number"):
+        exact.deep_linear((4.0, 2.0), 1)  # pyright: ignore[reportArgumentType]
+    with unchecked(), pytest.raises(ConfigError, match=r"m=2\.5: must be a whole number"):
+        exact.reduced_rank(2.5, 2, 2, 1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="power=3"):
         exact.monomial(3, n_beta=1.0)

@@ -415,6 +415,17 @@ def test_a_network_with_one_output_has_no_picture_of_its_modes(dataset: xr.Datas
     assert _drawn(tmp_path, values.isel(mode=[0])) == []
 
 
+def test_a_null_with_fewer_modes_than_its_reading_is_beside_it(dataset: xr.Dataset, tmp_path: Path) -> None:
+    """As it is where the singular values of every array, of which some have more, were read too."""
+    null = xr.Dataset({"singular_values_unembedding": (("draw", "mode"), np.ones((5, 3)))})
+    values = _only(dataset, "singular_values_unembedding")
+    figures = draw_figures(tmp_path, values, Nulls(null, xr.Dataset()), None, None, None, xr.Dataset(), xr.Dataset())
+    assert [figure.title for figure in figures] == [_TITLES["singular_values"]]
+    with xr.open_dataset(tmp_path / "singular_values.nc", engine="h5netcdf") as data:
+        assert data.sizes["mode"] == 4
+        np.testing.assert_array_equal(data["null_singular_values_unembedding"][0], [1, 1, 1, np.nan])
+
+
 def test_wrong_labels_have_a_figure_of_their_own(dataset: xr.Dataset, tmp_path: Path) -> None:
     curve = dataset["test_accuracy"]
     told = _only(dataset, "test_accuracy").assign({f"{kind}_accuracy": curve for kind in ("clean", "memorised", "corrected")})

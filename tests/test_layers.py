@@ -48,7 +48,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "across": _BASICS | {"decompositions", "dynamics", "measures", "measuring", "run"},
     "findings": {"dynamics", "joining", "nulls"},
     "plans": {"dynamics", "nulls", "plots"},
-    "figures": {"dynamics", "nulls", "plans", "plots", "report"},
+    "figures": {"dynamics", "joining", "nulls", "plans", "plots", "report"},
     "library": {"errors", "experiment"},
     "overrides": {"errors", "experiment", "models", "planted", "tasks", "training"},
     "studying": _BASICS

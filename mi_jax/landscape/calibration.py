@@ -32,15 +32,17 @@ def calibrate(
     """The estimate at one point over a grid of step sizes and temperatures, by one compiled program, and where it is flat.
 
     Args:
-        epsilons, n_betas: the grid, each positive; put in rising order.
+        epsilons, n_betas: the grid, each positive; put in rising order, each once.
         tolerance: see ``find_plateau``. options: those of ``learning_coefficient`` (data, mask, preconditioner ...).
 
     Returns:
         Dims (epsilon, n_beta): estimate, error, bias of finite steps, R-hat, flags; ``plateau`` marks the flat part, the attrs
         ``epsilon``, ``n_beta`` and ``learning_coefficient`` are its middle (NaN where nothing is flat).
     """
+    require(np.ndim(epsilons) == np.ndim(n_betas) == 1, f"epsilons={epsilons}, n_betas={n_betas}; a list of each is needed")
     require(len(epsilons) > 0 and len(n_betas) > 0, "a sweep needs at least one epsilon and one n_beta")
-    rows, columns = sorted(map(float, epsilons)), sorted(map(float, n_betas))
+    # Each once: a cell that is there three times would be a plateau of its own.
+    rows, columns = sorted(set(map(float, epsilons))), sorted(set(map(float, n_betas)))
     settings = {"n": n, "gamma": gamma, "burn_in": burn_in, "draws": draws, "chains": chains, "key": key, **options}
     found = [[jax.device_get(learning_coefficient(loss, params, epsilon=e, n_beta=b, **settings)) for b in columns] for e in rows]
 
@@ -61,6 +63,7 @@ def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
     plateau grows over neighbours (in epsilon or n_beta) whose estimates differ from *that* cell's by at most ``tolerance`` of it,
     or by two combined standard errors. The largest wins (of equal ones, the one that varies least), if it has three cells.
     """
+    require(tolerance >= 0, f"tolerance={tolerance}; 0 or more is needed")
     value, error = sweep["learning_coefficient"].values, sweep["standard_error"].values
     flagged = sweep["epsilon_too_large"] | sweep["negative"] | sweep["unmixed"] | sweep["diverged"]
     usable = ~flagged.values & np.isfinite(value) & (error <= tolerance * np.abs(value))

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+import numbers
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mi_jax.arrays import Number, Params, PRNGKey, Scalar
-from mi_jax.errors import require
+from mi_jax.errors import nearest, require, whole
 from mi_jax.landscape.diagnostics import diagnose
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import Restriction, flat_mask
 from mi_jax.landscape.sampling import BatchLoss, RMSProp, sgld
 from mi_jax.landscape.subset import Examples, taken
+from mi_jax.pytrees import dotted
 
 ChainMode = Literal["vmapped", "mapped"]
 
@@ -52,7 +54,7 @@ class Flags(NamedTuple):
     below_start: Bool[Array, ""]
     """More than a tenth of the draws has a loss below that of w*, which so is no minimum at this temperature."""
     unmixed: Bool[Array, ""]
-    """R-hat is above UNMIXED: the standard error is too small."""
+    """R-hat is above UNMIXED, so that the standard error is too small; or there is none, as of fewer than 8 draws."""
 
 
 class LearningCoefficient(NamedTuple):
@@ -131,16 +133,25 @@ def learning_coefficient(
         >>> abs(float(found.learning_coefficient) - 2.05) < 4 * float(found.standard_error)
         True
     """
-    n_beta = default_n_beta(n) if n_beta is None else n_beta
-    check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)
+    given, n_beta = n_beta, default_n_beta(n) if n_beta is None else n_beta
+    burn_in, draws, chains = check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)
+    check_chain_mode(chain_mode)
+    check_preconditioner(preconditioner)
+    require(isinstance(key, jax.Array | np.ndarray), f"key={key!r}; a random key is needed, such as jax.random.key(0)")
     require(data is not None or batch is None, "batch is given without data: there is nothing to draw from")
     require(data is not None or examples is None, "examples is given without data: there is nothing to choose from")
     require(batch is None or batch > 0, f"batch={batch}; a positive number of examples is needed")
     w = jax.tree.map(jnp.asarray, params)
+    check_floating(w)
     data = data if examples is None else taken(data, examples)
+    if examples is not None and given is None:
+        count = jax.tree.leaves(data)[0].shape[0]
+        require(n == count, f"n={n}, but examples chooses {count}: n / ln n would be of another number than the loss")
+    loss = loss if data is not None else _of_params(loss)
+    check_scalar(loss, w, data)
     protocol = Protocol(n, n_beta, n_beta / n, gamma, epsilon, burn_in, draws, chains)
     found = _program(
-        loss if data is not None else _of_params(loss),
+        loss,
         w,
         data,
         flat_mask(w, mask),
@@ -160,17 +171,56 @@ def learning_coefficient(
 
 def default_n_beta(n: Real) -> float:
     """n / ln n, the temperature of the widely applicable Bayesian information criterion."""
+    _number("n", n)
     require(n > 1, f"n={n}; more than one example is needed for n / ln n")
     return n / math.log(n)
 
 
-def check_protocol(n: Real, n_beta: Real, gamma: Real, epsilon: Real, burn_in: int, draws: int, chains: int) -> None:
-    """Raises ConfigError for numbers that no estimate can be made with."""
+def check_protocol(
+    n: Real, n_beta: Real, gamma: Real, epsilon: Real, burn_in: int, draws: int, chains: int
+) -> tuple[int, int, int]:
+    """The last three as whole numbers. Raises ConfigError for numbers that no estimate can be made with."""
+    for name, value in (("n", n), ("n_beta", n_beta), ("gamma", gamma), ("epsilon", epsilon)):
+        _number(name, value)
     for name, value in (("n", n), ("n_beta", n_beta), ("epsilon", epsilon)):
         require(0 < value < math.inf, f"{name}={value}; a positive number is needed")
     require(0 <= gamma < math.inf, f"gamma={gamma}; 0 (no localisation) or more is needed")
     for name, value, least in (("burn_in", burn_in, 0), ("draws", draws, 1), ("chains", chains, 1)):
-        require(value >= least, f"{name}={value}; at least {least} is needed")
+        require(whole(name, value) >= least, f"{name}={value}; at least {least} is needed")
+    return int(burn_in), int(draws), int(chains)
+
+
+def _number(name: str, value: Any) -> None:
+    require(isinstance(value, numbers.Real | jax.Array), f"{name}={value!r}; a number is needed")
+
+
+def check_chain_mode(chain_mode: ChainMode) -> None:
+    """Raises ConfigError for an unknown one."""
+    known = get_args(ChainMode)
+    require(chain_mode in known, f"chain_mode={chain_mode!r} is unknown; {nearest(str(chain_mode), known)}")
+
+
+def check_preconditioner(preconditioner: RMSProp | None) -> None:
+    """Raises ConfigError for what preconditions nothing."""
+    fits = preconditioner is None or isinstance(preconditioner, RMSProp)
+    require(fits, f"preconditioner={preconditioner!r}; RMSProp(alpha=0.99, eps=0.1) or None is needed")
+
+
+def check_floating(params: Params) -> None:
+    """Raises ConfigError where there is nothing to sample, or an array of numbers that can't be moved a little."""
+    arrays = dotted(params)
+    require(len(arrays) > 0, "the parameters hold no array; there is nothing to sample")
+    for name, x in arrays.items():
+        require(
+            jnp.issubdtype(x.dtype, jnp.floating), f"the parameter '{name}' is of {x.dtype}; floating point numbers are needed"
+        )
+
+
+def check_scalar(loss: BatchLoss, params: Params, data: PyTree) -> None:
+    """Raises ConfigError for a loss that isn't one number."""
+    found = jax.eval_shape(loss, params, data)
+    shape = found.shape if isinstance(found, jax.ShapeDtypeStruct) else jax.tree.structure(found)
+    require(shape == (), f"the loss gives {shape} in place of one number; return the mean over examples")
 
 
 @functools.lru_cache(maxsize=256)

@@ -31,6 +31,8 @@ class Lanczos(NamedTuple):
 
 def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, " parameter"]]:
     """v -> H v on flat vectors of the parameters' dtype, and the parameters as one of them."""
+    found = jax.eval_shape(loss, params)
+    require(isinstance(found, jax.ShapeDtypeStruct) and found.shape == (), f"the loss gives {found} in place of one number")
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda w: loss(unravel(w)))
     return lambda v: jax.jvp(gradient, (flat,), (v,))[1], flat
@@ -104,14 +106,17 @@ def spectral_density(
     """Stochastic Lanczos quadrature: sum_i weight_i N(value_i, sigma^2), averaged over probes (arXiv 1901.10159).
 
     Args:
-        width: sigma, as a share of the range of the values found.
+        width: sigma, as a share of the range of the values found, or, where they (nearly) agree, of a tenth of their size (of 1
+            where all are 0): narrower bells couldn't be told from rounding.
     """
+    require(probes >= 1 and points >= 2, f"probes={probes}, points={points}; at least 1 and 2 are needed")
     require(width > 0, f"width={width}; a positive share of the range is needed")
     product, flat = hessian_product(loss, params)
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
     found = jax.lax.map(lambda start: lanczos(product, start, min(order, flat.size)), starts)
     low, high = found.values.min(), found.values.max()
-    sigma = width * jnp.maximum(high - low, jnp.finfo(found.values.dtype).tiny)
+    spread = jnp.maximum(high - low, jnp.maximum(jnp.abs(high), jnp.abs(low)) / 10)
+    sigma = width * jnp.where(spread > 0, spread, 1)
     at = jnp.linspace(low - 4 * sigma, high + 4 * sigma, points)
     bells = jnp.exp(-(((at[:, None, None] - found.values[None]) / sigma) ** 2) / 2) / (sigma * jnp.sqrt(2 * jnp.pi))
     return Density(at, (bells * found.weights[None]).sum(axis=2).mean(axis=1))
@@ -135,5 +140,6 @@ def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey)
 
 def diverges_above(sharpness: float, *, momentum: float = 0.0) -> float:
     """The learning rate past which gradient descent diverges on a quadratic: 2 (1 + momentum) / sharpness."""
+    require(0 <= momentum < 1, f"momentum={momentum}; 0 <= momentum < 1 is needed")
     require(sharpness > 0, f"sharpness={sharpness}; a positive curvature is needed")
     return 2 * (1 + momentum) / sharpness

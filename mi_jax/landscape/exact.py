@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.integrate import quad
 
-from mi_jax.errors import require
+from mi_jax.errors import require, whole
 
 Real = float | int
 
@@ -118,10 +118,9 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
         >>> deep_linear((4, 4, 4, 4), 2)
         Coefficient(learning_coefficient=Fraction(15, 2), multiplicity=3)
     """
-    require(
-        len(widths) >= 2 and min(widths) >= 1, f"widths={list(widths)}; at least inputs and outputs, each 1 or more, are needed"
-    )
-    require(0 <= rank <= min(widths), f"rank={rank}; a product through widths {list(widths)} has a rank of 0 to {min(widths)}")
+    widths, rank = [whole("widths", width) for width in widths], whole("rank", rank)
+    require(len(widths) >= 2 and min(widths) >= 1, f"widths={widths}; at least inputs and outputs, each 1 or more, are needed")
+    require(0 <= rank <= min(widths), f"rank={rank}; a product through widths {widths} has a rank of 0 to {min(widths)}")
     chosen = _layers(sorted(width - rank for width in widths))
     length, total = len(chosen) - 1, sum(chosen)
     a = total - (-(-total // length) - 1) * length
@@ -150,6 +149,7 @@ def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
         >>> reduced_rank(2, 2, 2, 1)
         Coefficient(learning_coefficient=Fraction(2, 1), multiplicity=2)
     """
+    m, n, h, r = (whole(name, value) for name, value in (("m", m), ("n", n), ("h", h), ("r", r)))
     require(min(m, n, h) >= 1, f"m={m}, n={n}, h={h}; each must be 1 or more")
     require(0 <= r <= min(m, n, h), f"r={r}; a truth through {h} hidden units has a rank of 0 to {min(m, n, h)}")
     if m + h < n + r:

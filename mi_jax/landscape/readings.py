@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,16 @@ from jaxtyping import Array, Float, Int
 from mi_jax.arrays import Params, Scalar
 from mi_jax.contracts import Batch, Context, Measure, Reference, mean_loss
 from mi_jax.errors import require
-from mi_jax.landscape.coefficient import ChainMode, Flags, LearningCoefficient, check_protocol, default_n_beta, estimate
+from mi_jax.landscape.coefficient import (
+    ChainMode,
+    Flags,
+    LearningCoefficient,
+    check_chain_mode,
+    check_preconditioner,
+    check_protocol,
+    default_n_beta,
+    estimate,
+)
 from mi_jax.landscape.curvature import top_eigenvalues
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import restricted
@@ -62,7 +71,7 @@ def measure_learning_coefficient(
     entry: int | None = None,
     examples: Sequence[int] | None = None,
     where: Where | None = None,
-    preconditioner: RMSProp | None = None,
+    preconditioner: RMSProp | Literal["rmsprop"] | None = None,
     chain_mode: ChainMode = "vmapped",
     name: str | None = None,
 ) -> Measure:
@@ -83,10 +92,14 @@ def measure_learning_coefficient(
         examples: places in the split; where: a concept of the task's labels and a class, or classes, of it, as in
             ``("b_parity", 1)``. The loss is of these examples alone, and n is how many they are.
         minibatch: examples of a step, drawn anew for every chain; None: all.
+        preconditioner: RMSProp(...), or "rmsprop" for its published settings; None: plain SGLD.
         chain_mode: see ``landscape.learning_coefficient``.
         name: of the variable; None: what differs from these defaults is a suffix.
     """
     check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
+    preconditioner = RMSProp() if preconditioner == "rmsprop" else preconditioner
+    check_preconditioner(preconditioner)
+    check_chain_mode(chain_mode)
     require(minibatch is None or minibatch > 0, f"minibatch={minibatch}; a positive number of examples is needed")
     patterns = (parameters,) if isinstance(parameters, str) else tuple(parameters)
     settings = {"gamma": gamma, "epsilon": epsilon, "burn_in": burn_in, "draws": draws, "chains": chains}

@@ -29,6 +29,7 @@ def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
         require(given.shape == (count,), f"examples is a mask of the shape {given.shape}; there are {count} examples")
         given = np.flatnonzero(given)
     require(given.size > 0, "examples leaves nothing that the loss could be of; it must choose at least one")
+    require(np.issubdtype(given.dtype, np.integer), f"examples holds {given.dtype}; places are whole numbers")
     outside = given[(given < 0) | (given >= count)]
     require(outside.size == 0, f"examples asks for {outside[:5].tolist()}; there are {count} examples, from 0")
     rows = np.unique(given)

@@ -13,7 +13,7 @@ from mi_jax.contracts import Context, Measure
 from mi_jax.errors import nearest, require
 from mi_jax.measures.activations import as_stack, by_width, centred, in_order, positions_of, site_vectors
 from mi_jax.measures.linear_probes import Rows, Weights, by_size, logistic_fit, one_hot_rows, ridge_fit, rows_of
-from mi_jax.measures.probes import Probe, concept_labels, measure_of, row_values
+from mi_jax.measures.probes import Probe, concept_labels, measure_of, probe_of, row_values
 
 SOURCE = "arXiv 2003.12298"
 
@@ -93,7 +93,7 @@ def probe_mdl(**options: Any) -> Measure:
     Args:
         options: see ``Probe``; of the kinds ridge and logistic, without held_out: examples are sent in a random order.
     """
-    probe = Probe(**options)
+    probe = probe_of(options)
     kind: Any = probe.kind
     require(kind in SHARPNESS, f"kind={kind!r} gives no probabilities; {nearest(kind, SHARPNESS)}")
     require(probe.held_out is None, "held_out: the online code sends examples in a random order; leave it out")

@@ -26,7 +26,7 @@ from mi_jax.measures.erasure import (
     whitening,
 )
 from mi_jax.measures.linear_probes import one_hot_rows
-from mi_jax.measures.probes import Probe, concept_labels, measure_of, row_values
+from mi_jax.measures.probes import Probe, concept_labels, measure_of, probe_of, row_values
 
 SOURCE = "arXiv 2306.03819"
 
@@ -92,7 +92,7 @@ def probe_effect(
     Raises:
         ConfigError: for options that can't be.
     """
-    edits = _Edits(Probe(**options), how, rank, examples, draws)
+    edits = _Edits(probe_of(options), how, rank, examples, draws)
     name = f"probe_effect{edits.suffix()}"
 
     def function(params: Params, context: Context) -> dict[str, Array]:

@@ -7,7 +7,7 @@ it, it decodes of tokens alone.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -118,6 +118,14 @@ class Probe:
         told = asdict(self) | {"test_share": _TEST_SHARE, "seed": _SEED}
         told |= {name: _several(told[name]) for name in ("sites", "concepts") if told[name] is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value is not None}
+
+
+def probe_of(options: Mapping[str, Any]) -> Probe:
+    """The probe with these options. Raises ConfigError for one that no probe has."""
+    known = [one.name for one in fields(Probe)]
+    for name in options:
+        require(name in known, f"a probe has no setting '{name}'; {nearest(name, known)}")
+    return Probe(**options)
 
 
 def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -271,7 +279,7 @@ def probe_accuracy(**options: Any) -> Measure:
     Args:
         options: see ``Probe``.
     """
-    probe = Probe(**options)
+    probe = probe_of(options)
     name = f"probe_accuracy{probe.suffix()}"
 
     def function(params: Params, context: Context) -> dict[str, Array]:
@@ -287,7 +295,7 @@ def probe_selectivity(**options: Any) -> Measure:
     Args:
         options: see ``Probe``.
     """
-    probe = Probe(**options)
+    probe = probe_of(options)
     name = f"probe_selectivity{probe.suffix()}"
 
     def function(params: Params, context: Context) -> Float[Array, "site concept"]:
