@@ -355,7 +355,7 @@ class Context:
     labels: Mapping[str, Labels] = field(default_factory=dict)
 
 
-Null = Literal["untrained", "frequencies", "own"]
+Null = Literal["untrained", "another", "frequencies", "own"]
 
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
 
@@ -378,8 +378,9 @@ class Measure:
         options: the settings it was made with, stored beside the result.
         labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency, class, parameter); or a function
             that gives it, of the model and the names of the task's labels.
-        null: what its values are compared with: those of untrained networks, its own with other frequencies in the place of
-            the key ones, or (own) another of its variables.
+        null: what its values are compared with: those of untrained networks, each its own final model, or (another) with
+            another one as final model, for what compares two checkpoints; its own with other frequencies in the place of the key
+            ones; or (own) another of its variables.
         units: of the values; "loss" stands for those of the run's own loss. source: the paper that defines it.
     """
 

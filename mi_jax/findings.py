@@ -43,9 +43,10 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases:
             found.append(judge(f"{text} ({name})", dataset[name].isel(step=-1).values, last.values.ravel(), direction))
     if "learning_coefficient" in dataset and "learning_coefficient" in nulls.expensive:
         text = (
-            "At its most complex the network's loss fixes more directions than an untrained one's (largest learning_coefficient)"
+            "At its most complex the network's loss fixes more directions than an untrained one's (largest learning_coefficient"
+            " whose steps weren't too large)"
         )
-        most = dataset["learning_coefficient"].max("step").values
+        most = dataset["learning_coefficient"].where(~_too_large(dataset)).max("step").values
         found.append(judge(text, most, nulls.expensive["learning_coefficient"].values, "above"))
     if "sharpness" in dataset and "sharpness" in nulls.expensive:
         text = "At its sharpest the loss curves more than an untrained network's (largest sharpness)"
@@ -53,6 +54,13 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases:
     if {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"} <= set(dataset):
         found += probe_claims(dataset)
     return found
+
+
+def _too_large(dataset: xr.Dataset) -> xr.DataArray:
+    """Where finite steps or divergence make an estimate larger than it is."""
+    flags = ("learning_coefficient_diverged", "learning_coefficient_epsilon_too_large")
+    none = xr.zeros_like(dataset["learning_coefficient"], bool)
+    return sum((dataset[name].astype(bool) for name in flags if name in dataset), none)
 
 
 def summary(dates: Transitions | None, phases: Phases | None = None, learned: xr.DataArray | None = None) -> str:
@@ -112,6 +120,9 @@ def numbers_table(dataset: xr.Dataset, dates: Transitions | None, phases: Phases
         if variable.dims == ("seed", "step"):
             units = f", {variable.attrs['units']}" if "units" in variable.attrs else ""
             values = np.array([np.nan if r[str(name)] is None else r[str(name)] for r in by_seed], np.float64)
+            if variable.dtype == bool:
+                rows.append((str(name), [*("yes" if value else "no" for value in values), ""]))
+                continue
             cells = ["not finite" if np.isnan(value) else f"{value:.4g}" for value in values]
             rows.append((f"{name}{units}", [*cells, _interval(values, lambda value: f"{value:.4g}", "not finite")]))
         elif str(name).startswith(("key_frequencies", "key_irreps")):

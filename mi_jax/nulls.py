@@ -21,6 +21,8 @@ from mi_jax.training.trajectory import Trajectory
 
 KEYS = ("final_key_frequencies", "final_key_irreps")
 """What measures freeze of the final model, and what other frequencies (irreps) take the place of."""
+_FRESH = ("untrained", "another")
+"""The nulls that freshly initialised networks give."""
 DRAWS = 20
 SNAPSHOTS = 12
 
@@ -29,7 +31,7 @@ class Nulls(NamedTuple):
     """The measures' values under their nulls."""
 
     untrained: xr.Dataset
-    """Of freshly initialised networks, each its own final model; dims (draw, ...)."""
+    """Of freshly initialised networks, each its own final model, or beside another one; dims (draw, ...)."""
     frequencies: xr.Dataset
     """With as many other frequencies (irreps) in the place of the final model's key ones; (seed, step, draw, ...), some steps."""
     expensive: xr.Dataset = xr.Dataset()
@@ -52,7 +54,7 @@ def read_nulls(
         draws: untrained networks; a quarter as many sets of frequencies.
         snapshots: how many, evenly along the run's own, are read with other frequencies.
     """
-    untrained = [one for one in measures if one.null == "untrained" and one.uses <= {"final"} and one.variables]
+    untrained = [one for one in measures if one.null in _FRESH and one.uses <= {"final"} and one.variables]
     swapped = [one for one in measures if one.null == "frequencies"]
     first = _kept(trajectory, "untrained", untrained, (draws,), lambda: _untrained(subject, untrained, draws))
     second = _kept(
@@ -62,7 +64,7 @@ def read_nulls(
         (draws, snapshots),
         lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots),
     )
-    costly = [one for one in expensive if one.null == "untrained" and one.uses <= {"final"}]
+    costly = [one for one in expensive if one.null in _FRESH and one.uses <= {"final"}]
     few = max(draws // 4, 2)
     third = _kept(trajectory, "expensive", costly, (few,), lambda: _untrained(subject, costly, few))
     return Nulls(first, second, third)
@@ -79,7 +81,7 @@ def _kept(
         trajectory.hashes(),
         trajectory.record["hash"],
         codes,
-        {one.name: dict(one.options) for one in measures},
+        {one.name: [dict(one.options), one.null] for one in measures},
         list(options),
     ]
     key = None if None in codes.values() else digest(content)
@@ -91,22 +93,32 @@ def _kept(
 
 
 def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.Dataset:
-    reader, base = Reader(measures, subject.precision), measuring.make_context(subject, 0, Reference(), [])
-    parts: list[dict[str, np.ndarray]] = []
-    for draw in range(draws):
-        drawn = subject.model.init(jax.random.fold_in(stream(0, "null"), draw))
-        with computing_in(subject.precision):
-            params = cast(drawn, subject.precision)
-            context = measuring.prepared_context(dataclasses.replace(base, reference=Reference(final=params)), measures)
-        parts.append(reader.read(jax.tree.map(lambda x: np.asarray(x)[None], params), None, context))
-    joined = {name: np.concatenate([part[name] for part in parts])[None] for name in parts[0]}
     datasets = [
-        measuring.labelled({name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws))
-        for one in measures
+        one
+        for null in _FRESH
+        if (having := [one for one in measures if one.null == null])
+        for one in _of_fresh(subject, having, draws, beside=null == "another")
     ]
     merged = xr.merge(united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
     # What has draws of its own (the traces of chains, random subspaces) is evidence of a reading, not one to be compared.
     return merged.drop_dims("draw", errors="ignore").rename(step="draw")
+
+
+def _of_fresh(subject: Subject, measures: Sequence[Measure], draws: int, *, beside: bool) -> list[xr.Dataset]:
+    """Each measure of that many networks; of what compares two, the next one is the other."""
+    reader, base = Reader(measures, subject.precision), measuring.make_context(subject, 0, Reference(), [])
+    parts: list[dict[str, np.ndarray]] = []
+    for draw in range(draws):
+        drawn, other = (subject.model.init(jax.random.fold_in(stream(0, "null"), draw + i)) for i in (0, int(beside)))
+        with computing_in(subject.precision):
+            params, final = cast(drawn, subject.precision), cast(other, subject.precision)
+            context = measuring.prepared_context(dataclasses.replace(base, reference=Reference(final=final)), measures)
+        parts.append(reader.read(jax.tree.map(lambda x: np.asarray(x)[None], params), None, context))
+    joined = {name: np.concatenate([part[name] for part in parts])[None] for name in parts[0]}
+    return [
+        measuring.labelled({name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws))
+        for one in measures
+    ]
 
 
 def _swapped(trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], draws: int, snapshots: int) -> xr.Dataset:

@@ -1,6 +1,7 @@
 """The figures that a run's report can have: title, caption, alt text, and the readings that each needs."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class Plan(NamedTuple):
 
 DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
 _KEYS = ("final_keys",)
+_COMPARED = {f"{kind}_final" for kind in ("cka", "procrustes", "loss_barrier_train", "loss_barrier_test")}
+_COMPARED |= {f"subspace_angle_{place}_final" for place in ("embedding", "unembedding")}
 
 
 def plans(
@@ -114,7 +117,8 @@ def _curves(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases
                 lambda: plots.accuracy_curves(dataset),
             ),
         ]
-    if dates is not None and dataset.sizes["seed"] > 1 and not (phases is not None and (phases.verdict == AT_ONCE).all()):
+    together = phases is not None and bool((phases.verdict == AT_ONCE).all())
+    if dates is not None and dates.grokked.notnull().any() and dataset.sizes["seed"] > 1 and not together:
         plans.append(
             Plan(
                 "seeds",
@@ -315,8 +319,9 @@ def _probed(dataset: xr.Dataset) -> list[Plan]:
         Plan(
             "probe_map",
             "Where concepts are decodable, and where they are used",
-            "At the last step, mean over seeds: probe accuracy on the test half, and the effect of erasing less the largest of"
-            " random subspaces. A concept that is bright on the left alone is present but not used there.",
+            "At the last step, mean over seeds: probe accuracy on the test half, which is high by chance where classes are few;"
+            " the same less that of the control task; and the effect of erasing less the largest of random subspaces. A concept"
+            " that is bright in the middle and dark on the right is present but not used there.",
             "Accuracy and effect by site and concept.",
             needs,
             lambda: plots.probe_map(dataset),
@@ -327,7 +332,9 @@ def _probed(dataset: xr.Dataset) -> list[Plan]:
 def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[Plan]:
     """What is read of the loss around the checkpoints, where it was."""
     null = nulls.expensive
-    band = "Band: untrained networks (range of the draws)."
+    seeds = " Seeds by line style." if dataset.sizes["seed"] > 1 else ""
+    untrained = " Band: untrained networks (range of the draws)."
+    band = {name: untrained * (name in null) for name in ("learning_coefficient", "sharpness")}
     told = tuple(str(name) for name in dataset.data_vars if str(name).startswith("learning_coefficient_"))
     threshold = _edge_of_stability(dataset)
     edge = f" Dashed: 2/eta = {threshold:.3g}, where plain gradient descent would diverge on a quadratic." if threshold else ""
@@ -335,8 +342,10 @@ def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[Plan]:
         Plan(
             "learning_coefficient",
             "The learning coefficient beside the loss",
-            "Local learning coefficient of the training loss by localised SGLD, with a standard error. Hollow: flagged (steps too"
-            f" large, chains that disagree or diverged, a negative value). {band}",
+            "Local learning coefficient of the training loss by localised SGLD"
+            f"{_protocol(dataset, 'learning_coefficient')}, with a standard error. Hollow: flagged (steps too large, chains that"
+            " disagree or diverged, a negative value)."
+            f"{band['learning_coefficient']}{seeds}",
             "Loss above, learning coefficient below, over the same steps.",
             {"learning_coefficient", "learning_coefficient_se"},
             lambda: plots.learning_coefficient_curves(dataset, null=null.get("learning_coefficient")),
@@ -345,12 +354,38 @@ def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[Plan]:
         Plan(
             "sharpness",
             "Sharpness",
-            f"Largest eigenvalue of the Hessian of the training loss (Lanczos).{edge} {band}",
+            f"Largest eigenvalue of the Hessian of the training loss (Lanczos).{edge}{band['sharpness']}{seeds}",
             "The largest Hessian eigenvalue over training.",
             {"sharpness"},
             lambda: plots.sharpness_curves(dataset, threshold=threshold, null=null.get("sharpness")),
         ),
+        *(_refined(dataset, name, seeds) for name in told if f"{name}_se" in dataset and f"{name}_loss_trace" in dataset),
     ]
+
+
+def _refined(dataset: xr.Dataset, name: str, seeds: str) -> Plan:
+    """A learning coefficient of some parameters or examples, or with another protocol, which its name says."""
+    return Plan(
+        re.sub(r"[^\w.+=-]", "_", name),
+        f"{name} beside the loss",
+        f"The same with other options than the default ones{_protocol(dataset, name)}. Hollow: flagged.{seeds}",
+        "Loss above, learning coefficient below, over the same steps.",
+        {name, f"{name}_se"},
+        lambda: plots.learning_coefficient_curves(dataset, name=name),
+    )
+
+
+def _protocol(dataset: xr.Dataset, name: str) -> str:
+    """In brackets, the options of an estimate that any number of it depends on."""
+    provenance = dataset[name].attrs.get("provenance") if name in dataset else None
+    if not provenance:
+        return ""
+    told = json.loads(provenance)
+    given = {key: value for key, value in told["options"].items() if value not in (None, [])}
+    temperatures = list(told.get("prepared", {}).get(f"{name}_n_beta", {}).values())
+    if temperatures:
+        given["n_beta"] = f"{temperatures[0]:.4g}"
+    return f" ({', '.join(f'{key} {value}' for key, value in given.items())})"
 
 
 def _followed(lines: xr.Dataset, path: xr.Dataset) -> list[Plan]:
@@ -392,7 +427,8 @@ def _beside_nulls(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[Pl
     null = {str(name): one for kind in nulls for name, one in kind.data_vars.items()}
     scalar = [name for name, one in dataset.data_vars.items() if one.dims == ("seed", "step")]
     rest = [str(name) for name in scalar if name not in shown and name in null]
-    other = ", or with other frequencies in the place of the key ones" if set(rest) & set(nulls.frequencies) else ""
+    other = "; of comparisons with the final model, between two untrained networks" if set(rest) & _COMPARED else ""
+    other += ", or with other frequencies in the place of the key ones" if set(rest) & set(nulls.frequencies) else ""
     return [
         Plan(
             "readings",

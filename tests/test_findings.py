@@ -195,6 +195,11 @@ def test_scalars_are_those_of_the_last_step_with_units() -> None:
     assert table["gini_embedding"] == ["0.25", "0.5", "0.75", "0.5 [0.25, 0.75; range]"]
 
 
+def test_a_flag_is_up_or_not() -> None:
+    flag = _readings(diverged=[0, 1]).astype(bool)
+    assert numbers_table(flag, None, None)[1:] == [("diverged", ["no", "yes", ""])]
+
+
 def test_five_seeds_have_a_bootstrap_and_one_has_no_interval() -> None:
     assert _table(_readings(x=[1.0, 2, 3, 4, 5]), None, None)["x"][-1] == "3 [1, 5; bootstrap 95 %]"
     assert _table(_readings(x=[1.0]), None, None)["x"] == ["1", ""]
@@ -392,6 +397,27 @@ def test_one_seed_or_no_dates_leave_no_panel_of_seeds(dataset: xr.Dataset, tmp_p
     curve = _only(dataset, "test_accuracy")
     assert [figure.title for figure in _drawn(tmp_path, curve)] == [_TITLES["seeds"]]
     assert _drawn(tmp_path, curve.isel(seed=[0])) == []
+
+
+def test_where_no_seed_grokked_there_is_no_clock_of_grokking(dataset: xr.Dataset, tmp_path: Path) -> None:
+    nothing, curve = xr.Dataset(), _only(dataset, "test_accuracy")
+    never = _dates([5.0, 5.0], [NAN, NAN])
+    assert draw_figures(tmp_path, curve, Nulls(nothing, nothing), never, None, None, nothing, nothing) == []
+
+
+def test_a_coefficient_of_some_parameters_has_a_figure_of_its_own_and_no_band_is_promised_without_a_null(tmp_path: Path) -> None:
+    names = ("learning_coefficient", "learning_coefficient_unembed.*")
+    ends = ("", "_se", *(f"_{flag}" for flag in ("diverged", "epsilon_too_large", "negative", "unmixed")))
+    read = _readings(train_loss=[1.0], **{f"{name}{end}": [1.0] for name in names for end in ends})
+    read[f"{names[1]}_loss_trace"] = read["train_loss"]
+    read[names[0]].attrs["provenance"] = json.dumps({"options": {"gamma": 7.0, "n_beta": None}})
+    nothing = xr.Dataset()
+    whole, part, *_ = draw_figures(tmp_path, read, Nulls(nothing, nothing), None, None, None, nothing, nothing)
+    assert whole.title == "The learning coefficient beside the loss"
+    assert "(gamma 7.0)" in whole.caption
+    assert "Band" not in whole.caption
+    assert part.title == "learning_coefficient_unembed.* beside the loss"
+    assert (tmp_path / "learning_coefficient_unembed._.png").is_file()
 
 
 def test_where_nothing_is_trained_on_twice_the_test_curves_stand_alone(dataset: xr.Dataset, tmp_path: Path) -> None:

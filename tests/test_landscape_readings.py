@@ -176,6 +176,16 @@ def test_sharpness_stands_against_two_over_eta() -> None:
     assert axes.get_yscale() == "log"
 
 
+def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
+    flagged = _curves()
+    flagged["learning_coefficient_epsilon_too_large"] = flagged["learning_coefficient"] == 40
+    nothing = xr.Dataset()
+    for draws, level in (([1.0, 19.0], 1), ([1.0, 21.0], 0)):
+        null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
+        (one,) = claims(flagged, Nulls(nothing, nothing, null), None)
+        assert one.level == level
+
+
 def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 39.0], 1), ([1.0, 41.0], 0)):

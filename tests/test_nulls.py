@@ -99,6 +99,13 @@ def test_an_untrained_network_is_its_own_final_model(copy: Run) -> None:
     assert float(copy.read([final], [0])["is_final"].max()) == 0
 
 
+def test_what_compares_with_the_final_model_is_compared_with_another_untrained_network(copy: Run) -> None:
+    final = Measure("is_final", _is_final, uses=frozenset({"final"}), null="another")
+    np.testing.assert_array_equal(_nulls(copy, final).untrained["is_final"], 0)
+    both = _nulls(copy, final, sum_squared_weights()).untrained
+    assert set(both.data_vars) == {"is_final", "sum_squared_weights"}
+
+
 def test_what_looks_at_the_snapshot_before_has_no_untrained_null(copy: Run) -> None:
     before = Measure("before", _is_final, uses=frozenset({"previous"}))
     assert set(_nulls(copy, before, sum_squared_weights()).untrained.data_vars) == {"sum_squared_weights"}

@@ -408,9 +408,10 @@ def test_decodable_stands_beside_used_a_panel_a_concept_at_the_last_site_before_
 
 
 def test_the_map_shows_what_is_decodable_and_what_is_used_beyond_random_subspaces(probed: xr.Dataset) -> None:
-    decodable, used, *_ = plots.probe_map(probed).axes
+    decodable, selective, used, *_ = plots.probe_map(probed).axes
     last = probed.isel(step=-1).mean("seed")
     np.testing.assert_allclose(decodable.images[0].get_array(), last["probe_accuracy"])
+    np.testing.assert_allclose(selective.images[0].get_array(), (last["probe_accuracy"] - last["probe_accuracy_control"]).clip(0))
     beyond = (last["probe_effect"] - last["probe_effect_null"].max("draw")).clip(0)
     np.testing.assert_allclose(used.images[0].get_array(), beyond)
     assert [label.get_text() for label in decodable.get_yticklabels()] == ["0.embed", "0.stream", "logits"]

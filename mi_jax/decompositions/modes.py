@@ -92,7 +92,7 @@ def final_mode_strength(place: str) -> Measure:
         u, _, vt = _modes(context.reference.final, context, place)
         return _padded(((u.T @ table(params, context)) * vt).sum(axis=1), context)
 
-    return Measure(f"final_mode_strength_{place}", function, ("mode",), roles=(role,), uses=frozenset({"final"}))
+    return Measure(f"final_mode_strength_{place}", function, ("mode",), roles=(role,), uses=frozenset({"final"}), null="another")
 
 
 def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
@@ -113,6 +113,7 @@ def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
         roles=(role,),
         uses=frozenset({other}),
         options={"modes": LEADING},
+        null="another",
         units="radians",
     )
 

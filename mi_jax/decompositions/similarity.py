@@ -52,7 +52,15 @@ def similarity(kind: Literal["cka", "procrustes"], other: Literal["previous", "f
         return compare(_of_neurons(params, context), _of_neurons(getattr(context.reference, other), context))
 
     source = {"cka": "arXiv 1905.00414", "procrustes": "arXiv 2108.01661"}[kind]
-    return Measure(f"{kind}_{other}", function, roles=("neurons",), concepts=("table",), uses=frozenset({other}), source=source)
+    return Measure(
+        f"{kind}_{other}",
+        function,
+        roles=("neurons",),
+        concepts=("table",),
+        uses=frozenset({other}),
+        null="another",
+        source=source,
+    )
 
 
 def path_losses(one: Params, other: Params, context: Context, split: str) -> Float[Array, " point"]:
@@ -85,6 +93,7 @@ def loss_barrier(split: str, other: Literal["previous", "final"] = "final") -> M
         splits=(split,),
         uses=frozenset({other}),
         options={"points": POINTS},
+        null="another",
         units="loss",
         source="arXiv 1912.05671, 2110.06296",
     )

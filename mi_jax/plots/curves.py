@@ -209,7 +209,8 @@ def reading_panels(
             axes.set_yscale("log")
         step_axis(axes, dataset["step"].values, scale)
         axes.set_xlabel("")
-        axes.set_title(with_units(name, dataset[name]), fontsize=7)
+        title = with_units(name, dataset[name])
+        axes.set_title(title, fontsize=7 if len(title) <= 38 else 7 * 38 / len(title))
     for axes in grid[max(len(names) - columns, 0) : len(names)]:
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[len(names) :]:

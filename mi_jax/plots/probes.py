@@ -64,15 +64,20 @@ def _legend() -> list[Line2D | Patch]:
 
 @styled
 def probe_map(dataset: xr.Dataset) -> Figure:
-    """Where each concept is decodable, and where it is used, at the last step: site by concept, mean over seeds."""
+    """Where each concept is decodable, by how much more than in the control task, and where it is used, at the last step."""
     last = probe_readings(dataset).isel(step=-1).mean("seed")
     beyond = last["probe_effect"] - last["probe_effect_null"].max("draw")
-    panels = (("decodable: probe accuracy", last["probe_accuracy"]), ("used: effect beyond random subspaces", beyond.clip(0)))
+    selective = last["probe_accuracy"] - last["probe_accuracy_control"]
+    panels = (
+        ("probe accuracy", last["probe_accuracy"]),
+        ("beyond the control task", selective.clip(0)),
+        ("used beyond random subspaces", beyond.clip(0)),
+    )
     sites, concepts = last["site"].values, last["concept"].values
     figure = Figure(figsize=(WIDE, 0.14 * len(sites) + 1.5), layout="constrained")
-    for axes, (title, values) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+    for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
         axes.imshow(values.transpose("site", "concept").values, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-        axes.set_title(title)
+        axes.set_title(title, fontsize=8)
         axes.set_xticks(np.arange(len(concepts)), concepts, rotation=90, fontsize=6)
         axes.set_yticks(np.arange(len(sites)), [str(site).removeprefix("blocks.") for site in sites], fontsize=6)
         for spine in axes.spines.values():
