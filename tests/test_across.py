@@ -71,6 +71,11 @@ def test_figures_show_lines_and_paths(tiny_run: Run) -> None:
     drawn = [np.asarray(line.get_ydata()) for line in axes.lines]
     assert any(np.array_equal(one, lines["mode_noise"].sel(seed=1)) for one in drawn)
     assert all(any(np.array_equal(one, lines["mode_value"].sel(seed=1, mode=m)) for one in drawn) for m in range(6))
+    waves = {"frequency": [5, 2, 5, 3, 1, 4], "frequency_share": 1.0, "found": True, "birth": 0.0}
+    told = {f"mode_{name}": lines[f"mode_{name}"].copy(data=np.broadcast_to(value, (3, 6))) for name, value in waves.items()}
+    legend = mode_curves(lines.assign(told), seed=1).get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [*(f"k = {k}" for k in range(1, 6)), "untrained"]
     path: xr.Dataset = weight_path(tiny_run, modes=3)
     panels = path_panels(path).axes
     np.testing.assert_array_equal(panels[1].lines[2].get_xdata(), path["walk_score"][2, :, 0])

@@ -40,6 +40,15 @@ def test_a_slow_drift_is_no_plateau() -> None:
     assert found["plateau"].sum() == 3
 
 
+def test_what_is_told_of_a_plateau_is_its_middle_not_the_cell_it_grew_from() -> None:
+    rows = np.array([[9.0, 9.0, 5.0, 5.0, 5.0, 5.0, 5.0, 9.0], np.linspace(20, 90, 8)])
+    for table in (rows, rows[::-1]):
+        found = find_plateau(_grid(table.T))
+        assert found["plateau"].sum() == 5
+        assert found.attrs["epsilon"] == found["epsilon"].values[4]
+        assert found.attrs["n_beta"] == found["n_beta"].values[0 if table is rows else 1]
+
+
 def test_flagged_and_uncertain_cells_are_left_out_and_two_cells_are_not_enough() -> None:
     bad = [[0, 0, 1], [0, 1, 1]]
     assert find_plateau(_grid(np.full((2, 3), 5.0), bad))["plateau"].values.astype(int).tolist() == [[1, 1, 0], [1, 0, 0]]

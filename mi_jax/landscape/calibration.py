@@ -67,19 +67,27 @@ def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
     value, error = sweep["learning_coefficient"].values, sweep["standard_error"].values
     flagged = sweep["epsilon_too_large"] | sweep["negative"] | sweep["unmixed"] | sweep["diverged"]
     usable = ~flagged.values & np.isfinite(value) & (error <= tolerance * np.abs(value))
-    best, centre = np.zeros_like(usable), None
+    best = np.zeros_like(usable)
     for cell in zip(*np.nonzero(usable), strict=True):
         near = np.abs(value - value[cell]) <= np.maximum(tolerance * abs(value[cell]), 2 * np.hypot(error, error[cell]))
         grown = _connected(usable & near, cell)
         if (grown.sum(), -_spread(value, grown)) > (best.sum(), -_spread(value, best)):
-            best, centre = grown, cell
-    if centre is None or best.sum() < 3:
+            best = grown
+    if best.sum() < 3:
         best, told = np.zeros_like(usable), (np.nan, np.nan, np.nan)
     else:
-        row, column = centre
+        row, column = _middle(best)
         told = float(sweep["epsilon"][row]), float(sweep["n_beta"][column]), float(np.median(value[best]))
     attrs = dict(zip(("epsilon", "n_beta", "learning_coefficient"), told, strict=True))
     return sweep.assign(plateau=(("epsilon", "n_beta"), best)).assign_attrs(attrs)
+
+
+def _middle(cells: np.ndarray) -> tuple[int, int]:
+    """The cell with the least sum of steps to the others, on the grid; the first of equals."""
+    places = np.argwhere(cells)
+    apart = np.abs(places[:, None] - places[None]).sum(axis=(1, 2))
+    row, column = places[apart.argmin()]
+    return int(row), int(column)
 
 
 def _spread(value: np.ndarray, cells: np.ndarray) -> float:

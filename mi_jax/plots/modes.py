@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, legend_above, new_axes, step_axis, styled
 
@@ -26,7 +27,7 @@ def mode_curves(lines: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: 
     found, colours = np.flatnonzero(own["mode_found"].values).tolist(), COLOURS["cycle"].split()
     waves = {m: int(own["mode_frequency"].values[m]) for m in found if "mode_frequency" in own and _is_wave(own, m)}
     ks = list(dict.fromkeys(waves.values()))
-    named: set[int] = set()
+    named: dict[int, Line2D] = {}
     for m in range(own.sizes["mode"] - 1, -1, -1):
         k = waves.get(m)
         place = ks.index(k) if k is not None else 0
@@ -35,16 +36,17 @@ def mode_curves(lines: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: 
         values, alive = own["mode_value"].values[:, m], own["mode_alive"].values[:, m]
         axes.plot(steps, values, style, color=colour, lw=0.4, alpha=0.5)
         label = f"k = {k}" if k is not None and k not in named else None
-        axes.plot(steps, np.where(alive, values, np.nan), style, color=colour, lw=1.3, label=label)
-        named |= {k} if k is not None else set()
+        (line,) = axes.plot(steps, np.where(alive, values, np.nan), style, color=colour, lw=1.3, label=label)
+        named |= {k: line} if label else {}
         if m in found:
             born = float(own["mode_birth"].values[m])
             axes.plot(born, values[np.searchsorted(steps, born)], marker="^", ms=3.5, color=colour, mec="white", mew=0.4)
-    axes.plot(steps, own["mode_noise"], "--", color=COLOURS["date"], lw=0.8, label="untrained")
+    (untrained,) = axes.plot(steps, own["mode_noise"], "--", color=COLOURS["date"], lw=0.8, label="untrained")
     step_axis(axes, steps, scale)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("singular value")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
+    handles = [*(named[k] for k in sorted(named)), untrained]
+    axes.legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
     return axes
 
 
