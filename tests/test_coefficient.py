@@ -303,7 +303,7 @@ def test_chains_one_after_the_other_are_the_same_chains() -> None:
         ({"n_beta": 0.0}, "n_beta=0.0; a positive number"),
         ({"n_beta": -3.0}, "n_beta=-3.0; a positive number"),
         ({"epsilon": 0.0}, "epsilon=0.0; a positive number"),
-        ({"epsilon": float("nan")}, "epsilon=nan; a positive number"),
+        ({"epsilon": float("nan")}, "epsilon=nan; a positive number is needed .a sweep without a plateau chooses none"),
         ({"gamma": -1.0}, "gamma=-1.0; 0"),
         ({"n": 1, "n_beta": None}, "n=1; more than one example"),
         ({"draws": 0}, "draws=0; at least 1"),

@@ -7,7 +7,31 @@ import jupytext
 import pytest
 
 _FOLDER = Path(__file__).parents[1] / "notebooks"
-_TINY = {"01_first_trajectory": {"p": 11, "steps": 60, "snapshots": 8}}
+_TINY = {
+    "01_first_trajectory": {"p": 11, "steps": 60, "snapshots": 8},
+    "02_decodable_used_and_degenerate": {"p": 11, "steps": 300, "snapshots": 9, "tolerance": 0.5},
+}
+
+
+def _check_first_trajectory(space: dict[str, Any]) -> None:
+    assert set(space["own"]) == {"output_alignment"}
+    assert float(space["own"]["output_alignment"][0, -1]) == pytest.approx(1, abs=1e-6)
+
+
+def _check_decodable_used_and_degenerate(space: dict[str, Any]) -> None:
+    used, unused = (space["truth"].sel(concept=name).squeeze() for name in space["two"]["concepts"])
+    for one in (used, unused):
+        assert float(one["probe_accuracy"]) > 0.99
+    assert float(used["probe_effect"]) > float(used["probe_effect_null"].max())
+    assert float(unused["probe_effect"]) <= float(unused["probe_effect_null"].max())
+    expected, found = float(space["expected"].learning_coefficient), space["found"]
+    assert float(found.learning_coefficient) == pytest.approx(expected, rel=0.1)
+
+
+_CHECKS = {
+    "01_first_trajectory": _check_first_trajectory,
+    "02_decodable_used_and_degenerate": _check_decodable_used_and_degenerate,
+}
 
 
 def _notebooks() -> list[str]:
@@ -15,7 +39,7 @@ def _notebooks() -> list[str]:
 
 
 def test_every_notebook_is_run_here() -> None:
-    assert _notebooks() == sorted(_TINY) == sorted(file.stem for file in _FOLDER.glob("*.ipynb"))
+    assert _notebooks() == sorted(_TINY) == sorted(_CHECKS) == sorted(file.stem for file in _FOLDER.glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("name", _notebooks())
@@ -47,5 +71,4 @@ def test_the_script_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> None:
         if cell is not settings:
             lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
             exec("\n".join(lines), space)
-    assert set(space["own"]) == {"output_alignment"}
-    assert float(space["own"]["output_alignment"][0, -1]) == pytest.approx(1, abs=1e-6)
+    _CHECKS[name](space)

@@ -183,7 +183,8 @@ def check_protocol(
     for name, value in (("n", n), ("n_beta", n_beta), ("gamma", gamma), ("epsilon", epsilon)):
         _number(name, value)
     for name, value in (("n", n), ("n_beta", n_beta), ("epsilon", epsilon)):
-        require(0 < value < math.inf, f"{name}={value}; a positive number is needed")
+        flat = " (a sweep without a plateau chooses none: take more draws, or other step sizes)" if math.isnan(value) else ""
+        require(0 < value < math.inf, f"{name}={value}; a positive number is needed{flat}")
     require(0 <= gamma < math.inf, f"gamma={gamma}; 0 (no localisation) or more is needed")
     for name, value, least in (("burn_in", burn_in, 0), ("draws", draws, 1), ("chains", chains, 1)):
         require(whole(name, value) >= least, f"{name}={value}; at least {least} is needed")
