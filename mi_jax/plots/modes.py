@@ -37,7 +37,8 @@ def mode_curves(lines: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: 
         axes.plot(steps, values, style, color=colour, lw=0.4, alpha=0.5)
         label = f"k = {k}" if k is not None and k not in named else None
         (line,) = axes.plot(steps, np.where(alive, values, np.nan), style, color=colour, lw=1.3, label=label)
-        named |= {k: line} if label else {}
+        if k is not None:
+            named.setdefault(k, line)
         if m in found:
             born = float(own["mode_birth"].values[m])
             axes.plot(born, values[np.searchsorted(steps, born)], marker="^", ms=3.5, color=colour, mec="white", mew=0.4)
