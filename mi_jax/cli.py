@@ -85,7 +85,10 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     verb = _verb(verbs, "measure", "read a run, or a file of weights", epilog=_OVERRIDES)
     verb.add_argument("target", metavar="RUN|WEIGHTS.npz")
     verb.add_argument("--like", metavar="EXPERIMENT", help="for weights: the experiment whose model and task they are of")
-    verb.add_argument("--measures", help=f"names, comma-separated (default: all that are cheap); see list measures. {_CALLS}")
+    verb.add_argument(
+        "--measures",
+        help=f"names, comma-separated (default: all that are cheap); see list measures. {_CALLS}; list options says which",
+    )
     verb.add_argument("--out", metavar="FILE.nc", help="for weights: where to write the readings (default: nowhere)")
     _common(verb)
     verb = _target(_verb(verbs, "reproduce", "train a run's experiment again and compare every stored number"))
@@ -95,7 +98,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _common(_target(_verb(verbs, "info", "what a run is and how far it got")))
     _common(_target(_verb(verbs, "verify", "check every stored number of a run")))
     verb = _verb(verbs, "list", "list what there is")
-    verb.add_argument("kind", choices=("tasks", "models", "measures", "experiments"))
+    verb.add_argument("kind", choices=("tasks", "models", "measures", "options", "experiments"))
     verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser, training
 

@@ -151,12 +151,28 @@ def _listed(ks: list[Any], what: str) -> str:
 
 
 def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
-    """By variable, what it is: options, source, and whether it knows the end of training; and the rule of the phases."""
+    """By measure, with all its variables, what it is: options, source, and whether it knows the end of training; and the rule of
+    the phases.
+    """
     dated = {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset)
     rows: list[tuple[str, str]] = [("phases", RULE)] if dated else []
+    alike: dict[tuple[str, str], list[str]] = {}
     for name, variable in dataset.data_vars.items():
         told = json.loads(variable.attrs["provenance"])
-        options = ", ".join(f"{key}: {value}" for key, value in told["options"].items())
-        kind = "retrospective (uses the final model)" if told["retrospective"] else "online"
-        rows.append((str(name), "; ".join(part for part in (kind, options, told["source"]) if part)))
+        alike.setdefault((told.get("measure", str(name)), _how(told)), []).append(str(name))
+    for (_, how), (first, *others) in alike.items():
+        # Of one measure the names begin alike: learning_coefficient, _se, _by_chain.
+        rows.append((", ".join([first, *(name.removeprefix(first) for name in others)]), how))
     return rows
+
+
+def _how(told: dict[str, Any]) -> str:
+    chosen = {key: value for key, value in told["options"].items() if value is not None and value != []}
+    for name, by_seed in told.get("prepared", {}).items():
+        values = set(map(str, by_seed.values()))
+        # What is one number for all seeds, as n and n_beta, not keys or examples.
+        if len(values) == 1 and isinstance(next(iter(by_seed.values())), (int, float)):
+            chosen[name.removeprefix(f"{told['measure']}_")] = f"{next(iter(by_seed.values())):.4g}"
+    options = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+    kind = "retrospective (uses the final model)" if told["retrospective"] else "online"
+    return "; ".join(part for part in (kind, options, told["source"]) if part)

@@ -1,13 +1,16 @@
-"""What there is, for ``mi-jax list``: tasks, models, measures and experiments, a row each."""
+"""What there is, for ``mi-jax list``: tasks, models, measures, their options and experiments, a row each."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import jax
 
 from mi_jax.library import shipped, summary
+from mi_jax.measures.probes import Probe
 from mi_jax.models import MODELS
-from mi_jax.readings import EXPENSIVE, READINGS
+from mi_jax.readings import EXPENSIVE, READINGS, WITH_OPTIONS
 from mi_jax.records import constructor
 from mi_jax.tasks import TASKS
 
@@ -36,6 +39,16 @@ def _measures() -> list[Row]:
     ]
 
 
+def _options() -> list[Row]:
+    def row(name: str, make: Callable[..., Any]) -> Row:
+        given = [one for one in inspect.signature(make).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        told = [f"{one.name}={one.default!r}" for one in given]
+        probed = [f"{one.name}={one.default!r}" for one in fields(Probe)] if name.startswith("probe") else []
+        return name, _first_line(make), ", ".join([*told, *probed])
+
+    return [row(name, make) for name, make in WITH_OPTIONS.items()]
+
+
 def _experiments() -> list[Row]:
     return [(name, summary(file)) for name, file in shipped().items()]
 
@@ -48,6 +61,7 @@ LISTS: dict[str, tuple[list[str], Callable[[], list[Row]]]] = {
     "tasks": (["paper", "what it is", "truth", "smallest setting"], _tasks),
     "models": (["what it is"], _models),
     "measures": (["when", "dims", "source"], _measures),
+    "options": (["what it is", "options and their defaults"], _options),
     "experiments": (["what it is"], _experiments),
 }
 """By kind, the heads of its cells after the name, and what makes its rows."""

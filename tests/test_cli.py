@@ -243,10 +243,16 @@ def test_train_says_where_the_run_is(capsys: pytest.CaptureFixture[str], path: P
     assert _say(capsys, "train", str(path), "--json").json["trained_to"] == 40
 
 
-@pytest.mark.parametrize("kind", ["tasks", "models", "measures", "experiments"])
+@pytest.mark.parametrize("kind", ["tasks", "models", "measures", "options", "experiments"])
 def test_list_prints_a_name_and_what_it_is(capsys: pytest.CaptureFixture[str], kind: str) -> None:
     table = _say(capsys, "list", kind).table
-    some = {"tasks": "modular_arithmetic", "models": "mlp", "measures": "restricted_loss", "experiments": "nanda_2023"}[kind]
+    some = {
+        "tasks": "modular_arithmetic",
+        "models": "mlp",
+        "measures": "restricted_loss",
+        "options": "probe_mdl",
+        "experiments": "nanda_2023",
+    }[kind]
     assert some in table
     assert all(cells and cells[0] for cells in table.values())
     assert set(_say(capsys, "list", kind, "--json").json) == set(table)
@@ -257,6 +263,13 @@ def test_list_tasks_says_what_is_known_and_the_smallest_setting(capsys: pytest.C
     assert "2207.08799" in paper
     assert truth.split(", ")[:2] == ["subset", "answer"]
     assert smallest == "SparseParity(n=6, k=2, examples=32, batch=8, test_examples=16)"
+
+
+def test_list_options_says_what_a_measure_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    table = _say(capsys, "list", "options").table
+    assert {"gamma=1000.0", "entry=None", "preconditioner=None"} <= set(table["learning_coefficient"][1].split(", "))
+    assert {"how='erase'", "rank=4", "kind='ridge'", "held_out=None"} <= set(table["probe_effect"][1].split(", "))
+    assert table["sharpness"][0].startswith("The largest eigenvalue of the Hessian")
 
 
 def test_list_measures_says_which_know_the_end_of_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,6 +231,16 @@ def test_how_it_was_measured_says_options_source_and_what_knows_the_end() -> Non
     ]
 
 
+def test_the_variables_of_one_measure_are_told_of_once_with_what_was_chosen_for_all_seeds() -> None:
+    dataset = _readings(x=[1.0], x_se=[1.0], y=[1.0])
+    prepared = {"x_n_beta": {"0": 66.20507, "1": 66.20507}, "x_examples": {"0": [1, 2], "1": [1, 2]}, "x_n": {"0": 3, "1": 4}}
+    told = {"measure": "x", "options": {"gamma": 2.0, "entry": None, "parameters": []}, "retrospective": False, "source": ""}
+    for name in ("x", "x_se"):
+        dataset[name].attrs["provenance"] = json.dumps({**told, "prepared": prepared})
+    dataset["y"].attrs["provenance"] = json.dumps({**told, "measure": "y"})
+    assert how_measured(dataset) == [("x, _se", "online; gamma: 2.0, n_beta: 66.21"), ("y", "online; gamma: 2.0")]
+
+
 def test_the_rule_of_the_phases_is_told_where_there_are_some() -> None:
     dataset = _readings(train_accuracy=[1.0], test_accuracy=[1.0], test_loss=[1.0])
     for name in dataset:

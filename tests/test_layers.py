@@ -55,7 +55,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     | {"across", "experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
     "sweeping": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "results", "training"},
     "console": _BASICS | {"experiment", "measuring", "measures", "training"},
-    "listing": {"library", "models", "readings", "records", "tasks"},
+    "listing": {"library", "measures", "models", "readings", "records", "tasks"},
     "printing": set(),
     "interop": _BASICS | {"experiment", "models", "training"},
     "cli": {

@@ -273,8 +273,9 @@ def _shares(
 
 
 def probe_accuracy(**options: Any) -> Measure:
-    """How often a probe is right on the test half, by site and concept; ``_train``: on the training half; ``_control``: on the
-    test half of the control task, which knows tokens alone.
+    """How often a probe is right on the test half, by site and concept.
+
+    ``_train``: on the training half; ``_control``: on the test half of the control task, which knows tokens alone.
 
     Args:
         options: see ``Probe``.
