@@ -151,8 +151,8 @@ plots.path_panels(path)
 #
 # The learning coefficient says how fast the volume of parameters with nearly the same loss grows. Of a deep linear network it
 # is known in closed form, and it is not half of the number of parameters: 13.5 here, not 24. Started where every factor has the
-# rank of their product, the sampler finds 12.99 +- .22. That is 2.3 errors low: at a finite temperature, and pulled back to its
-# start, it only nears the limit that the closed form is.
+# rank of their product, the sampler finds 12.99 +- .22. That is 2.3 errors low; the closed form is a limit, and how much of the
+# difference is the finite temperature or the pull back to the start, this doesn't separate.
 
 # %%
 widths, rank = (6, 4, 6), 2
@@ -216,10 +216,11 @@ for step in few:
     print(f"step {step:4}: {at['learning_coefficient'].item():5.1f} +- {at['learning_coefficient_se'].item():.1f}  {raised}")
 
 # %% [markdown]
-# Of one matrix alone, the others held still (the refined coefficient): .77 of the 41.3 at step 505 is met by moving the
-# unembedding only. And what another localisation would have said at the same checkpoint: 87.3 with half of gamma, 16.4 with
-# twice. So these are values of one protocol, to be compared along one curve. They are no count of parameters, and no lambda of
-# the theory.
+# Of one matrix alone, the others held still (the refined coefficient): .77 +- .04 for the unembedding at step 505, where all
+# parameters have 41.3; parts needn't add up to the whole. And what another localisation would have said at the same checkpoint:
+# 87.3 with half of gamma, 16.4 with twice. No plateau chooses gamma: 200 was taken so that chains mix within their draws. So
+# these are values of one protocol, to be compared along one curve. They are no count of parameters, and no lambda of the
+# theory.
 
 # %%
 one_matrix = landscape.measure_learning_coefficient(**chosen, **protocol, parameters="unembed.W_U", name="unembedding")
