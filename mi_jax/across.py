@@ -49,6 +49,7 @@ def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None)
         MeasureError: where the model has no such table.
     """
     require(place in TABLES, f"place={place!r} is unknown; {nearest(place, TABLES)}")
+    require(most is None or most >= 1, f"most={most}; at least one line is needed")
     table, role = TABLES[place]
     if not getattr(run.subject.model.roles, role):
         raise MeasureError(f"the model has no role '{role}', whose modes would be followed")
@@ -95,6 +96,7 @@ def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
         score, walk_score (seed, step, mode); share, walk_share of the variance (mode); walk_likeness (mode), the squared
         correlation of both scores: near 1 the figure is what any walk draws.
     """
+    require(modes >= 1, f"modes={modes}; at least one component is needed")
     stack = run.stack()
     seeds = _finite(run, stack)
     places, products = [run.seeds.index(seed) for seed in seeds], np.zeros((len(seeds) * len(run.steps),) * 2)
@@ -109,6 +111,7 @@ def function_path(run: Run, *, modes: int = 5, examples: int = EXAMPLES) -> xr.D
 
     The first seed's examples are taken for all.
     """
+    require(modes >= 1 and examples >= 1, f"modes={modes}, examples={examples}; at least one of each is needed")
     stack, context = run.stack(), _context(run, run.seeds[0])
     seeds = _finite(run, stack)
     splits = [context.batches[name].inputs for name in sorted(context.batches)]
@@ -161,14 +164,18 @@ def likeness_matrix(
     require(kind in KINDS, f"kind={kind!r} is unknown; {nearest(kind, KINDS)}")
     seed = run.seeds[0] if seed is None else seed
     other_seed = seed if other_seed is None else other_seed
+    for one in (seed, other_seed):
+        require(one in run.seeds, f"the run has no seed {one}; its seeds are {list(run.seeds)}")
     chosen = run.steps if steps is None else np.asarray(steps)
+    require(len(chosen) > 0, "steps is empty; leave it out for all snapshots")
     stack, context = run.stack([int(step) for step in chosen]), _context(run, seed)
     here, there = (_of_seed(stack, run.seeds.index(one)) for one in (seed, other_seed))
     compare = _barrier(context, split) if kind == "barrier" else _representation(context, kind)
     made, others = jax.lax.map(compare.made, here), jax.lax.map(compare.made, there)
     pair = jax.jit(lambda one, others: jax.lax.map(lambda other: compare.pair(one, other), others))
     values = np.stack([np.asarray(pair(take(made, i), others)) for i in range(len(chosen))])
-    return xr.DataArray(values, {"step": chosen, "step_other": chosen}, ("step", "step_other"), name=kind)
+    told = {"seed": seed, "other_seed": other_seed} | ({"split": split} if kind == "barrier" else {})
+    return xr.DataArray(values, {"step": chosen, "step_other": chosen}, ("step", "step_other"), name=kind, attrs=told)
 
 
 class _Compare(NamedTuple):

@@ -65,6 +65,24 @@ def test_likeness_of_checkpoints_and_seeds(tiny_run: Run) -> None:
         likeness_matrix(tiny_run, "ckaa")
 
 
+def test_a_likeness_says_of_which_seeds_it_is(tiny_run: Run) -> None:
+    found = likeness_matrix(tiny_run, "cka", seed=1, other_seed=2, steps=[int(tiny_run.steps[0])])
+    assert found.attrs == {"seed": 1, "other_seed": 2}
+
+
+def test_seeds_steps_and_counts_that_there_are_not_are_refused(tiny_run: Run) -> None:
+    with pytest.raises(ConfigError, match="the run has no seed 9; its seeds are"):
+        likeness_matrix(tiny_run, "cka", other_seed=9)
+    with pytest.raises(ConfigError, match="steps is empty"):
+        likeness_matrix(tiny_run, "cka", steps=[])
+    with pytest.raises(ConfigError, match="most=0"):
+        mode_lines(tiny_run, most=0)
+    with pytest.raises(ConfigError, match="modes=0"):
+        weight_path(tiny_run, modes=0)
+    with pytest.raises(ConfigError, match="examples=0"):
+        function_path(tiny_run, examples=0)
+
+
 def test_figures_show_lines_and_paths(tiny_run: Run) -> None:
     lines = mode_lines(tiny_run, most=6)
     axes = mode_curves(lines, seed=1)
