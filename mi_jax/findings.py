@@ -47,7 +47,9 @@ def claims(dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases:
             " whose steps weren't too large)"
         )
         most = dataset["learning_coefficient"].where(~_too_large(dataset)).max("step").values
-        found.append(judge(text, most, nulls.expensive["learning_coefficient"].values, "above"))
+        fresh = nulls.expensive["learning_coefficient"].where(~_too_large(nulls.expensive)).values
+        if np.isfinite(fresh).any():
+            found.append(judge(text, most, fresh[np.isfinite(fresh)], "above"))
     if "sharpness" in dataset and "sharpness" in nulls.expensive:
         text = "At its sharpest the loss curves more than an untrained network's (largest sharpness)"
         found.append(judge(text, dataset["sharpness"].max("step").values, nulls.expensive["sharpness"].values, "above"))

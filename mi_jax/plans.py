@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from mi_jax import plots
@@ -46,7 +47,8 @@ def plans(
     """Every figure that a report can have, in its order; ``lines`` and ``path`` are those of ``across``."""
     found = [*_curves(dataset, nulls, dates, phases), *_spectral(dataset, nulls, born), *_neural(dataset)]
     found += [*_of_weights(dataset, nulls), *_pictured(dataset, pictures), *_landscape(dataset, nulls), *_probed(dataset)]
-    found += _beside_nulls(dataset, nulls, {name for plan in found for name in (*plan.needs, *plan.shows)})
+    shown = {name for plan in found for name in (*plan.needs, *plan.shows)}
+    found += [*_by_part(dataset, nulls, shown), *_beside_nulls(dataset, nulls, shown)]
     return found + _followed(lines, path)
 
 
@@ -315,6 +317,7 @@ def _probed(dataset: xr.Dataset) -> list[Plan]:
             "Probe accuracy and effect of erasure against the step, by concept.",
             needs,
             lambda: plots.decodable_and_used(dataset),
+            shows=("probe_accuracy_train",),
         ),
         Plan(
             "probe_map",
@@ -345,7 +348,7 @@ def _landscape(dataset: xr.Dataset, nulls: Nulls) -> list[Plan]:
             "Local learning coefficient of the training loss by localised SGLD"
             f"{_protocol(dataset, 'learning_coefficient')}, with a standard error. Hollow: flagged (steps too large, chains that"
             " disagree or diverged, a negative value)."
-            f"{band['learning_coefficient']}{seeds}",
+            f"{_held_by_gamma(dataset, 'learning_coefficient')}{band['learning_coefficient']}{seeds}",
             "Loss above, learning coefficient below, over the same steps.",
             {"learning_coefficient", "learning_coefficient_se"},
             lambda: plots.learning_coefficient_curves(dataset, null=null.get("learning_coefficient")),
@@ -368,11 +371,22 @@ def _refined(dataset: xr.Dataset, name: str, seeds: str) -> Plan:
     return Plan(
         re.sub(r"[^\w.+=-]", "_", name),
         f"{name} beside the loss",
-        f"The same with other options than the default ones{_protocol(dataset, name)}. Hollow: flagged.{seeds}",
+        f"The same with other options than the default ones{_protocol(dataset, name)}. Hollow: flagged."
+        f"{_held_by_gamma(dataset, name)}{seeds}",
         "Loss above, learning coefficient below, over the same steps.",
         {name, f"{name}_se"},
         lambda: plots.learning_coefficient_curves(dataset, name=name),
     )
+
+
+def _held_by_gamma(dataset: xr.Dataset, name: str) -> str:
+    """How many estimates say more of gamma than of the loss."""
+    if f"{name}_localisation" not in dataset:
+        return ""
+    share = dataset[f"{name}_localisation"].values
+    count, of = int((share > 0.5).sum()), int(np.isfinite(share).sum())
+    told = f" In {count} of {of} estimates gamma holds the chains more than the loss does ({name}_localisation above .5)."
+    return told if count else ""
 
 
 def _protocol(dataset: xr.Dataset, name: str) -> str:
@@ -420,6 +434,28 @@ def _edge_of_stability(dataset: xr.Dataset) -> float | None:
     optimizer = json.loads(dataset.attrs.get("provenance", "{}")).get("experiment", {}).get("optimizer", {})
     rate = optimizer.get("learning_rate")
     return 2 / rate if isinstance(rate, (int, float)) and rate > 0 else None
+
+
+def _by_part(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[Plan]:
+    """Readings of heads, matrices and concepts that no other figure shows."""
+    every = {str(name): one for kind in nulls for name, one in kind.data_vars.items()}
+    null = {name: one for name, one in every.items() if "draw" in one.dims and "step" not in one.dims}
+    numbers = {str(name): one.dims for name, one in dataset.data_vars.items() if one.dtype.kind == "f"}
+    held = {name: {*map(str, dims)} - {"seed", "step"} for name, dims in numbers.items()}
+    rest = [name for name, dims in held.items() if dims - {"mode"} and dims <= plots.PARTS and name not in shown]
+    seed = int(dataset["seed"].values[0])
+    return [
+        Plan(
+            "parts",
+            f"By head, matrix and concept (seed {seed})",
+            "The parts that are largest at the end in colour, all others grey. Of sites the last one before the outputs, of"
+            " singular values the largest. Bands, where there is such a null: untrained networks (range of the draws, over all"
+            " parts).",
+            "A panel for each reading against the step, a line a part.",
+            set(rest),
+            lambda: plots.part_panels(dataset, rest, seed=seed, null=null),
+        )
+    ] * bool(rest)
 
 
 def _beside_nulls(dataset: xr.Dataset, nulls: Nulls, shown: set[str]) -> list[Plan]:

@@ -88,6 +88,25 @@ def _monomial(w: jax.Array) -> jax.Array:
     return 4 * (w**4).sum()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 10.0, 100.0, 1000.0])
+def test_localisation_is_by_how_much_a_larger_gamma_lowers_the_estimate(gamma: float) -> None:
+    """-d ln estimate / d ln gamma, by differences of the closed form."""
+    curvatures, settings = [0.1, 0.3, 1.0, 3.0] * 2, {"n_beta": 100.0, "epsilon": 3e-4}
+    found = learning_coefficient(
+        lambda w: 0.5 * (jnp.array(curvatures) * w**2).sum(), jnp.zeros(8), n=1000, gamma=gamma, **settings, burn_in=1000,
+        draws=2000, chains=64, key=jax.random.key(2),
+    )  # fmt: skip
+    low, high = (exact.quadratic(curvatures, n_beta=100.0, gamma=gamma * factor) for factor in (0.99, 1.01))
+    assert float(found.localisation) == pytest.approx(np.log(low / high) / np.log(1.01 / 0.99), abs=0.05)
+
+
+def test_nothing_but_the_loss_holds_a_chain_without_localisation_whatever_its_singularity() -> None:
+    found = learning_coefficient(
+        _monomial, jnp.zeros(8), n=1000, gamma=0.0, epsilon=2e-4, burn_in=500, draws=2000, chains=32, key=jax.random.key(1)
+    )
+    assert abs(float(found.localisation)) < 0.1
+
+
 def test_the_bias_of_finite_steps_is_told() -> None:
     """Exactly, in the mean, on a quadratic."""
     for epsilon in (1e-3, 1e-2):

@@ -1,6 +1,7 @@
 """Learning coefficient and sharpness as readings of a run: what is read, how it is named, and how it is shown."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -176,6 +177,14 @@ def test_sharpness_stands_against_two_over_eta() -> None:
     assert axes.get_yscale() == "log"
 
 
+def test_the_caption_counts_the_estimates_that_are_more_gammas_than_the_losss(tmp_path: Path) -> None:
+    nothing, dataset = xr.Dataset(), _curves()
+    dataset["learning_coefficient_localisation"] = dataset["learning_coefficient"].copy(data=[[0.9, np.nan, 0.4, 0.6]])
+    figures = draw_figures(tmp_path, dataset, Nulls(nothing, nothing), None, None, None, nothing, nothing)
+    (caption,) = (one.caption for one in figures if one.title == "The learning coefficient beside the loss")
+    assert "In 2 of 3 estimates gamma holds the chains more than the loss does" in caption
+
+
 def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
     flagged = _curves()
     flagged["learning_coefficient_epsilon_too_large"] = flagged["learning_coefficient"] == 40
@@ -184,6 +193,11 @@ def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
         (one,) = claims(flagged, Nulls(nothing, nothing, null), None)
         assert one.level == level
+    # Nor one of an untrained network.
+    null["learning_coefficient_epsilon_too_large"] = ("draw", [False, True])
+    assert claims(flagged, Nulls(nothing, nothing, null), None)[0].level == 1
+    null["learning_coefficient_epsilon_too_large"] = ("draw", [True, True])
+    assert claims(flagged, Nulls(nothing, nothing, null), None) == []
 
 
 def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networks() -> None:

@@ -228,6 +228,34 @@ def test_panels_are_readings_with_their_units_on_the_band_of_their_null(dataset:
     assert not any(axes.axison for axes in rest)
 
 
+def test_of_many_parts_the_largest_at_the_end_are_told_apart_and_the_band_is_over_all() -> None:
+    rng = np.random.default_rng(0)
+    bits = xr.DataArray(rng.uniform(size=(1, 3, 2, 6)), dims=("seed", "step", "site", "concept"))
+    scores = rng.uniform(size=(1, 3, 2, 2, 1))
+    scores[:, :, 1] = np.nan  # no later head
+    heads = xr.DataArray(scores, dims=("seed", "step", "head", "head_other", "slot"))
+    coords = {"seed": [3], "step": [0, 10, 100], "site": ["stream", "logits"], "concept": list("abcdef"), "slot": ["key"]}
+    dataset = xr.Dataset({"probe_mdl": bits, "composition_score": heads}, coords).assign_coords(head=[0, 1], head_other=[0, 1])
+    null = {"probe_mdl": xr.DataArray([[[0.2] * 6, [9.0] * 6], [[0.7] * 6, [9.0] * 6]], dims=("draw", "site", "concept"))}
+    null["probe_mdl"] = null["probe_mdl"].assign_coords(site=["stream", "logits"])
+    figure = plots.part_panels(dataset, ["probe_mdl", "composition_score"], seed=3, null=null, most=2)
+    first, second = figure.axes
+    values = bits.values[0, :, 0].T
+    drawn = {str(line.get_color()): np.asarray(line.get_ydata()) for line in first.lines}
+    assert sorted(tuple(np.asarray(line.get_ydata())) for line in first.lines) == sorted(map(tuple, values))
+    leading = ["abcdef"[i] for i in np.argsort(-values[:, -1])[:2]]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == leading
+    assert len(drawn) == 3
+    assert COLOURS["date"] in drawn
+    heights = first.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.2, 0.7)
+    told = {text.get_text() for text in second.get_legend().get_texts()}
+    assert told == {"head 0, to head 0, key", "head 0, to head 1, key"}
+    assert len(second.lines) == 2
+    # Where there is room, no part has the colour that another has in another panel.
+    assert not {str(line.get_color()) for line in second.lines} & set(drawn)
+
+
 def test_singular_values_are_a_line_a_mode(dataset: xr.Dataset) -> None:
     found = _lines(plots.singular_value_curves(dataset, seed=3, most=3))
     np.testing.assert_array_equal([line for _, _, line in found], dataset["singular_values_unembedding"].sel(seed=3).T.values[:3])

@@ -11,7 +11,15 @@ from mi_jax.arrays import Params, PRNGKey
 from mi_jax.errors import require
 from mi_jax.landscape.coefficient import Real, learning_coefficient
 
-_SCALARS = ("learning_coefficient", "standard_error", "discretisation_bias", "r_hat", "effective_draws", "share_below_start")
+_SCALARS = (
+    "learning_coefficient",
+    "standard_error",
+    "discretisation_bias",
+    "localisation",
+    "r_hat",
+    "effective_draws",
+    "share_below_start",
+)
 
 
 def calibrate(

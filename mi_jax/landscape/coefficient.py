@@ -77,6 +77,13 @@ class LearningCoefficient(NamedTuple):
     """Mean chance that a Metropolis step (MALA) would have accepted; NaN with a preconditioner."""
     discretisation_bias: Scalar
     """How much of the estimate is due to finite steps: exact in the mean on a quadratic, about so elsewhere."""
+    localisation: Scalar
+    """1 - n_beta^2 var(L) / estimate.
+
+    0 where the loss alone holds the chains: n_beta (L - L(w*)) is then Gamma distributed, its variance its mean, at any
+    singularity. Towards 1 where gamma holds them, or there were too few steps to leave w*: on a quadratic it is the share by
+    which the estimate falls as ln gamma rises by 1. NaN for minibatches, which add variance, and for an estimate below 0.
+    """
     r_hat: Scalar
     effective_draws: Scalar
     share_below_start: Scalar
@@ -262,7 +269,7 @@ def estimate(
 
     keys = jax.random.split(key, chains)
     means, infos = jax.vmap(chain)(keys) if chain_mode == "vmapped" else jax.lax.map(chain, keys)
-    return _judged(means, infos, loss(params, data), n_beta, burn_in)
+    return _judged(means, infos, loss(params, data), n_beta, burn_in, whole=batch is None)
 
 
 _program = jax.jit(estimate, static_argnames=("loss", "burn_in", "draws", "chains", "batch", "preconditioner", "chain_mode"))
@@ -275,7 +282,7 @@ def _drawn(key: PRNGKey, data: PyTree, batch: int) -> PyTree:
     return jax.tree.map(lambda x: x[chosen], data)
 
 
-def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn_in: int) -> LearningCoefficient:
+def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn_in: int, *, whole: bool) -> LearningCoefficient:
     trace = infos.loss[:, burn_in:]
     by_chain = n_beta * (means.loss - baseline)
     found, bias = by_chain.mean(), means.discretisation_bias.mean()
@@ -284,6 +291,7 @@ def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn
     finite = jnp.isfinite(infos.loss).all() & jnp.isfinite(infos.distance).all()
     diverged = ~finite | ((found > 0) & (bias >= found))
     below = (trace < baseline).mean(dtype=trace.dtype)
+    varied = jnp.square(n_beta) * (trace - baseline).var()
     flags = Flags(
         diverged=diverged,
         epsilon_too_large=diverged | ~(bias <= TOO_LARGE * jnp.abs(found)),
@@ -302,6 +310,7 @@ def _judged(means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn
         distance_trace=infos.distance[:, burn_in:],
         acceptance=means.acceptance,
         discretisation_bias=bias,
+        localisation=jnp.where((found > 0) & whole, 1 - varied / found, nan),
         r_hat=told.r_hat,
         effective_draws=told.effective_draws,
         share_below_start=below,

@@ -41,6 +41,7 @@ _VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[LearningCoefficient], 
     "_acceptance": ((), lambda found: found.acceptance.mean()),
     "_distance": ((), lambda found: found.distance_trace.mean()),
     "_discretisation_bias": ((), lambda found: found.discretisation_bias),
+    "_localisation": ((), lambda found: found.localisation),
     "_share_below_start": ((), lambda found: found.share_below_start),
     **{f"_{flag}": ((), attrgetter(f"flags.{flag}")) for flag in Flags._fields},
 }
@@ -79,7 +80,7 @@ def measure_learning_coefficient(
 
     n_beta (E[L] - L(w*)): half the number of directions that the loss fixes, where it is quadratic. With it: its standard error,
     the values by chain, the losses of every draw (draws below 0 are burn-in), and what tells a bad estimate: R-hat, effective
-    draws, MALA acceptance, distance, the share due to finite steps, flags.
+    draws, MALA acceptance, distance, the share due to finite steps, whether it is gamma's more than the loss's, flags.
 
     Every checkpoint and seed gets the same noise, so that curves over training are smoother than the error of each point says.
 

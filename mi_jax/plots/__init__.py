@@ -22,11 +22,13 @@ from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curv
 from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
 from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
 from mi_jax.plots.parity import hidden_progress_panels
+from mi_jax.plots.parts import PARTS, part_panels
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.probes import decodable_and_used, probe_map
 from mi_jax.plots.style import new_axes, save, styled
 
 __all__ = [
+    "PARTS",
     "accuracy_curves",
     "aligned_seeds",
     "answer_surface",
@@ -53,6 +55,7 @@ __all__ = [
     "new_axes",
     "norm_curves",
     "paired_effects",
+    "part_panels",
     "path_panels",
     "phase_diagram",
     "position_curves",
