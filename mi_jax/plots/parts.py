@@ -55,7 +55,7 @@ def part_panels(
         axes.set_title(with_units(name, dataset[name]), fontsize=7)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         ordered = [handles[part] for part in leading]
-        axes.legend(ordered, leading, frameon=False, fontsize=5.5, handlelength=1, labelspacing=0.2, loc="best")
+        axes.legend(ordered, leading, frameon=False, fontsize=6, handlelength=1, labelspacing=0.2, loc="best")
     for axes in grid[max(len(names) - columns, 0) : len(names)]:
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[len(names) :]:
