@@ -448,6 +448,11 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 
 
+def test_listing_imports_nothing_that_only_computing_needs() -> None:
+    done = _child("import sys, mi_jax.listing\nprint([one for one in ('scipy.integrate', 'matplotlib') if one in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_every_promised_name_is_there() -> None:
     for name in mi_jax.__all__:
         assert getattr(mi_jax, name) is not None

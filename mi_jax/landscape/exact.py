@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.integrate import quad
 
 from mi_jax.errors import require, whole
 
@@ -73,6 +72,8 @@ def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) 
     require(power > 0 and power % 2 == 0, f"power={power}; a positive even number is needed")
     if gamma == 0:
         return 1 / power
+    from scipy.integrate import quad  # a third of a second, which ``mi-jax list`` needn't spend
+
     # In units of the narrower of the two widths: beyond 40 of them nothing is left.
     width = min((n_beta * scale) ** (-1 / power), gamma**-0.5)
 
