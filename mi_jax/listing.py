@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from mi_jax.library import shipped, summary
 from mi_jax.measures.probes import Probe
 from mi_jax.models import MODELS
 from mi_jax.readings import EXPENSIVE, READINGS, WITH_OPTIONS
@@ -50,6 +49,8 @@ def _options() -> list[Row]:
 
 
 def _experiments() -> list[Row]:
+    from mi_jax.library import shipped, summary  # and with it all that trains and stores
+
     return [(name, summary(file)) for name, file in shipped().items()]
 
 

@@ -449,7 +449,9 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
 
 
 def test_listing_imports_nothing_that_only_computing_needs() -> None:
-    done = _child("import sys, mi_jax.listing\nprint([one for one in ('scipy.integrate', 'matplotlib') if one in sys.modules])")
+    done = _child(
+        "import sys, mi_jax.listing\nprint([one for one in ('scipy.integrate', 'matplotlib', 'orbax') if one in sys.modules])"
+    )
     assert done.stdout == "[]\n", done.stderr
 
 
