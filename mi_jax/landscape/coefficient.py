@@ -82,7 +82,8 @@ class LearningCoefficient(NamedTuple):
 
     0 where the loss alone holds the chains: n_beta (L - L(w*)) is then Gamma distributed, its variance its mean, at any
     singularity. Towards 1 where gamma holds them, or there were too few steps to leave w*: on a quadratic it is the share by
-    which the estimate falls as ln gamma rises by 1. NaN for minibatches, which add variance, and for an estimate below 0.
+    which the estimate falls as ln gamma rises by 1. On a loss that grows faster gamma can matter more than it says, so that a low
+    value is no proof. NaN for minibatches, which add variance, and for an estimate below 0.
     """
     r_hat: Scalar
     effective_draws: Scalar
