@@ -228,6 +228,14 @@ def test_panels_are_readings_with_their_units_on_the_band_of_their_null(dataset:
     assert not any(axes.axison for axes in rest)
 
 
+def test_a_name_too_wide_for_a_panel_stands_in_two_lines_of_the_same_size(dataset: xr.Dataset) -> None:
+    name = "subspace_angle_unembedding_previous"
+    angle = dataset["test_loss"].assign_attrs(units="radians")
+    axes = plots.reading_panels(dataset.assign({name: angle}), [name, "gini_embedding"], null={}).axes
+    assert [one.get_title() for one in axes[:2]] == ["subspace_angle_unembedding_\nprevious (radians)", "gini_embedding"]
+    assert {one.title.get_fontsize() for one in axes[:2]} == {7}
+
+
 def test_of_many_parts_the_largest_at_the_end_are_told_apart_and_the_band_is_over_all() -> None:
     rng = np.random.default_rng(0)
     bits = xr.DataArray(rng.uniform(size=(1, 3, 2, 6)), dims=("seed", "step", "site", "concept"))

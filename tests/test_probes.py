@@ -339,7 +339,6 @@ def test_random_networks_select_for_nothing() -> None:
     [
         ({"concepts": ("anser",)}, "'anser'; did you mean answer"),
         ({"sites": ("blocks.0.mlp.pots",)}, "'blocks.0.mlp.pots'.* did you mean blocks.0.mlp.post"),
-        ({"held_out": "residue"}, "no labels of a concept 'residue'"),
         ({"position": 3}, "positions 0 to 2"),
         ({"position": -1}, "positions 0 to 2"),
         ({"sites": ("pos_embed",)}, "no site 'pos_embed' to probe"),
@@ -348,11 +347,15 @@ def test_random_networks_select_for_nothing() -> None:
 @pytest.mark.parametrize("make", [probe_accuracy, probe_selectivity, probe_mdl, probe_effect])
 def test_what_a_model_or_task_does_not_have_is_named(make: Any, options: dict[str, Any], says: str) -> None:
     """Beside another probe too, which has all that it asks for."""
-    if "held_out" in options and make in (probe_mdl, probe_effect):
-        pytest.skip("it holds nothing out")
     one, params = make(**options), _NETWORK.init(jax.random.key(0))
     with pytest.raises(MeasureError, match=says):
         one.read(params, _context([one, probe_accuracy()]))
+
+
+@pytest.mark.parametrize("make", [probe_accuracy, probe_selectivity])
+def test_a_concept_that_cannot_be_held_out_is_named(make: Any) -> None:
+    with pytest.raises(MeasureError, match="no labels of a concept 'residue'"):
+        _context([make(held_out="residue")])
 
 
 @pytest.mark.parametrize(

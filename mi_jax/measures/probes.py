@@ -105,13 +105,15 @@ class Probe:
 
     def prepare(self) -> dict[str, Callable[[Reference, Context], Any]]:
         """What is made once a seed: which examples are trained and tested on, and the control task's inputs."""
-        halves = {name: _Half(name, self.held_out, self.position) for name in ("trained", "tested")}
-        return {**{half.name: half for half in halves.values()}, CONTROL: _control_inputs}
+        return {**{half.name: half for half in self._halves()}, CONTROL: _control_inputs}
 
     def halves(self, context: Context) -> tuple[Int[Array, " trained"], Int[Array, " tested"]]:
         """Which examples are trained and tested on."""
-        trained, tested = (_Half(name, self.held_out, self.position).name for name in ("trained", "tested"))
-        return context.prepared[trained], context.prepared[tested]
+        trained, tested = self._halves()
+        return context.prepared[trained.name], context.prepared[tested.name]
+
+    def _halves(self) -> tuple["_Half", "_Half"]:
+        return _Half("trained", self.held_out, self.position), _Half("tested", self.held_out, self.position)
 
     def options(self) -> dict[str, Any]:
         """As stored beside a result."""

@@ -209,14 +209,27 @@ def reading_panels(
             axes.set_yscale("log")
         step_axis(axes, dataset["step"].values, scale)
         axes.set_xlabel("")
-        title = with_units(name, dataset[name])
-        axes.set_title(title, fontsize=7 if len(title) <= 38 else 7 * 38 / len(title))
-    for axes in grid[max(len(names) - columns, 0) : len(names)]:
+        axes.set_title(_in_lines(with_units(name, dataset[name])), fontsize=7)
+    finish_panels(figure, grid, len(names), columns)
+    return figure
+
+
+def _in_lines(title: str, most: int = 38) -> str:
+    """A title that is too wide for a panel, in two lines, cut behind the underscore or blank nearest to its middle."""
+    if len(title) <= most:
+        return title
+    cuts = [i + 1 for i, letter in enumerate(title) if letter in "_ "] or [len(title) // 2]
+    cut = min(cuts, key=lambda i: abs(i - len(title) / 2))
+    return f"{title[:cut].rstrip()}\n{title[cut:]}"
+
+
+def finish_panels(figure: Figure, grid: np.ndarray, count: int, columns: int) -> None:
+    """What a grid of panels over steps has at its foot: numbers under the last panel of each column, nothing where none is."""
+    for axes in grid[max(count - columns, 0) : count]:
         axes.xaxis.set_tick_params(labelbottom=True)
-    for axes in grid[len(names) :]:
+    for axes in grid[count:]:
         axes.set_axis_off()
     figure.supxlabel("step (optimizer updates)", fontsize=8)
-    return figure
 
 
 @styled

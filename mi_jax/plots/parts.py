@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from mi_jax.dynamics import readout_site
-from mi_jax.plots.curves import Scale, band
+from mi_jax.plots.curves import Scale, band, finish_panels
 from mi_jax.plots.style import COLOURS, WIDE, step_axis, styled, with_units
 
 PARTS = frozenset({"site", "concept", "parameter", "mode", "layer", "head", "head_other", "slot"})
@@ -56,11 +56,7 @@ def part_panels(
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         ordered = [handles[part] for part in leading]
         axes.legend(ordered, leading, frameon=False, fontsize=6, handlelength=1, labelspacing=0.2, loc="best")
-    for axes in grid[max(len(names) - columns, 0) : len(names)]:
-        axes.xaxis.set_tick_params(labelbottom=True)
-    for axes in grid[len(names) :]:
-        axes.set_axis_off()
-    figure.supxlabel("step (optimizer updates)", fontsize=8)
+    finish_panels(figure, grid, len(names), columns)
     return figure
 
 
