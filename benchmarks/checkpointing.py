@@ -1,7 +1,8 @@
-"""Keeping a trajectory: segments against one Orbax save and one npz a snapshot, and what snapshots cost a run.
+"""Keeping a trajectory: segments against one Orbax save and one npz a snapshot, and what snapshots
+cost a run.
 
-``--json`` keys: ms_per_snapshot (227k parameters, the train state saved as well), vs_orbax, vs_npz, overhead (the
-share by which a snapshot every 100 steps slows the p = 113 run).
+``--json`` keys: ms_per_snapshot (227k parameters, the train state saved as well), vs_orbax, vs_npz,
+overhead (the share by which a snapshot every 100 steps slows the p = 113 run).
 """
 
 import dataclasses
@@ -17,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks.timing import PAIRS, compared, report, trained_seconds, use_compile_cache
-from mi_jax.library import find
-from mi_jax.pytrees import dotted
+from mi_jax.basics.pytrees import dotted
+from mi_jax.runs.library import find
 from mi_jax.training import at, every
 from mi_jax.training.segments import Segment, write
 from mi_jax.training.state import Program, TrainState, flat_state
@@ -29,11 +30,21 @@ _STEPS = 400
 
 
 def segment(state: TrainState, folder: Path) -> None:
-    """What a run does for 64 snapshots: each copied from the device, all written with the state as one segment."""
-    held = [{name: np.array(value) for name, value in dotted(state.params).items()} for _ in range(_SNAPSHOTS)]
+    """What a run does for 64 snapshots: each copied from the device, all written with the state as
+    one segment.
+    """
+    held = [
+        {name: np.array(value) for name, value in dotted(state.params).items()}
+        for _ in range(_SNAPSHOTS)
+    ]
     stacks = {name: np.stack([one[name] for one in held]) for name in held[0]}
     losses = np.zeros((_SNAPSHOTS, 1), np.float32)
-    write(folder, Segment(0, _SNAPSHOTS, tuple(range(1, _SNAPSHOTS + 1)), stacks, flat_state(state), losses), (0,), "benchmark")
+    write(
+        folder,
+        Segment(0, _SNAPSHOTS, tuple(range(1, _SNAPSHOTS + 1)), stacks, flat_state(state), losses),
+        (0,),
+        "benchmark",
+    )
 
 
 def orbax(state: TrainState, folder: Path) -> None:
@@ -49,7 +60,9 @@ def npz(state: TrainState, folder: Path) -> None:
         np.savez(folder / f"{i}.npz", **flat_state(state))
 
 
-def in_fresh_folder(save: Callable[[TrainState, Path], None], state: TrainState) -> Callable[[], object]:
+def in_fresh_folder(
+    save: Callable[[TrainState, Path], None], state: TrainState
+) -> Callable[[], object]:
     """Saves into an empty folder each time."""
 
     def run() -> None:
@@ -70,7 +83,9 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     state = jax.block_until_ready(program.advance(program.init(), program.parts.numbers, 1)[0])
     ours = in_fresh_folder(segment, state)
     share = _RIVAL_SNAPSHOTS / _SNAPSHOTS
-    against_orbax, against_npz = (compared(ours, in_fresh_folder(rival, state)) for rival in (orbax, npz))
+    against_orbax, against_npz = (
+        compared(ours, in_fresh_folder(rival, state)) for rival in (orbax, npz)
+    )
     milliseconds = 1000 * against_orbax.ours / _SNAPSHOTS
     say(f"a snapshot, with its part of the state: {milliseconds:.2f} ms ({_SNAPSHOTS} a segment)")
     for name, one in (("Orbax save", against_orbax), ("npz (no hashes)", against_npz)):
@@ -82,7 +97,8 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     pairs = [(trained_seconds(seldom), trained_seconds(often)) for _ in range(PAIRS)]
     overhead = statistics.median(b / a for a, b in pairs) - 1
     say(
-        f"p = 113, {_STEPS} steps: {statistics.median(a for a, _ in pairs):.2f} s; a snapshot every 100 steps adds {overhead:.1%}"
+        f"p = 113, {_STEPS} steps: {statistics.median(a for a, _ in pairs):.2f} s; a snapshot every"
+        f" 100 steps adds {overhead:.1%}"
     )
     return {
         "ms_per_snapshot": milliseconds,

@@ -1,16 +1,20 @@
-"""The learning coefficient over the demo run, and against devinterp 1.3.2 (and canonical-interp) on devinterp's own grokking MLP.
+"""The learning coefficient over the demo run, and against devinterp 1.3.2 (and canonical-interp) on
+devinterp's own grokking MLP.
 
-p = 53, a shared embedding of 12, two linear maps to 48 hidden units summed, GELU, an unembedding; 40 % of the pairs, trained with
-Adam. Both sides sample from the same weights over the same full batch, with the same step size, localisation, n_beta, chains,
-draws, threads and baseline loss. devinterp's loader is torch's own over a TensorDataset, as in its demo; "in memory" hands it the
+p = 53, a shared embedding of 12, two linear maps to 48 hidden units summed, GELU, an unembedding;
+40 % of the pairs, trained with Adam. Both sides sample from the same weights over the same full
+batch, with the same step size, localisation, n_beta, chains, draws, threads and baseline loss.
+devinterp's loader is torch's own over a TensorDataset, as in its demo; "in memory" hands it the
 whole batch instead, so that nothing but its chains is timed.
 
-The demo run: one seed, 100 checkpoints, the measure as it is read when named: 4 chains of 150 draws after 50.
+The demo run: one seed, 100 checkpoints, the measure as it is read when named: 4 chains of 150 draws
+    after 50.
 
-``--json`` keys: llc_100_seconds, llc_100_cpu_seconds (the demo run; compiled and written), and, null where devinterp isn't
-installed, vs_devinterp (how many times as long devinterp takes a chain-step), vs_devinterp_in_memory, vs_canonical (null
-where it isn't installed), microseconds (ours, a chain-step), ours, ours_se, theirs, theirs_se, sigmas (the difference of both
-estimates in combined standard errors).
+``--json`` keys: llc_100_seconds, llc_100_cpu_seconds (the demo run; compiled and written), and,
+null where devinterp isn't installed, vs_devinterp (how many times as long devinterp takes a
+chain-step), vs_devinterp_in_memory, vs_canonical (null where it isn't installed), microseconds
+(ours, a chain-step), ours, ours_se, theirs, theirs_se, sigmas (the difference of both estimates in
+combined standard errors).
 """
 
 import dataclasses
@@ -33,7 +37,7 @@ import optax
 from benchmarks.timing import cores, ratio, report, seconds
 from mi_jax import train
 from mi_jax.landscape import diagnose, learning_coefficient
-from mi_jax.library import find
+from mi_jax.runs.library import find
 from mi_jax.training import log_spaced
 
 P, D, HIDDEN = 53, 12, 48
@@ -52,7 +56,9 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(params: Params, data: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Mean cross-entropy in nats. The linear maps are applied to the 53 embeddings, and each pair looks its two rows up."""
+    """Mean cross-entropy in nats. The linear maps are applied to the 53 embeddings, and each pair
+    looks its two rows up.
+    """
     inputs, targets = data
     left, right = (params["embed"] @ params[name] for name in ("left", "right"))
     hidden = left[inputs[:, 0]] + right[inputs[:, 1]] + params["bias"]
@@ -65,18 +71,25 @@ def trained(data: tuple[jax.Array, jax.Array], steps: int = 3000) -> Params:
     """The demo's training: Adam 5e-3, decay 2e-4, batches of 128."""
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = {"embed": (P, D), "left": (D, HIDDEN), "right": (D, HIDDEN), "out": (HIDDEN, P)}
-    params = {name: jax.random.normal(key, s) / s[0] ** 0.5 for key, (name, s) in zip(keys, shapes.items(), strict=True)}
+    params = {
+        name: jax.random.normal(key, s) / s[0] ** 0.5
+        for key, (name, s) in zip(keys, shapes.items(), strict=True)
+    }
     params |= {"embed": params["embed"] * P**0.5, "bias": jnp.zeros(HIDDEN)}
     optimizer = optax.chain(optax.add_decayed_weights(2e-4), optax.adam(5e-3))
 
     def _step(carry: Any, key: Any) -> tuple[Any, None]:
         params, state = carry
         rows = jax.random.randint(key, (128,), 0, len(data[0]))
-        updates, state = optimizer.update(jax.grad(loss)(params, (data[0][rows], data[1][rows])), state, params)
+        updates, state = optimizer.update(
+            jax.grad(loss)(params, (data[0][rows], data[1][rows])), state, params
+        )
         return (optax.apply_updates(params, updates), state), None
 
     start = (params, optimizer.init(params))
-    return jax.jit(lambda c: jax.lax.scan(_step, c, jax.random.split(jax.random.key(1), steps))[0][0])(start)
+    return jax.jit(
+        lambda c: jax.lax.scan(_step, c, jax.random.split(jax.random.key(1), steps))[0][0]
+    )(start)
 
 
 def in_torch(params: Params) -> Any:
@@ -88,15 +101,24 @@ def in_torch(params: Params) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.embed = nn.Embedding(P, D)
-            self.left, self.right = nn.Linear(D, HIDDEN, bias=True), nn.Linear(D, HIDDEN, bias=False)
+            self.left, self.right = (
+                nn.Linear(D, HIDDEN, bias=True),
+                nn.Linear(D, HIDDEN, bias=False),
+            )
             self.gelu, self.out = nn.GELU(), nn.Linear(HIDDEN, P, bias=False)
 
         def forward(self, x: Any) -> Any:
-            return self.out(self.gelu(self.left(self.embed(x[..., 0])) + self.right(self.embed(x[..., 1]))))
+            return self.out(
+                self.gelu(self.left(self.embed(x[..., 0])) + self.right(self.embed(x[..., 1])))
+            )
 
     model = MLP()
     held = {name: np.array(value) for name, value in params.items()}
-    state = {"embed.weight": held["embed"], "left.weight": held["left"].T, "left.bias": held["bias"]}
+    state = {
+        "embed.weight": held["embed"],
+        "left.weight": held["left"].T,
+        "left.bias": held["bias"],
+    }
     state |= {"right.weight": held["right"].T, "out.weight": held["out"].T}
     model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
     return model
@@ -148,7 +170,9 @@ def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: in
 
 
 def canonical(model: Any, batches: Any) -> Callable[[], object]:
-    """TIMED draws of canonical-interp's chains, which are batched; not compiled, which takes it minutes."""
+    """TIMED draws of canonical-interp's chains, which are batched; not compiled, which takes it
+    minutes.
+    """
     import itertools
     import logging
 
@@ -166,8 +190,17 @@ def canonical(model: Any, batches: Any) -> Callable[[], object]:
 
 
 def ours(params: Params, data: Any, burn_in: int, draws: int) -> Any:
-    settings = {"n_beta": N_BETA, "gamma": GAMMA, "epsilon": EPSILON, "burn_in": burn_in, "draws": draws, "chains": CHAINS}
-    found = learning_coefficient(loss, params, n=len(data[0]), **settings, key=jax.random.key(2), data=data)
+    settings = {
+        "n_beta": N_BETA,
+        "gamma": GAMMA,
+        "epsilon": EPSILON,
+        "burn_in": burn_in,
+        "draws": draws,
+        "chains": CHAINS,
+    }
+    found = learning_coefficient(
+        loss, params, n=len(data[0]), **settings, key=jax.random.key(2), data=data
+    )
     return jax.block_until_ready(found)
 
 
@@ -175,13 +208,19 @@ def over_the_demo_run(say: Callable[[str], None]) -> dict[str, float | None]:
     """The learning coefficient of 100 checkpoints."""
     folder = Path(tempfile.mkdtemp())
     try:
-        run = train(dataclasses.replace(find("grokking"), seeds=(0,), schedule=log_spaced(100)), folder / "demo")
+        run = train(
+            dataclasses.replace(find("grokking"), seeds=(0,), schedule=log_spaced(100)),
+            folder / "demo",
+        )
         begun = time.process_time()
         taken = seconds(lambda: run.measure(["learning_coefficient"]))
         used = time.process_time() - begun
     finally:
         shutil.rmtree(folder)
-    say(f"{len(run.steps)} checkpoints of the demo run: {taken:.0f} s, {used:.0f} CPU-seconds, compiled and written")
+    say(
+        f"{len(run.steps)} checkpoints of the demo run: {taken:.0f} s, {used:.0f} CPU-seconds,"
+        " compiled and written"
+    )
     return {"llc_100_seconds": taken, "llc_100_cpu_seconds": used}
 
 
@@ -189,7 +228,10 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     """Every timing of this page by its key."""
     demo = over_the_demo_run(say)
     if importlib.util.find_spec("devinterp") is None:
-        say("devinterp isn't installed here: pip install torch==2.13.0 devinterp==1.3.2, in an environment of its own")
+        say(
+            "devinterp isn't installed here: pip install torch==2.13.0 devinterp==1.3.2, in an"
+            " environment of its own"
+        )
         return demo | dict.fromkeys(_AGAINST)
     return demo | against_devinterp(say)
 
@@ -215,11 +257,19 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
     inputs, targets = pairs()
     data = (jnp.asarray(inputs), jnp.asarray(targets))
     params = trained(data)
-    model, memory, usual = in_torch(params), *(loader(inputs, targets, in_memory=flag) for flag in (True, False))
+    model, memory, usual = (
+        in_torch(params),
+        *(loader(inputs, targets, in_memory=flag) for flag in (True, False)),
+    )
     baseline = float(loss(params, data))
     with torch.no_grad():
-        theirs = float(torch.nn.functional.cross_entropy(model(torch.tensor(inputs)), torch.tensor(targets)))
-    say(f"n = {len(inputs)}, loss {baseline:.6f} here, {theirs:.6f} there; {CHAINS} chains, {cores()} threads each")
+        theirs = float(
+            torch.nn.functional.cross_entropy(model(torch.tensor(inputs)), torch.tensor(targets))
+        )
+    say(
+        f"n = {len(inputs)}, loss {baseline:.6f} here, {theirs:.6f} there; {CHAINS} chains,"
+        f" {cores()} threads each"
+    )
 
     steps = TIMED * CHAINS
     rivals: dict[str, Callable[[], object]] = {
@@ -247,7 +297,10 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
     )
     value, own = float(here.learning_coefficient), float(here.standard_error)
     sigmas = abs(value - there) / math.hypot(own, error)
-    say(f"learning coefficient {value:.3f} +- {own:.3f} here, {there:.3f} +- {error:.3f} there: {sigmas:.1f} errors apart")
+    say(
+        f"learning coefficient {value:.3f} +- {own:.3f} here, {there:.3f} +- {error:.3f} there:"
+        f" {sigmas:.1f} errors apart"
+    )
     canonical_ratio = ratios.get("canonical-interp 0.1.5, in memory")
     return {
         "vs_devinterp": ratios["devinterp 1.3.2"].median,

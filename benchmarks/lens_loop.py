@@ -1,4 +1,5 @@
-"""Nanda et al.'s training step in TransformerLens, for ``benchmarks.training``: runs in an environment that has it.
+"""Nanda et al.'s training step in TransformerLens, for ``benchmarks.training``: runs in an
+environment that has it.
 
 Reads a line, makes so many steps, prints their seconds; again until the input ends.
 """

@@ -1,9 +1,11 @@
-"""The main job step by step, each in a process of its own: seconds and peak memory of training, measuring and reporting.
+"""The main job step by step, each in a process of its own: seconds and peak memory of training,
+measuring and reporting.
 
-The published p = 113 set-up, one seed, 200 snapshots, every measure; and reading 1,000 snapshots of it, whose memory must not
-grow with their number. ``--json`` keys: train_seconds, measure_seconds, report_seconds, seconds (of all three); train_megabytes,
-measure_megabytes, report_megabytes (the most that the process held); megabytes_1000 (reading 1,000 snapshots, above the memory
-held before the first is read).
+The published p = 113 set-up, one seed, 200 snapshots, every measure; and reading 1,000 snapshots of
+it, whose memory must not grow with their number. ``--json`` keys: train_seconds, measure_seconds,
+report_seconds, seconds (of all three); train_megabytes, measure_megabytes, report_megabytes (the
+most that the process held); megabytes_1000 (reading 1,000 snapshots, above the memory held before
+the first is read).
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.timing import peak_megabytes, report, resident_megabytes, seconds, use_compile_cache
 from mi_jax import train
-from mi_jax.library import find
+from mi_jax.runs.library import find
 from mi_jax.training import every
 
 _EXPERIMENT = "nanda_2023"
@@ -30,7 +32,9 @@ def verb_cost(arguments: list[str]) -> tuple[float, float]:
     held: list[float] = []
 
     def run() -> None:
-        child = subprocess.Popen([sys.executable, "-m", "mi_jax.cli", *arguments], stdout=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "mi_jax.cli", *arguments], stdout=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:

@@ -1,9 +1,12 @@
-"""Reading a trajectory: all measures against one forward pass over the full table, and 200 snapshots of p = 113.
+"""Reading a trajectory: all measures against one forward pass over the full table, and 200
+snapshots of p = 113.
 
-``--json`` keys: vs_forward (all measures of a snapshot over one fast-path forward pass; what is listed apart is not in it),
-vs_forward_all (everything in it), seconds_200 (200 snapshots, all measures, compiled and written), megabytes_200 (memory above
-the start). Listed apart are a measure's own linear algebra (singular values) and its own forward passes of another network
-(circle_fve: six networks that each see one circle of the embedding; gradient_symmetricity: gradients of 100 inputs).
+``--json`` keys: vs_forward (all measures of a snapshot over one fast-path forward pass; what is
+listed apart is not in it), vs_forward_all (everything in it), seconds_200 (200 snapshots, all
+measures, compiled and written), megabytes_200 (memory above the start). Listed apart are a
+measure's own linear algebra (singular values) and its own forward passes of another network
+(circle_fve: six networks that each see one circle of the embedding; gradient_symmetricity:
+gradients of 100 inputs).
 """
 
 import dataclasses
@@ -17,11 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import PAIRS, peak_megabytes, report, resident_megabytes, seconds, use_compile_cache
+from benchmarks.timing import (
+    PAIRS,
+    peak_megabytes,
+    report,
+    resident_megabytes,
+    seconds,
+    use_compile_cache,
+)
 from mi_jax import Run, train
 from mi_jax.contracts import Measure, Reference
-from mi_jax.library import find
-from mi_jax.measuring import BATCH, Reader, choose, make_context
+from mi_jax.measuring.choosing import choose
+from mi_jax.measuring.program import BATCH, Reader, make_context
+from mi_jax.runs.library import find
 from mi_jax.training import every
 
 APART = (
@@ -43,7 +54,9 @@ APART = (
 def reading(run: Run, measures: Sequence[Measure]) -> Callable[[], object]:
     """Reads a batch of snapshots of the first seed."""
     final = jax.tree.map(jnp.asarray, run.params(int(run.steps[-1]), seed=run.seeds[0]))
-    context = make_context(run.subject, run.seeds[0], Reference(initial=final, final=final), measures)
+    context = make_context(
+        run.subject, run.seeds[0], Reference(initial=final, final=final), measures
+    )
     stack = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], BATCH, axis=0), final)
     reader = Reader(measures)
     return lambda: reader.read(stack, None, context)
@@ -55,10 +68,13 @@ def forward(run: Run) -> Callable[[], object]:
     evaluation = run.evaluation(run.seeds[0])
     inputs = jnp.concatenate([jnp.asarray(batch.inputs) for batch in evaluation.batches.values()])
     params = jax.tree.map(
-        lambda x: jnp.repeat(jnp.asarray(x)[None], BATCH, axis=0), run.params(int(run.steps[-1]), seed=run.seeds[0])
+        lambda x: jnp.repeat(jnp.asarray(x)[None], BATCH, axis=0),
+        run.params(int(run.steps[-1]), seed=run.seeds[0]),
     )
     program = jax.jit(
-        lambda stack: jax.lax.map(lambda one: subject.model.apply(one, inputs, positions=subject.task.read).sum(), stack)
+        lambda stack: jax.lax.map(
+            lambda one: subject.model.apply(one, inputs, positions=subject.task.read).sum(), stack
+        )
     )
     return lambda: jax.block_until_ready(program(params))
 
@@ -83,11 +99,19 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         start = resident_megabytes()
         whole = seconds(run.measure)
         memory = peak_megabytes() - start
-        say(f"{len(run.steps)} snapshots of p = 113, all measures, compiled and written: {whole:.1f} s, {memory:,.0f} MB more")
+        say(
+            f"{len(run.steps)} snapshots of p = 113, all measures, compiled and written:"
+            f" {whole:.1f} s, {memory:,.0f} MB more"
+        )
         chosen, _ = choose(None, run.subject)
         shared = [one for one in chosen if one.name not in APART]
-        each = _median({"forward": forward(run), "all": reading(run, chosen), "shared": reading(run, shared)})
-        say(f"one forward pass over the table: {each['forward']:.1f} ms; all measures of a snapshot: {each['all']:.1f} ms")
+        each = _median(
+            {"forward": forward(run), "all": reading(run, chosen), "shared": reading(run, shared)}
+        )
+        say(
+            f"one forward pass over the table: {each['forward']:.1f} ms; all measures of a"
+            f" snapshot: {each['all']:.1f} ms"
+        )
         say(f"all but {', '.join(APART)}: {each['shared']:.1f} ms")
         for name, cost in sorted(shares(run, chosen).items(), key=lambda item: -item[1]):
             say(f"  {name}: {cost:.1f} ms alone, {cost / each['forward']:.2f} forward passes")
@@ -104,7 +128,9 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
 def shares(run: Run, chosen: Sequence[Measure]) -> dict[str, float]:
     """Milliseconds of a snapshot that each measure costs alone, its forward pass included."""
     return {
-        one.name: min(1000 * seconds(read) / BATCH for _ in range(2)) for one in chosen for read in [_warm(reading(run, [one]))]
+        one.name: min(1000 * seconds(read) / BATCH for _ in range(2))
+        for one in chosen
+        for read in [_warm(reading(run, [one]))]
     }
 
 

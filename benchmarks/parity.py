@@ -1,4 +1,6 @@
-"""A sparse parity and an MLP for it, written as a user would: a task of one's own and a model of two functions."""
+"""A sparse parity and an MLP for it, written as a user would: a task of one's own and a model of
+two functions.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +67,9 @@ class SignMLP(Architecture):
                 "c": jnp.zeros(inputs.classes),
             }
 
-        def apply(params: Any, x: jax.Array, *, taps: Any = None, positions: Any = None) -> jax.Array:
+        def apply(
+            params: Any, x: jax.Array, *, taps: Any = None, positions: Any = None
+        ) -> jax.Array:
             hidden = jax.nn.relu(x @ params["W"] + params["b"][None])
             return (hidden @ params["U"] + params["c"][None])[:, None]
 
@@ -75,4 +79,11 @@ class SignMLP(Architecture):
 def experiment(seeds: int) -> Experiment:
     """The experiment with so many seeds."""
     optimizer = AdamW(learning_rate=RATE, weight_decay=DECAY, b2=0.999)
-    return Experiment(Parity(), SignMLP(), optimizer=optimizer, steps=4_000, schedule=at(0, 4_000), seeds=tuple(range(seeds)))
+    return Experiment(
+        Parity(),
+        SignMLP(),
+        optimizer=optimizer,
+        steps=4_000,
+        schedule=at(0, 4_000),
+        seeds=tuple(range(seeds)),
+    )

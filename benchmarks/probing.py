@@ -1,9 +1,11 @@
-"""Probes over a whole trajectory: the demo run, one seed, 200 checkpoints, every site at the read position, ten concepts.
+"""Probes over a whole trajectory: the demo run, one seed, 200 checkpoints, every site at the read
+position, ten concepts.
 
-``--json`` keys: ridge_seconds (test, training and control accuracies of every checkpoint, site and concept, compiled, written),
-checkpoints, sites, concepts, classes (the most of a concept), fits (checkpoints x sites x concepts x 2: a control task each);
-ridge_ms, logistic_ms, mdl_ms, effect_ms: by checkpoint, from the run's middle on, compiled before. The concepts are the ten with
-the most classes.
+``--json`` keys: ridge_seconds (test, training and control accuracies of every checkpoint, site and
+concept, compiled, written), checkpoints, sites, concepts, classes (the most of a concept), fits
+(checkpoints x sites x concepts x 2: a control task each); ridge_ms, logistic_ms, mdl_ms, effect_ms:
+by checkpoint, from the run's middle on, compiled before. The concepts are the ten with the most
+classes.
 """
 
 import dataclasses
@@ -18,8 +20,8 @@ import jax
 from benchmarks.timing import report, seconds, use_compile_cache
 from mi_jax import Run, measures, train
 from mi_jax.contracts import Measure, Reference
-from mi_jax.library import find
-from mi_jax.measuring import Reader, make_context
+from mi_jax.measuring.program import Reader, make_context
+from mi_jax.runs.library import find
 
 _FEW = 2
 _CONCEPTS = 10
@@ -28,7 +30,9 @@ _CONCEPTS = 10
 def per_checkpoint(run: Run, one: Measure, count: int) -> float:
     """Milliseconds of reading a checkpoint near the run's middle, compiled before."""
     steps = run.steps[len(run.steps) // 2 :][:count]
-    stack = jax.tree.map(lambda *x: jax.numpy.stack(x), *[run.params(int(step), seed=run.seeds[0]) for step in steps])
+    stack = jax.tree.map(
+        lambda *x: jax.numpy.stack(x), *[run.params(int(step), seed=run.seeds[0]) for step in steps]
+    )
     context, reader = make_context(run.subject, run.seeds[0], Reference(), [one]), Reader([one])
     read = lambda: reader.read(jax.tree.map(lambda x: jax.device_get(x), stack), None, context)  # noqa: E731
     read()
@@ -54,8 +58,9 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         most = max(known[name].classes for name in names)
         fits = 2 * sizes["step"] * sizes["site"] * sizes["concept"]
         say(
-            f"ridge at {sizes['step']} checkpoints, {sizes['site']} sites, {sizes['concept']} concepts of up to {most} classes, a"
-            f" control task each ({fits:,} fits): {taken:.1f} s, compiled and written"
+            f"ridge at {sizes['step']} checkpoints, {sizes['site']} sites, {sizes['concept']}"
+            f" concepts of up to {most} classes, a control task each ({fits:,} fits): {taken:.1f}"
+            " s, compiled and written"
         )
         use_compile_cache()
         each = {
@@ -68,7 +73,10 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         for name, (one, count) in each.items():
             taken_each = per_checkpoint(run, one, count)
             found[f"{name}_ms"] = taken_each
-            say(f"{name}: {taken_each:.0f} ms a checkpoint, {taken_each * sizes['step'] / 1000:.0f} s for all")
+            say(
+                f"{name}: {taken_each:.0f} ms a checkpoint, {taken_each * sizes['step'] / 1000:.0f}"
+                " s for all"
+            )
     finally:
         shutil.rmtree(folder)
     told: dict[str, float | None] = {

@@ -15,18 +15,36 @@ _CALLS = 100
 
 
 def _milliseconds(step: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> float:
-    """A call of ``step``, which returns its arguments changed, so that none of _CALLS in a row can be left out."""
-    program = jax.jit(lambda *arrays: jax.lax.fori_loop(0, _CALLS, lambda _, carry: step(*carry), arrays))
+    """A call of ``step``, which returns its arguments changed, so that none of _CALLS in a row can
+    be left out.
+    """
+    program = jax.jit(
+        lambda *arrays: jax.lax.fori_loop(0, _CALLS, lambda _, carry: step(*carry), arrays)
+    )
     jax.block_until_ready(program(*arrays))
-    return 1e3 / _CALLS * statistics.median(seconds(lambda: jax.block_until_ready(program(*arrays))) for _ in range(PAIRS))
+    return (
+        1e3
+        / _CALLS
+        * statistics.median(
+            seconds(lambda: jax.block_until_ready(program(*arrays))) for _ in range(PAIRS)
+        )
+    )
 
 
 def profile(inputs: Any, targets: Any, tokens: int, width: int, classes: int) -> dict[str, float]:
     """Milliseconds of each part of a step, forward and backward, alone."""
     a, b, y = jnp.asarray(inputs[:, 0]), jnp.asarray(inputs[:, 1]), jnp.asarray(targets[:, 0])
-    shapes = ((tokens, width), (tokens, width), (width, classes), (len(y), width), (len(y), classes))
+    shapes = (
+        (tokens, width),
+        (tokens, width),
+        (width, classes),
+        (len(y), width),
+        (len(y), classes),
+    )
     keys = jax.random.split(jax.random.key(0), len(shapes))
-    A, B, U, H, Z = (0.1 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+    A, B, U, H, Z = (
+        0.1 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
+    )
 
     def loss(A: jax.Array, B: jax.Array, U: jax.Array) -> jax.Array:
         return exact_cross_entropy(matmul((lookup(a, A) + lookup(b, B)) ** 2, U), y).mean()
@@ -41,9 +59,16 @@ def profile(inputs: Any, targets: Any, tokens: int, width: int, classes: int) ->
 
     return {
         "all of it, without the optimizer": _milliseconds(
-            lambda *w: tuple(x - 1e-3 * g for x, g in zip(w, jax.grad(loss, (0, 1, 2))(*w), strict=True)), A, B, U
+            lambda *w: tuple(
+                x - 1e-3 * g for x, g in zip(w, jax.grad(loss, (0, 1, 2))(*w), strict=True)
+            ),
+            A,
+            B,
+            U,
         ),
         "three products": _milliseconds(products, U, H, Z),
-        "cross-entropy": _milliseconds(lambda Z: (Z - 1e-3 * jax.grad(lambda Z: exact_cross_entropy(Z, y).mean())(Z),), Z),
+        "cross-entropy": _milliseconds(
+            lambda Z: (Z - 1e-3 * jax.grad(lambda Z: exact_cross_entropy(Z, y).mean())(Z),), Z
+        ),
         "rows looked up, squared, gradients added up": _milliseconds(tables, A, B, H),
     }

@@ -15,14 +15,31 @@ class Transformer(nn.Module):
     """Nanda et al.'s network, one layer, without norms, an einsum a step.
 
     Args:
-        last: only the last position is computed from the queries on, where people who are in a hurry get to.
+        last: only the last position is computed from the queries on, where people who are in a
+            hurry get to.
     """
 
-    def __init__(self, vocabulary: int, outputs: int, positions: int, d: int, heads: int, d_mlp: int, *, last: bool = False):
+    def __init__(
+        self,
+        vocabulary: int,
+        outputs: int,
+        positions: int,
+        d: int,
+        heads: int,
+        d_mlp: int,
+        *,
+        last: bool = False,
+    ):
         super().__init__()
         e = d // heads
-        self.W_E, self.W_pos, self.W_U = _matrix(vocabulary, d), _matrix(positions, d), _matrix(d, outputs)
-        self.W_Q, self.W_K, self.W_V, self.W_O = (_matrix(heads, *shape) for shape in ((d, e), (d, e), (d, e), (e, d)))
+        self.W_E, self.W_pos, self.W_U = (
+            _matrix(vocabulary, d),
+            _matrix(positions, d),
+            _matrix(d, outputs),
+        )
+        self.W_Q, self.W_K, self.W_V, self.W_O = (
+            _matrix(heads, *shape) for shape in ((d, e), (d, e), (d, e), (e, d))
+        )
         self.W_in, self.b_in = _matrix(d, d_mlp), nn.Parameter(torch.zeros(d_mlp))
         self.W_out, self.b_out = _matrix(d_mlp, d), nn.Parameter(torch.zeros(d))
         self.register_buffer("mask", torch.tril(torch.ones(positions, positions)).bool())
@@ -41,7 +58,8 @@ class Transformer(nn.Module):
 
 
 class QuadraticMLP(nn.Module):
-    """Gromov's network on a pair of tokens: one-hot inputs side by side, a matrix, a square, an output matrix.
+    """Gromov's network on a pair of tokens: one-hot inputs side by side, a matrix, a square, an
+    output matrix.
 
     Args:
         one_hot: as published; False looks tokens up in two tables, which is faster.
@@ -51,7 +69,10 @@ class QuadraticMLP(nn.Module):
         super().__init__()
         self.one_hot, self.tokens = one_hot, tokens
         self.a, self.b = nn.Embedding(tokens, width), nn.Embedding(tokens, width)
-        self.into, self.out = nn.Linear(2 * tokens, width, bias=False), nn.Linear(width, tokens, bias=False)
+        self.into, self.out = (
+            nn.Linear(2 * tokens, width, bias=False),
+            nn.Linear(width, tokens, bias=False),
+        )
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
         """Logits [batch 1 class]."""
@@ -63,11 +84,20 @@ class QuadraticMLP(nn.Module):
 
 
 def training_step(
-    model: nn.Module, inputs: np.ndarray, targets: np.ndarray, learning_rate: float, weight_decay: float
+    model: nn.Module,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    learning_rate: float,
+    weight_decay: float,
 ) -> Callable[[], None]:
     """One full-batch step of the usual loop: loss at the last position, backward, AdamW."""
-    tokens, answers = torch.from_numpy(np.array(inputs)).long(), torch.from_numpy(np.array(targets)).long()[:, -1]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
+    tokens, answers = (
+        torch.from_numpy(np.array(inputs)).long(),
+        torch.from_numpy(np.array(targets)).long()[:, -1],
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98)
+    )
 
     def step() -> None:
         loss = nn.functional.cross_entropy(model(tokens)[:, -1], answers)
@@ -78,7 +108,9 @@ def training_step(
     return step
 
 
-def parity_step(n: int, k: int, width: int, batch: int, learning_rate: float, weight_decay: float) -> Callable[[], None]:
+def parity_step(
+    n: int, k: int, width: int, batch: int, learning_rate: float, weight_decay: float
+) -> Callable[[], None]:
     """One step on fresh examples of a sparse parity."""
     model = nn.Sequential(nn.Linear(n, width), nn.ReLU(), nn.Linear(width, 2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)

@@ -1,7 +1,8 @@
-"""Cost by size: seconds of training against steps and seeds, of reading against snapshots, three sizes each.
+"""Cost by size: seconds of training against steps and seeds, of reading against snapshots, three
+sizes each.
 
-``--json`` keys: for each of steps, seeds and snapshots ``<name>_exponent``, the slope of log seconds against log size (1 is
-linear), of the median of three runs each.
+``--json`` keys: for each of steps, seeds and snapshots ``<name>_exponent``, the slope of log
+seconds against log size (1 is linear), of the median of three runs each.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 
 from benchmarks.timing import report, trained_seconds, use_compile_cache
 from mi_jax import train
-from mi_jax.library import find
+from mi_jax.runs.library import find
 from mi_jax.training import at, every
 
 _BASE = dataclasses.replace(find("grokking"), seeds=(0,), steps=800, schedule=at(0))
@@ -27,7 +28,9 @@ def measuring_seconds(snapshots: int) -> float:
     folder = tempfile.mkdtemp()
     try:
         storage = dataclasses.replace(_BASE.storage, snapshots=snapshots // 2)
-        run = train(dataclasses.replace(_BASE, steps=snapshots, schedule=every(1), storage=storage), folder)
+        run = train(
+            dataclasses.replace(_BASE, steps=snapshots, schedule=every(1), storage=storage), folder
+        )
         times: list[float] = []
         run.measure(watch=lambda done, total: times.append(time.perf_counter()))
     finally:
@@ -39,8 +42,16 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     """Every fit by its key."""
     use_compile_cache()
     sizes: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
-        "steps": ((1500, 3000, 6000), lambda n: trained_seconds(dataclasses.replace(_BASE, steps=n))),
-        "seeds": ((1, 2, 4), lambda n: trained_seconds(dataclasses.replace(_BASE, steps=1500, seeds=tuple(range(n))))),
+        "steps": (
+            (1500, 3000, 6000),
+            lambda n: trained_seconds(dataclasses.replace(_BASE, steps=n)),
+        ),
+        "seeds": (
+            (1, 2, 4),
+            lambda n: trained_seconds(
+                dataclasses.replace(_BASE, steps=1500, seeds=tuple(range(n)))
+            ),
+        ),
         "snapshots": ((128, 256, 512), measuring_seconds),
     }
     found: dict[str, float | None] = {}
@@ -48,7 +59,10 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         cost(counts[0])
         taken = [statistics.median(cost(n) for _ in range(3)) for n in counts]
         slope, _ = np.polyfit(np.log(counts), np.log(taken), 1)
-        say(f"{name}: {', '.join(f'{n}: {t:.2f} s' for n, t in zip(counts, taken, strict=True))}; exponent {slope:.2f}")
+        say(
+            f"{name}: {', '.join(f'{n}: {t:.2f} s' for n, t in zip(counts, taken, strict=True))};"
+            f" exponent {slope:.2f}"
+        )
         found[f"{name}_exponent"] = float(slope)
     return found
 

@@ -1,4 +1,5 @@
-"""The phase diagram of ``experiments/liu_2022``: 5 learning rates, 5 decays, 3 seeds, from nothing to the figure.
+"""The phase diagram of ``experiments/liu_2022``: 5 learning rates, 5 decays, 3 seeds, from nothing
+to the figure.
 
 ``--json`` keys: seconds, runs (seeds counted), regimes (how many of the four appear).
 """
@@ -13,7 +14,7 @@ import numpy as np
 
 from benchmarks.timing import cores, report, seconds
 from mi_jax import sweep
-from mi_jax.library import find
+from mi_jax.runs.library import find
 
 RATES, DECAYS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (0.0, 0.1, 1.0, 5.0, 20.0)
 

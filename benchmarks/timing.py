@@ -1,4 +1,6 @@
-"""Honest comparison: interleaved pairs, the median of their ratios and its spread; what the machine is and can do."""
+"""Honest comparison: interleaved pairs, the median of their ratios and its spread; what the machine
+is and can do.
+"""
 
 import argparse
 import json
@@ -23,7 +25,9 @@ PAIRS = 7
 
 
 class Ratio(NamedTuple):
-    """How many times as long one thing takes as another: the median of the pairs' ratios, and the least and the most."""
+    """How many times as long one thing takes as another: the median of the pairs' ratios, and the
+    least and the most.
+    """
 
     median: float
     low: float
@@ -35,7 +39,10 @@ class Ratio(NamedTuple):
     def told(self, name: str, calls: int = 1, unit: str = "ms") -> str:
         """One line; seconds are divided by what a call did."""
         ours, theirs = (1000 * seconds / calls for seconds in (self.ours, self.theirs))
-        return f"{name}: {self.median:.2f} [{self.low:.2f}, {self.high:.2f}]   {ours:.3g} against {theirs:.3g} {unit}"
+        return (
+            f"{name}: {self.median:.2f} [{self.low:.2f}, {self.high:.2f}]   {ours:.3g} against"
+            f" {theirs:.3g} {unit}"
+        )
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -66,7 +73,9 @@ def cores() -> int:
 
 def product_peak(rows: int, inner: int, columns: int) -> float:
     """The most GFLOP/s that JAX reaches in a product of this shape, of 20 calls."""
-    x, y = (jax.random.normal(jax.random.key(0), shape) for shape in ((rows, inner), (inner, columns)))
+    x, y = (
+        jax.random.normal(jax.random.key(0), shape) for shape in ((rows, inner), (inner, columns))
+    )
     product = jax.jit(lambda x, y: x @ y)
     jax.block_until_ready(product(x, y))
     best = min(seconds(lambda: jax.block_until_ready(product(x, y))) for _ in range(20))
@@ -74,7 +83,9 @@ def product_peak(rows: int, inner: int, columns: int) -> float:
 
 
 def trained_seconds(experiment: Experiment) -> float:
-    """Seconds of training from after the first chunk, which compiles, to the end, everything written."""
+    """Seconds of training from after the first chunk, which compiles, to the end, everything
+    written.
+    """
     times: list[float] = []
     folder = tempfile.mkdtemp()
     try:
@@ -96,24 +107,45 @@ def resident_megabytes() -> float:
 
 
 def use_compile_cache() -> None:
-    """What the command line does for its own process: compiled programs are kept in the user's cache folder."""
-    keep_compiled(str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mi_jax" / "jax"))
+    """What the command line does for its own process: compiled programs are kept in the user's
+    cache folder.
+    """
+    keep_compiled(
+        str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mi_jax" / "jax")
+    )
 
 
 def machine() -> dict[str, Any]:
     """What was measured on."""
     model = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
     ]
-    versions = {name: module.__version__ for name in ("jax", "jaxlib", "torch") if (module := sys.modules.get(name))}
-    return {"processor": model[0], "cores": cores(), "python": platform.python_version(), **versions}
+    versions = {
+        name: module.__version__
+        for name in ("jax", "jaxlib", "torch")
+        if (module := sys.modules.get(name))
+    }
+    return {
+        "processor": model[0],
+        "cores": cores(),
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
-def report(name: str, measure: Callable[[Callable[[str], None]], Mapping[str, float | None]], about: str) -> int:
+def report(
+    name: str, measure: Callable[[Callable[[str], None]], Mapping[str, float | None]], about: str
+) -> int:
     """Runs a benchmark's command line: ``measure(say)`` returns the flat result."""
     parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=about)
-    parser.add_argument("--json", action="store_true", help="one flat JSON object on stdout and nothing else there")
-    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results/")
+    parser.add_argument(
+        "--json", action="store_true", help="one flat JSON object on stdout and nothing else there"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="keep the result in benchmarks/results/"
+    )
     options = parser.parse_args()
     lines: list[str] = []
 
@@ -124,10 +156,15 @@ def report(name: str, measure: Callable[[Callable[[str], None]], Mapping[str, fl
     begin = time.perf_counter()
     found = {key: None if value is None else round(value, 4) for key, value in measure(say).items()}
     told = machine()
-    say(f"{told}; peak memory {peak_megabytes():,.0f} MB; {time.perf_counter() - begin:.0f} s in all")
+    say(
+        f"{told}; peak memory {peak_megabytes():,.0f} MB; {time.perf_counter() - begin:.0f} s"
+        " in all"
+    )
     if options.save:
         kept = {**found, "machine": told, "lines": lines}
-        (Path(__file__).parent / "results" / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
+        (Path(__file__).parent / "results" / f"{name}.json").write_text(
+            json.dumps(kept, indent=2) + "\n"
+        )
     if options.json:
         print(json.dumps(found))
     return 0

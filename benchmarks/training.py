@@ -1,8 +1,10 @@
-"""A training step against a PyTorch eager loop, TransformerLens, and the matrix products of its MLP: the floor.
+"""A training step against a PyTorch eager loop, TransformerLens, and the matrix products of its
+MLP: the floor.
 
-``--json`` keys: p113_vs_torch, p113_vs_torch_last, p113_vs_transformer_lens (null where it isn't installed: see the README of
-this folder), p113_vs_matmul, p113_table_vs_plain, p59_vs_torch, quadratic_mlp_vs_torch (inputs one-hot, as published),
-quadratic_mlp_vs_torch_tables (looked up), parity_vs_torch, parity_vmap_gain.
+``--json`` keys: p113_vs_torch, p113_vs_torch_last, p113_vs_transformer_lens (null where it isn't
+installed: see the README of this folder), p113_vs_matmul, p113_table_vs_plain, p59_vs_torch,
+quadratic_mlp_vs_torch (inputs one-hot, as published), quadratic_mlp_vs_torch_tables (looked up),
+parity_vs_torch, parity_vmap_gain.
 """
 
 import dataclasses
@@ -22,15 +24,19 @@ from benchmarks import parity, rivals
 from benchmarks.quadratic import profile
 from benchmarks.timing import PAIRS, Ratio, compared, cores, product_peak, ratio, report, seconds
 from mi_jax import Experiment
-from mi_jax.library import find
 from mi_jax.models import MLP
+from mi_jax.runs.library import find
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW
 from mi_jax.training.state import Program
 
 _STEPS = 20
 _TINY_STEPS = 2_000
-LENS = Path(os.environ.get("TRANSFORMER_LENS_PYTHON", Path(__file__).parents[1] / ".venv-lens" / "bin" / "python"))
+LENS = Path(
+    os.environ.get(
+        "TRANSFORMER_LENS_PYTHON", Path(__file__).parents[1] / ".venv-lens" / "bin" / "python"
+    )
+)
 """The interpreter of a virtual environment that has TransformerLens."""
 
 
@@ -50,13 +56,21 @@ def _repeated(step: Callable[[], None], steps: int = _STEPS) -> Callable[[], obj
 
 
 def _transformer(experiment: Experiment, *, last: bool = False) -> Callable[[], object]:
-    inputs, data, d = experiment.task.inputs, experiment.task.data(0), _field(experiment.model, "d_model")
-    rival = rivals.Transformer(inputs.vocabulary, inputs.vocabulary, inputs.positions, d, 4, 4 * d, last=last)
+    inputs, data, d = (
+        experiment.task.inputs,
+        experiment.task.data(0),
+        _field(experiment.model, "d_model"),
+    )
+    rival = rivals.Transformer(
+        inputs.vocabulary, inputs.vocabulary, inputs.positions, d, 4, 4 * d, last=last
+    )
     return _repeated(rivals.training_step(rival, data.inputs, data.targets, *_rates(experiment)))
 
 
 def _rates(experiment: Experiment) -> tuple[float, float]:
-    return _field(experiment.optimizer, "learning_rate"), _field(experiment.optimizer, "weight_decay")
+    return _field(experiment.optimizer, "learning_rate"), _field(
+        experiment.optimizer, "weight_decay"
+    )
 
 
 def _field(settings: Any, name: str) -> Any:
@@ -67,17 +81,24 @@ def mlp_products(examples: int, d: int, width: int) -> Callable[[], object]:
     """The six matrix products of an MLP, forward and backward, _STEPS times."""
     shapes = ((examples, d), (d, width), (width, d), (examples, d))
     arrays = [
-        jax.random.normal(key, shape) / 30 for key, shape in zip(jax.random.split(jax.random.key(0), 4), shapes, strict=True)
+        jax.random.normal(key, shape) / 30
+        for key, shape in zip(jax.random.split(jax.random.key(0), 4), shapes, strict=True)
     ]
 
     @jax.jit
-    def products(x: jax.Array, W_in: jax.Array, W_out: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+    def products(
+        x: jax.Array, W_in: jax.Array, W_out: jax.Array, g: jax.Array
+    ) -> tuple[jax.Array, ...]:
         def _step(_: int, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             x, W_in, W_out = carry
             hidden = x @ W_in
             out, back = hidden @ W_out, g @ W_out.T
             # Each product goes on into the next step, so that none can be left out.
-            return back @ W_in.T + 1e-6 * out, W_in + 1e-6 * (x.T @ back), W_out + 1e-6 * (hidden.T @ g)
+            return (
+                back @ W_in.T + 1e-6 * out,
+                W_in + 1e-6 * (x.T @ back),
+                W_out + 1e-6 * (hidden.T @ g),
+            )
 
         return jax.lax.fori_loop(0, _STEPS, _step, (x, W_in, W_out))
 
@@ -90,11 +111,15 @@ def step_flops(examples: int, d: int, width: int, outputs: int) -> float:
 
 
 def transformer_lens(our_steps: Callable[[], object]) -> Ratio | None:
-    """Against the same training in TransformerLens, in a process of its own virtual environment; None where there is none."""
+    """Against the same training in TransformerLens, in a process of its own virtual environment;
+    None where there is none.
+    """
     if not LENS.exists():
         return None
     command = [str(LENS), str(Path(__file__).with_name("lens_loop.py")), str(_STEPS), str(cores())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
 
@@ -112,7 +137,10 @@ def transformer_lens(our_steps: Callable[[], object]) -> Ratio | None:
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     """Every comparison of this page by its key."""
     torch.set_num_threads(cores())
-    say(f"threads: {cores()} for JAX, {torch.get_num_threads()} for PyTorch; {_STEPS} steps a call, {PAIRS} interleaved pairs")
+    say(
+        f"threads: {cores()} for JAX, {torch.get_num_threads()} for PyTorch; {_STEPS} steps a call,"
+        f" {PAIRS} interleaved pairs"
+    )
     p113, p59 = find("nanda_2023"), dataclasses.replace(find("grokking"), seeds=(0,))
     examples = len(np.asarray(p113.task.data(0).inputs))
     begin = time.perf_counter()
@@ -131,30 +159,57 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     keep("p113_table_vs_plain", compared(step, ours(p113, route="plain")))
     lens = transformer_lens(step)
     if lens is None:
-        say(f"p113_vs_transformer_lens: {LENS} isn't there; benchmarks/README.md says how to make it")
+        say(
+            f"p113_vs_transformer_lens: {LENS} isn't there; benchmarks/README.md says how to"
+            " make it"
+        )
     else:
         keep("p113_vs_transformer_lens", lens)
     flops, peak = step_flops(examples, 128, 512, 114), product_peak(examples, 128, 512)
     reached = 1e-9 * flops * _STEPS / found["p113_vs_matmul"].theirs
-    say(f"p = 113: {flops / 1e9:.2f} GFLOP of products a step, {reached:.0f} GFLOP/s of {peak:.0f} at {examples} x 128 x 512")
+    say(
+        f"p = 113: {flops / 1e9:.2f} GFLOP of products a step, {reached:.0f} GFLOP/s of {peak:.0f}"
+        f" at {examples} x 128 x 512"
+    )
 
     keep("p59_vs_torch", compared(ours(p59), _transformer(p59)))
     task = ModularArithmetic(p=59, fraction=0.4)
-    quadratic = Experiment(task=task, model=MLP(width=256), optimizer=AdamW(learning_rate=1e-2), seeds=(0,))
+    quadratic = Experiment(
+        task=task, model=MLP(width=256), optimizer=AdamW(learning_rate=1e-2), seeds=(0,)
+    )
     data = task.data(0)
-    for name, one_hot in (("quadratic_mlp_vs_torch", True), ("quadratic_mlp_vs_torch_tables", False)):
+    for name, one_hot in (
+        ("quadratic_mlp_vs_torch", True),
+        ("quadratic_mlp_vs_torch_tables", False),
+    ):
         rival = rivals.QuadraticMLP(59, 256, one_hot=one_hot)
         step = rivals.training_step(rival, data.inputs, data.targets, *_rates(quadratic))
         keep(name, compared(ours(quadratic, 5 * _STEPS), _repeated(step, 5 * _STEPS)), 5 * _STEPS)
     parts = profile(data.inputs, data.targets, task.inputs.vocabulary, 256, task.p)
     say("  of a step, ms: " + "; ".join(f"{name} {taken:.2f}" for name, taken in parts.items()))
-    tiny = rivals.parity_step(parity.N, parity.K, parity.WIDTH, parity.BATCH, parity.RATE, parity.DECAY)
+    tiny = rivals.parity_step(
+        parity.N, parity.K, parity.WIDTH, parity.BATCH, parity.RATE, parity.DECAY
+    )
     one = ours(parity.experiment(1), _TINY_STEPS)
     keep("parity_vs_torch", compared(one, _repeated(tiny, _TINY_STEPS)), _TINY_STEPS)
-    many = [ours(parity.experiment(64), _TINY_STEPS, seed_mode=mode) for mode in ("vmapped", "mapped")]
+    many = [
+        ours(parity.experiment(64), _TINY_STEPS, seed_mode=mode) for mode in ("vmapped", "mapped")
+    ]
     keep("parity_vmap_gain", compared(many[0], many[1], 3), 64 * _TINY_STEPS)
-    names = ("p113_vs_torch", "p113_vs_torch_last", "p113_vs_transformer_lens", "p113_vs_matmul", "p113_table_vs_plain")
-    names += ("p59_vs_torch", "quadratic_mlp_vs_torch", "quadratic_mlp_vs_torch_tables", "parity_vs_torch", "parity_vmap_gain")
+    names = (
+        "p113_vs_torch",
+        "p113_vs_torch_last",
+        "p113_vs_transformer_lens",
+        "p113_vs_matmul",
+        "p113_table_vs_plain",
+    )
+    names += (
+        "p59_vs_torch",
+        "quadratic_mlp_vs_torch",
+        "quadratic_mlp_vs_torch_tables",
+        "parity_vs_torch",
+        "parity_vmap_gain",
+    )
     return {name: found[name].median if name in found else None for name in names}
 
 

@@ -1,4 +1,5 @@
-"""Writes ``sites.md``, the page of every site with its equation, from the lists that the models are built with.
+"""Writes ``sites.md``, the page of every site with its equation, from the lists that the models are
+built with.
 
 python docs/make_sites.py
 """
@@ -38,7 +39,8 @@ def _any_layer(sites: Iterable[Site]) -> tuple[Site, ...]:
     """The sites of layer 1 as those of any layer i, and those outside of the layers."""
     return tuple(
         site._replace(
-            name=site.name.replace("blocks.1.", "blocks.i."), equation=site.equation.replace("blocks.0.", "blocks.(i-1).")
+            name=site.name.replace("blocks.1.", "blocks.i."),
+            equation=site.equation.replace("blocks.0.", "blocks.(i-1)."),
         )
         for site in sites
         if "blocks.0." not in site.name
@@ -51,29 +53,42 @@ def page() -> str:
     learned = Transformer(layers=2, attention_bias=True, unembed_bias=True)
     rotary = Transformer(layers=2, positions="rotary", normalization="layer")
     relative = Transformer(layers=2, positions="relative")
-    learned_sites, rotary_sites, relative_sites = (_any_layer(one.build(inputs).sites) for one in (learned, rotary, relative))
+    learned_sites, rotary_sites, relative_sites = (
+        _any_layer(one.build(inputs).sites) for one in (learned, rotary, relative)
+    )
     plain = {site.name for site in learned_sites}
     vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=40)
     parts = [
         (_HEAD, ()),
         (
-            "## Transformer\n\nLearned positions, causal, no norm, all biases. Without `d_mlp` there are no `mlp` sites; without"
-            " a bias its term is not there.\n",
+            (
+                "## Transformer\n\nLearned positions, causal, no norm, all biases. Without `d_mlp`"
+                " there are no `mlp` sites; without a bias its term is not there.\n"
+            ),
             learned_sites,
         ),
         (
-            "With `normalization` each place before a product with a weight is `ln1(...)`, `ln2(...)` or `ln_final(...)` of what"
-            " stands above, and with rotary positions queries and keys are turned; these sites are added. RMSNorm leaves out the"
-            " mean and b.\n",
+            (
+                "With `normalization` each place before a product with a weight is `ln1(...)`,"
+                " `ln2(...)` or `ln_final(...)` of what stands above, and with rotary positions"
+                " queries and keys are turned; these sites are added. RMSNorm leaves out the mean"
+                " and b.\n"
+            ),
             tuple(site for site in rotary_sites if site.name not in plain),
         ),
         (
-            "With relative positions each distance adds a vector of its own to keys and values (`relative_keys`: to keys alone),"
-            " and there is no `pos_embed`. Bidirectional attention has rows for later keys too: `query - key + positions - 1`.\n",
+            (
+                "With relative positions each distance adds a vector of its own to keys and values"
+                " (`relative_keys`: to keys alone), and there is no `pos_embed`. Bidirectional"
+                " attention has rows for later keys too: `query - key + positions - 1`.\n"
+            ),
             tuple(site for site in relative_sites if "W_rel" in site.equation),
         ),
         (
-            "## MLP\n\nOn a pair of tokens a and b; one position. `output_scale` multiplies the last line.\n",
+            (
+                "## MLP\n\nOn a pair of tokens a and b; one position. `output_scale` multiplies the"
+                " last line.\n"
+            ),
             MLP(bias=True).build(inputs).sites,
         ),
         (
@@ -81,15 +96,25 @@ def page() -> str:
             MLP(embedding="two", depth=2, activation="relu").build(inputs).sites,
         ),
         (
-            "With a shared embedding this comes before `layers.0.W`; with `combination` sum, + in the place of side by side:\n",
+            (
+                "With a shared embedding this comes before `layers.0.W`; with `combination` sum, +"
+                " in the place of side by side:\n"
+            ),
             MLP(embedding="shared").build(inputs).sites[:3],
         ),
         ("On floats, this does:\n", MLP().build(vector).sites[:1]),
         ("## Bilinear\n", Bilinear().build(inputs).sites),
         ("## Deep linear\n\nTwo layers.\n", DeepLinear(widths=(16,)).build(vector).sites),
-        ("## Markov attention\n\nOne head a layer; tokens are one-hot.\n", MarkovAttention().build(inputs).sites),
+        (
+            "## Markov attention\n\nOne head a layer; tokens are one-hot.\n",
+            MarkovAttention().build(inputs).sites,
+        ),
     ]
-    return "\n".join(line for text, sites in parts for line in (text, *(_rows(sites) if sites else []), *([""] if sites else [])))
+    return "\n".join(
+        line
+        for text, sites in parts
+        for line in (text, *(_rows(sites) if sites else []), *([""] if sites else []))
+    )
 
 
 if __name__ == "__main__":

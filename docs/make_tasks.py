@@ -1,4 +1,5 @@
-"""Writes ``tasks.md``, the page of every task with its paper and what is known of it, from the registry.
+"""Writes ``tasks.md``, the page of every task with its paper and what is known of it, from the
+registry.
 
 python docs/make_tasks.py
 """
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import jax
 
+from mi_jax.basics.records import constructor
 from mi_jax.contracts import Task
-from mi_jax.records import constructor
 from mi_jax.tasks import TASKS
 
 _HEAD = """# Tasks
@@ -26,8 +27,13 @@ for probes, each with its number of classes. This page is made by `python docs/m
 def _inputs(task: Task) -> str:
     inputs = task.inputs
     if inputs.kind == "floats":
-        return f"{inputs.features} floats at {inputs.positions} position{'s' * (inputs.positions > 1)}"
-    return f"{inputs.positions} tokens of {inputs.vocabulary}, read at {', '.join(map(str, task.read))}"
+        return (
+            f"{inputs.features} floats at {inputs.positions} position{'s' * (inputs.positions > 1)}"
+        )
+    return (
+        f"{inputs.positions} tokens of {inputs.vocabulary}, read at"
+        f" {', '.join(map(str, task.read))}"
+    )
 
 
 def _row(name: str, task: Task) -> str:

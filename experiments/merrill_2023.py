@@ -1,13 +1,17 @@
-"""Two circuits compete: a ReLU network on the parity of 3 of 40 signs memorises with all neurons and generalises with a few.
+"""Two circuits compete: a ReLU network on the parity of 3 of 40 signs memorises with all neurons
+and generalises with a few.
 
 Question: how many of the 1,000 neurons carry the answer before and after grokking?
-Paper: Merrill et al. 2023, arXiv 2303.11873, as in its code: 1,000 examples, hinge loss, SGD 0.1 in batches of 32, L2 0.01, 300
+Paper: Merrill et al. 2023, arXiv 2303.11873, as in its code: 1,000 examples, hinge loss, SGD 0.1 in
+    batches of 32, L2 0.01, 300
 epochs. A set of its own for each seed; 1,000 test examples in place of 100.
 Command: mi-jax run merrill_2023
 Minutes: under 2 on 2 cores. This is the published setting.
-Printed, by seed 0 to 4: test accuracy .99 at step 4,724, 4,252, 5,046, 3,638, 4,870, training accuracy .99 at step 823, 691,
-646, 866, 707. Effective sparsity at the end 7, 6, 6, 14, 6 of 1,000 neurons (the paper: about 6); of seed 0 it is 892 at step
-251 and 23 at step 4,891. Sensitivity at the end 3, which is k, for all; test accuracy 1 for all.
+Printed, by seed 0 to 4: test accuracy .99 at step 4,724, 4,252, 5,046, 3,638, 4,870, training
+    accuracy .99 at step 823, 691,
+646, 866, 707. Effective sparsity at the end 7, 6, 6, 14, 6 of 1,000 neurons (the paper: about 6);
+of seed 0 it is 892 at step 251 and 23 at step 4,891. Sensitivity at the end 3, which is k, for all;
+test accuracy 1 for all.
 """
 
 from mi_jax import Experiment
@@ -18,7 +22,14 @@ from mi_jax.training import SGD, Hinge, log_spaced
 experiment = Experiment(
     name="merrill_2023",
     task=SparseParity(n=40, k=3, examples=1000, batch=32, test_examples=1000, split_per_seed=True),
-    model=MLP(width=1000, activation="relu", bias=True, output_bias=False, outputs=1, initialization="torch"),
+    model=MLP(
+        width=1000,
+        activation="relu",
+        bias=True,
+        output_bias=False,
+        outputs=1,
+        initialization="torch",
+    ),
     optimizer=SGD(learning_rate=0.1, l2=0.01),
     loss=Hinge(),
     steps=9_600,

@@ -9,7 +9,9 @@ import jax
 
 @contextlib.contextmanager
 def compilations(of: str = "") -> Iterator[list[str]]:
-    """The messages of every program named ``of`` (all by default) that is compiled inside the block."""
+    """The messages of every program named ``of`` (all by default) that is compiled inside the
+    block.
+    """
     logger, messages = logging.getLogger("jax._src.interpreters.pxla"), list[str]()
 
     class Keep(logging.Handler):

@@ -1,4 +1,6 @@
-"""What the tests share: strictness, a compile cache, a small trained run, and where published weights are."""
+"""What the tests share: strictness, a compile cache, a small trained run, and where published
+weights are.
+"""
 
 import gc
 import os
@@ -18,8 +20,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 import jax  # noqa: E402
 
 from mi_jax.contracts import Inputs, Model  # noqa: E402
-from mi_jax.experiment import Experiment, Run, train  # noqa: E402
 from mi_jax.models import MLP, Transformer  # noqa: E402
+from mi_jax.runs.experiment import Experiment  # noqa: E402
+from mi_jax.runs.run import Run  # noqa: E402
+from mi_jax.runs.train import train  # noqa: E402
 from mi_jax.tasks import ModularArithmetic  # noqa: E402
 from mi_jax.training import AdamW, Storage, at, log_spaced  # noqa: E402
 
@@ -27,7 +31,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected stays: out of the collector's sight, whose every pass would walk through it."""
+    """What is imported and collected stays: out of the collector's sight, whose every pass would
+    walk through it.
+    """
     gc.collect()
     gc.freeze()
 
@@ -44,13 +50,15 @@ def published() -> Path:
 
 
 def few(cases: Iterable[Any], keep: int) -> list[Any]:
-    """Cases of a parametrised test (tuples: of several arguments): at most ``keep``, evenly spread, are tested always, the others
-    with the slow ones."""
+    """Cases of a parametrised test (tuples: of several arguments): at most ``keep``, evenly spread,
+    are tested always, the others with the slow ones.
+    """
     every = list(cases)
     step = -(-len(every) // keep)
     marks = [() if place % step == 0 else (pytest.mark.slow,) for place in range(len(every))]
     return [
-        pytest.param(*case if isinstance(case, tuple) else (case,), marks=mark) for case, mark in zip(every, marks, strict=True)
+        pytest.param(*case if isinstance(case, tuple) else (case,), marks=mark)
+        for case, mark in zip(every, marks, strict=True)
     ]
 
 
@@ -62,11 +70,15 @@ def noisy_params(model: Model, seed: int = 0) -> Any:
     """Initial parameters with noise on everything, so that no bias is zero."""
     leaves, structure = jax.tree.flatten(model.init(jax.random.key(seed)))
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    return structure.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
+    return structure.unflatten(
+        [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    )
 
 
 def tiny_experiment(**changes: object) -> Experiment:
-    """Addition mod 11 on a transformer of a few thousand parameters: 60 steps take a second, most of it compiling."""
+    """Addition mod 11 on a transformer of a few thousand parameters: 60 steps take a second, most
+    of it compiling.
+    """
     settings: dict[str, object] = {
         "task": ModularArithmetic(p=11, fraction=0.5),
         "model": Transformer(d_model=16, heads=2, d_mlp=32),
@@ -81,7 +93,9 @@ def tiny_experiment(**changes: object) -> Experiment:
 
 def tiny_mlp_experiment(**changes: object) -> Experiment:
     """The same on a quadratic MLP."""
-    return tiny_experiment(**{"model": MLP(width=24), "optimizer": AdamW(learning_rate=1e-2), **changes})
+    return tiny_experiment(
+        **{"model": MLP(width=24), "optimizer": AdamW(learning_rate=1e-2), **changes}
+    )
 
 
 SEGMENTED = tiny_mlp_experiment(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_jax.fields import sweepable_numbers
-from mi_jax.pytrees import dotted
+from mi_jax.basics.fields import sweepable_numbers
+from mi_jax.basics.pytrees import dotted
 from mi_jax.training import SGD, Adam, AdamW, GrokfastEMA, GrokfastMA, Muon, OrthogonalGradient
 from mi_jax.training.filters import GradientFilter, InTurn
 from mi_jax.training.optimizers import Descent, apply_gradients
@@ -21,13 +21,21 @@ def tree() -> dict[str, Any]:
     """Parameters of size 1."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
-    return {"embed": {"W_E": draw(3, 2), "b": draw(2)}, "unembed": {"W_U": draw(2, 3), "b_U": draw(3)}}
+    return {
+        "embed": {"W_E": draw(3, 2), "b": draw(2)},
+        "unembed": {"W_U": draw(2, 3), "b_U": draw(3)},
+    }
 
 
 def gradients(step: int) -> dict[str, Any]:
     """Gradients of every size from 1e-4 to 10."""
     rng = np.random.default_rng(100 + step)
-    return jax.tree.map(lambda x: (10.0 ** rng.uniform(-4, 1, x.shape) * rng.choice([-1, 1], x.shape)).astype(np.float32), tree())
+    return jax.tree.map(
+        lambda x: (10.0 ** rng.uniform(-4, 1, x.shape) * rng.choice([-1, 1], x.shape)).astype(
+            np.float32
+        ),
+        tree(),
+    )
 
 
 def ours(settings: Descent, steps: int) -> Flat:
@@ -37,7 +45,9 @@ def ours(settings: Descent, steps: int) -> Flat:
     state = settings.transform(numbers, 0).init(params)
     for step in range(steps):
         transform = settings.transform(numbers, jnp.int32(step))
-        params, state = apply_gradients(transform, params, state, jax.tree.map(jnp.asarray, gradients(step)))
+        params, state = apply_gradients(
+            transform, params, state, jax.tree.map(jnp.asarray, gradients(step))
+        )
     return {name: np.asarray(x) for name, x in dotted(params).items()}
 
 
@@ -69,19 +79,28 @@ class ByHand:
                 g = self.filtered(s.filter, g, theta, "filter")
             if s.clip is not None:
                 g = {name: x * min(1.0, s.clip / norm(g)) for name, x in g.items()}
-            theta = {name: theta[name] - self.change(name, theta[name], g[name], t) for name in theta}
+            theta = {
+                name: theta[name] - self.change(name, theta[name], g[name], t) for name in theta
+            }
             if s.weight_norm is not None:
-                theta = {name: x * s.weight_norm * norm(self.start) / norm(theta) for name, x in theta.items()}
+                theta = {
+                    name: x * s.weight_norm * norm(self.start) / norm(theta)
+                    for name, x in theta.items()
+                }
         return theta
 
     def change(self, name: str, theta: np.ndarray, g: np.ndarray, t: int) -> np.ndarray:
         """What is taken off one array."""
         s = self.settings
-        away = self.multiplier(name) * (theta - (self.start[name] if s.decay_to == "initial" else 0.0))
+        away = self.multiplier(name) * (
+            theta - (self.start[name] if s.decay_to == "initial" else 0.0)
+        )
         factor = min(t / s.warmup, 1.0) if s.warmup else 1.0
         if s.rate_schedule is not None:
             x = min(max((t - s.warmup) / (s.rate_schedule.steps - s.warmup), 0.0), 1.0)
-            factor *= s.rate_schedule.floor + (1 - s.rate_schedule.floor) * (1 + np.cos(np.pi * x)) / 2
+            factor *= (
+                s.rate_schedule.floor + (1 - s.rate_schedule.floor) * (1 + np.cos(np.pi * x)) / 2
+            )
         match s:
             case SGD():
                 direction = self.momentum(name, g + s.l2 * away) + s.weight_decay * away
@@ -92,7 +111,9 @@ class ByHand:
             case Muon() if any(fnmatchcase(name, pattern) for pattern in s.orthogonalized):
                 direction = self.orthogonal(name, g, t) + s.weight_decay * away
             case _:
-                return factor * s.adam_learning_rate * (self.adam(name, g, t) + s.weight_decay * away)
+                return (
+                    factor * s.adam_learning_rate * (self.adam(name, g, t) + s.weight_decay * away)
+                )
         return factor * s.learning_rate * direction
 
     def multiplier(self, name: str) -> float:
@@ -137,10 +158,17 @@ class ByHand:
     def filtered(self, one: GradientFilter, g: Flat, theta: Flat, place: str) -> Flat:
         """A gradient after a filter."""
         if isinstance(one, InTurn):
-            return self.filtered(one.second, self.filtered(one.first, g, theta, place + "1"), theta, place + "2")
+            return self.filtered(
+                one.second, self.filtered(one.first, g, theta, place + "1"), theta, place + "2"
+            )
         if isinstance(one, OrthogonalGradient):
-            left = {n: x - (x * theta[n]).sum() / (theta[n] ** 2).sum() * theta[n] for n, x in g.items()}
-            return {n: x * (np.linalg.norm(g[n]) / np.linalg.norm(x) if one.rescaled else 1.0) for n, x in left.items()}
+            left = {
+                n: x - (x * theta[n]).sum() / (theta[n] ** 2).sum() * theta[n] for n, x in g.items()
+            }
+            return {
+                n: x * (np.linalg.norm(g[n]) / np.linalg.norm(x) if one.rescaled else 1.0)
+                for n, x in left.items()
+            }
         if isinstance(one, GrokfastEMA):
             old = self.memory.get(place, g)
             self.memory[place] = {n: one.alpha * old[n] + (1 - one.alpha) * x for n, x in g.items()}

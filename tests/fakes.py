@@ -1,4 +1,6 @@
-"""A model that returns the tables it is given as parameters, and the context to read it with: measures without a network."""
+"""A model that returns the tables it is given as parameters, and the context to read it with:
+measures without a network.
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -23,7 +25,10 @@ def _apply(params: Any, inputs: Any, *, taps: Any = None, positions: Any = None)
 
     def spread(table: jax.Array) -> jax.Array:
         here = table[inputs[:, 0], inputs[:, 1]]
-        return jnp.stack([here if row == inputs.shape[1] - 1 else jnp.full_like(here, jnp.nan) for row in rows], axis=1)
+        return jnp.stack(
+            [here if row == inputs.shape[1] - 1 else jnp.full_like(here, jnp.nan) for row in rows],
+            axis=1,
+        )
 
     if "neurons" in params:
         tapped.at("neurons", spread(params["neurons"]))
@@ -40,7 +45,9 @@ FAKE = Model(
     ),
     sites=(_NEURONS,),
 )
-"""Parameters: logits [a b output], neurons [a b neuron], W_E [token d], W_L [neuron class], whichever a measure asks for."""
+"""Parameters: logits [a b output], neurons [a b neuron], W_E [token d], W_L [neuron class],
+whichever a measure asks for.
+"""
 
 
 def tables(**arrays: Any) -> dict[str, jax.Array]:
@@ -49,9 +56,16 @@ def tables(**arrays: Any) -> dict[str, jax.Array]:
 
 
 def context_of(
-    task: Task, *, model: Model = FAKE, final: Any = None, keys: Iterable[int] | None = None, loss: Loss | None = None
+    task: Task,
+    *,
+    model: Model = FAKE,
+    final: Any = None,
+    keys: Iterable[int] | None = None,
+    loss: Loss | None = None,
 ) -> Context:
-    """What a measure reads with; key frequencies are those given, or what measures freeze from the final parameters."""
+    """What a measure reads with; key frequencies are those given, or what measures freeze from the
+    final parameters.
+    """
     evaluation = task.evaluation(task.data(0), jax.random.key(0))
     context = Context(
         batches=dict(evaluation.batches),
@@ -69,7 +83,8 @@ def context_of(
     if final is not None:
         recipes = MEASURES["restricted_loss"].prepare
         return dataclasses.replace(
-            context, prepared={name: recipe(context.reference, context) for name, recipe in recipes.items()}
+            context,
+            prepared={name: recipe(context.reference, context) for name, recipe in recipes.items()},
         )
     return context
 

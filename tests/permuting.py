@@ -15,4 +15,9 @@ def permuted(params: Any) -> Any:
         "W_out": block["mlp"]["W_out"][neurons],
         "b_out": block["mlp"]["b_out"],
     }
-    return {**params, "blocks": {"0": {"attn": {name: x[heads] for name, x in block["attn"].items()}, "mlp": mlp}}}
+    return {
+        **params,
+        "blocks": {
+            "0": {"attn": {name: x[heads] for name, x in block["attn"].items()}, "mlp": mlp}
+        },
+    }

@@ -1,4 +1,6 @@
-"""A user's own model of float inputs in two functions: one hidden layer without biases, with the roles that parities need."""
+"""A user's own model of float inputs in two functions: one hidden layer without biases, with the
+roles that parities need.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mi_jax.arrays import Params, PRNGKey
+from mi_jax.basics.dims import Params, PRNGKey
 from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site
 from mi_jax.models import Tapped
 
@@ -27,10 +29,17 @@ class SignNet(Architecture):
         def init(key: PRNGKey) -> Params:
             first, second = jax.random.split(key)
             W = jax.random.normal(first, (n, self.width)) / math.sqrt(n)
-            return {"W": W, "U": jax.random.normal(second, (self.width, self.outputs)) / math.sqrt(self.width)}
+            return {
+                "W": W,
+                "U": jax.random.normal(second, (self.width, self.outputs)) / math.sqrt(self.width),
+            }
 
-        def apply(params: Any, inputs: Any, *, taps: Any = None, positions: Any = None) -> jax.Array:
-            return Tapped(taps, _SITES).at("neurons", jax.nn.relu(inputs @ params["W"])) @ params["U"]
+        def apply(
+            params: Any, inputs: Any, *, taps: Any = None, positions: Any = None
+        ) -> jax.Array:
+            return (
+                Tapped(taps, _SITES).at("neurons", jax.nn.relu(inputs @ params["W"])) @ params["U"]
+            )
 
         roles = Roles(
             input_map=lambda params: params["W"],

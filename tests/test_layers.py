@@ -1,139 +1,162 @@
-"""Who may import whom: the table of ARCHITECTURE.md, held by walking the imports."""
+"""Who may import whom: one table, held by walking the imports; ARCHITECTURE.md's is made from it."""
 
 import ast
+import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-_PACKAGE = Path(__file__).parents[1] / "mi_jax"
+_ROOT = Path(__file__).parents[1]
+_PACKAGE = _ROOT / "mi_jax"
 
-_BASICS = {"arrays", "calls", "concepts", "contracts", "errors", "fields", "lapack", "precision", "pytrees", "records", "streams"}
-_MODEL_CONTRACT = {"models.taps", "models.views"}
-_READINGS = {"measures", "decompositions", "circuits", "landscape"}
+_CORE = ("basics", "contracts")
+_READINGS = ("measures", "decompositions", "circuits", "landscape")
 
-_MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "arrays": set(),
-    "calls": {"errors", "records"},
-    "precision": set(),
-    "lapack": set(),
-    "pytrees": {"arrays", "errors"},
-    "streams": {"arrays"},
-    "records": {"errors"},
-    "concepts": {"errors"},
-    "fields": set(),
-    "contracts": {"arrays", "concepts", "errors", "fields"},
-    "tasks": _BASICS,
-    "models": _BASICS,
-    "interventions": _BASICS | {"models.taps", "measures.fourier"},
-    "training": _BASICS | {"interventions", "tasks.sampling"},
-    "measures": _BASICS | _MODEL_CONTRACT,
-    **{folder: _BASICS | _MODEL_CONTRACT | {"measures"} for folder in ("decompositions", "circuits", "landscape")},
-    "readings": {"calls", "contracts"} | _READINGS,
-    "dynamics": set(),
-    "plots": {"dynamics"},
-    "report": {"dynamics"},
-    "joining": {"errors"},
-    "results": _BASICS | {"training.trajectory"},
-    "measuring": _BASICS | {"joining", "readings", "results", "training.trajectory"},
-    "nulls": _BASICS | {"joining", "measuring", "results", "training.trajectory"},
-    "settings": _BASICS | {"interventions", "measuring", "models", "tasks", "training"},
-    "weights": _BASICS,
-    "run": _BASICS | {"interventions", "landscape", "measuring", "nulls", "settings", "training"},
-    "experiment": _BASICS | {"interventions", "measuring", "run", "settings", "training", "weights"},
-    "forks": _BASICS | {"experiment", "interventions", "run", "settings", "training"},
-    "comparing": _BASICS | {"measuring", "plots", "run"},
-    "verbs": _BASICS | {"comparing", "console", "experiment", "forks", "interventions", "plots", "results"},
-    "planted": _BASICS | {"models", "tasks", "training", "measuring", "experiment"},
-    "across": _BASICS | {"decompositions", "dynamics", "measures", "measuring", "run"},
-    "findings": {"dynamics", "joining", "nulls"},
-    "plans": {"dynamics", "nulls", "plots"},
-    "figures": {"dynamics", "joining", "nulls", "plans", "plots", "report"},
-    "library": {"errors", "experiment"},
-    "overrides": {"errors", "experiment", "models", "planted", "tasks", "training"},
-    "studying": _BASICS
-    | {"across", "experiment", "measures", "measuring", "nulls", "dynamics", "figures", "findings", "report", "training"},
-    "sweeping": _BASICS | {"dynamics", "experiment", "library", "measuring", "plots", "results", "training"},
-    "console": _BASICS | {"experiment", "measuring", "measures", "training"},
-    "listing": {"library", "measures", "models", "readings", "records", "tasks"},
-    "printing": set(),
-    "interop": _BASICS | {"experiment", "models", "training"},
-    "cli": {
-        "calls",
-        "forks",
-        "verbs",
-        "errors",
-        "findings",
-        "library",
-        "overrides",
-        "console",
-        "joining",
-        "listing",
-        "printing",
-        "results",
-        "experiment",
-        "measuring",
-        "records",
-        "studying",
-        "sweeping",
-        "training",
-    },
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "basics": (),
+    "contracts": ("basics",),
+    "tasks": _CORE,
+    "models": _CORE,
+    "interventions": (*_CORE, "models.taps"),
+    "training": (*_CORE, "interventions"),
+    "measures": (*_CORE, "models.taps"),
+    "decompositions": (*_CORE, "measures"),
+    "circuits": (*_CORE, "measures"),
+    "landscape": (*_CORE, "measures"),
+    "measuring": (*_CORE, *_READINGS, "training.trajectory"),
+    "dynamics": (),
+    "plots": ("dynamics",),
+    "runs": (
+        *_CORE,
+        *("tasks", "models", "interventions", "training"),
+        *(*_READINGS, "measuring", "dynamics", "plots"),
+    ),
+    "planted": (*_CORE, "tasks", "models", "training", "measuring", "runs"),
+    "report": (*_CORE, "training", "measures", "measuring", "dynamics", "plots", "runs"),
+    "interop": _CORE,
+    "cli": (
+        *_CORE,
+        *("tasks", "models", "interventions", "training", "measures"),
+        *("measuring", "plots", "runs", "planted", "report"),
+    ),
 }
-"""By room, what it may import of the package besides itself; a dotted name allows that module alone."""
+"""By room, which others it may import; a dotted name allows that module alone. Arrows point up the
+table, so that no circle between rooms can arise."""
 
 
-def _modules() -> list[Path]:
-    return sorted(file for file in _PACKAGE.rglob("*.py") if "experiments" not in file.parts[-2:-1])
+def ordered(rooms: Iterable[str]) -> list[str]:
+    """Rooms in the table's order."""
+    order = list(MAY_IMPORT)
+    return sorted(rooms, key=lambda room: order.index(room.split(".")[0]))
 
 
-def _room(file: Path) -> str:
-    parts = file.relative_to(_PACKAGE).with_suffix("").parts
-    return parts[0]
+def _modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, without the experiments of a wheel."""
+    files = (file for file in _PACKAGE.rglob("*.py") if file.parent.name != "experiments")
+    return {
+        ".".join(file.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in sorted(files)
+    }
 
 
-def _imported(file: Path) -> set[str]:
-    names: set[str] = set()
+_MODULES = _modules()
+
+
+def _imported(name: str) -> set[str]:
+    """The modules that a module imports anywhere in it: for types, inside functions, relative."""
+    file, found = _MODULES[name], set[str]()
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "mi_jax"}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return names
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            named = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {one if one in _MODULES else base for one in named}
+    return found
 
 
-@pytest.mark.parametrize("file", _modules(), ids=lambda file: str(file.relative_to(_PACKAGE)))
-def test_a_module_imports_only_what_its_layer_may(file: Path) -> None:
-    room = _room(file)
-    if room == "__init__":
-        return
-    allowed = _MAY_IMPORT[room]
-    for name in _imported(file):
-        if name == "mi_jax" or not name.startswith("mi_jax."):
-            continue
-        inner = name.removeprefix("mi_jax.")
-        ok = inner.split(".")[0] in {room, *allowed} or any(inner == one or inner.startswith(f"{one}.") for one in allowed)
-        assert ok, f"{file.name} imports {name}; {room} may import {sorted(allowed)}"
+def _room(name: str) -> str:
+    return name.split(".")[1]
 
 
-def test_only_segments_imports_orbax_and_only_the_command_line_tyro() -> None:
+def test_arrows_point_up_the_table() -> None:
+    order = list(MAY_IMPORT)
+    for room, allowed in MAY_IMPORT.items():
+        for other in allowed:
+            assert order.index(other.split(".")[0]) < order.index(room), f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("name", [name for name in _MODULES if name != "mi_jax"])
+def test_a_module_imports_only_what_its_room_may(name: str) -> None:
+    allowed = (_room(name), *MAY_IMPORT[_room(name)])
+    for imported in _imported(name):
+        if imported == "mi_jax":
+            raise AssertionError(f"{name} imports the package that is made of it")
+        if imported.startswith("mi_jax."):
+            inner = imported.removeprefix("mi_jax.")
+            ok = any(inner == one or inner.startswith(f"{one}.") for one in allowed)
+            assert ok, f"{name} imports {imported}; {_room(name)} may import {allowed}"
+
+
+def test_no_module_is_in_a_circle() -> None:
+    imports = {
+        name: _imported(name) & set(_MODULES) - {name} for name in _MODULES if name != "mi_jax"
+    }
+    state: dict[str, str] = {}
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        state[name] = "open"
+        for other in sorted(imports.get(name, ())):
+            assert state.get(other) != "open", f"a circle: {' -> '.join((*path, name, other))}"
+            if other not in state:
+                walk(other, (*path, name))
+        state[name] = "closed"
+
+    for name in imports:
+        if name not in state:
+            walk(name, ())
+
+
+def test_each_heavy_library_has_one_place() -> None:
     importers = {
-        root: {str(f.relative_to(_PACKAGE)) for f in _modules() if any(n.split(".")[0] == root for n in _imported(f))}
+        root: {
+            name.removeprefix("mi_jax.")
+            for name in _MODULES
+            if any(one.split(".")[0] == root for one in _imported(name))
+        }
         for root in ("orbax", "tyro", "rich", "jinja2", "flax")
     }
-    assert importers["orbax"] == {"training/segments.py"}
-    assert importers["tyro"] == {"overrides.py"}
-    assert importers["rich"] == {"console.py", "printing.py"}
-    assert importers["jinja2"] == {"report/page.py"}
+    assert importers["orbax"] == {"training.segments"}
+    assert importers["tyro"] == {"cli.overrides"}
+    assert importers["rich"] == {"cli.progress", "cli.printing"}
+    assert importers["jinja2"] == {"report.page"}
     assert importers["flax"] == set()
 
 
 def test_dynamics_knows_no_jax() -> None:
-    for file in (_PACKAGE / "dynamics").glob("*.py"):
-        roots = {name.split(".")[0] for name in _imported(file)}
-        assert not roots & {"jax", "optax", "orbax"}, file.name
+    for name in _MODULES:
+        if name.startswith("mi_jax.dynamics"):
+            roots = {one.split(".")[0] for one in _imported(name)}
+            assert not roots & {"jax", "optax", "orbax"}, name
 
 
 def test_the_table_names_every_room() -> None:
-    rooms = {_room(file) for file in _modules()} - {"__init__"}
-    assert rooms == set(_MAY_IMPORT)
+    assert {_room(name) for name in _MODULES if name != "mi_jax"} == set(MAY_IMPORT)
+
+
+def test_packages_that_must_start_quickly_import_nothing() -> None:
+    for package in ("basics", "cli", "measuring", "runs"):
+        assert _imported(f"mi_jax.{package}") == set()
+
+
+def test_the_architecture_has_this_table() -> None:
+    spec = importlib.util.spec_from_file_location("make_layers", _ROOT / "docs" / "make_layers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    text = (_ROOT / "ARCHITECTURE.md").read_text()
+    assert made.page() == text, "run python docs/make_layers.py"

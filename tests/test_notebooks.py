@@ -1,4 +1,6 @@
-"""The notebooks: kept as scripts too, executed with their figures in, and run here on a tiny setting."""
+"""The notebooks: kept as scripts too, executed with their figures in, and run here on a tiny
+setting.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -39,28 +41,43 @@ def _notebooks() -> list[str]:
 
 
 def test_every_notebook_is_run_here() -> None:
-    assert _notebooks() == sorted(_TINY) == sorted(_CHECKS) == sorted(file.stem for file in _FOLDER.glob("*.ipynb"))
+    assert (
+        _notebooks()
+        == sorted(_TINY)
+        == sorted(_CHECKS)
+        == sorted(file.stem for file in _FOLDER.glob("*.ipynb"))
+    )
 
 
 @pytest.mark.parametrize("name", _notebooks())
 def test_the_notebook_is_its_script(name: str) -> None:
     script, notebook = (jupytext.read(_FOLDER / f"{name}.{kind}") for kind in ("py", "ipynb"))
-    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [(cell.cell_type, cell.source) for cell in script.cells]
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in script.cells
+    ]
 
 
 @pytest.mark.parametrize("name", _notebooks())
 def test_the_notebook_was_executed_to_its_end_with_its_figures_in(name: str) -> None:
-    cells = [cell for cell in jupytext.read(_FOLDER / f"{name}.ipynb").cells if cell.cell_type == "code"]
+    cells = [
+        cell for cell in jupytext.read(_FOLDER / f"{name}.ipynb").cells if cell.cell_type == "code"
+    ]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [
+        output
+        for output in outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _notebooks())
 def test_the_script_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> None:
-    cells = [cell for cell in jupytext.read(_FOLDER / f"{name}.py").cells if cell.cell_type == "code"]
+    cells = [
+        cell for cell in jupytext.read(_FOLDER / f"{name}.py").cells if cell.cell_type == "code"
+    ]
     (settings,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
     space: dict[str, Any] = {}
     exec(settings.source, space)

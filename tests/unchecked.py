@@ -1,4 +1,6 @@
-"""The tests' type checks refuse a wrong literal before the library can: here they are off, as they are for users."""
+"""The tests' type checks refuse a wrong literal before the library can: here they are off, as they
+are for users.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,14 +1,22 @@
-"""What attention heads do to tokens and to one another, from the weights alone (Elhage et al. 2021).
+"""What attention heads do to tokens and to one another, from the weights alone (Elhage et al.
+2021).
 
-A head's circuits are QK = W_Q W_K^T (which token looks at which) and OV = W_V W_O (what is moved), d x d of rank d_head. Norms
-between the residual stream and the heads are left out.
+A head's circuits are QK = W_Q W_K^T (which token looks at which) and OV = W_V W_O (what is moved),
+d x d of rank d_head. Norms between the residual stream and the heads are left out.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params
-from mi_jax.circuits.factored import Factored, between, eigenvalue_score, norm, singular_values, through
+from mi_jax.basics.dims import Params
+from mi_jax.circuits.factored import (
+    Factored,
+    between,
+    eigenvalue_score,
+    norm,
+    singular_values,
+    through,
+)
 from mi_jax.contracts import Context, Heads, Measure
 from mi_jax.measures.evaluation import shared
 from mi_jax.measures.fourier import embedding_table
@@ -28,7 +36,9 @@ def output_value(heads: Heads) -> Factored:
 
 
 def full_query_key(params: Params, context: Context) -> Factored:
-    """W_E QK W_E^T [layer head token token]: how much the first token as query scores the second as key."""
+    """W_E QK W_E^T [layer head token token]: how much the first token as query scores the second as
+    key.
+    """
     E = embedding_table(params, context)[None, None]
     return between(E, query_key(_heads(params, context)), jnp.matrix_transpose(E))
 
@@ -52,14 +62,22 @@ def _heads(params: Params, context: Context) -> Heads:
 
 
 def copying_score() -> Measure:
-    """sum lambda / sum |lambda| of the eigenvalues of W_E OV W_U, tokens that are classes: 1 for a head that copies."""
+    """sum lambda / sum |lambda| of the eigenvalues of W_E OV W_U, tokens that are classes: 1 for a
+    head that copies.
+    """
 
     def function(params: Params, context: Context) -> Float[Array, "layer head"]:
         full = full_output_value(params, context)
         both = min(full.left.shape[-2], full.right.shape[-1])
         return eigenvalue_score(Factored(full.left[..., :both, :], full.right[..., :both]))
 
-    return Measure("copying_score", function, ("layer", "head"), roles=("heads", "embedding", "unembedding"), source=SOURCE)
+    return Measure(
+        "copying_score",
+        function,
+        ("layer", "head"),
+        roles=("heads", "embedding", "unembedding"),
+        source=SOURCE,
+    )
 
 
 def matching_score() -> Measure:
@@ -68,7 +86,9 @@ def matching_score() -> Measure:
     def function(params: Params, context: Context) -> Float[Array, "layer head"]:
         return eigenvalue_score(full_query_key(params, context))
 
-    return Measure("matching_score", function, ("layer", "head"), roles=("heads", "embedding"), source=SOURCE)
+    return Measure(
+        "matching_score", function, ("layer", "head"), roles=("heads", "embedding"), source=SOURCE
+    )
 
 
 def head_norms() -> Measure:
@@ -78,11 +98,18 @@ def head_norms() -> Measure:
         heads = _heads(params, context)
         return {"qk_norm": norm(query_key(heads)), "ov_norm": norm(output_value(heads))}
 
-    return Measure("head_norms", function, dict.fromkeys(("qk_norm", "ov_norm"), ("layer", "head")), roles=("heads",))
+    return Measure(
+        "head_norms",
+        function,
+        dict.fromkeys(("qk_norm", "ov_norm"), ("layer", "head")),
+        roles=("heads",),
+    )
 
 
 def head_rank() -> Measure:
-    """Participation ratios (sum s^2)^2 / sum s^4 of the singular values of QK and OV: how many directions a head treats."""
+    """Participation ratios (sum s^2)^2 / sum s^4 of the singular values of QK and OV: how many
+    directions a head treats.
+    """
 
     def ratio(one: Factored) -> Float[Array, "layer head"]:
         power = jnp.square(singular_values(one))
@@ -92,10 +119,16 @@ def head_rank() -> Measure:
         heads = _heads(params, context)
         return {"qk_rank": ratio(query_key(heads)), "ov_rank": ratio(output_value(heads))}
 
-    return Measure("head_rank", function, dict.fromkeys(("qk_rank", "ov_rank"), ("layer", "head")), roles=("heads",))
+    return Measure(
+        "head_rank",
+        function,
+        dict.fromkeys(("qk_rank", "ov_rank"), ("layer", "head")),
+        roles=("heads",),
+    )
 
 
-# --- Composition --------------------------------------------------------------------------------------------------------------
+# --- Composition
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _flat(one: Factored) -> Factored:
@@ -115,10 +148,12 @@ def _earlier(heads: Heads) -> Float[Array, "head head_other"]:
 
 
 def composition_score() -> Measure:
-    """||L R|| / (||L|| ||R||), L = OV of a head, R = QK, QK^T or OV of one in a later layer: composition by query, key, value.
+    """||L R|| / (||L|| ||R||), L = OV of a head, R = QK, QK^T or OV of one in a later layer:
+    composition by query, key, value.
 
-    Heads of all layers in a row, head = layer heads + place; 0 unless the first is in an earlier layer. ``composition_excess`` is
-    the score less what random heads have, 1 / sqrt(d_model), and NaN where there is no composition.
+    Heads of all layers in a row, head = layer heads + place; 0 unless the first is in an earlier
+    layer. ``composition_excess`` is the score less what random heads have, 1 / sqrt(d_model), and
+    NaN where there is no composition.
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
@@ -127,7 +162,10 @@ def composition_score() -> Measure:
         scores = [_composed(_pairs(ov, 1), _pairs(reads, 0)) for reads in (qk, qk.T, ov)]
         score, possible = jnp.stack(scores, axis=-1), _earlier(heads)[..., None] > 0
         excess = score - 1 / jnp.sqrt(heads.W_Q.shape[2])
-        return {"composition_score": jnp.where(possible, score, 0), "composition_excess": jnp.where(possible, excess, jnp.nan)}
+        return {
+            "composition_score": jnp.where(possible, score, 0),
+            "composition_excess": jnp.where(possible, excess, jnp.nan),
+        }
 
     dims = ("head", "head_other", "slot")
     return Measure(
@@ -145,9 +183,11 @@ def _composed(writes: Factored, reads: Factored) -> Float[Array, "head head_othe
 
 
 def matching_through_head() -> Measure:
-    """The eigenvalue score of W_E QK (OV)^T W_E^T, OV of a head and QK of one in a later layer; NaN where it isn't later.
+    """The eigenvalue score of W_E QK (OV)^T W_E^T, OV of a head and QK of one in a later layer; NaN
+    where it isn't later.
 
-    1 for an induction head behind a previous-token head: its queries look for keys that follow their own token.
+    1 for an induction head behind a previous-token head: its queries look for keys that follow
+    their own token.
     """
 
     def function(params: Params, context: Context) -> Float[Array, "head head_other"]:

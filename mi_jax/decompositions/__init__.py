@@ -1,6 +1,11 @@
 """Decompositions: readings of the weights alone: factors, spectra, modes."""
 
-from mi_jax.decompositions.modes import final_mode_strength, key_mode_share, mode_frequency_share, subspace_angle
+from mi_jax.decompositions.modes import (
+    final_mode_strength,
+    key_mode_share,
+    mode_frequency_share,
+    subspace_angle,
+)
 from mi_jax.decompositions.similarity import loss_barrier, similarity
 from mi_jax.decompositions.spectra import singular_values_by_parameter, stable_rank
 from mi_jax.decompositions.svd import effective_rank, singular_values

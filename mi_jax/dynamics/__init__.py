@@ -6,11 +6,24 @@ from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.modes import ModeLines, follow_modes
-from mi_jax.dynamics.paths import Path, likeness, path_of_products, principal_path, walk_like, walk_path
+from mi_jax.dynamics.paths import (
+    Path,
+    likeness,
+    path_of_products,
+    principal_path,
+    walk_like,
+    walk_path,
+)
 from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
 from mi_jax.dynamics.probing import Verdict, probe_claims, probe_readings, readout_site, verdicts
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
-from mi_jax.dynamics.transitions import ACCURACY, Transitions, crossings, first_crossing, transitions
+from mi_jax.dynamics.transitions import (
+    ACCURACY,
+    Transitions,
+    crossings,
+    first_crossing,
+    transitions,
+)
 
 __all__ = [
     "ACCURACY",

@@ -8,7 +8,8 @@ AHEAD = 2.0
 
 
 def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
-    """The first step from which on a winner always holds more than twice an even share; NaN for the others, or for never.
+    """The first step from which on a winner always holds more than twice an even share; NaN for the
+    others, or for never.
 
     Args:
         shares: dims (seed, step, X), summing to 1 over X. winners: bool, dims (seed, X).
@@ -22,5 +23,11 @@ def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
     # Ahead from here to the end: a running "and" from the back.
     lasting = np.flip(np.minimum.accumulate(np.flip(ahead, axis=1), axis=1), axis=1)
     first = lasting.argmax(axis=1)
-    born = np.where(lasting.any(axis=1) & winners.transpose("seed", dim).values, shares["step"].values[first], np.nan)
-    return xr.DataArray(born, {"seed": shares["seed"], dim: shares[dim]}, ("seed", dim), attrs={"units": "steps"})
+    born = np.where(
+        lasting.any(axis=1) & winners.transpose("seed", dim).values,
+        shares["step"].values[first],
+        np.nan,
+    )
+    return xr.DataArray(
+        born, {"seed": shares["seed"], dim: shares[dim]}, ("seed", dim), attrs={"units": "steps"}
+    )

@@ -1,11 +1,13 @@
 """Where a curve changes its slope on a log-step axis, and which of its stretches are transitions.
 
-A curve is put on an even grid of x = log(step + 1); its increments are standardised, and their mean is split at change points
-(ruptures, exact, jump 1, least squares). The penalty is set by simulation: random walks, seen at the curve's own steps and put
-on the same grid, have any change point at all in a nominal share of draws. A *transition* is a stretch between two change points
-that is at least ``STEEPER`` times as steep as the stretches before and after, is over within a factor ``LONGEST`` in steps, and
-moves at least ``BEYOND`` times as far as the noise of those stretches would carry it: a curve that only bends, as a power law
-does, has change points but no transition, and so has a walk that moves alike at every training step, whose noise grows with it.
+A curve is put on an even grid of x = log(step + 1); its increments are standardised, and their mean
+is split at change points (ruptures, exact, jump 1, least squares). The penalty is set by
+simulation: random walks, seen at the curve's own steps and put on the same grid, have any change
+point at all in a nominal share of draws. A *transition* is a stretch between two change points that
+is at least ``STEEPER`` times as steep as the stretches before and after, is over within a factor
+``LONGEST`` in steps, and moves at least ``BEYOND`` times as far as the noise of those stretches
+would carry it: a curve that only bends, as a power law does, has change points but no transition,
+and so has a walk that moves alike at every training step, whose noise grows with it.
 """
 
 from functools import lru_cache
@@ -56,7 +58,9 @@ class Segmentation(NamedTuple):
 def log_grid(
     steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " step"], points: int
 ) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
-    """A curve at ``points`` places even in x = log(step + 1), interpolated linearly; non-finite values are left out."""
+    """A curve at ``points`` places even in x = log(step + 1), interpolated linearly; non-finite
+    values are left out.
+    """
     finite = np.isfinite(values)
     x = np.log1p(steps[finite].astype(np.float64))
     grid = np.linspace(x[0], x[-1], points)
@@ -64,7 +68,11 @@ def log_grid(
 
 
 def segment(
-    steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " step"], *, alpha: float = 0.01, points: int = 128
+    steps: Int[np.ndarray, " step"],
+    values: Float[np.ndarray, " step"],
+    *,
+    alpha: float = 0.01,
+    points: int = 128,
 ) -> Segmentation:
     """Change points and transitions of one curve.
 
@@ -76,7 +84,8 @@ def segment(
         points: size of the grid.
 
     Returns:
-        A Segmentation; empty for a curve that is constant or has fewer than 8 finite values (penalty NaN).
+        A Segmentation; empty for a curve that is constant or has fewer than 8 finite values
+        (penalty NaN).
     """
     if np.isfinite(values).sum() < _FEWEST:
         return Segmentation((), (), np.nan)
@@ -92,23 +101,35 @@ def segment(
     transitions = tuple(
         Transition(places[i], places[i + 1], float(curve[cuts[i + 1]] - curve[cuts[i]]))
         for i in range(1, len(stretches) - 1)
-        if _stands_out(*stretches[i - 1 : i + 2]) and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
+        if _stands_out(*stretches[i - 1 : i + 2])
+        and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)
     )
     return Segmentation(tuple(places[1:-1]), transitions, penalty)
 
 
-def _stands_out(before: Float[np.ndarray, " l"], here: Float[np.ndarray, " m"], after: Float[np.ndarray, " n"]) -> bool:
-    """Whether a stretch's increments are steeper than its neighbours', and move further than their noise would."""
+def _stands_out(
+    before: Float[np.ndarray, " l"], here: Float[np.ndarray, " m"], after: Float[np.ndarray, " n"]
+) -> bool:
+    """Whether a stretch's increments are steeper than its neighbours', and move further than their
+    noise would.
+    """
     steep = abs(here.mean()) >= STEEPER * max(abs(before.mean()), abs(after.mean()))
-    return bool(steep and abs(here.sum()) >= BEYOND * max(before.std(), after.std()) * np.sqrt(len(here)))
+    return bool(
+        steep and abs(here.sum()) >= BEYOND * max(before.std(), after.std()) * np.sqrt(len(here))
+    )
 
 
 @lru_cache(maxsize=64)
-def null_penalty(steps: tuple[int, ...], points: int, alpha: float, draws: int = 1000, seed: int = 0) -> float:
-    """The penalty at which a share ``alpha`` of random walks, seen at these steps, still has a change point.
+def null_penalty(
+    steps: tuple[int, ...], points: int, alpha: float, draws: int = 1000, seed: int = 0
+) -> float:
+    """The penalty at which a share ``alpha`` of random walks, seen at these steps, still has a
+    change point.
 
-    The larger of the penalties for two walks: one whose variance grows with log(step + 1), and one that moves alike from
-    snapshot to snapshot. Each draw's critical penalty is the largest gain per change point, max_K (RSS_0 - RSS_K) / K.
+    The larger of the penalties for two walks: one whose variance grows with log(step + 1), and one
+        that moves alike from
+    snapshot to snapshot. Each draw's critical penalty is the largest gain per change point, max_K
+    (RSS_0 - RSS_K) / K.
     """
     rng, x = np.random.default_rng(seed), np.log1p(np.array(steps, np.float64))
     penalties: list[float] = []
@@ -124,7 +145,9 @@ def null_penalty(steps: tuple[int, ...], points: int, alpha: float, draws: int =
 def _critical(increments: Float[np.ndarray, " n"]) -> float:
     standard = _standard(increments)
     fitted = _fitted(standard)
-    return max((len(standard) - _rss(standard, fitted.predict(n_bkps=k))) / k for k in range(1, _MOST + 1))
+    return max(
+        (len(standard) - _rss(standard, fitted.predict(n_bkps=k))) / k for k in range(1, _MOST + 1)
+    )
 
 
 def _standard(increments: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 1"]:
@@ -136,4 +159,7 @@ def _fitted(standard: Float[np.ndarray, "n 1"]) -> Any:
 
 
 def _rss(series: Float[np.ndarray, "n 1"], ends: list[int]) -> float:
-    return sum(float(((series[a:b] - series[a:b].mean()) ** 2).sum()) for a, b in zip([0, *ends[:-1]], ends, strict=True))
+    return sum(
+        float(((series[a:b] - series[a:b].mean()) ** 2).sum())
+        for a, b in zip([0, *ends[:-1]], ends, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""How good the evidence for a finding is: a rung of the ladder, by stated rules (observed, beats nulls, replicated ...)."""
+"""How good the evidence for a finding is: a rung of the ladder, by stated rules (observed, beats
+nulls, replicated ...).
+"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -28,8 +30,10 @@ def judge(
 ) -> Claim:
     """The level of "this measure ends above (below) its null" over seeds.
 
-    0 observed: not beyond the null in every seed. 1 beats nulls: every seed lies beyond all draws of the null. 2 replicated:
-    that, in at least five seeds. Causal and predictive evidence need interventions and held-out runs.
+    0 observed: not beyond the null in every seed. 1 beats nulls: every seed lies beyond all draws
+        of the null. 2 replicated:
+    that, in at least five seeds. Causal and predictive evidence need interventions and held-out
+    runs.
 
     Args:
         values: one a seed. null: readings where there is nothing to find.
@@ -40,7 +44,10 @@ def judge(
         return Claim(text, 0, "there is no null to compare with")
     edge = held.max() if direction == "above" else held.min()
     beyond = values > edge if direction == "above" else values < edge
-    told = f"{int(beyond.sum())} of {len(values)} seeds lie {direction} all {len(held)} draws of the null ({edge:.3g})"
+    told = (
+        f"{int(beyond.sum())} of {len(values)} seeds lie {direction} all {len(held)} draws of the"
+        f" null ({edge:.3g})"
+    )
     if not beyond.all():
         return Claim(text, 0, told)
     if len(values) < REPLICATED:

@@ -21,7 +21,8 @@ class Sigmoid(NamedTuple):
 
 
 def fit_sigmoid(steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " step"]) -> Sigmoid:
-    """The least-squares sigmoid of a curve; NaN throughout where fewer than 5 values are finite or all are equal.
+    """The least-squares sigmoid of a curve; NaN throughout where fewer than 5 values are finite or
+    all are equal.
 
     Args:
         steps: may be unevenly spaced. values: rising or falling; non-finite ones are left out.
@@ -32,7 +33,9 @@ def fit_sigmoid(steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " ste
         return Sigmoid(*[float("nan")] * 5)
     half = (y[0] + y[-1]) / 2
     crossed = np.flatnonzero(np.diff(np.sign(y - half)))
-    start = np.array([x[crossed[0]] if len(crossed) else x.mean(), np.log(np.ptp(x) / 20), y[0], y[-1]])
+    start = np.array(
+        [x[crossed[0]] if len(crossed) else x.mean(), np.log(np.ptp(x) / 20), y[0], y[-1]]
+    )
 
     def residuals(theta: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " step"]:
         middle, log_width, first, last = theta
@@ -44,6 +47,15 @@ def fit_sigmoid(steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " ste
     highest = [x[-1], np.log(np.ptp(x)), y.max() + reach, y.max() + reach]
     # The widest and the narrowest start both have their traps: the better of two fits.
     starts = (start, np.array([start[0], start[1] - 2, *start[2:]]))
-    theta = min((least_squares(residuals, one, bounds=(lowest, highest)) for one in starts), key=lambda fit: fit.cost).x
+    theta = min(
+        (least_squares(residuals, one, bounds=(lowest, highest)) for one in starts),
+        key=lambda fit: fit.cost,
+    ).x
     explained = 1 - float((residuals(theta) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-    return Sigmoid(float(np.expm1(theta[0])), float(np.exp(theta[1])), float(theta[2]), float(theta[3]), explained)
+    return Sigmoid(
+        float(np.expm1(theta[0])),
+        float(np.exp(theta[1])),
+        float(theta[2]),
+        float(theta[3]),
+        explained,
+    )

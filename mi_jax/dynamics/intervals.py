@@ -23,7 +23,8 @@ class Interval(NamedTuple):
 
 
 def interval(values: Float[np.ndarray, " seed"], *, draws: int = 2000, seed: int = 0) -> Interval:
-    """The median over seeds with its range (fewer than 5 values) or the 95 % percentile bootstrap interval of the median.
+    """The median over seeds with its range (fewer than 5 values) or the 95 % percentile bootstrap
+    interval of the median.
 
     Args:
         values: one a seed; NaN (never) is left out and counted.
@@ -38,7 +39,9 @@ def interval(values: Float[np.ndarray, " seed"], *, draws: int = 2000, seed: int
         return Interval(np.nan, np.nan, np.nan, "none", 0, len(values))
     middle = float(np.median(finite))
     if len(finite) < FEW:
-        return Interval(float(finite.min()), middle, float(finite.max()), "range", len(finite), len(values))
+        return Interval(
+            float(finite.min()), middle, float(finite.max()), "range", len(finite), len(values)
+        )
     resampled = np.random.default_rng(seed).choice(finite, (draws, len(finite)))
     low, high = np.quantile(np.median(resampled, axis=1), [0.025, 0.975])
     return Interval(float(low), middle, float(high), "bootstrap 95 %", len(finite), len(values))

@@ -1,4 +1,6 @@
-"""Singular modes of a matrix followed through training, so that one mode is one line: when it appears, turns and freezes."""
+"""Singular modes of a matrix followed through training, so that one mode is one line: when it
+appears, turns and freezes.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -14,7 +16,9 @@ FROZEN = 0.2
 
 
 class ModeLines(NamedTuple):
-    """The modes of a trajectory of matrices, each a line; lines in falling order of their last values."""
+    """The modes of a trajectory of matrices, each a line; lines in falling order of their last
+    values.
+    """
 
     values: Float[np.ndarray, "step mode"]
     """Singular values."""
@@ -23,24 +27,33 @@ class ModeLines(NamedTuple):
     alive: Bool[np.ndarray, "step mode"]
     """Whether the value exceeds the threshold."""
     found: Bool[np.ndarray, " mode"]
-    """Whether the mode is above the noise for three snapshots in a row (all, where there are fewer)."""
+    """Whether the mode is above the noise for three snapshots in a row (all, where there are
+    fewer).
+    """
     birth: Float[np.ndarray, " mode"]
-    """The step at which its longest stretch above the noise begins; NaN for a line that isn't found."""
+    """The step at which its longest stretch above the noise begins; NaN for a line that isn't
+    found.
+    """
     death: Float[np.ndarray, " mode"]
     """The step at which that stretch has ended; NaN where it lasts to the end."""
     turn: Float[np.ndarray, "step mode"]
     """The angle arccos(|u.u'| |v.v'|), in radians, from the snapshot before; NaN at the first."""
     frozen: Float[np.ndarray, " mode"]
-    """The step from which on it stays within .2 radians of its last direction, while it lives; NaN for lines not found."""
+    """The step from which on it stays within .2 radians of its last direction, while it lives; NaN
+    for lines not found.
+    """
     left: Float[np.ndarray, "row mode"]
     """u at the last snapshot."""
 
 
-def noise_threshold(values: Float[np.ndarray, "step mode"], shape: tuple[int, int]) -> Float[np.ndarray, " step"]:
-    """omega(beta) median(s): above it a singular value is no noise's, whatever the noise's scale (Gavish and Donoho 2014).
+def noise_threshold(
+    values: Float[np.ndarray, "step mode"], shape: tuple[int, int]
+) -> Float[np.ndarray, " step"]:
+    """omega(beta) median(s): above it a singular value is no noise's, whatever the noise's scale
+    (Gavish and Donoho 2014).
 
-    omega = .56 beta^3 - .95 beta^2 + 1.82 beta + 1.43, beta the ratio of the shorter to the longer side; for noise plus fewer
-    modes than half the sides.
+    omega = .56 beta^3 - .95 beta^2 + 1.82 beta + 1.43, beta the ratio of the shorter to the longer
+    side; for noise plus fewer modes than half the sides.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=(5, 60, 80))
@@ -59,14 +72,16 @@ def follow_modes(
     most: int | None = None,
     noise: Noise = "median",
 ) -> ModeLines:
-    """Follows the largest singular modes: from each snapshot to the next by the assignment with the largest sum of |u.u'| |v.v'|.
+    """Follows the largest singular modes: from each snapshot to the next by the assignment with the
+    largest sum of |u.u'| |v.v'|.
 
     Args:
         steps: of the snapshots, rising.
         most: how many lines; by default half the shorter side.
-        noise: what a mode must exceed. "median": ``noise_threshold`` of each snapshot, for a matrix with independent noise.
-            "first": the largest singular value of the first snapshot, for what has a spectrum of its own from the beginning, as
-            the product of two random matrices has. In both cases more than float32's rounding of the largest mode.
+        noise: what a mode must exceed. "median": ``noise_threshold`` of each snapshot, for a matrix
+            with independent noise. "first": the largest singular value of the first snapshot, for
+            what has a spectrum of its own from the beginning, as the product of two random matrices
+            has. In both cases more than float32's rounding of the largest mode.
     """
     u, s, vt = np.linalg.svd(matrices, full_matrices=False)
     count = max(1, s.shape[1] // 2) if most is None else min(most, s.shape[1])
@@ -83,7 +98,9 @@ def follow_modes(
     last = np.argsort(-s[-1][order[-1]], kind="stable")
     places = np.array(order)[:, last]
     values = np.take_along_axis(s, places, axis=1)
-    turn = np.arccos(np.clip(np.array([np.full(count, np.nan), *(one[last] for one in cosines)]), 0, 1))
+    turn = np.arccos(
+        np.clip(np.array([np.full(count, np.nan), *(one[last] for one in cosines)]), 0, 1)
+    )
     alive = values > edge[:, None]
     begin, end = _longest(alive)
     found = end - begin >= min(LASTING, len(s))
@@ -101,8 +118,12 @@ def follow_modes(
     )
 
 
-def _longest(alive: Bool[np.ndarray, "step mode"]) -> tuple[Int[np.ndarray, " mode"], Int[np.ndarray, " mode"]]:
-    """Where each mode's longest stretch of True begins, and the place after its end; the last of equally long ones."""
+def _longest(
+    alive: Bool[np.ndarray, "step mode"],
+) -> tuple[Int[np.ndarray, " mode"], Int[np.ndarray, " mode"]]:
+    """Where each mode's longest stretch of True begins, and the place after its end; the last of
+    equally long ones.
+    """
     begin, end = (np.zeros(alive.shape[1], int) for _ in range(2))
     run = np.zeros(alive.shape[1], int)
     for i, here in enumerate(alive):
@@ -119,7 +140,9 @@ def _settled(
     begin: Int[np.ndarray, " mode"],
     end: Int[np.ndarray, " mode"],
 ) -> Int[np.ndarray, " mode"]:
-    """The first snapshot of a stretch from which on a mode stays within FROZEN of its direction at the stretch's end."""
+    """The first snapshot of a stretch from which on a mode stays within FROZEN of its direction at
+    the stretch's end.
+    """
     settled = np.zeros(places.shape[1], int)
     for mode, (first, after) in enumerate(zip(begin, end, strict=True)):
         last = max(after - 1, 0)

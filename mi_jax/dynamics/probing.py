@@ -28,8 +28,12 @@ class Verdict(NamedTuple):
 
     @property
     def decodable(self) -> bool:
-        """In every seed to at least DECODABLE, or in every seed by SELECTIVE better than the control task."""
-        return bool((self.accuracy >= DECODABLE).all() or (self.accuracy >= self.control + SELECTIVE).all())
+        """In every seed to at least DECODABLE, or in every seed by SELECTIVE better than the
+        control task.
+        """
+        return bool(
+            (self.accuracy >= DECODABLE).all() or (self.accuracy >= self.control + SELECTIVE).all()
+        )
 
     @property
     def selective(self) -> bool:
@@ -47,15 +51,21 @@ READ = ("probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effec
 
 
 def probe_readings(dataset: xr.Dataset) -> xr.Dataset:
-    """``READ`` by their plain names, also where options (chosen sites, concepts ...) have added to the names in the dataset.
+    """``READ`` by their plain names, also where options (chosen sites, concepts ...) have added to
+    the names in the dataset.
 
     Raises:
-        ValueError: where one of both is not in the dataset, or several are with different options and none has a plain name.
+        ValueError: where one of both is not in the dataset, or several are with different options
+            and none has a plain name.
     """
     names: dict[str, str] = {}
     for stem, second in (READ[:2], READ[2:]):
         ending = second.removeprefix(stem)
-        suffixes = [name.removeprefix(stem).removesuffix(ending) for name in map(str, dataset) if _is(name, stem, ending)]
+        suffixes = [
+            name.removeprefix(stem).removesuffix(ending)
+            for name in map(str, dataset)
+            if _is(name, stem, ending)
+        ]
         if "" not in suffixes and len(suffixes) != 1:
             found = [f"{stem}{suffix}" for suffix in suffixes]
             told = (
@@ -74,7 +84,9 @@ def _is(name: str, stem: str, ending: str) -> bool:
 
 
 def readout_site(dataset: xr.Dataset) -> str:
-    """The last probed site before the outputs, where what the network knows is together; the only one, if there is one."""
+    """The last probed site before the outputs, where what the network knows is together; the only
+    one, if there is one.
+    """
     sites = [str(site) for site in dataset["site"].values]
     return next((site for site in reversed(sites) if site != "logits"), sites[-1])
 
@@ -83,8 +95,9 @@ def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
     """One a concept, at the site given or ``readout_site``.
 
     Args:
-        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null; dims (seed, step, site, concept), the
-            last with draw. What options add to their names is no matter (``probe_readings``).
+        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null; dims
+            (seed, step, site, concept), the last with draw. What options add to their names is no
+            matter (``probe_readings``).
     """
     dataset = probe_readings(dataset)
     site = site or readout_site(dataset)
@@ -96,7 +109,12 @@ def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
             site,
             *(
                 np.atleast_1d(one.sel(concept=concept).values)
-                for one in (last["probe_accuracy"], last["probe_accuracy_control"], last["probe_effect"], null)
+                for one in (
+                    last["probe_accuracy"],
+                    last["probe_accuracy_control"],
+                    last["probe_effect"],
+                    null,
+                )
             ),
         )
         for concept in last["concept"].values
@@ -106,10 +124,13 @@ def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
 def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
     """A finding for each concept that is decodable, the used ones first.
 
-    Of one that isn't, an effect says nothing: the class means of labels that a site doesn't know lie along what it does know.
+    Of one that isn't, an effect says nothing: the class means of labels that a site doesn't know
+    lie along what it does know.
 
-    3 causal: erasing it moves the answers, in every seed more than random subspaces of its rank. Without that 1 beats nulls (2 in
-    at least five seeds): it is decodable, in every seed better than the control task; else 0 observed.
+    3 causal: erasing it moves the answers, in every seed more than random subspaces of its rank.
+        Without that 1 beats nulls (2 in
+    at least five seeds): it is decodable, in every seed better than the control task; else 0
+    observed.
     """
     found: list[Claim] = []
     for one in sorted(verdicts(dataset, site), key=lambda one: (not one.used, one.concept)):
@@ -117,12 +138,18 @@ def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
             continue
         level = 3 if one.used else (1 + (len(one.accuracy) >= REPLICATED)) * one.selective
         reason = (
-            f"probe accuracy {_told(one.accuracy)}, control task {_told(one.control)}; erasing it moves the answers by"
-            f" {_told(one.effect)} (total variation), random subspaces by up to {_told(one.null)}"
+            f"probe accuracy {_told(one.accuracy)}, control task {_told(one.control)}; erasing it"
+            f" moves the answers by {_told(one.effect)} (total variation), random subspaces by up"
+            f" to {_told(one.null)}"
         )
         use = "used" if one.used else "not seen to be used"
         found.append(
-            Claim(f"'{one.concept}' is decodable and {use} at {one.site} (probe_accuracy, probe_effect)", int(level), reason)
+            Claim(
+                f"'{one.concept}' is decodable and {use} at {one.site} (probe_accuracy,"
+                " probe_effect)",
+                int(level),
+                reason,
+            )
         )
     return found
 

@@ -1,4 +1,6 @@
-"""Which of the four ways of learning a seed shows: comprehension, grokking, memorisation or confusion (arXiv 2205.10343)."""
+"""Which of the four ways of learning a seed shows: comprehension, grokking, memorisation or
+confusion (arXiv 2205.10343).
+"""
 
 import numpy as np
 import xarray as xr
@@ -12,8 +14,10 @@ GAP, LEVEL = 1000, 0.9
 def regimes(dataset: xr.Dataset, *, gap: int = GAP, level: float = LEVEL) -> xr.DataArray:
     """The regime of each seed, dims (seed,), within the steps that were trained: the budget.
 
-    Training and test accuracy are dated where they first reach ``level``. Comprehension: both do, less than ``gap`` steps apart;
-    grokking: both do, test at least ``gap`` steps after training; memorisation: training alone; confusion: training never does.
+    Training and test accuracy are dated where they first reach ``level``. Comprehension: both do,
+    less than ``gap`` steps apart;
+    grokking: both do, test at least ``gap`` steps after training; memorisation: training alone;
+        confusion: training never does.
 
     Args:
         dataset: with train_accuracy and test_accuracy, dims (seed, step).
@@ -26,6 +30,10 @@ def regimes(dataset: xr.Dataset, *, gap: int = GAP, level: float = LEVEL) -> xr.
     dates = transitions(dataset, train=level, test=level)
     memorised, grokked, delay = (np.asarray(one.values) for one in dates)
     kinds = np.select(
-        [np.isnan(memorised), np.isnan(grokked), delay >= gap], [REGIMES[3], REGIMES[2], REGIMES[1]], default=REGIMES[0]
+        [np.isnan(memorised), np.isnan(grokked), delay >= gap],
+        [REGIMES[3], REGIMES[2], REGIMES[1]],
+        default=REGIMES[0],
     )
-    return xr.DataArray(kinds, {"seed": dataset["seed"].values}, ("seed",), attrs={"gap": gap, "level": level})
+    return xr.DataArray(
+        kinds, {"seed": dataset["seed"].values}, ("seed",), attrs={"gap": gap, "level": level}
+    )

@@ -27,9 +27,11 @@ def first_crossing(
     level: float,
     direction: Literal["up", "down"] = "up",
 ) -> float:
-    """The first step at which a curve reaches a level, interpolated linearly in log(step + 1); NaN for never.
+    """The first step at which a curve reaches a level, interpolated linearly in log(step + 1); NaN
+    for never.
 
-    Non-finite values are no crossing and are left out of the interpolation. Steps may be unevenly spaced.
+    Non-finite values are no crossing and are left out of the interpolation. Steps may be unevenly
+    spaced.
 
     Args:
         direction: "up" is values >= level, "down" values <= level.
@@ -50,22 +52,34 @@ def first_crossing(
     return float(np.expm1(x[i - 1] + share * (x[i] - x[i - 1])))
 
 
-def crossings(curve: xr.DataArray, level: float, direction: Literal["up", "down"] = "up") -> xr.DataArray:
+def crossings(
+    curve: xr.DataArray, level: float, direction: Literal["up", "down"] = "up"
+) -> xr.DataArray:
     """``first_crossing`` of every seed of a curve with dims (seed, step)."""
     steps = curve["step"].values
-    dates = [first_crossing(steps, row.values, level, direction) for row in curve.transpose("seed", "step")]
+    dates = [
+        first_crossing(steps, row.values, level, direction)
+        for row in curve.transpose("seed", "step")
+    ]
     return xr.DataArray(dates, {"seed": curve["seed"].values}, ("seed",), attrs={"units": "steps"})
 
 
 def transitions(
-    dataset: xr.Dataset, *, by: Literal["accuracy", "loss"] = "accuracy", train: float | None = None, test: float | None = None
+    dataset: xr.Dataset,
+    *,
+    by: Literal["accuracy", "loss"] = "accuracy",
+    train: float | None = None,
+    test: float | None = None,
 ) -> Transitions:
-    """When each seed memorised and when it grokked: the first crossings of the training and of the test curve, or never.
+    """When each seed memorised and when it grokked: the first crossings of the training and of the
+    test curve, or never.
 
     Args:
-        dataset: with train_accuracy and test_accuracy, or train_loss and test_loss; dims (seed, step).
+        dataset: with train_accuracy and test_accuracy, or train_loss and test_loss; dims (seed,
+            step).
         by: accuracies rising above, or losses falling below, a level.
-        train, test: the levels; .99 for accuracies, 0.01 for losses by default (1 is the other usual one for test loss).
+        train, test: the levels; .99 for accuracies, 0.01 for losses by default (1 is the other
+            usual one for test loss).
 
     Raises:
         ValueError: where the dataset lacks the curves.
@@ -73,9 +87,16 @@ def transitions(
     names = (f"train_{by}", f"test_{by}")
     missing = [name for name in names if name not in dataset]
     if missing:
-        raise ValueError(f"the dataset has no {missing}; it has {sorted(map(str, dataset.data_vars))}")
+        raise ValueError(
+            f"the dataset has no {missing}; it has {sorted(map(str, dataset.data_vars))}"
+        )
     defaults = (ACCURACY, ACCURACY) if by == "accuracy" else (TRAIN_LOSS, TEST_LOSS)
-    levels = [default if given is None else given for given, default in zip((train, test), defaults, strict=True)]
+    levels = [
+        default if given is None else given
+        for given, default in zip((train, test), defaults, strict=True)
+    ]
     direction: Literal["up", "down"] = "up" if by == "accuracy" else "down"
-    memorised, grokked = (crossings(dataset[n], level, direction) for n, level in zip(names, levels, strict=True))
+    memorised, grokked = (
+        crossings(dataset[n], level, direction) for n, level in zip(names, levels, strict=True)
+    )
     return Transitions(memorised, grokked, grokked - memorised)

@@ -1,6 +1,8 @@
-"""The public checkpoints of Nanda et al. (arXiv 2301.05217) as weights that ``mi-jax measure`` reads.
+"""The public checkpoints of Nanda et al. (arXiv 2301.05217) as weights that ``mi-jax measure``
+reads.
 
-Of github.com/mechanistic-interpretability-grokking/progress-measures-paper, ``saved_runs/wd_10-1_mod_addition_loss_curve.pth``:
+Of github.com/mechanistic-interpretability-grokking/progress-measures-paper,
+``saved_runs/wd_10-1_mod_addition_loss_curve.pth``:
 
     python -m mi_jax.interop.nanda wd_10-1_mod_addition_loss_curve.pth nanda.npz
     mi-jax measure nanda.npz --like nanda_2023 --task.split-seed 1
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from mi_jax.errors import ConfigError, MiJaxError, WeightsError
+from mi_jax.basics.errors import ConfigError, MiJaxError, WeightsError
 from mi_jax.interop.pth import read_pth
 
 _OUTER = {
@@ -47,12 +49,14 @@ _LOSSES = ("train_losses", "test_losses")
 def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
     """Writes the model of a checkpoint as an npz of dotted names and row-vector arrays.
 
-    The npz holds what ``row_vectors`` returns and, where the checkpoint has them, ``train_losses`` and ``test_losses``: float64,
-    in nats, one for each time they were logged (in the public file every step, and every 10th).
+    The npz holds what ``row_vectors`` returns and, where the checkpoint has them, ``train_losses``
+    and ``test_losses``: float64, in nats, one for each time they were logged (in the public file
+    every step, and every 10th).
 
     Raises:
         ConfigError: where the npz would replace the checkpoint.
-        WeightsError: where the checkpoint can't be read or isn't of this model, or the npz can't be written.
+        WeightsError: where the checkpoint can't be read or isn't of this model, or the npz can't be
+            written.
     """
     source, file = Path(pth), Path(npz)
     if source.resolve() == file.resolve():
@@ -77,32 +81,51 @@ def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]
     """The parameters of a state dict, each for x W instead of W x.
 
     Args:
-        state: the arrays by dotted name: W_E [d_model vocabulary], W_Q, W_K, W_V [head d_head d_model],
-            W_O [d_model head * d_head], W_in [d_mlp d_model], W_out [d_model d_mlp]. The buffer ``mask`` is left out.
+        state: the arrays by dotted name: W_E [d_model vocabulary], W_Q, W_K, W_V [head d_head
+            d_model], W_O [d_model head * d_head], W_in [d_mlp d_model], W_out [d_model d_mlp]. The
+            buffer ``mask`` is left out.
 
     Returns:
-        By the same names: W_E [vocabulary d_model], W_Q, W_K, W_V [head d_model d_head], W_O [head d_head d_model],
-        W_in [d_model d_mlp], W_out [d_mlp d_model]; W_pos [position d_model], W_U [d_model vocabulary] and biases as they were.
-        float32, or float64 where the state dict is.
+        By the same names: W_E [vocabulary d_model], W_Q, W_K, W_V [head d_model d_head], W_O [head
+            d_head d_model],
+        W_in [d_model d_mlp], W_out [d_mlp d_model]; W_pos [position d_model], W_U [d_model
+        vocabulary] and biases as they were. float32, or float64 where the state dict is.
 
     Raises:
-        WeightsError: naming every array that is missing, is none of this model's, or doesn't fit the others.
+        WeightsError: naming every array that is missing, is none of this model's, or doesn't fit
+            the others.
     """
-    blocks = {int(found[1]) for found in (re.match(r"blocks\.(\d+)\.", str(name)) for name in state) if found}
+    blocks = {
+        int(found[1])
+        for found in (re.match(r"blocks\.(\d+)\.", str(name)) for name in state)
+        if found
+    }
     wanted = dict(_OUTER)
     for block in range(max(len(blocks), 1)):
         wanted |= {f"blocks.{block}.{name}": dims for name, dims in _BLOCK.items()}
     left_out = {f"blocks.{block}.{_LEFT_OUT}" for block in blocks}
     problems = [f"lacks {name}" for name in wanted if name not in state]
-    problems += [f"has {name}, which is no array of this model" for name in state if name not in wanted and name not in left_out]
+    problems += [
+        f"has {name}, which is no array of this model"
+        for name in state
+        if name not in wanted and name not in left_out
+    ]
     sizes: dict[str, int] = {}
     for name in (name for name in wanted if name in state):
         problems += _misfits(name, state[name], wanted[name], sizes)
     if not problems and sizes["head * d_head"] != sizes["head"] * sizes["d_head"]:
-        problems = [f"has W_O for {sizes['head * d_head']} = head * d_head, W_Q for {sizes['head']} * {sizes['d_head']}"]
+        problems = [
+            f"has W_O for {sizes['head * d_head']} = head * d_head, W_Q for {sizes['head']} *"
+            f" {sizes['d_head']}"
+        ]
     if problems:
-        raise WeightsError(f"{'; '.join(problems)}. The model must be the published code's, whose arrays act on column vectors")
-    return {name: _row_vector(name.rpartition(".")[2], state[name], sizes["head"]) for name in wanted}
+        raise WeightsError(
+            f"{'; '.join(problems)}. The model must be the published code's, whose arrays act on"
+            " column vectors"
+        )
+    return {
+        name: _row_vector(name.rpartition(".")[2], state[name], sizes["head"]) for name in wanted
+    }
 
 
 def _row_vector(kind: str, x: Shaped[np.ndarray, "..."], heads: int) -> Float[np.ndarray, "..."]:
@@ -119,21 +142,35 @@ def _row_vector(kind: str, x: Shaped[np.ndarray, "..."], heads: int) -> Float[np
 def _misfits(name: str, x: Any, dims: tuple[str, ...], sizes: dict[str, int]) -> list[str]:
     """What is wrong with an array, given the sizes of dims known so far, to which it adds its own."""
     if not isinstance(x, np.ndarray) or not jnp.issubdtype(x.dtype, jnp.floating):
-        return [f"has {name} as {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}, which is no floating-point array"]
+        return [
+            f"has {name} as {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}, which is"
+            " no floating-point array"
+        ]
     if x.ndim != len(dims):
         return [f"has {name} {list(x.shape)} with {x.ndim} dims instead of {', '.join(dims)}"]
-    pairs = [(dim, size, sizes.setdefault(dim, size)) for dim, size in zip(dims, x.shape, strict=True)]
-    return [f"has {name} {list(x.shape)} where {dim} is {known} elsewhere" for dim, size, known in pairs if size != known]
+    pairs = [
+        (dim, size, sizes.setdefault(dim, size)) for dim, size in zip(dims, x.shape, strict=True)
+    ]
+    return [
+        f"has {name} {list(x.shape)} where {dim} is {known} elsewhere"
+        for dim, size, known in pairs
+        if size != known
+    ]
 
 
 def _state(data: Any) -> dict[str, Any]:
     """The state dict: the checkpoint itself, or the one entry that has the embedding's array."""
     if not isinstance(data, dict):
-        raise WeightsError(f"holds a {type(data).__name__} instead of a dict with the model's state dict")
+        raise WeightsError(
+            f"holds a {type(data).__name__} instead of a dict with the model's state dict"
+        )
     found = [one for one in (data, *data.values()) if isinstance(one, dict) and "embed.W_E" in one]
     if len(found) != 1:
         entries = ", ".join(f"{key} ({type(value).__name__})" for key, value in data.items())
-        raise WeightsError(f"holds {len(found)} state dicts with an embed.W_E, and must hold one; its entries are: {entries}")
+        raise WeightsError(
+            f"holds {len(found)} state dicts with an embed.W_E, and must hold one; its entries are:"
+            f" {entries}"
+        )
     return found[0]
 
 
@@ -145,17 +182,27 @@ def _losses(data: dict[str, Any]) -> dict[str, Float[np.ndarray, " log"]]:
         except (TypeError, ValueError) as error:
             raise WeightsError(f"has {name} that are no list of numbers ({error})") from error
         if curves[name].ndim != 1:
-            raise WeightsError(f"has {name} of shape {list(curves[name].shape)} instead of a list of numbers")
+            raise WeightsError(
+                f"has {name} of shape {list(curves[name].shape)} instead of a list of numbers"
+            )
     return curves
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts. Returns 0, or 2 for an error that the user can mend."""
     parser = argparse.ArgumentParser(
-        "python -m mi_jax.interop.nanda", description="A .pth of Nanda et al. as weights for mi-jax measure.", allow_abbrev=False
+        "python -m mi_jax.interop.nanda",
+        description="A .pth of Nanda et al. as weights for mi-jax measure.",
+        allow_abbrev=False,
     )
-    parser.add_argument("pth", metavar="FILE.pth", help="a checkpoint of github.com/.../progress-measures-paper/saved_runs")
-    parser.add_argument("npz", metavar="OUT.npz", help="where to write; an existing file is replaced")
+    parser.add_argument(
+        "pth",
+        metavar="FILE.pth",
+        help="a checkpoint of github.com/.../progress-measures-paper/saved_runs",
+    )
+    parser.add_argument(
+        "npz", metavar="OUT.npz", help="where to write; an existing file is replaced"
+    )
     options = parser.parse_args(arguments)
     try:
         file = convert(options.pth, options.npz)

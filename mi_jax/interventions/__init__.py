@@ -1,4 +1,6 @@
-"""Interventions on training: one change at one named place, for a range of updates, stored in the run."""
+"""Interventions on training: one change at one named place, for a range of updates, stored in the
+run.
+"""
 
 from mi_jax.interventions.change import Change
 from mi_jax.interventions.parameters import Freeze, Graft, Reset

@@ -1,30 +1,42 @@
-"""Interventions on parameters after an update: frozen, reset to where they began, or grafted from another checkpoint."""
+"""Interventions on parameters after an update: frozen, reset to where they began, or grafted from
+another checkpoint.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mi_jax.arrays import Params
-from mi_jax.errors import require
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import require
+from mi_jax.basics.pytrees import dotted, matching, rebuild
+from mi_jax.basics.records import frozen
 from mi_jax.interventions.places import Arrays, AtParams, Moment, Trained
 from mi_jax.interventions.sites import fitting, hold_checkpoint
-from mi_jax.pytrees import dotted, matching, rebuild
-from mi_jax.records import frozen
 
 Patterns = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class OfParameters(AtParams):
-    """What interventions on parameters share: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``); one may stand alone."""
+    """What interventions on parameters share: patterns of dotted names (``*``, ``*.W_*``,
+    ``unembed.*``); one may stand alone.
+    """
 
     parameters: Patterns | str
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given = (self.parameters,) if isinstance(self.parameters, str) else frozen(self.parameters)
-        told = f"{type(self).__name__}: parameters={self.parameters!r} must be a pattern of names such as 'embed.*', or several"
-        require(isinstance(given, tuple) and all(isinstance(pattern, str) for pattern in given), told)
-        require(len(given) > 0, f"{type(self).__name__}: parameters is empty; name some, such as 'embed.*'")
+        told = (
+            f"{type(self).__name__}: parameters={self.parameters!r} must be a pattern of names such"
+            " as 'embed.*', or several"
+        )
+        require(
+            isinstance(given, tuple) and all(isinstance(pattern, str) for pattern in given), told
+        )
+        require(
+            len(given) > 0,
+            f"{type(self).__name__}: parameters is empty; name some, such as 'embed.*'",
+        )
         object.__setattr__(self, "parameters", given)
 
     def names(self, params: Any) -> list[str]:
@@ -39,7 +51,9 @@ def _replaced(params: Params, others: dict[str, Any]) -> Params:
 
 @dataclass(frozen=True)
 class Freeze(OfParameters):
-    """Parameters keep the values that they have when the range begins, decay included. The optimizer's moments go on."""
+    """Parameters keep the values that they have when the range begins, decay included. The
+    optimizer's moments go on.
+    """
 
     def form(self) -> "Freeze":
         """Itself without range and values."""
@@ -57,7 +71,9 @@ class Freeze(OfParameters):
 
 @dataclass(frozen=True)
 class Reset(OfParameters):
-    """Parameters have their values of step 0 again after update ``start``, and train on from there. ``Freeze`` holds them."""
+    """Parameters have their values of step 0 again after update ``start``, and train on from there.
+    ``Freeze`` holds them.
+    """
 
     @property
     def rhythm(self) -> int | None:
@@ -84,11 +100,13 @@ class Reset(OfParameters):
 
 @dataclass(frozen=True)
 class Graft(OfParameters):
-    """Parameters are those of another checkpoint of the same seed after update ``start``, and train on from there.
+    """Parameters are those of another checkpoint of the same seed after update ``start``, and train
+    on from there.
 
     Attributes:
         parameters: patterns of dotted names.
-        run: path of the run that the checkpoint is of; None for the one that was forked. step: its step.
+        run: path of the run that the checkpoint is of; None for the one that was forked. step: its
+            step.
     """
 
     run: str | None
@@ -109,7 +127,10 @@ class Graft(OfParameters):
 
     def check(self, trained: Trained) -> None:
         """See ``Intervention``."""
-        told, names = f"Graft: {self.run or 'the parent'} at step {self.step}", frozenset(self.names(trained.shapes))
+        told, names = (
+            f"Graft: {self.run or 'the parent'} at step {self.step}",
+            frozenset(self.names(trained.shapes)),
+        )
         fitting(told, trained, self.run, self.step, names)
 
     def prepare(self, moment: Moment) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""Interventions as text: ``Change(field="optimizer.weight_decay", value=0.3, start=400)``, literals only, never executed."""
+"""Interventions as text: ``Change(field="optimizer.weight_decay", value=0.3, start=400)``, literals
+only, never executed.
+"""
 
-from mi_jax.calls import called
+from mi_jax.basics.calls import called
 from mi_jax.interventions.places import Intervention
 
 _EXAMPLE = 'Change(field="optimizer.weight_decay", value=0.3, start=400)'
@@ -17,4 +19,6 @@ def parse(text: str, known: dict[str, type[Intervention]]) -> Intervention:
     Raises:
         ConfigError: for anything else.
     """
-    return called(text, {one.__name__: one for one in known.values()}, kind="intervention", example=_EXAMPLE)
+    return called(
+        text, {one.__name__: one for one in known.values()}, kind="intervention", example=_EXAMPLE
+    )

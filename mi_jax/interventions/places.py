@@ -1,6 +1,7 @@
 """What an intervention is: one change to training at one named place, for a range of updates.
 
-The places: ``AtSettings`` (numbers, data, optimizer, loss), ``AtBatch``, ``AtSite``, ``AtGradient``, ``AtParams``. A class of
+The places: ``AtSettings`` (numbers, data, optimizer, loss), ``AtBatch``, ``AtSite``,
+    ``AtGradient``, ``AtParams``. A class of
 one's own derives from the one where it acts.
 """
 
@@ -12,17 +13,21 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import require, whole
+from mi_jax.basics.fields import Numbers
 from mi_jax.contracts import Batch, Inputs, Loss, Model, Optimizer, Task
-from mi_jax.errors import require, whole
-from mi_jax.fields import Numbers
 from mi_jax.models.taps import capture
 
 Arrays = Mapping[str, Any]
-"""What an intervention prepared, by name: of all seeds with a leading seed axis, or, in the compiled step, of one seed."""
+"""What an intervention prepared, by name: of all seeds with a leading seed axis, or, in the
+compiled step, of one seed.
+"""
 
 Elsewhere = Callable[[str | None, int], Params]
-"""(path of a run, step) -> its parameters, leading axis seed; None for the run that was forked. Raises RunError."""
+"""(path of a run, step) -> its parameters, leading axis seed; None for the run that was forked.
+Raises RunError.
+"""
 
 
 class Trained(NamedTuple):
@@ -60,7 +65,9 @@ class Moment(NamedTuple):
 
     seeds: tuple[int, ...]
     params: Params
-    """The run's own before the first update that is changed; where ``reads_weights`` is False they may be any."""
+    """The run's own before the first update that is changed; where ``reads_weights`` is False they
+    may be any.
+    """
     initial: Callable[[], Params]
     """Those of step 0."""
     model: Model
@@ -82,11 +89,13 @@ class Settings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
-    """One change to training at one named place, in force for updates ``start`` <= step < ``stop`` (None: to the end).
+    """One change to training at one named place, in force for updates ``start`` <= step < ``stop``
+    (None: to the end).
 
-    Those at the settings put others in their place. All others are part of the compiled program, one for each set in force, as
-    their ``form``: without range and values, which reach the program as arrays. The trainer ends a chunk where an intervention
-    comes into force or leaves it, so that no step outside knows of it.
+    Those at the settings put others in their place. All others are part of the compiled program,
+    one for each set in force, as their ``form``: without range and values, which reach the program
+    as arrays. The trainer ends a chunk where an intervention comes into force or leaves it, so that
+    no step outside knows of it.
     """
 
     start: int = 0
@@ -97,7 +106,8 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
         object.__setattr__(self, "stop", None if self.stop is None else whole("stop", self.stop))
         require(
             self.start >= 0 and (self.stop is None or self.stop > self.start),
-            f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start < stop is needed",
+            f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start <"
+            " stop is needed",
         )
 
     @property
@@ -107,25 +117,37 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
 
     @property
     def reads_weights(self) -> bool:
-        """Whether its arrays depend on the run's own parameters at its first update; else they are made before training."""
+        """Whether its arrays depend on the run's own parameters at its first update; else they are
+        made before training.
+        """
         return False
 
     def check(self, trained: Trained) -> None:
-        """Raises ConfigError or RunError, before training, where it can't be done to what is trained."""
+        """Raises ConfigError or RunError, before training, where it can't be done to what is
+        trained.
+        """
         return
 
     def prepare(self, moment: Moment) -> dict[str, Any]:
-        """Its arrays by name, with a leading seed axis; empty where it has none. Called once a run, and stored in it."""
+        """Its arrays by name, with a leading seed axis; empty where it has none. Called once a run,
+        and stored in it.
+        """
         return {}
 
     def in_force(self, step: int) -> bool:
         """Whether update ``step`` is changed."""
         if self.rhythm is None:
             return step == self.start
-        return self.start <= step and (self.stop is None or step < self.stop) and (step - self.start) % self.rhythm == 0
+        return (
+            self.start <= step
+            and (self.stop is None or step < self.stop)
+            and (step - self.start) % self.rhythm == 0
+        )
 
     def next_change(self, step: int) -> int | None:
-        """The first step after ``step`` at which it comes into force or leaves it; None where there is none."""
+        """The first step after ``step`` at which it comes into force or leaves it; None where there
+        is none.
+        """
         if step < self.start:
             return self.start
         stop = self.start + 1 if self.rhythm is None else self.stop
@@ -133,7 +155,11 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
             return None
         if self.rhythm is None or self.rhythm == 1:
             return stop
-        after = step + 1 if self.in_force(step) else step + self.rhythm - (step - self.start) % self.rhythm
+        after = (
+            step + 1
+            if self.in_force(step)
+            else step + self.rhythm - (step - self.start) % self.rhythm
+        )
         return after if stop is None else min(after, stop)
 
 
@@ -152,7 +178,9 @@ class InProgram(Intervention):
 
     @abstractmethod
     def form(self) -> "InProgram":
-        """Itself without range and values: what the program is compiled for. Equal forms share a program."""
+        """Itself without range and values: what the program is compiled for. Equal forms share a
+        program.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

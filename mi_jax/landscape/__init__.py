@@ -5,14 +5,28 @@ from collections.abc import Mapping
 from mi_jax.contracts import Measure
 from mi_jax.landscape import exact
 from mi_jax.landscape.calibration import calibrate, find_plateau
-from mi_jax.landscape.coefficient import Flags, LearningCoefficient, Protocol, estimate, learning_coefficient
-from mi_jax.landscape.curvature import diverges_above, hessian_trace, lanczos, spectral_density, top_eigenvalues
+from mi_jax.landscape.coefficient import (
+    Flags,
+    LearningCoefficient,
+    Protocol,
+    estimate,
+    learning_coefficient,
+)
+from mi_jax.landscape.curvature import (
+    diverges_above,
+    hessian_trace,
+    lanczos,
+    spectral_density,
+    top_eigenvalues,
+)
 from mi_jax.landscape.diagnostics import Diagnostics, diagnose
 from mi_jax.landscape.readings import measure_learning_coefficient, measure_sharpness, split_loss_of
 from mi_jax.landscape.restriction import restrict
 from mi_jax.landscape.sampling import RMSProp, sgld
 
-LANDSCAPE: Mapping[str, Measure] = {one.name: one for one in (measure_learning_coefficient(), measure_sharpness())}
+LANDSCAPE: Mapping[str, Measure] = {
+    one.name: one for one in (measure_learning_coefficient(), measure_sharpness())
+}
 """Every reading of the landscape by name, as published."""
 
 __all__ = [

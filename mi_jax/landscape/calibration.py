@@ -1,4 +1,6 @@
-"""Which step size and temperature to trust: the estimate over a grid of both, and the plateau on it."""
+"""Which step size and temperature to trust: the estimate over a grid of both, and the plateau on
+it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +9,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from mi_jax.arrays import Params, PRNGKey
-from mi_jax.errors import require
+from mi_jax.basics.dims import Params, PRNGKey
+from mi_jax.basics.errors import require
 from mi_jax.landscape.coefficient import Real, learning_coefficient
 
 _SCALARS = (
@@ -37,39 +39,68 @@ def calibrate(
     tolerance: float = 0.1,
     **options: Any,
 ) -> xr.Dataset:
-    """The estimate at one point over a grid of step sizes and temperatures, by one compiled program, and where it is flat.
+    """The estimate at one point over a grid of step sizes and temperatures, by one compiled
+    program, and where it is flat.
 
     Args:
         epsilons, n_betas: the grid, each positive; put in rising order, each once.
-        tolerance: see ``find_plateau``. options: those of ``learning_coefficient`` (data, mask, preconditioner ...).
+        tolerance: see ``find_plateau``. options: those of ``learning_coefficient`` (data, mask,
+            preconditioner ...).
 
     Returns:
-        Dims (epsilon, n_beta): estimate, error, bias of finite steps, R-hat, flags; ``plateau`` marks the flat part, the attrs
-        ``epsilon``, ``n_beta`` and ``learning_coefficient`` are its middle (NaN where nothing is flat).
+        Dims (epsilon, n_beta): estimate, error, bias of finite steps, R-hat, flags; ``plateau``
+        marks the flat part, the attrs ``epsilon``, ``n_beta`` and ``learning_coefficient`` are its
+        middle (NaN where nothing is flat).
     """
-    require(np.ndim(epsilons) == np.ndim(n_betas) == 1, f"epsilons={epsilons}, n_betas={n_betas}; a list of each is needed")
-    require(len(epsilons) > 0 and len(n_betas) > 0, "a sweep needs at least one epsilon and one n_beta")
+    require(
+        np.ndim(epsilons) == np.ndim(n_betas) == 1,
+        f"epsilons={epsilons}, n_betas={n_betas}; a list of each is needed",
+    )
+    require(
+        len(epsilons) > 0 and len(n_betas) > 0, "a sweep needs at least one epsilon and one n_beta"
+    )
     # Each once: a cell that is there three times would be a plateau of its own.
     rows, columns = sorted(set(map(float, epsilons))), sorted(set(map(float, n_betas)))
-    settings = {"n": n, "gamma": gamma, "burn_in": burn_in, "draws": draws, "chains": chains, "key": key, **options}
-    found = [[jax.device_get(learning_coefficient(loss, params, epsilon=e, n_beta=b, **settings)) for b in columns] for e in rows]
+    settings = {
+        "n": n,
+        "gamma": gamma,
+        "burn_in": burn_in,
+        "draws": draws,
+        "chains": chains,
+        "key": key,
+        **options,
+    }
+    found = [
+        [
+            jax.device_get(learning_coefficient(loss, params, epsilon=e, n_beta=b, **settings))
+            for b in columns
+        ]
+        for e in rows
+    ]
 
     def table(read: Any) -> tuple[tuple[str, str], np.ndarray]:
         return ("epsilon", "n_beta"), np.array([[read(cell) for cell in row] for row in found])
 
     variables = {name: table(lambda cell, name=name: getattr(cell, name)) for name in _SCALARS}
     variables["acceptance"] = table(lambda cell: cell.acceptance.mean())
-    variables |= {flag: table(lambda cell, flag=flag: getattr(cell.flags, flag)) for flag in found[0][0].flags._fields}
+    variables |= {
+        flag: table(lambda cell, flag=flag: getattr(cell.flags, flag))
+        for flag in found[0][0].flags._fields
+    }
     dataset = xr.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
-    return find_plateau(dataset.assign_attrs(n=n, gamma=gamma, burn_in=burn_in, draws=draws, chains=chains), tolerance=tolerance)
+    return find_plateau(
+        dataset.assign_attrs(n=n, gamma=gamma, burn_in=burn_in, draws=draws, chains=chains),
+        tolerance=tolerance,
+    )
 
 
 def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
     """Marks the largest connected part of the grid on which estimates agree.
 
-    A cell is usable if its error is within ``tolerance`` of it and no flag but ``below_start`` is up. From each usable cell a
-    plateau grows over neighbours (in epsilon or n_beta) whose estimates differ from *that* cell's by at most ``tolerance`` of it,
-    or by two combined standard errors. The largest wins (of equal ones, the one that varies least), if it has three cells.
+    A cell is usable if its error is within ``tolerance`` of it and no flag but ``below_start`` is
+    up. From each usable cell a plateau grows over neighbours (in epsilon or n_beta) whose estimates
+    differ from *that* cell's by at most ``tolerance`` of it, or by two combined standard errors.
+    The largest wins (of equal ones, the one that varies least), if it has three cells.
     """
     require(tolerance >= 0, f"tolerance={tolerance}; 0 or more is needed")
     value, error = sweep["learning_coefficient"].values, sweep["standard_error"].values
@@ -77,7 +108,9 @@ def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
     usable = ~flagged.values & np.isfinite(value) & (error <= tolerance * np.abs(value))
     best = np.zeros_like(usable)
     for cell in zip(*np.nonzero(usable), strict=True):
-        near = np.abs(value - value[cell]) <= np.maximum(tolerance * abs(value[cell]), 2 * np.hypot(error, error[cell]))
+        near = np.abs(value - value[cell]) <= np.maximum(
+            tolerance * abs(value[cell]), 2 * np.hypot(error, error[cell])
+        )
         grown = _connected(usable & near, cell)
         if (grown.sum(), -_spread(value, grown)) > (best.sum(), -_spread(value, best)):
             best = grown
@@ -85,7 +118,11 @@ def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
         best, told = np.zeros_like(usable), (np.nan, np.nan, np.nan)
     else:
         row, column = _middle(best)
-        told = float(sweep["epsilon"][row]), float(sweep["n_beta"][column]), float(np.median(value[best]))
+        told = (
+            float(sweep["epsilon"][row]),
+            float(sweep["n_beta"][column]),
+            float(np.median(value[best])),
+        )
     attrs = dict(zip(("epsilon", "n_beta", "learning_coefficient"), told, strict=True))
     return sweep.assign(plateau=(("epsilon", "n_beta"), best)).assign_attrs(attrs)
 

@@ -1,4 +1,5 @@
-"""Curvature of a loss: top Hessian eigenvalues and spectral density by Lanczos, trace by Hutchinson's estimator.
+"""Curvature of a loss: top Hessian eigenvalues and spectral density by Lanczos, trace by
+Hutchinson's estimator.
 
 The Hessian is only ever multiplied by vectors: one product costs about two gradients.
 """
@@ -11,28 +12,35 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params, PRNGKey, Scalar
-from mi_jax.errors import require
+from mi_jax.basics.dims import Params, PRNGKey, Scalar
+from mi_jax.basics.errors import require
 
 Loss = Callable[[Params], Scalar]
 Product = Callable[[Float[Array, " parameter"]], Float[Array, " parameter"]]
 
 
 class Lanczos(NamedTuple):
-    """The Hessian as seen from one start vector: eigenvalues of the tridiagonal matrix, and where they sit."""
+    """The Hessian as seen from one start vector: eigenvalues of the tridiagonal matrix, and where
+    they sit.
+    """
 
     values: Float[Array, " order"]
     """Ritz values, falling. The outermost near the Hessian's own first."""
     weights: Float[Array, " order"]
     """The squared share of the start vector along each: they sum to 1."""
     residuals: Float[Array, " order"]
-    """|H y - value y| of the Ritz vector y: an eigenvalue lies within it. 0 where the space is exhausted."""
+    """|H y - value y| of the Ritz vector y: an eigenvalue lies within it. 0 where the space is
+    exhausted.
+    """
 
 
 def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, " parameter"]]:
     """v -> H v on flat vectors of the parameters' dtype, and the parameters as one of them."""
     found = jax.eval_shape(loss, params)
-    require(isinstance(found, jax.ShapeDtypeStruct) and found.shape == (), f"the loss gives {found} in place of one number")
+    require(
+        isinstance(found, jax.ShapeDtypeStruct) and found.shape == (),
+        f"the loss gives {found} in place of one number",
+    )
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda w: loss(unravel(w)))
     return lambda v: jax.jvp(gradient, (flat,), (v,))[1], flat
@@ -41,15 +49,21 @@ def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, "
 def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> Lanczos:
     """Lanczos with full reorthogonalisation: every new vector is cleared of all before it, twice.
 
-    Without it, rounding brings back eigenvalues that were found before ("ghosts"). A space that is exhausted before the order is
-    reached is left for a direction outside it, of weight 0: so order = the number of parameters gives all eigenvalues, equal ones
-    as often as they are there.
+    Without it, rounding brings back eigenvalues that were found before ("ghosts"). A space that is
+    exhausted before the order is reached is left for a direction outside it, of weight 0: so order
+    = the number of parameters gives all eigenvalues, equal ones as often as they are there.
 
     Args:
-        product: v -> H v, H symmetric. start: any vector but 0. order: at most the number of parameters.
+        product: v -> H v, H symmetric. start: any vector but 0. order: at most the number of
+            parameters.
     """
-    require(1 <= order <= start.size, f"order={order}; 1 to the number of parameters ({start.size}) is allowed")
-    basis = jnp.zeros((order + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+    require(
+        1 <= order <= start.size,
+        f"order={order}; 1 to the number of parameters ({start.size}) is allowed",
+    )
+    basis = (
+        jnp.zeros((order + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+    )
     tiny, key = jnp.finfo(start.dtype).eps, jax.random.key(0)
 
     def cleared(v: Any, basis: Any) -> Any:
@@ -80,16 +94,22 @@ def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> 
     return Lanczos(values[::-1], vectors[0, ::-1] ** 2, jnp.abs(betas[-1] * vectors[-1, ::-1]))
 
 
-def top_eigenvalues(loss: Loss, params: Params, *, most: int = 1, order: int = 30, key: PRNGKey) -> Float[Array, " mode"]:
-    """The ``most`` largest (most positive) Hessian eigenvalues, falling; the first is the sharpness.
+def top_eigenvalues(
+    loss: Loss, params: Params, *, most: int = 1, order: int = 30, key: PRNGKey
+) -> Float[Array, " mode"]:
+    """The ``most`` largest (most positive) Hessian eigenvalues, falling; the first is the
+    sharpness.
 
     Args:
-        order: Hessian products; more bring the values nearer, from below. Cut at the number of parameters.
+        order: Hessian products; more bring the values nearer, from below. Cut at the number of
+            parameters.
     """
     require(1 <= most <= order, f"most={most}, order={order}; 1 <= most <= order is needed")
     product, flat = hessian_product(loss, params)
     require(most <= flat.size, f"most={most}; there are only {flat.size} parameters")
-    return lanczos(product, jax.random.normal(key, flat.shape, flat.dtype), min(order, flat.size)).values[:most]
+    return lanczos(
+        product, jax.random.normal(key, flat.shape, flat.dtype), min(order, flat.size)
+    ).values[:most]
 
 
 class Density(NamedTuple):
@@ -101,15 +121,27 @@ class Density(NamedTuple):
 
 
 def spectral_density(
-    loss: Loss, params: Params, *, probes: int = 4, order: int = 60, points: int = 400, width: float = 0.01, key: PRNGKey
+    loss: Loss,
+    params: Params,
+    *,
+    probes: int = 4,
+    order: int = 60,
+    points: int = 400,
+    width: float = 0.01,
+    key: PRNGKey,
 ) -> Density:
-    """Stochastic Lanczos quadrature: sum_i weight_i N(value_i, sigma^2), averaged over probes (arXiv 1901.10159).
+    """Stochastic Lanczos quadrature: sum_i weight_i N(value_i, sigma^2), averaged over probes
+    (arXiv 1901.10159).
 
     Args:
-        width: sigma, as a share of the range of the values found, or, where they (nearly) agree, of a tenth of their size (of 1
-            where all are 0): narrower bells couldn't be told from rounding.
+        width: sigma, as a share of the range of the values found, or, where they (nearly) agree, of
+            a tenth of their size (of 1 where all are 0): narrower bells couldn't be told from
+            rounding.
     """
-    require(probes >= 1 and points >= 2, f"probes={probes}, points={points}; at least 1 and 2 are needed")
+    require(
+        probes >= 1 and points >= 2,
+        f"probes={probes}, points={points}; at least 1 and 2 are needed",
+    )
     require(width > 0, f"width={width}; a positive share of the range is needed")
     product, flat = hessian_product(loss, params)
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
@@ -118,7 +150,9 @@ def spectral_density(
     spread = jnp.maximum(high - low, jnp.maximum(jnp.abs(high), jnp.abs(low)) / 10)
     sigma = width * jnp.where(spread > 0, spread, 1)
     at = jnp.linspace(low - 4 * sigma, high + 4 * sigma, points)
-    bells = jnp.exp(-(((at[:, None, None] - found.values[None]) / sigma) ** 2) / 2) / (sigma * jnp.sqrt(2 * jnp.pi))
+    bells = jnp.exp(-(((at[:, None, None] - found.values[None]) / sigma) ** 2) / 2) / (
+        sigma * jnp.sqrt(2 * jnp.pi)
+    )
     return Density(at, (bells * found.weights[None]).sum(axis=2).mean(axis=1))
 
 
@@ -130,7 +164,9 @@ class Trace(NamedTuple):
 
 
 def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey) -> Trace:
-    """Hutchinson's estimator: the mean of v . H v over random signs v; exact for a diagonal Hessian."""
+    """Hutchinson's estimator: the mean of v . H v over random signs v; exact for a diagonal
+    Hessian.
+    """
     require(probes >= 2, f"probes={probes}; at least 2 are needed for an error")
     product, flat = hessian_product(loss, params)
     signs = jax.random.rademacher(key, (probes, flat.size), flat.dtype)
@@ -139,7 +175,9 @@ def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey)
 
 
 def diverges_above(sharpness: float, *, momentum: float = 0.0) -> float:
-    """The learning rate past which gradient descent diverges on a quadratic: 2 (1 + momentum) / sharpness."""
+    """The learning rate past which gradient descent diverges on a quadratic: 2 (1 + momentum) /
+    sharpness.
+    """
     require(0 <= momentum < 1, f"momentum={momentum}; 0 <= momentum < 1 is needed")
     require(sharpness > 0, f"sharpness={sharpness}; a positive curvature is needed")
     return 2 * (1 + momentum) / sharpness

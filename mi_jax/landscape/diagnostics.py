@@ -1,12 +1,14 @@
-"""Whether chains agree, and how many independent draws they are worth: split R-hat and effective sample size."""
+"""Whether chains agree, and how many independent draws they are worth: split R-hat and effective
+sample size.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import Scalar
+from mi_jax.basics.dims import Scalar
 
 FEWEST = 8
 """Draws a chain from which its halves have an autocorrelation."""
@@ -16,7 +18,8 @@ class Diagnostics(NamedTuple):
     """How far a mean over chains can be trusted."""
 
     r_hat: Scalar
-    """sqrt(var_plus / W): 1 where half chains agree, or nothing varies; above 1.1 they don't agree."""
+    """sqrt(var_plus / W): 1 where half chains agree, or nothing varies; above 1.1 they don't agree.
+    """
     effective_draws: Scalar
     """chains draws / tau, with tau the integrated autocorrelation time."""
     standard_error: Scalar
@@ -24,12 +27,14 @@ class Diagnostics(NamedTuple):
 
 
 def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
-    """Split R-hat, effective sample size and Monte Carlo standard error of the mean (Vehtari et al., arXiv 1903.08008, sec. 3).
+    """Split R-hat, effective sample size and Monte Carlo standard error of the mean (Vehtari et
+    al., arXiv 1903.08008, sec. 3).
 
-    Every chain is cut in two, so that a drift counts as disagreement. var_plus = (T - 1)/T W + B/T, with W the mean variance
-    within a half of T draws and B/T the variance of their means; the autocorrelation rho_t = 1 - (W - mean acov_t) / var_plus
-    is summed over Geyer's initial monotone sequence. Draws that never vary are worth one. Of fewer than 8 draws a chain R-hat is
-    NaN, a chain counts as one draw, and the error is that of the chains' means (NaN for one chain).
+    Every chain is cut in two, so that a drift counts as disagreement. var_plus = (T - 1)/T W + B/T,
+    with W the mean variance within a half of T draws and B/T the variance of their means; the
+    autocorrelation rho_t = 1 - (W - mean acov_t) / var_plus is summed over Geyer's initial monotone
+    sequence. Draws that never vary are worth one. Of fewer than 8 draws a chain R-hat is NaN, a
+    chain counts as one draw, and the error is that of the chains' means (NaN for one chain).
     """
     if draws.shape[1] < FEWEST:
         means, nan = draws.mean(axis=1), jnp.full((), jnp.nan, draws.dtype)
@@ -53,12 +58,17 @@ def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half dr
     """sum_i x_i x_{i+t} / T by lag t, one after the other, without XLA's FFT (see ``lapack``)."""
     length = centred.shape[1]
     padded = jnp.pad(centred, ((0, 0), (0, length)))
-    products = lambda lag: (centred * jax.lax.dynamic_slice_in_dim(padded, lag, length, axis=1)).sum(axis=1)  # noqa: E731
+
+    def products(lag: Int[Array, ""]) -> Float[Array, " half"]:
+        return (centred * jax.lax.dynamic_slice_in_dim(padded, lag, length, axis=1)).sum(axis=1)
+
     return jax.lax.map(products, jnp.arange(length)).T / length
 
 
 def _geyer(rho: Float[Array, " draw"]) -> Scalar:
-    """The autocorrelation time -1 + 2 sum rho over pairs (2k, 2k + 1) while they are positive, made falling."""
+    """The autocorrelation time -1 + 2 sum rho over pairs (2k, 2k + 1) while they are positive, made
+    falling.
+    """
     pairs = rho[: rho.shape[0] // 2 * 2].reshape(-1, 2)
     sums = pairs.sum(axis=1)
     kept = jnp.cumprod(sums > 0).astype(bool)

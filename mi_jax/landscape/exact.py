@@ -1,8 +1,10 @@
 """Learning coefficients in closed form: what a sampler must find.
 
-Two kinds: what the local posterior gives exactly (localised quadratics and monomials, with SGLD's finite steps), to test an
-estimator with; and the true coefficients of deep linear networks (Aoyagi) and of reduced rank regression (Aoyagi and Watanabe
-2005), which an estimate at finite n_beta only nears: a multiplicity m takes about (m - 1) / ln(n_beta) off.
+Two kinds: what the local posterior gives exactly (localised quadratics and monomials, with SGLD's
+    finite steps), to test an
+estimator with; and the true coefficients of deep linear networks (Aoyagi) and of reduced rank
+regression (Aoyagi and Watanabe 2005), which an estimate at finite n_beta only nears: a multiplicity
+m takes about (m - 1) / ln(n_beta) off.
 """
 
 import itertools
@@ -14,13 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mi_jax.errors import require, whole
+from mi_jax.basics.errors import require, whole
 
 Real = float | int
 
 
 class Coefficient(NamedTuple):
-    """A learning coefficient lambda and its multiplicity m: the free energy is n L + lambda ln n - (m - 1) ln ln n."""
+    """A learning coefficient lambda and its multiplicity m: the free energy is n L + lambda ln n -
+    (m - 1) ln ln n.
+    """
 
     learning_coefficient: Fraction
     multiplicity: int
@@ -37,11 +41,13 @@ def quadratic(
 ) -> float:
     """The expected estimate for L = sum h w^2 / 2, full batch, started at w* = 0.
 
-    Stationary, a = n_beta h + gamma: sum n_beta h / (2 a (1 - epsilon a / 4)). From the start, rho = 1 - epsilon a / 2:
-    n_beta h / 2 times the mean of Var_t = epsilon (1 - rho^(2t)) / (1 - rho^2) over t = burn_in ... burn_in + draws - 1.
+    Stationary, a = n_beta h + gamma: sum n_beta h / (2 a (1 - epsilon a / 4)). From the start, rho
+    = 1 - epsilon a / 2: n_beta h / 2 times the mean of Var_t = epsilon (1 - rho^(2t)) / (1 - rho^2)
+    over t = burn_in ... burn_in + draws - 1.
 
     Args:
-        curvatures: h by dimension. epsilon: step size; 0: the exact posterior. burn_in: None: stationary.
+        curvatures: h by dimension. epsilon: step size; 0: the exact posterior. burn_in: None:
+            stationary.
 
     Returns:
         The expectation; infinite where epsilon a >= 4 for some h, as the chain then diverges.
@@ -63,7 +69,8 @@ def quadratic(
 
 
 def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) -> float:
-    """E[n_beta K] of K = scale w^power, power even, under exp(-n_beta K - gamma w^2 / 2): 1 / power without localisation.
+    """E[n_beta K] of K = scale w^power, power even, under exp(-n_beta K - gamma w^2 / 2): 1 / power
+    without localisation.
 
     Example:
         >>> monomial(4, n_beta=100.0)
@@ -95,7 +102,8 @@ def normal_crossing(powers: Sequence[int]) -> Coefficient:
         Coefficient(learning_coefficient=Fraction(1, 2), multiplicity=2)
     """
     require(
-        len(powers) > 0 and min(powers) >= 0 and max(powers) > 0, f"powers={list(powers)}; some must be positive, none negative"
+        len(powers) > 0 and min(powers) >= 0 and max(powers) > 0,
+        f"powers={list(powers)}; some must be positive, none negative",
     )
     most = max(powers)
     return Coefficient(Fraction(1, 2 * most), sum(k == most for k in powers))
@@ -104,13 +112,15 @@ def normal_crossing(powers: Sequence[int]) -> Coefficient:
 def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
     """Of a deep linear network of these widths whose true product has this rank (Aoyagi 2024).
 
-    With M_i = H_i - r, there is one set of layers Sigma of size l + 1 for which max_Sigma M < min_other M,
-    S = sum_Sigma M >= l max_Sigma M, and S < l min_other M where others are; with a = S - (ceil(S / l) - 1) l,
+    With M_i = H_i - r, there is one set of layers Sigma of size l + 1 for which max_Sigma M <
+    min_other M, S = sum_Sigma M >= l max_Sigma M, and S < l min_other M where others are; with a =
+    S - (ceil(S / l) - 1) l,
 
-        lambda = (r (H_0 + H_L) - r^2) / 2 + a (l - a) / (4 l) - l (l - 1) / 4 (S / l)^2 + sum_{i<j in Sigma} M_i M_j / 2
-        m = a (l - a) + 1
+        lambda = (r (H_0 + H_L) - r^2) / 2 + a (l - a) / (4 l) - l (l - 1) / 4 (S / l)^2 + sum_{i<j
+        in Sigma} M_i M_j / 2 m = a (l - a) + 1
 
-    It is the global value: the least over all factorisations of the truth, reached where every factor has rank r.
+    It is the global value: the least over all factorisations of the truth, reached where every
+        factor has rank r.
 
     Args:
         widths: H_0 (inputs) to H_L (outputs). rank: r, of the product.
@@ -120,19 +130,29 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
         Coefficient(learning_coefficient=Fraction(15, 2), multiplicity=3)
     """
     widths, rank = [whole("widths", width) for width in widths], whole("rank", rank)
-    require(len(widths) >= 2 and min(widths) >= 1, f"widths={widths}; at least inputs and outputs, each 1 or more, are needed")
-    require(0 <= rank <= min(widths), f"rank={rank}; a product through widths {widths} has a rank of 0 to {min(widths)}")
+    require(
+        len(widths) >= 2 and min(widths) >= 1,
+        f"widths={widths}; at least inputs and outputs, each 1 or more, are needed",
+    )
+    require(
+        0 <= rank <= min(widths),
+        f"rank={rank}; a product through widths {widths} has a rank of 0 to {min(widths)}",
+    )
     chosen = _layers(sorted(width - rank for width in widths))
     length, total = len(chosen) - 1, sum(chosen)
     a = total - (-(-total // length) - 1) * length
     pairs = sum(x * y for x, y in itertools.combinations(chosen, 2))
-    found = Fraction(rank * (widths[0] + widths[-1]) - rank**2, 2) + Fraction(a * (length - a), 4 * length)
+    found = Fraction(rank * (widths[0] + widths[-1]) - rank**2, 2) + Fraction(
+        a * (length - a), 4 * length
+    )
     found += Fraction(pairs, 2) - Fraction((length - 1) * total**2, 4 * length)
     return Coefficient(found, a * (length - a) + 1)
 
 
 def _layers(excess: list[int]) -> list[int]:
-    """The smallest M that make up Sigma: the shortest prefix of the sorted list that meets the conditions."""
+    """The smallest M that make up Sigma: the shortest prefix of the sorted list that meets the
+    conditions.
+    """
     for length in range(1, len(excess)):
         inside, outside = excess[: length + 1], excess[length + 1 :]
         total = sum(inside)
@@ -140,11 +160,14 @@ def _layers(excess: list[int]) -> list[int]:
             continue
         if not outside or (inside[-1] < outside[0] and total < length * outside[0]):
             return inside
-    raise AssertionError(f"no set of layers for {excess}")  # the conditions always have one solution
+    raise AssertionError(
+        f"no set of layers for {excess}"
+    )  # the conditions always have one solution
 
 
 def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
-    """Of y = B A x with m inputs, n outputs, h hidden units and a truth of rank r (Aoyagi and Watanabe 2005).
+    """Of y = B A x with m inputs, n outputs, h hidden units and a truth of rank r (Aoyagi and
+    Watanabe 2005).
 
     Example:
         >>> reduced_rank(2, 2, 2, 1)
@@ -152,7 +175,10 @@ def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
     """
     m, n, h, r = (whole(name, value) for name, value in (("m", m), ("n", n), ("h", h), ("r", r)))
     require(min(m, n, h) >= 1, f"m={m}, n={n}, h={h}; each must be 1 or more")
-    require(0 <= r <= min(m, n, h), f"r={r}; a truth through {h} hidden units has a rank of 0 to {min(m, n, h)}")
+    require(
+        0 <= r <= min(m, n, h),
+        f"r={r}; a truth through {h} hidden units has a rank of 0 to {min(m, n, h)}",
+    )
     if m + h < n + r:
         return Coefficient(Fraction(h * m - h * r + n * r, 2), 1)
     if n + h < m + r:
@@ -165,11 +191,13 @@ def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
 
 
 def reduced_rank_at(m: int, n: int, h: int, rank_a: int, rank_b: int, r: int) -> Coefficient:
-    """The local value where the factors A [h m] and B [n h] of a truth of rank r have these ranks; least at both equal to r.
+    """The local value where the factors A [h m] and B [n h] of a truth of rank r have these ranks;
+    least at both equal to r.
 
-    With a, b the ranks, q = n a + m b - a b, p = n - b, o = m - a, k = h - a - b + r and c_t = k o + t (p - k - o) + t^2:
-    lambda = (q + min c_t) / 2 over 0 <= t <= min(k, o), m = how many t attain it. A formula of 2026 that isn't in print; its
-    least value over all ranks is that of ``reduced_rank`` for all sizes up to 6.
+    With a, b the ranks, q = n a + m b - a b, p = n - b, o = m - a, k = h - a - b + r and c_t = k o
+    + t (p - k - o) + t^2: lambda = (q + min c_t) / 2 over 0 <= t <= min(k, o), m = how many t
+    attain it. A formula of 2026 that isn't in print; its least value over all ranks is that of
+    ``reduced_rank`` for all sizes up to 6.
 
     Example:
         >>> [reduced_rank_at(2, 2, 2, a, 0, 0).learning_coefficient for a in (0, 2)]
@@ -178,7 +206,8 @@ def reduced_rank_at(m: int, n: int, h: int, rank_a: int, rank_b: int, r: int) ->
     p, o, k = n - rank_b, m - rank_a, h - rank_a - rank_b + r
     require(
         r <= min(rank_a, rank_b) and rank_a <= min(m, h) and rank_b <= min(n, h) and k >= 0,
-        f"factors of ranks {rank_a} and {rank_b} through {h} hidden units have no product of rank {r}",
+        f"factors of ranks {rank_a} and {rank_b} through {h} hidden units have no product of"
+        f" rank {r}",
     )
     values = [k * o + t * (p - k - o) + t**2 for t in range(min(k, o) + 1)]
     fixed = n * rank_a + m * rank_b - rank_a * rank_b

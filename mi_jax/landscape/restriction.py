@@ -1,4 +1,6 @@
-"""Which parameters are sampled: masks from patterns over dotted names (refined learning coefficients, arXiv 2410.02984)."""
+"""Which parameters are sampled: masks from patterns over dotted names (refined learning
+coefficients, arXiv 2410.02984).
+"""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -7,19 +9,23 @@ import jax
 import numpy as np
 from jaxtyping import Bool, PyTree
 
-from mi_jax.errors import nearest, require
-from mi_jax.pytrees import dotted, rebuild
+from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.pytrees import dotted, rebuild
 
 Restriction = PyTree | str | Sequence[str] | None
 """A mask of the parameters' structure, or patterns of dotted names; None samples everything."""
 
 
-def restrict(params: PyTree, *patterns: str, entry: int | None = None) -> PyTree[Bool[np.ndarray, "..."]]:
-    """A mask that is true for the arrays whose dotted names match any pattern (``*``, ``?``, as in a shell).
+def restrict(
+    params: PyTree, *patterns: str, entry: int | None = None
+) -> PyTree[Bool[np.ndarray, "..."]]:
+    """A mask that is true for the arrays whose dotted names match any pattern (``*``, ``?``, as in
+    a shell).
 
     Args:
         params: the arrays, or their shapes.
-        entry: of these arrays, the entry of the leading axis alone: a head, as attention weights are [head ...].
+        entry: of these arrays, the entry of the leading axis alone: a head, as attention weights
+            are [head ...].
 
     Raises:
         ConfigError: for a pattern that matches no array, or an array without such an entry.
@@ -35,9 +41,14 @@ def restrict(params: PyTree, *patterns: str, entry: int | None = None) -> PyTree
             any(fnmatchcase(name, pattern) for name in arrays),
             f"the pattern '{pattern}' matches none of the parameters; {nearest(pattern, arrays)}",
         )
-    masks = {name: np.full(x.shape, any(fnmatchcase(name, pattern) for pattern in patterns)) for name, x in arrays.items()}
+    masks = {
+        name: np.full(x.shape, any(fnmatchcase(name, pattern) for pattern in patterns))
+        for name, x in arrays.items()
+    }
     if entry is not None:
-        masks = {name: _entry(name, mask, entry) if mask.any() else mask for name, mask in masks.items()}
+        masks = {
+            name: _entry(name, mask, entry) if mask.any() else mask for name, mask in masks.items()
+        }
     return rebuild(params, masks)
 
 
@@ -50,10 +61,17 @@ def _entry(name: str, mask: np.ndarray, entry: int) -> np.ndarray:
     return alone
 
 
-def restricted(params: PyTree, patterns: Sequence[str], entry: int | None) -> Bool[np.ndarray, " parameter"] | None:
-    """The mask by flat parameter of ``restrict``; None where everything is sampled. Raises ConfigError as that does."""
+def restricted(
+    params: PyTree, patterns: Sequence[str], entry: int | None
+) -> Bool[np.ndarray, " parameter"] | None:
+    """The mask by flat parameter of ``restrict``; None where everything is sampled. Raises
+    ConfigError as that does.
+    """
     if not patterns:
-        require(entry is None, f"entry={entry} of which parameters? name them, such as parameters='blocks.0.attn.W_*'")
+        require(
+            entry is None,
+            f"entry={entry} of which parameters? name them, such as parameters='blocks.0.attn.W_*'",
+        )
         return None
     return flat_mask(params, restrict(params, *patterns, entry=entry))
 
@@ -62,7 +80,8 @@ def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter
     """The mask by flat parameter; None where everything is sampled.
 
     Raises:
-        ConfigError: for patterns that match nothing, a mask of another structure or shape, or one that leaves nothing to sample.
+        ConfigError: for patterns that match nothing, a mask of another structure or shape, or one
+            that leaves nothing to sample.
     """
     if mask is None:
         return None
@@ -72,14 +91,22 @@ def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter
         mask = restrict(params, *mask)
     require(
         jax.tree.structure(mask) == jax.tree.structure(params),
-        f"the mask has the arrays {sorted(dotted(mask))}, the parameters are {sorted(dotted(params))}",
+        f"the mask has the arrays {sorted(dotted(mask))}, the parameters are"
+        f" {sorted(dotted(params))}",
     )
     masks, arrays = dotted(mask), dotted(params)
     for name, x in arrays.items():
         fits = np.ndim(masks[name]) == 0 or np.shape(masks[name]) == np.shape(x)
-        require(fits, f"the mask of {name} has the shape {np.shape(masks[name])}, the parameter {np.shape(x)}")
+        require(
+            fits,
+            f"the mask of {name} has the shape {np.shape(masks[name])}, the parameter"
+            f" {np.shape(x)}",
+        )
     # NumPy, so that a mask can be made while a program is traced.
-    parts = [np.broadcast_to(np.asarray(masks[name]) != 0, np.shape(x)).ravel() for name, x in arrays.items()]
+    parts = [
+        np.broadcast_to(np.asarray(masks[name]) != 0, np.shape(x)).ravel()
+        for name, x in arrays.items()
+    ]
     flat = np.concatenate(parts)
     require(bool(flat.any()), "the mask leaves no parameter to sample; it must be true somewhere")
     return flat

@@ -12,7 +12,12 @@ from mi_jax.measures.behaviour import (
     split_loss,
 )
 from mi_jax.measures.carries import by_carry
-from mi_jax.measures.clocks import circle_fve, circularity, distance_irrelevance, gradient_symmetricity
+from mi_jax.measures.clocks import (
+    circle_fve,
+    circularity,
+    distance_irrelevance,
+    gradient_symmetricity,
+)
 from mi_jax.measures.cosets import coset_concentration
 from mi_jax.measures.description_length import probe_mdl
 from mi_jax.measures.fourier import (
@@ -44,9 +49,21 @@ from mi_jax.measures.heads import (
     previous_token_attention,
     previous_token_score,
 )
-from mi_jax.measures.neurons import cluster_sizes, key_frequencies_neurons, neuron_frequency, neuron_fve, readout_fve
+from mi_jax.measures.neurons import (
+    cluster_sizes,
+    key_frequencies_neurons,
+    neuron_frequency,
+    neuron_fve,
+    readout_fve,
+)
 from mi_jax.measures.norms import sum_squared_weights, sum_squared_weights_by_parameter
-from mi_jax.measures.parity import effective_sparsity, gradient_gap, hidden_progress, sensitivity, weight_gap
+from mi_jax.measures.parity import (
+    effective_sparsity,
+    gradient_gap,
+    hidden_progress,
+    sensitivity,
+    weight_gap,
+)
 from mi_jax.measures.pictures import PICTURES
 from mi_jax.measures.positions import exact_match, loss_by_position
 from mi_jax.measures.probe_effects import probe_effect
@@ -148,7 +165,12 @@ MEASURES = {
 BY_WEIGHT = {
     one.name: one
     for place in ("readout", "neuron_inputs", "queries", "keys", "values")
-    for one in (fourier_power(place), fourier_gini(place), group_fourier_power(place), irrep_divergence(place))
+    for one in (
+        fourier_power(place),
+        fourier_gini(place),
+        group_fourier_power(place),
+        irrep_divergence(place),
+    )
 }
 """The Fourier and irrep decompositions of the other weights that touch tokens or classes."""
 

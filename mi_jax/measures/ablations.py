@@ -1,13 +1,24 @@
-"""Faithfulness: the loss when only what the explanation names is kept, or when it is taken away (arXiv 2301.05217, 4.4)."""
+"""Faithfulness: the loss when only what the explanation names is kept, or when it is taken away
+(arXiv 2301.05217, 4.4).
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.fourier import fourier_basis
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_answers, table_inputs, table_logits, table_neurons
-from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, fourier_basis, unembedding_table
-from mi_jax.measures.neurons import CLUSTER_FVE, clustered, frequency_blocks, from_blocks, neuron_blocks, read_out, table_shares
+from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, unembedding_table
+from mi_jax.measures.neurons import (
+    CLUSTER_FVE,
+    clustered,
+    frequency_blocks,
+    from_blocks,
+    neuron_blocks,
+    read_out,
+    table_shares,
+)
 from mi_jax.measures.progress import component_mask, key_part
 
 _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
@@ -21,18 +32,23 @@ _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
 
 
 def ablation_loss() -> Measure:
-    """The run's loss over all pairs, by what is kept of the network. Key frequencies are the final model's.
+    """The run's loss over all pairs, by what is kept of the network. Key frequencies are the final
+    model's.
 
-    With A [pair neuron] the neurons' activations, replaced in the forward pass (or, where the readout is linear and this is the
-    same, in what they add to the logits, A W_L), and L the logits:
+    With A [pair neuron] the neurons' activations, replaced in the forward pass (or, where the
+    readout is linear and this is the same, in what they add to the logits, A W_L), and L the
+    logits:
         intact: nothing is changed.
-        neuron_directions: A becomes its mean over pairs + sum over key frequencies of its parts along c_k and s_k.
-        logit_blocks: of the 2-D Fourier transform of L only the constant and, for each key frequency, the block {0, cos k, sin
-            k}^2 are kept.
-        output_directions: A is projected on the span of W_L F_k, cosine and sine, of the key frequencies.
+        neuron_directions: A becomes its mean over pairs + sum over key frequencies of its parts
+            along c_k and s_k.
+        logit_blocks: of the 2-D Fourier transform of L only the constant and, for each key
+            frequency, the block {0, cos k, sin k}^2 are kept.
+        output_directions: A is projected on the span of W_L F_k, cosine and sine, of the key
+            frequencies.
         null_space: A is projected on what is orthogonal to that span.
-        polynomial_neurons: each neuron that its frequency explains to at least .85 keeps the block {0, cos k, sin k}^2 of its own
-            frequency alone, a polynomial of degree 2 in cosines and sines of its inputs.
+        polynomial_neurons: each neuron that its frequency explains to at least .85 keeps the block
+            {0, cos k, sin k}^2 of its own frequency alone, a polynomial of degree 2 in cosines and
+            sines of its inputs.
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
@@ -40,7 +56,11 @@ def ablation_loss() -> Measure:
         linear = context.model.roles.linear_readout
         changed = (_through_readout if linear else _through_model)(params, context, keys)
         losses = {name: _loss(one, context) for name, one in changed.items()}
-        return {_INTACT: _loss(logits, context), _BLOCKS: _loss(_key_blocks(logits, keys), context), **losses}
+        return {
+            _INTACT: _loss(logits, context),
+            _BLOCKS: _loss(_key_blocks(logits, keys), context),
+            **losses,
+        }
 
     return Measure(
         "ablation_loss",
@@ -62,9 +82,17 @@ def _loss(logits: Float[Array, "token token_other class"], context: Context) -> 
     return context.loss(flat, table_answers(context).reshape(-1, 1)).mean()
 
 
-def _through_readout(params: Params, context: Context, keys: Bool[Array, " frequency"]) -> dict[str, Array]:
-    """Logits of all pairs by what is kept of the neurons, where these add A W_L to them: what is changed is A W_L itself."""
-    p, logits, read = context.inputs.classes, table_logits(params, context), read_out(params, context)
+def _through_readout(
+    params: Params, context: Context, keys: Bool[Array, " frequency"]
+) -> dict[str, Array]:
+    """Logits of all pairs by what is kept of the neurons, where these add A W_L to them: what is
+    changed is A W_L itself.
+    """
+    p, logits, read = (
+        context.inputs.classes,
+        table_logits(params, context),
+        read_out(params, context),
+    )
     W_L, waves = unembedding_table(params, context).T, _key_waves(keys, p)
     directions = W_L @ waves
     within = read @ (waves @ _pinv(directions.T @ directions) @ (directions.T @ W_L))
@@ -77,7 +105,9 @@ def _through_readout(params: Params, context: Context, keys: Bool[Array, " frequ
     return {name: logits + change.reshape(p, p, p) for name, change in changes.items()}
 
 
-def _through_model(params: Params, context: Context, keys: Bool[Array, " frequency"]) -> dict[str, Array]:
+def _through_model(
+    params: Params, context: Context, keys: Bool[Array, " frequency"]
+) -> dict[str, Array]:
     """The same of any model: a forward pass each, with the neurons replaced."""
     p, table = context.inputs.classes, table_neurons(params, context)
     neurons = table.reshape(p * p, -1)
@@ -127,16 +157,29 @@ def _explained(shares: Float[Array, "neuron frequency"]) -> Float[Array, "freque
 
 
 def _polynomial(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
-    """The neurons, those with a frequency as the polynomial of degree 2 that it explains, with their mean."""
+    """The neurons, those with a frequency as the polynomial of degree 2 that it explains, with
+    their mean.
+    """
     table, explained = table_neurons(params, context), _explained(table_shares(params, context))
-    polynomial = from_blocks(neuron_blocks(params, context) * explained[:, None, None, :], table.shape[0])
-    return jnp.where(explained.any(axis=0)[None, None], polynomial + table.mean(axis=(0, 1), keepdims=True), table)
+    polynomial = from_blocks(
+        neuron_blocks(params, context) * explained[:, None, None, :], table.shape[0]
+    )
+    return jnp.where(
+        explained.any(axis=0)[None, None],
+        polynomial + table.mean(axis=(0, 1), keepdims=True),
+        table,
+    )
 
 
-def _polynomial_read_out(params: Params, context: Context) -> Float[Array, "token token_other class"]:
+def _polynomial_read_out(
+    params: Params, context: Context
+) -> Float[Array, "token token_other class"]:
     """W_L of ``_polynomial``: the blocks are read out before they are summed over the pairs."""
     table, explained = table_neurons(params, context), _explained(table_shares(params, context))
     W_L, has = unembedding_table(params, context).T, explained.any(axis=0)
     blocks = jnp.einsum("kijn,kn,nc->kijc", neuron_blocks(params, context), explained, W_L)
-    rest = table @ jnp.where(has[:, None], 0, W_L) + ((table.mean(axis=(0, 1)) * has) @ W_L)[None, None]
+    rest = (
+        table @ jnp.where(has[:, None], 0, W_L)
+        + ((table.mean(axis=(0, 1)) * has) @ W_L)[None, None]
+    )
     return from_blocks(blocks, table.shape[0]) + rest

@@ -1,4 +1,5 @@
-"""What the sites of a model hold for every example at the positions that are read, as vectors: what probes are fitted on.
+"""What the sites of a model hold for every example at the positions that are read, as vectors: what
+probes are fitted on.
 
 A row is an example at a position: those of an example stand one after the other.
 """
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import MeasureError, nearest
 from mi_jax.contracts import Context, Model
-from mi_jax.errors import MeasureError, nearest
 from mi_jax.measures.evaluation import shared
 from mi_jax.models.taps import capture
 
@@ -20,7 +21,8 @@ CONTROL = "probe_control"
 
 
 def probed_sites(model: Model, *, optional: bool = True) -> tuple[str, ...]:
-    """The sites that hold a vector for each example, in the order of the forward pass; a product is that of the site after it.
+    """The sites that hold a vector for each example, in the order of the forward pass; a product is
+    that of the site after it.
 
     Args:
         optional: whether those count that are computed only when they are listened to.
@@ -34,11 +36,15 @@ def check_sites(model: Model, sites: Sequence[str]) -> None:
     known = probed_sites(model)
     for name in sites:
         if name not in known:
-            raise MeasureError(f"there is no site '{name}' to probe in this model; {nearest(name, known)}")
+            raise MeasureError(
+                f"there is no site '{name}' to probe in this model; {nearest(name, known)}"
+            )
 
 
 def positions_of(context: Context, position: int | None) -> tuple[int, ...]:
-    """The position; all that are read by default. Raises MeasureError for one that the input doesn't have."""
+    """The position; all that are read by default. Raises MeasureError for one that the input
+    doesn't have.
+    """
     length = context.inputs.positions
     if position is not None and not 0 <= position < length:
         raise MeasureError(f"position={position}: the input has the positions 0 to {length - 1}")
@@ -47,14 +53,21 @@ def positions_of(context: Context, position: int | None) -> tuple[int, ...]:
 
 def all_inputs(context: Context) -> Shaped[Array, "example ..."]:
     """The inputs of all examples, the splits one after the other in sorted order."""
-    return jnp.concatenate([jnp.asarray(context.batches[split].inputs) for split in sorted(context.batches)])
+    return jnp.concatenate(
+        [jnp.asarray(context.batches[split].inputs) for split in sorted(context.batches)]
+    )
 
 
 @shared
 def site_vectors(
-    params: Params, context: Context, sites: tuple[str, ...], positions: tuple[int, ...], control: bool = False
+    params: Params,
+    context: Context,
+    sites: tuple[str, ...],
+    positions: tuple[int, ...],
+    control: bool = False,
 ) -> Mapping[str, Float[Array, "row _d"]]:
-    """By site, what it holds at the positions for all examples, heads and keys side by side; 0 where a score is masked.
+    """By site, what it holds at the positions for all examples, heads and keys side by side; 0
+    where a score is masked.
 
     Args:
         control: of the control task's inputs, which a measure of probes prepared under CONTROL.
@@ -69,7 +82,8 @@ Put = Callable[[Float[Array, "example ..."], Float[Array, "row d"]], Float[Array
 
 
 def vectors(context: Context, site: str, positions: tuple[int, ...]) -> tuple[Take, Put]:
-    """How a site's value becomes rows, and how its value is made of others: ``put(value, take(value)) == value``.
+    """How a site's value becomes rows, and how its value is made of others: ``put(value,
+    take(value)) == value``.
 
     A site that isn't counted by the input's positions is taken whole, for each position.
     """
@@ -86,11 +100,17 @@ def vectors(context: Context, site: str, positions: tuple[int, ...]) -> tuple[Ta
 
     def take(value: Float[Array, "example ..."]) -> Float[Array, "row d"]:
         places = there(value)
-        rows = jnp.repeat(value, count, axis=0) if places is None else jnp.moveaxis(value, axes[0], 1)[:, jnp.array(places)]
+        rows = (
+            jnp.repeat(value, count, axis=0)
+            if places is None
+            else jnp.moveaxis(value, axes[0], 1)[:, jnp.array(places)]
+        )
         # Masked scores are -inf for every example.
         return jnp.where(jnp.isneginf(rows), 0.0, rows).reshape(len(value) * count, -1)
 
-    def put(value: Float[Array, "example ..."], changed: Float[Array, "row d"]) -> Float[Array, "example ..."]:
+    def put(
+        value: Float[Array, "example ..."], changed: Float[Array, "row d"]
+    ) -> Float[Array, "example ..."]:
         places = there(value)
         if places is None:
             return changed[::count].reshape(value.shape)
@@ -111,18 +131,26 @@ def by_width(found: Mapping[str, Float[Array, "row _d"]]) -> list[tuple[str, ...
 
 
 _CONSTANT = 1e-12
-"""Variance relative to the mean square below which a feature counts as constant: float32 centres one to about 1e-14."""
+"""Variance relative to the mean square below which a feature counts as constant: float32 centres
+one to about 1e-14.
+"""
 
 
-def centred(X: Float[Array, "example d"], trained: int) -> tuple[Float[Array, "example d"], Float[Array, " d"]]:
-    """X around the mean of its first rows, and that mean; a feature that varies by no more than its rounding becomes 0."""
+def centred(
+    X: Float[Array, "example d"], trained: int
+) -> tuple[Float[Array, "example d"], Float[Array, " d"]]:
+    """X around the mean of its first rows, and that mean; a feature that varies by no more than its
+    rounding becomes 0.
+    """
     mean = X[:trained].mean(axis=0)
     around = X - mean[None]
     constant = jnp.square(around).mean(axis=0) <= _CONSTANT * jnp.square(X).mean(axis=0)
     return jnp.where(constant[None], 0.0, around), mean
 
 
-def as_stack(found: Mapping[str, Float[Array, "row _d"]], names: Sequence[str]) -> Float[Array, "site example d"]:
+def as_stack(
+    found: Mapping[str, Float[Array, "row _d"]], names: Sequence[str]
+) -> Float[Array, "site example d"]:
     """The vectors of some sites of one width."""
     return jnp.stack([found[name] for name in names])
 
@@ -130,4 +158,6 @@ def as_stack(found: Mapping[str, Float[Array, "row _d"]], names: Sequence[str]) 
 def in_order(groups: Sequence[tuple[Sequence[str], jax.Array]], names: Sequence[str]) -> jax.Array:
     """Rows [site ...] of groups of sites, put in the order of the names."""
     held = [name for group, _ in groups for name in group]
-    return jnp.concatenate([rows for _, rows in groups])[np.array([held.index(name) for name in names])]
+    return jnp.concatenate([rows for _, rows in groups])[
+        np.array([held.index(name) for name in names])
+    ]

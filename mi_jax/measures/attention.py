@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.fourier import fourier_basis, frequencies
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_site
-from mi_jax.measures.fourier import SOURCE, fourier_basis, frequencies
+from mi_jax.measures.fourier import SOURCE
 from mi_jax.measures.neurons import centred, shares_of
 
 _NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
@@ -14,14 +15,18 @@ _NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": 
 
 @shared
 def score_shares(params: Params, context: Context) -> Float[Array, "layer head frequency"]:
-    """The share of the variance of each head's score that cos and sin of one frequency of the first token explain.
+    """The share of the variance of each head's score that cos and sin of one frequency of the first
+    token explain.
 
-    The score is that of the position that is read, for the first token of the pair, over all pairs. In a network of one layer
-    whose read position holds a constant token it is a function of that token alone.
+    The score is that of the position that is read, for the first token of the pair, over all pairs.
+    In a network of one layer whose read position holds a constant token it is a function of that
+    token alone.
     """
     p = context.inputs.classes
     key = context.inputs.varied[0]
-    scores = jnp.stack([site[..., key] for site in _read_rows(params, context, context.model.roles.attention)])
+    scores = jnp.stack(
+        [site[..., key] for site in _read_rows(params, context, context.model.roles.attention)]
+    )
     around, power = (jnp.stack(x) for x in zip(*(centred(layer) for layer in scores), strict=True))
     along = jnp.einsum("ia,labh->ilh", fourier_basis(p)[1:], around) / jnp.sqrt(p)
     shares = shares_of(along, power).transpose(1, 2, 0)
@@ -40,7 +45,9 @@ def attention_fve() -> Measure:
 
 
 def attention_frequency() -> Measure:
-    """The frequency that explains most of each head's scores, from 1 to p // 2; 0 where they never vary."""
+    """The frequency that explains most of each head's scores, from 1 to p // 2; 0 where they never
+    vary.
+    """
 
     def function(params: Params, context: Context) -> Int[Array, "layer head"]:
         shares = score_shares(params, context)
@@ -56,10 +63,21 @@ def attention_pattern() -> Measure:
         patterns = _read_rows(params, context, context.model.roles.patterns)
         return jnp.stack([pattern.mean(axis=(0, 1)) for pattern in patterns])
 
-    return Measure("attention_pattern", function, ("layer", "head", "key"), roles=("patterns",), concepts=("table",))
+    return Measure(
+        "attention_pattern",
+        function,
+        ("layer", "head", "key"),
+        roles=("patterns",),
+        concepts=("table",),
+    )
 
 
-def _read_rows(params: Params, context: Context, sites: tuple[str, ...]) -> list[Float[Array, "token token_other head key"]]:
+def _read_rows(
+    params: Params, context: Context, sites: tuple[str, ...]
+) -> list[Float[Array, "token token_other head key"]]:
     """Scores or patterns of the position that is read; the last layer holds no other."""
     rows = [context.read[0]] * (len(sites) - 1) + [0]
-    return [table_site(params, context, site)[:, :, :, row] for site, row in zip(sites, rows, strict=True)]
+    return [
+        table_site(params, context, site)[:, :, :, row]
+        for site, row in zip(sites, rows, strict=True)
+    ]

@@ -4,34 +4,45 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_jax.arrays import Params, Scalar
-from mi_jax.contracts import Batch, Context, Measure, mean_loss
+from mi_jax.basics.dims import Params, Scalar
+from mi_jax.contracts import Batch, Context, Measure, batch_loss, mean_loss
 from mi_jax.measures.evaluation import batch, outputs
 
 
 def split_loss(split: str) -> Measure:
-    """The run's own loss over all of the model's outputs, mean over a split, in its units (nats for cross-entropy)."""
+    """The run's own loss over all of the model's outputs, mean over a split, in its units (nats for
+    cross-entropy).
+    """
 
     def function(params: Params, context: Context) -> Scalar:
         examples = batch(context, split)
-        return mean_loss(context.loss(outputs(params, context, split), examples.targets), examples.weights)
+        return batch_loss(context.loss, outputs(params, context, split), examples)
 
     return Measure(f"{split}_loss", function, splits=(split,), units="loss")
 
 
-def class_outputs(out: Float[Array, "batch position output"]) -> Float[Array, "batch position class"]:
-    """An output for each class: one output alone, whose sign tells two classes, is that of class 1 beside a 0."""
+def class_outputs(
+    out: Float[Array, "batch position output"],
+) -> Float[Array, "batch position class"]:
+    """An output for each class: one output alone, whose sign tells two classes, is that of class 1
+    beside a 0.
+    """
     return jnp.concatenate([jnp.zeros_like(out), out], axis=-1) if out.shape[-1] == 1 else out
 
 
 def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scalar:
-    """The share of answers whose largest output is the right one, by the batch's weights; NaN where an output is not finite.
+    """The share of answers whose largest output is the right one, by the batch's weights; NaN where
+    an output is not finite.
 
     Of one output alone, class 1 is what is positive.
     """
     out, targets = class_outputs(out), jnp.asarray(examples.targets)[..., None]
-    correct, place = jnp.take_along_axis(out, targets, axis=-1), jax.lax.broadcasted_iota(jnp.int32, out.shape, out.ndim - 1)
-    # argmax == target, of equal outputs the first, as two maxima: XLA's argmax on CPU takes ten times as long.
+    correct, place = (
+        jnp.take_along_axis(out, targets, axis=-1),
+        jax.lax.broadcasted_iota(jnp.int32, out.shape, out.ndim - 1),
+    )
+    # argmax == target, of equal outputs the first, as two maxima: XLA's argmax on CPU takes ten
+    # times as long.
     before = jnp.where(place < targets, out, -jnp.inf).max(axis=-1)
     after = jnp.where(place > targets, out, -jnp.inf).max(axis=-1)
     right = ((correct[..., 0] > before) & (correct[..., 0] >= after)).astype(jnp.float32)
@@ -48,13 +59,17 @@ def split_accuracy(split: str) -> Measure:
 
 
 def margin(split: str) -> Measure:
-    """The right output minus the largest wrong one: its mean and its minimum over a split, in the units of the logits."""
+    """The right output minus the largest wrong one: its mean and its minimum over a split, in the
+    units of the logits.
+    """
     names = (f"{split}_margin", f"{split}_margin_minimum")
 
     def function(params: Params, context: Context) -> dict[str, Array]:
         examples, out = batch(context, split), class_outputs(outputs(params, context, split))
         chosen = jax.nn.one_hot(examples.targets, out.shape[-1], dtype=bool)
-        margins = jnp.where(chosen, out, 0).sum(axis=-1) - jnp.where(chosen, -jnp.inf, out).max(axis=-1)
+        margins = jnp.where(chosen, out, 0).sum(axis=-1) - jnp.where(chosen, -jnp.inf, out).max(
+            axis=-1
+        )
         least = jnp.where(examples.weights > 0, margins, jnp.inf).min()
         return dict(zip(names, (mean_loss(margins, examples.weights), least), strict=True))
 
@@ -62,11 +77,13 @@ def margin(split: str) -> Measure:
 
 
 def label_noise_accuracy() -> Measure:
-    """Of training examples under label noise, the share whose largest output is the label or the right answer.
+    """Of training examples under label noise, the share whose largest output is the label or the
+    right answer.
 
-    ``clean_accuracy``: examples that kept their right label. ``memorised_accuracy``: corrupted ones, answered with the label that
-    was drawn; ``corrected_accuracy``: corrupted ones, answered rightly all the same. One may be both, where the right label was
-    drawn. NaN where there is no such example or an output is not finite.
+    ``clean_accuracy``: examples that kept their right label. ``memorised_accuracy``: corrupted
+    ones, answered with the label that was drawn; ``corrected_accuracy``: corrupted ones, answered
+    rightly all the same. One may be both, where the right label was drawn. NaN where there is no
+    such example or an output is not finite.
     """
     names = ("clean_accuracy", "memorised_accuracy", "corrected_accuracy")
 
@@ -76,7 +93,8 @@ def label_noise_accuracy() -> Measure:
         right = examples._replace(targets=context.concepts["right_answer"][:, None])
         kinds = ((examples, ~corrupted), (examples, corrupted), (right, corrupted))
         return {
-            name: accuracy(out, one._replace(weights=one.weights * kept)) for name, (one, kept) in zip(names, kinds, strict=True)
+            name: accuracy(out, one._replace(weights=one.weights * kept))
+            for name, (one, kept) in zip(names, kinds, strict=True)
         }
 
     return Measure(
@@ -89,7 +107,8 @@ def label_noise_accuracy() -> Measure:
 
 
 def softmax_collapse() -> Measure:
-    """The share of training answers whose softmax is exactly one-hot in the run's precision: sum_c exp(z_c - max z) == 1.
+    """The share of training answers whose softmax is exactly one-hot in the run's precision: sum_c
+    exp(z_c - max z) == 1.
 
     There the usual cross-entropy is 0 and its gradient with it (arXiv 2501.04697).
     """
@@ -103,7 +122,9 @@ def softmax_collapse() -> Measure:
 
 
 def exact_loss_collapse() -> Measure:
-    """The share of training answers whose loss, as this run computes it, is exactly 0: those that no longer teach."""
+    """The share of training answers whose loss, as this run computes it, is exactly 0: those that
+    no longer teach.
+    """
 
     def function(params: Params, context: Context) -> Scalar:
         examples = batch(context, "train")

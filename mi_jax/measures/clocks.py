@@ -1,4 +1,6 @@
-"""Clock or pizza: which algorithm a network of modular addition uses (arXiv 2306.17844, Zhong et al.)."""
+"""Clock or pizza: which algorithm a network of modular addition uses (arXiv 2306.17844, Zhong et
+al.).
+"""
 
 import random
 from functools import lru_cache
@@ -9,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import Params, Scalar
+from mi_jax.basics.dims import Params, Scalar
+from mi_jax.basics.fourier import dft_power
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import table_inputs, table_logits
-from mi_jax.measures.fourier import dft_power, embedding_table
+from mi_jax.measures.fourier import embedding_table
 from mi_jax.models.taps import ByPosition
 
 SOURCE = "arXiv 2306.17844"
@@ -23,16 +26,20 @@ _TRIPLES, _TRIPLE_SEED = 100, 42
 _UNDEFINED = 1e-5
 
 
-def principal_components(table: Float[Array, "token d"]) -> tuple[Float[Array, "token mode"], Float[Array, "mode d"]]:
+def principal_components(
+    table: Float[Array, "token d"],
+) -> tuple[Float[Array, "token mode"], Float[Array, "mode d"]]:
     """PCA of the rows: unit vectors over the tokens, and the directions in d, by falling variance."""
     U, _, V = jnp.linalg.svd(table - table.mean(axis=0, keepdims=True), full_matrices=False)
     return U, V
 
 
 def circularity() -> Measure:
-    """How close the first four principal components of W_E are to one frequency each: 1 is a pure one.
+    """How close the first four principal components of W_E are to one frequency each: 1 is a pure
+    one.
 
-    The mean over them of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit norm over the tokens, clipped to [0, 1].
+    The mean over them of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit norm over the
+    tokens, clipped to [0, 1].
     """
 
     def function(params: Params, context: Context) -> Scalar:
@@ -41,24 +48,34 @@ def circularity() -> Measure:
         power = 2 / table.shape[0] * dft_power(components)[1:]
         return jnp.clip(power.max(axis=0), 0, 1).mean()
 
-    return Measure("circularity", function, roles=("embedding",), concepts=("residues",), source=SOURCE)
+    return Measure(
+        "circularity", function, roles=("embedding",), concepts=("residues",), source=SOURCE
+    )
 
 
 def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure:
-    """How little a logit depends on the distance a - b: mean_d std_s(M[s, d]) / std(M), M by answer s and distance d.
+    """How little a logit depends on the distance a - b: mean_d std_s(M[s, d]) / std(M), M by answer
+    s and distance d.
 
-    Population standard deviations. 0 where the logit depends on the distance alone (pizza), near 1 where not at all (clock); NaN
-    where M is constant. The paper's table uses the correct logit, its phase plots (through its code's CSV) the largest wrong one.
+    Population standard deviations. 0 where the logit depends on the distance alone (pizza), near 1
+    where not at all (clock); NaN where M is constant. The paper's table uses the correct logit, its
+    phase plots (through its code's CSV) the largest wrong one.
     """
 
     def function(params: Params, context: Context) -> Scalar:
         logits, answer = table_logits(params, context), context.concepts["answer"]
         p = context.inputs.classes
         right = jax.nn.one_hot(answer, p, dtype=bool)
-        values = jnp.where(right, logits, 0).sum(-1) if of == "correct" else jnp.where(right, -jnp.inf, logits).max(-1)
+        values = (
+            jnp.where(right, logits, 0).sum(-1)
+            if of == "correct"
+            else jnp.where(right, -jnp.inf, logits).max(-1)
+        )
         M = jnp.zeros((p, p)).at[answer, context.concepts["distance"]].set(values)
         spread = M.std()
-        return jnp.where(spread > _UNDEFINED * jnp.abs(M).max(), M.std(axis=0).mean() / spread, jnp.nan)
+        return jnp.where(
+            spread > _UNDEFINED * jnp.abs(M).max(), M.std(axis=0).mean() / spread, jnp.nan
+        )
 
     name = "distance_irrelevance" if of == "correct" else "distance_irrelevance_wrong"
     concepts = ("table", "answer", "distance")
@@ -67,7 +84,9 @@ def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure
 
 @lru_cache(maxsize=4)
 def symmetry_triples(p: int) -> Int[np.ndarray, "triple 3"]:
-    """The published triples (a, b, c): the first 100 of ``random.Random(42).shuffle`` of the lexicographic list."""
+    """The published triples (a, b, c): the first 100 of ``random.Random(42).shuffle`` of the
+    lexicographic list.
+    """
     places = list(range(p**3))
     random.Random(_TRIPLE_SEED).shuffle(places)
     flat = np.array(places[:_TRIPLES])
@@ -75,9 +94,11 @@ def symmetry_triples(p: int) -> Int[np.ndarray, "triple 3"]:
 
 
 def gradient_symmetricity() -> Measure:
-    """How alike a logit's gradients are with respect to the two tokens' embeddings: the mean cosine over 100 triples (a, b, c).
+    """How alike a logit's gradients are with respect to the two tokens' embeddings: the mean cosine
+    over 100 triples (a, b, c).
 
-    The gradient of logit c on input (a, b), with respect to the embedded tokens before positions are added; c is any class.
+    The gradient of logit c on input (a, b), with respect to the embedded tokens before positions
+    are added; c is any class.
     """
 
     def function(params: Params, context: Context) -> Scalar:
@@ -87,12 +108,18 @@ def gradient_symmetricity() -> Measure:
         triples = jnp.asarray(symmetry_triples(p))
         inputs = table_inputs(context)[triples[:, 0] * p + triples[:, 1]]
 
-        def logit(shift: Float[Array, "position d"], one: Int[Array, " position"], c: Int[Array, ""]) -> Scalar:
+        def logit(
+            shift: Float[Array, "position d"], one: Int[Array, " position"], c: Int[Array, ""]
+        ) -> Scalar:
             taps = {site: lambda value: value + shift[None]}
-            return context.model.apply(params, one[None], taps=taps, positions=context.read)[0, 0, c]
+            return context.model.apply(params, one[None], taps=taps, positions=context.read)[
+                0, 0, c
+            ]
 
         shape = (context.inputs.positions, embedding_table(params, context).shape[1])
-        gradients = jax.vmap(jax.grad(logit), in_axes=(None, 0, 0))(jnp.zeros(shape), inputs, triples[:, 2])[:, places]
+        gradients = jax.vmap(jax.grad(logit), in_axes=(None, 0, 0))(
+            jnp.zeros(shape), inputs, triples[:, 2]
+        )[:, places]
         first, second = gradients[:, 0], gradients[:, 1]
         norms = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
         return ((first * second).sum(axis=1) / norms).mean()
@@ -115,23 +142,33 @@ class _Candidates(NamedTuple):
 
 
 def _candidates(k: Int[Array, ""], p: int) -> _Candidates:
-    """``candidate_logits`` in the factors that X and Y have: (X, Y) = 2 cos(w(a - b)/2) (cos w(a + b)/2, sin w(a + b)/2)."""
+    """``candidate_logits`` in the factors that X and Y have: (X, Y) = 2 cos(w(a - b)/2) (cos w(a +
+    b)/2, sin w(a + b)/2).
+    """
     w, x = 2 * jnp.pi * k / p, jnp.arange(p)
     half, full = w * x / 2, w * x
     s, c = half[:, None], full[None, :]
     answer = jnp.cos(2 * s - c)
     pizza = jnp.abs(jnp.cos(s - c / 2)) - jnp.abs(jnp.sin(s - c / 2))
     cos, sin = jnp.cos(s), jnp.sin(s)
-    other = (jnp.abs(cos) - jnp.abs(sin)) * jnp.cos(c) - (jnp.abs(cos - sin) - jnp.abs(cos + sin)) * jnp.sin(c) / jnp.sqrt(2)
+    other = (jnp.abs(cos) - jnp.abs(sin)) * jnp.cos(c) - (
+        jnp.abs(cos - sin) - jnp.abs(cos + sin)
+    ) * jnp.sin(c) / jnp.sqrt(2)
     size = 2 * jnp.abs(jnp.cos(half))
-    return _Candidates(jnp.stack([jnp.ones(p), size, size, -2 * jnp.cos(full)]), jnp.stack([answer, pizza, other, answer]))
+    return _Candidates(
+        jnp.stack([jnp.ones(p), size, size, -2 * jnp.cos(full)]),
+        jnp.stack([answer, pizza, other, answer]),
+    )
 
 
 def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair class"]:
-    """What the algorithms answer at one frequency, w = 2 pi k / p, with X = cos wa + cos wb and Y = sin wa + sin wb.
+    """What the algorithms answer at one frequency, w = 2 pi k / p, with X = cos wa + cos wb and Y =
+    sin wa + sin wb.
 
-    clock cos(w(a + b - c)); pizza |C X + S Y| - |-S X + C Y| with C, S = cos, sin(wc / 2); pizza' (|X| - |Y|) cos wc
-    - (|X - Y| - |X + Y|) sin wc / sqrt(2); accompanying -cos wc (cos 2wa + cos 2wb) - sin wc (sin 2wa + sin 2wb).
+    clock cos(w(a + b - c)); pizza |C X + S Y| - |-S X + C Y| with C, S = cos, sin(wc / 2); pizza'
+    (|X| - |Y|) cos wc
+    - (|X - Y| - |X + Y|) sin wc / sqrt(2); accompanying -cos wc (cos 2wa + cos 2wb) - sin wc (sin
+      2wa + sin 2wb).
     """
     candidates, (total, difference) = _candidates(k, p), _sums_and_differences(p)
     return candidates.of_difference[:, difference, None] * candidates.of_sum[:, total]
@@ -143,26 +180,35 @@ def _sums_and_differences(p: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndar
     return (a + b) % p, (a - b) % p
 
 
-def _correlations(logits: Float[Array, "pair class"], k: Int[Array, ""], p: int) -> Float[Array, " condition"]:
-    """The correlation of logits with each of ``candidate_logits``, whose p^3 numbers are never formed."""
+def _correlations(
+    logits: Float[Array, "pair class"], k: Int[Array, ""], p: int
+) -> Float[Array, " condition"]:
+    """The correlation of logits with each of ``candidate_logits``, whose p^3 numbers are never
+    formed.
+    """
     (of_difference, of_sum), (total, difference) = _candidates(k, p), _sums_and_differences(p)
     around = logits - logits.mean()
 
     def one(f: Float[Array, " token"], g: Float[Array, "token class"]) -> Scalar:
         weights = f[difference]
         sums = jnp.zeros((p, p)).at[total].add(around * weights[:, None])
-        mean, square = (jnp.zeros(p).at[total].add(w) @ rows for w, rows in ((weights, g.sum(1)), (weights**2, (g**2).sum(1))))
+        mean, square = (
+            jnp.zeros(p).at[total].add(w) @ rows
+            for w, rows in ((weights, g.sum(1)), (weights**2, (g**2).sum(1)))
+        )
         return (sums * g).sum() / jnp.sqrt(jnp.square(around).sum() * (square - mean**2 / p**3))
 
     return jnp.stack([one(of_difference[i], of_sum[i]) for i in range(len(CANDIDATES))])
 
 
 def circle_fve() -> Measure:
-    """How well each algorithm explains the logits of the network that sees one circle of its embedding alone: 2 r - 1.
+    """How well each algorithm explains the logits of the network that sees one circle of its
+    embedding alone: 2 r - 1.
 
-    Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i; r is the correlation over all (a, b, c) of the
-    logits with ``candidate_logits`` at the frequency k of the first of the two components; for the accompanying pizza, whose
-    tokens enter by their doubled angle, at k / 2 mod p. NaN for a circle that the embedding has no components for.
+    Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i; r is the correlation
+    over all (a, b, c) of the logits with ``candidate_logits`` at the frequency k of the first of
+    the two components; for the accompanying pizza, whose tokens enter by their doubled angle, at k
+    / 2 mod p. NaN for a circle that the embedding has no components for.
     """
 
     def function(params: Params, context: Context) -> Float[Array, "component condition"]:
@@ -184,7 +230,9 @@ def circle_fve() -> Measure:
             power = dft_power(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1))[:, 0]
             k = 1 + power[1:].argmax()
             doubled = jnp.where(k % 2 == 0, k, p - k)
-            alike = jnp.concatenate([_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]])
+            alike = jnp.concatenate(
+                [_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]]
+            )
             explained = 2 * alike - 1
             # An odd frequency of an even modulus is twice no frequency: nothing accompanies it.
             return explained.at[-1].set(jnp.where(doubled % 2 == 0, explained[-1], jnp.nan))

@@ -1,6 +1,7 @@
 """What several measures need of the same forward pass, computed once a reading.
 
-These are called at the top of a measure: inside a map or a gradient of the measure's own they would leak (see ``Shared``).
+These are called at the top of a measure: inside a map or a gradient of the measure's own they would
+    leak (see ``Shared``).
 """
 
 import functools
@@ -12,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import MeasureError
 from mi_jax.contracts import Batch, Context
-from mi_jax.errors import MeasureError
 from mi_jax.models.taps import capture
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def shared(compute: _F) -> _F:
-    """Remembers ``compute(params, context, ...)`` for the time of one reading, where the context has a memory."""
+    """Remembers ``compute(params, context, ...)`` for the time of one reading, where the context
+    has a memory.
+    """
 
     @functools.wraps(compute)
     def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
@@ -42,8 +45,12 @@ class _Pass(NamedTuple):
     sites: dict[str, Float[Array, "batch ..."]]
 
 
-def _run(params: Params, context: Context, inputs: Shaped[Array | np.ndarray, "batch ..."]) -> _Pass:
-    return _Pass(*capture(context.model.apply, role_sites(context))(params, inputs, positions=context.read))
+def _run(
+    params: Params, context: Context, inputs: Shaped[Array | np.ndarray, "batch ..."]
+) -> _Pass:
+    return _Pass(
+        *capture(context.model.apply, role_sites(context))(params, inputs, positions=context.read)
+    )
 
 
 @shared
@@ -58,9 +65,13 @@ def _split_pass(params: Params, context: Context, split: str) -> _Pass:
 
 
 def role_sites(context: Context) -> tuple[str, ...]:
-    """The sites that measures listen to: neurons and what they add, attention; what isn't used is not computed."""
+    """The sites that measures listen to: neurons and what they add, attention; what isn't used is
+    not computed.
+    """
     roles = context.model.roles
-    neurons = [site for site in (roles.neurons, roles.neurons_added and roles.neurons_added[0]) if site]
+    neurons = [
+        site for site in (roles.neurons, roles.neurons_added and roles.neurons_added[0]) if site
+    ]
     return (*neurons, *roles.attention, *roles.patterns)
 
 
@@ -72,22 +83,32 @@ def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch
     return _split_pass(params, context, split).outputs
 
 
-def split_neurons(params: Params, context: Context, split: str) -> Float[Array, "batch position neuron"]:
+def split_neurons(
+    params: Params, context: Context, split: str
+) -> Float[Array, "batch position neuron"]:
     """Activations of the role ``neurons`` for a split's inputs at the positions that are read."""
     site = context.model.roles.neurons
     assert site is not None
     return _split_pass(params, context, split).sites[site]
 
 
-def split_site(params: Params, context: Context, site: str, split: str) -> Float[Array, "batch ..."]:
-    """What one of ``role_sites`` holds for a split's inputs; from the last layer's queries on at the read positions only."""
+def split_site(
+    params: Params, context: Context, site: str, split: str
+) -> Float[Array, "batch ..."]:
+    """What one of ``role_sites`` holds for a split's inputs; from the last layer's queries on at
+    the read positions only.
+    """
     return _split_pass(params, context, split).sites[site]
 
 
 def split_concept(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
     """The rows of a concept that belong to a split's examples (see ``Evaluation``)."""
     size = batch(context, split).targets.shape[0]
-    first = sum(context.batches[other].targets.shape[0] for other in sorted(context.batches) if other < split)
+    first = sum(
+        context.batches[other].targets.shape[0]
+        for other in sorted(context.batches)
+        if other < split
+    )
     return context.concepts[name][first : first + size]
 
 
@@ -111,8 +132,12 @@ def table_neurons(params: Params, context: Context) -> Float[Array, "token token
     return table_site(params, context, site)[:, :, 0]
 
 
-def table_site(params: Params, context: Context, site: str) -> Float[Array, "token token_other ..."]:
-    """What one of ``role_sites`` holds for all pairs (a, b); from the last layer's queries on at the read positions only."""
+def table_site(
+    params: Params, context: Context, site: str
+) -> Float[Array, "token token_other ..."]:
+    """What one of ``role_sites`` holds for all pairs (a, b); from the last layer's queries on at
+    the read positions only.
+    """
     value, p = _table_pass(params, context).sites[site], context.inputs.classes
     return value.reshape(p, p, *value.shape[1:])
 

@@ -1,97 +1,65 @@
-"""The Fourier basis of Z_p, and what of the weights lies along each frequency (arXiv 2301.05217, section 4).
+"""The Fourier basis of Z_p, and what of the weights lies along each frequency (arXiv 2301.05217,
+section 4).
 
-F has orthonormal rows: 1/sqrt(p), then cos(2 pi k x / p) and sin(2 pi k x / p) for k = 1 ... p // 2, each divided by its norm;
-for even p the last frequency has a cosine only. Tables are found by role, so that these measures need no particular model.
+F has orthonormal rows: 1/sqrt(p), then cos(2 pi k x / p) and sin(2 pi k x / p) for k = 1 ... p //
+    2, each divided by its norm;
+for even p the last frequency has a cosine only. Tables are found by role, so that these measures
+need no particular model.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mi_jax.arrays import Params, Scalar
+from mi_jax.basics.dims import Params, Scalar
+from mi_jax.basics.fourier import (
+    KEY_THRESHOLD,
+    by_frequency,
+    component_norms,
+    dft_power,
+    fourier_basis,
+    frequencies,
+    key_rule,
+)
 from mi_jax.contracts import Context, Measure, Reference
 
 SOURCE = "arXiv 2301.05217"
-KEY_THRESHOLD = 0.25
-"""Share of the largest component above which a frequency is key."""
 
 
-@lru_cache(maxsize=8)
-def fourier_basis(p: int) -> Float[np.ndarray, "component token"]:
-    """F [p p]: rows 1/sqrt(p), cos 1, sin 1, cos 2, sin 2, ... (for even p the last row is the alternating one).
+def answer_components(
+    table: Float[Array, "pair unit"], context: Context
+) -> Float[Array, "component unit"]:
+    """c_1^T T, s_1^T T, c_2^T T, ...: what a table over the pairs holds along each wave of the
+    answer a o b.
 
-    Example:
-        >>> bool(np.allclose(fourier_basis(5) @ fourier_basis(5).T, np.eye(5), atol=1e-6))
-        True
-    """
-    x = np.arange(p)
-    rows = [np.ones(p)]
-    for k in range(1, p // 2 + 1):
-        angle = 2 * np.pi * k * x / p
-        rows += [np.cos(angle), np.sin(angle)] if 2 * k != p else [np.cos(angle)]
-    basis = np.stack(rows)
-    basis = (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
-    basis.setflags(write=False)  # it is kept for the next caller
-    return basis
-
-
-def dft_power(table: Float[Array, "token column"]) -> Float[Array, "frequency column"]:
-    """|sum_t v_t e^(-2 pi i k t / p)|^2 of every column v, k = 0 ... p // 2.
-
-    By a product, without XLA's FFT (see ``lapack``).
-
-    Example:
-        >>> dft_power(jnp.ones((3, 1))).tolist()
-        [[9.0], [0.0]]
-    """
-    p = table.shape[0]
-    squares = jnp.square(jnp.asarray(fourier_basis(p)) @ table)
-    pairs = jnp.pad(squares[1:], ((0, (p - 1) % 2), (0, 0))).reshape(p // 2, 2, -1).sum(axis=1)
-    scale = np.full((p // 2, 1), p / 2, np.float32)
-    scale[p // 2 - 1 :] *= 2 - p % 2
-    return jnp.concatenate([p * squares[:1], scale * pairs])
-
-
-def frequencies(p: int) -> int:
-    """How many frequencies there are: p // 2."""
-    return p // 2
-
-
-def component_norms(table: Float[Array, "token d"]) -> Float[Array, " component"]:
-    """Norms of the rows of F @ table, without the constant: cos 1, sin 1, cos 2, sin 2, ..."""
-    return jnp.linalg.norm(fourier_basis(table.shape[0]) @ table, axis=1)[1:]
-
-
-def by_frequency(components: Float[Array, "component *rest"], frequency_count: int) -> Float[Array, "frequency part *rest"]:
-    """Components as [cos, sin] of each frequency; 0 where an even p has no sine."""
-    padding = ((0, 2 * frequency_count - components.shape[0]), *((0, 0),) * (components.ndim - 1))
-    return jnp.pad(components, padding).reshape(frequency_count, 2, *components.shape[1:])
-
-
-def answer_components(table: Float[Array, "pair unit"], context: Context) -> Float[Array, "component unit"]:
-    """c_1^T T, s_1^T T, c_2^T T, ...: what a table over the pairs holds along each wave of the answer a o b.
-
-    The unit vectors over the pairs are rows of F looked up at a o b, divided by sqrt(p), since each answer is given by p pairs.
-    So pairs are summed by answer first: the products are p times smaller.
+    The unit vectors over the pairs are rows of F looked up at a o b, divided by sqrt(p), since each
+    answer is given by p pairs. So pairs are summed by answer first: the products are p times
+    smaller.
     """
     p = context.inputs.classes
-    by_answer = jnp.zeros((p, table.shape[1])).at[context.concepts["cyclic_answer"].ravel()].add(table)
+    by_answer = (
+        jnp.zeros((p, table.shape[1])).at[context.concepts["cyclic_answer"].ravel()].add(table)
+    )
     return jnp.asarray(fourier_basis(p))[1:] @ by_answer / jnp.sqrt(p)
 
 
-def of_answers(components: Float[Array, "component unit"], context: Context) -> Float[Array, "residue unit"]:
-    """sum_k c_k x row of components, by answer: look it up at ``cyclic_answer`` for the table over the pairs."""
+def of_answers(
+    components: Float[Array, "component unit"], context: Context
+) -> Float[Array, "residue unit"]:
+    """sum_k c_k x row of components, by answer: look it up at ``cyclic_answer`` for the table over
+    the pairs.
+    """
     p = context.inputs.classes
     return jnp.asarray(fourier_basis(p))[1:].T @ components / jnp.sqrt(p)
 
 
 def embedding_table(params: Params, context: Context) -> Float[Array, "token d"]:
     """The embedding of the task's tokens; several tables side by side along the columns."""
-    return jnp.concatenate([jnp.asarray(table(params)) for table in context.model.roles.embedding], axis=1)
+    return jnp.concatenate(
+        [jnp.asarray(table(params)) for table in context.model.roles.embedding], axis=1
+    )
 
 
 def unembedding_table(params: Params, context: Context) -> Float[Array, "class neuron"]:
@@ -107,12 +75,18 @@ def readout_table(params: Params, context: Context) -> Float[Array, "class d"]:
 
 
 def neuron_input_table(params: Params, context: Context) -> Float[Array, "token neuron"]:
-    """What each token adds to each neuron before its activation; the positions' tables side by side."""
-    return jnp.concatenate([jnp.asarray(table(params)) for table in context.model.roles.neuron_inputs], axis=1)
+    """What each token adds to each neuron before its activation; the positions' tables side by
+    side.
+    """
+    return jnp.concatenate(
+        [jnp.asarray(table(params)) for table in context.model.roles.neuron_inputs], axis=1
+    )
 
 
 def head_table(name: Literal["W_Q", "W_K", "W_V"]) -> "Table":
-    """W_E times one matrix of every head, the heads side by side: what tokens ask for, offer and send, but for norms."""
+    """W_E times one matrix of every head, the heads side by side: what tokens ask for, offer and
+    send, but for norms.
+    """
 
     def table(params: Params, context: Context) -> Float[Array, "token d"]:
         assert context.model.roles.heads is not None
@@ -125,6 +99,7 @@ def head_table(name: Literal["W_Q", "W_K", "W_V"]) -> "Table":
 
 Table = Callable[[Params, Context], Float[Array, "residue d"]]
 
+
 TABLES: Mapping[str, tuple[Table, str]] = {
     "embedding": (embedding_table, "embedding"),
     "unembedding": (unembedding_table, "output_map"),
@@ -134,14 +109,17 @@ TABLES: Mapping[str, tuple[Table, str]] = {
     "keys": (head_table("W_K"), "heads"),
     "values": (head_table("W_V"), "heads"),
 }
-"""By place, the table of residues that is read and the role that it needs: all weights that touch tokens or classes.
+"""By place, the table of residues that is read and the role that it needs: all weights that touch
+tokens or classes.
 
 "embedding" W_E and "unembedding" W_L^T are read of every run; the others when they are named.
 """
 
 
 def fourier_power(place: str) -> Measure:
-    """||F_k table||^2 over the sum of all non-constant ones: the share of each frequency (cosine and sine together)."""
+    """||F_k table||^2 over the sum of all non-constant ones: the share of each frequency (cosine
+    and sine together).
+    """
     table, role = TABLES[place]
 
     def function(params: Params, context: Context) -> Float[Array, " frequency"]:
@@ -149,17 +127,28 @@ def fourier_power(place: str) -> Measure:
         power = (by_frequency(norms, frequencies(context.inputs.classes)) ** 2).sum(axis=1)
         return power / power.sum()
 
-    return Measure(f"fourier_power_{place}", function, ("frequency",), roles=(role,), concepts=("residues",), source=SOURCE)
+    return Measure(
+        f"fourier_power_{place}",
+        function,
+        ("frequency",),
+        roles=(role,),
+        concepts=("residues",),
+        source=SOURCE,
+    )
 
 
 def gini(x: Float[Array, " n"]) -> Scalar:
-    """Gini coefficient 2 sum_i i x_(i) / (n sum x) - (n + 1) / n, x ascending: 0 where all are equal, 1 - 1/n for one alone."""
+    """Gini coefficient 2 sum_i i x_(i) / (n sum x) - (n + 1) / n, x ascending: 0 where all are
+    equal, 1 - 1/n for one alone.
+    """
     n = x.shape[0]
     return 2 * (jnp.arange(1, n + 1) * jnp.sort(x)).sum() / (n * x.sum()) - (n + 1) / n
 
 
 def fourier_gini(place: str) -> Measure:
-    """Gini coefficient of the norms of the Fourier components, cos and sin apart, without the constant."""
+    """Gini coefficient of the norms of the Fourier components, cos and sin apart, without the
+    constant.
+    """
     table, role = TABLES[place]
 
     def function(params: Params, context: Context) -> Scalar:
@@ -168,16 +157,20 @@ def fourier_gini(place: str) -> Measure:
     return Measure(f"gini_{place}", function, roles=(role,), concepts=("residues",), source=SOURCE)
 
 
-def key_mask(params: Params, context: Context, table: Table = unembedding_table) -> Bool[Array, " frequency"]:
-    """Frequencies whose cosine or sine component of a table exceeds a quarter of the largest non-constant one."""
-    best = by_frequency(component_norms(table(params, context)), frequencies(context.inputs.classes)).max(axis=1)
-    return best > KEY_THRESHOLD * best.max()
+def key_mask(
+    params: Params, context: Context, table: Table = unembedding_table
+) -> Bool[Array, " frequency"]:
+    """Frequencies whose cosine or sine component of a table exceeds a quarter of the largest
+    non-constant one.
+    """
+    return key_rule(table(params, context))
 
 
 def key_frequencies(place: str = "unembedding") -> Measure:
     """Which frequencies a table uses, read afresh at each checkpoint (online): see ``key_mask``.
 
-    The unembedding's are the rule of the paper; on published weights the embedding's rule finds twice as many.
+    The unembedding's are the rule of the paper; on published weights the embedding's rule finds
+    twice as many.
     """
     table, role = TABLES[place]
 
@@ -190,13 +183,19 @@ def key_frequencies(place: str = "unembedding") -> Measure:
         ("frequency",),
         roles=(role,),
         concepts=("residues",),
-        options={"table": {"unembedding": "W_L", "embedding": "W_E"}[place], "threshold": KEY_THRESHOLD, "read": "online"},
+        options={
+            "table": {"unembedding": "W_L", "embedding": "W_E"}[place],
+            "threshold": KEY_THRESHOLD,
+            "read": "online",
+        },
         source=SOURCE,
     )
 
 
 def key_frequencies_final() -> Measure:
-    """The final model's key frequencies, the same at every step: what retrospective measures are frozen to."""
+    """The final model's key frequencies, the same at every step: what retrospective measures are
+    frozen to.
+    """
 
     def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
         return context.prepared["final_key_frequencies"]
@@ -224,10 +223,12 @@ FINAL_KEYS = {"final_key_frequencies": final_keys}
 
 
 def inverse_participation_ratio() -> Measure:
-    """IPR_2 of each neuron: sum_k (|v_k|^2 / sum |v|^2)^2, v the real DFT of a vector over the residues, constant included.
+    """IPR_2 of each neuron: sum_k (|v_k|^2 / sum |v|^2)^2, v the real DFT of a vector over the
+    residues, constant included.
 
-    The mean over the neuron's vectors: what each token adds to it, where the model's weights say that alone, and what it adds to
-    each logit. 1 for a pure cosine, about 4 / (p + 1) for Gaussian weights.
+    The mean over the neuron's vectors: what each token adds to it, where the model's weights say
+    that alone, and what it adds to each logit. 1 for a pure cosine, about 4 / (p + 1) for Gaussian
+    weights.
     """
 
     def function(params: Params, context: Context) -> Float[Array, " neuron"]:

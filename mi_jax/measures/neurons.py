@@ -7,31 +7,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.fourier import by_frequency, fourier_basis, frequencies
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_neurons, table_site
-from mi_jax.measures.fourier import SOURCE, answer_components, by_frequency, fourier_basis, frequencies, unembedding_table
+from mi_jax.measures.fourier import SOURCE, answer_components, unembedding_table
 
 CLUSTER_FVE = 0.85
 """The share of a neuron's variance that its frequency must explain for it to count."""
 
 _ROUNDING = 1e-12
-"""Relative variance below which a unit counts as constant: float32 centres a constant to about 1e-14."""
+"""Relative variance below which a unit counts as constant: float32 centres a constant to about
+1e-14.
+"""
 
 _NEEDS = {"roles": ("neurons",), "concepts": ("table", "residues"), "source": SOURCE}
 
 
-def neuron_shares(activations: Float[Array, "token token_other neuron"]) -> Float[Array, "neuron frequency"]:
+def neuron_shares(
+    activations: Float[Array, "token token_other neuron"],
+) -> Float[Array, "neuron frequency"]:
     """The share of each neuron's variance over the pairs that functions of one frequency explain.
 
-    With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of T_ij^2 over the indices {0, cos
-    k, sin k}^2, over that of all T_ij^2, which is that of A^2. A neuron that never varies has NaN.
+    With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of
+    T_ij^2 over the indices {0, cos k, sin k}^2, over that of all T_ij^2, which is that of A^2. A
+    neuron that never varies has NaN.
     """
     return _shares(frequency_blocks(activations), centred(activations).power)
 
 
 class Centred(NamedTuple):
-    """Each unit's table without its mean, and the sum of its squares; 0 for a unit that varies by no more than its rounding."""
+    """Each unit's table without its mean, and the sum of its squares; 0 for a unit that varies by
+    no more than its rounding.
+    """
 
     around: Float[Array, "token token_other unit"]
     power: Float[Array, " unit"]
@@ -47,16 +55,21 @@ def centred(table: Float[Array, "token token_other unit"]) -> Centred:
 
 
 def shares_of(components: Float[Array, "..."], power: Float[Array, "*unit"]) -> Float[Array, "..."]:
-    """The share of each unit's power that lies along its components [... unit]; NaN for a unit that never varies."""
+    """The share of each unit's power that lies along its components [... unit]; NaN for a unit that
+    never varies.
+    """
     power = jnp.broadcast_to(power, components.shape)
     return jnp.where(power == 0, 0, jnp.square(components)) / power
 
 
-def frequency_blocks(table: Float[Array, "token token_other unit"]) -> Float[Array, "frequency part part_other unit"]:
-    """Of each unit's 2-D Fourier transform F A F^T, what belongs to one frequency: the indices {0, cos k, sin k}^2.
+def frequency_blocks(
+    table: Float[Array, "token token_other unit"],
+) -> Float[Array, "frequency part part_other unit"]:
+    """Of each unit's 2-D Fourier transform F A F^T, what belongs to one frequency: the indices {0,
+    cos k, sin k}^2.
 
-    All p^2 components are never formed: of the second transform a component needs three rows. 0 for the constant, which all
-    frequencies share, and where an even p has no sine.
+    All p^2 components are never formed: of the second transform a component needs three rows. 0 for
+    the constant, which all frequencies share, and where an even p has no sine.
     """
     p = table.shape[0]
     F = jnp.asarray(fourier_basis(p))
@@ -67,7 +80,9 @@ def frequency_blocks(table: Float[Array, "token token_other unit"]) -> Float[Arr
     return jnp.concatenate([first[:, None], both], axis=1)
 
 
-def from_blocks(blocks: Float[Array, "frequency part part_other unit"], p: int) -> Float[Array, "token token_other unit"]:
+def from_blocks(
+    blocks: Float[Array, "frequency part part_other unit"], p: int
+) -> Float[Array, "token token_other unit"]:
     """The tables whose components are these, without a constant."""
     F, units = jnp.asarray(fourier_basis(p)), blocks.shape[-1]
     constant = F[1:].T @ blocks[:, 0, 1:].reshape(-1, units)[: p - 1]
@@ -76,11 +91,17 @@ def from_blocks(blocks: Float[Array, "frequency part part_other unit"], p: int) 
 
 
 def _waves(p: int) -> Float[np.ndarray, "component part token"]:
-    """For every component the rows 1, cos k and sin k of F, k being its frequency (0 for one that isn't there)."""
+    """For every component the rows 1, cos k and sin k of F, k being its frequency (0 for one that
+    isn't there).
+    """
     F = fourier_basis(p)
-    rows = np.concatenate([np.zeros((1, p), F.dtype), F[1:], np.zeros((2 * frequencies(p) - (p - 1), p), F.dtype)])
+    rows = np.concatenate(
+        [np.zeros((1, p), F.dtype), F[1:], np.zeros((2 * frequencies(p) - (p - 1), p), F.dtype)]
+    )
     k = (np.arange(p) + 1) // 2
-    return np.stack([np.broadcast_to(F[0], (p, p)), rows[np.maximum(2 * k - 1, 0)], rows[2 * k]], axis=1)
+    return np.stack(
+        [np.broadcast_to(F[0], (p, p)), rows[np.maximum(2 * k - 1, 0)], rows[2 * k]], axis=1
+    )
 
 
 def _shares(
@@ -90,7 +111,9 @@ def _shares(
 
 
 @shared
-def neuron_blocks(params: Params, context: Context) -> Float[Array, "frequency part part_other neuron"]:
+def neuron_blocks(
+    params: Params, context: Context
+) -> Float[Array, "frequency part part_other neuron"]:
     """``frequency_blocks`` of the model's neurons over all pairs."""
     return frequency_blocks(table_neurons(params, context))
 
@@ -107,7 +130,9 @@ def read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
     added = context.model.roles.neurons_added
     if added is not None:
         site, read = added
-        return read(params, table_site(params, context, site)[:, :, 0]).reshape(-1, context.inputs.classes)
+        return read(params, table_site(params, context, site)[:, :, 0]).reshape(
+            -1, context.inputs.classes
+        )
     table = table_neurons(params, context)
     return table.reshape(-1, table.shape[-1]) @ unembedding_table(params, context).T
 
@@ -116,14 +141,17 @@ def neuron_fve() -> Measure:
     """The share of each neuron's variance that its best frequency explains: see ``neuron_shares``."""
 
     def function(params: Params, context: Context) -> Float[Array, " neuron"]:
-        # Not max: XLA would fuse it with the shares, which are rounded otherwise then than in the company of other measures.
+        # Not max: XLA would fuse it with the shares, which are rounded otherwise then than in the
+        # company of other measures.
         return jax.lax.top_k(table_shares(params, context), 1)[0][:, 0]
 
     return Measure("neuron_fve", function, ("neuron",), **_NEEDS)
 
 
 def neuron_frequency() -> Measure:
-    """The frequency that explains most of each neuron, from 1 to p // 2; 0 for a neuron that never varies."""
+    """The frequency that explains most of each neuron, from 1 to p // 2; 0 for a neuron that never
+    varies.
+    """
 
     def function(params: Params, context: Context) -> Int[Array, " neuron"]:
         shares = table_shares(params, context)
@@ -133,34 +161,49 @@ def neuron_frequency() -> Measure:
 
 
 def clustered(shares: Float[Array, "neuron frequency"]) -> Bool[Array, "neuron frequency"]:
-    """Which frequency's cluster each neuron is in: its best one, where that explains at least CLUSTER_FVE."""
+    """Which frequency's cluster each neuron is in: its best one, where that explains at least
+    CLUSTER_FVE.
+    """
     best = jnp.arange(shares.shape[1])[None, :] == shares.argmax(axis=1)[:, None]
     return best & (shares >= CLUSTER_FVE)
 
 
 def cluster_sizes() -> Measure:
-    """How many neurons have each frequency and are explained by it to at least .85; all others belong to none."""
+    """How many neurons have each frequency and are explained by it to at least .85; all others
+    belong to none.
+    """
 
     def function(params: Params, context: Context) -> Int[Array, " frequency"]:
         return clustered(table_shares(params, context)).sum(axis=0)
 
-    return Measure("cluster_sizes", function, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS)
+    return Measure(
+        "cluster_sizes", function, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS
+    )
 
 
 def key_frequencies_neurons() -> Measure:
-    """The frequencies that have a cluster of neurons (see ``cluster_sizes``): the third published rule, online."""
+    """The frequencies that have a cluster of neurons (see ``cluster_sizes``): the third published
+    rule, online.
+    """
 
     def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
         return clustered(table_shares(params, context)).any(axis=0)
 
-    return Measure("key_frequencies_neurons", function, ("frequency",), options={"fve": CLUSTER_FVE, "read": "online"}, **_NEEDS)
+    return Measure(
+        "key_frequencies_neurons",
+        function,
+        ("frequency",),
+        options={"fve": CLUSTER_FVE, "read": "online"},
+        **_NEEDS,
+    )
 
 
 def readout_fve() -> Measure:
-    """How much of what neurons send to each frequency of the logits lies along cos or sin of that frequency of the answer.
+    """How much of what neurons send to each frequency of the logits lies along cos or sin of that
+    frequency of the answer.
 
-    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F; the share (y^T c_k)^2 /
-    ||y||^2 of y centred, with s_k for the sine (table 1 of the paper).
+    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F;
+    the share (y^T c_k)^2 / ||y||^2 of y centred, with s_k for the sine (table 1 of the paper).
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:

@@ -1,11 +1,13 @@
-"""How a network on signs finds a parity: hidden progress and gaps (arXiv 2207.08799), sparsity, sensitivity (2303.11873)."""
+"""How a network on signs finds a parity: hidden progress and gaps (arXiv 2207.08799), sparsity,
+sensitivity (2303.11873).
+"""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import Params, Scalar
-from mi_jax.contracts import Context, Measure, mean_loss
+from mi_jax.basics.dims import Params, Scalar
+from mi_jax.contracts import Context, Measure, batch_loss
 from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.evaluation import batch, split_neurons
 
@@ -20,22 +22,34 @@ def _input_map(params: Params, context: Context) -> Float[Array, "feature neuron
 
 
 def hidden_progress() -> Measure:
-    """rho = max_{i, n} |W_t[i, n] - W_0[i, n]|: how far the first layer has moved from its initial values; and by neuron."""
+    """rho = max_{i, n} |W_t[i, n] - W_0[i, n]|: how far the first layer has moved from its initial
+    values; and by neuron.
+    """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
         assert context.reference.initial is not None
-        moved = jnp.abs(_input_map(params, context) - _input_map(context.reference.initial, context)).max(axis=0)
+        moved = jnp.abs(
+            _input_map(params, context) - _input_map(context.reference.initial, context)
+        ).max(axis=0)
         return {"hidden_progress": moved.max(), "hidden_progress_by_neuron": moved}
 
     dims = {"hidden_progress": (), "hidden_progress_by_neuron": ("neuron",)}
-    return Measure("hidden_progress", function, dims, roles=("input_map",), uses=frozenset({"initial"}), source=_BARAK)
+    return Measure(
+        "hidden_progress",
+        function,
+        dims,
+        roles=("input_map",),
+        uses=frozenset({"initial"}),
+        source=_BARAK,
+    )
 
 
 def weight_gap() -> Measure:
-    """min_{i in S} |w_i| - max_{j not in S} |w_j| of a neuron's input weights: of the neuron where it is largest; and by neuron.
+    """min_{i in S} |w_i| - max_{j not in S} |w_j| of a neuron's input weights: of the neuron where
+    it is largest; and by neuron.
 
-    Positive where a neuron sees every coordinate that matters more than any that doesn't. Where all matter, nothing is taken
-    off.
+    Positive where a neuron sees every coordinate that matters more than any that doesn't. Where all
+    matter, nothing is taken off.
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
@@ -45,14 +59,18 @@ def weight_gap() -> Measure:
         return {"weight_gap": gap.max(), "weight_gap_by_neuron": gap}
 
     dims = {"weight_gap": (), "weight_gap_by_neuron": ("neuron",)}
-    return Measure("weight_gap", function, dims, roles=("input_map",), concepts=("subset",), source=_BARAK)
+    return Measure(
+        "weight_gap", function, dims, roles=("input_map",), concepts=("subset",), source=_BARAK
+    )
 
 
 def gradient_gap(split: str = "test") -> Measure:
-    """The Fourier gap as training sees it: min_{i in S} g_i - max_{j not in S} g_j, g_i = mean over neurons of |dL/dW_in|_i.
+    """The Fourier gap as training sees it: min_{i in S} g_i - max_{j not in S} g_j, g_i = mean over
+    neurons of |dL/dW_in|_i.
 
-    L is the run's loss on a split: with few examples an estimate of the population's. Of a network of signs the exact gap is
-    ``tasks.fourier_gap.majority_gap``. Needs an ``input_map`` that is linear in the parameters: it reads their gradient.
+    L is the run's loss on a split: with few examples an estimate of the population's. Of a network
+    of signs the exact gap is ``tasks.fourier_gap.majority_gap``. Needs an ``input_map`` that is
+    linear in the parameters: it reads their gradient.
     """
 
     def function(params: Params, context: Context) -> Scalar:
@@ -60,10 +78,13 @@ def gradient_gap(split: str = "test") -> Measure:
 
         def loss(moved: Params) -> Scalar:
             out = apply(moved, examples.inputs, positions=context.read)
-            return mean_loss(context.loss(out, examples.targets), examples.weights)
+            return batch_loss(context.loss, out, examples)
 
         value, gradients = jax.value_and_grad(loss)(params)
-        size, inside = jnp.abs(_input_map(gradients, context)).mean(axis=1), context.concepts["subset"]
+        size, inside = (
+            jnp.abs(_input_map(gradients, context)).mean(axis=1),
+            context.concepts["subset"],
+        )
         gap = jnp.where(inside, size, jnp.inf).min() - jnp.where(inside, 0.0, size).max()
         return jnp.where(jnp.isfinite(value), gap, jnp.nan)
 
@@ -79,10 +100,12 @@ def gradient_gap(split: str = "test") -> Measure:
 
 
 def effective_sparsity(split: str = "train") -> Measure:
-    """How many neurons it takes: the smallest k >= 1 whose k neurons of largest input norm are right as often as all of them.
+    """How many neurons it takes: the smallest k >= 1 whose k neurons of largest input norm are
+    right as often as all of them.
 
-    Neurons are ranked by the Euclidean norm of their input weights; the others' activations are set to 0. Every k is tried, and
-    the number of right answers must be the very same. NaN where an output is not finite.
+    Neurons are ranked by the Euclidean norm of their input weights; the others' activations are set
+    to 0. Every k is tried, and the number of right answers must be the very same. NaN where an
+    output is not finite.
 
     Args:
         split: whose accuracy must be the same; the training set, as published.
@@ -94,10 +117,13 @@ def effective_sparsity(split: str = "train") -> Measure:
         read, site = context.model.roles.output_map, context.model.roles.neurons
         assert read is not None
         assert site is not None
-        silent = context.model.apply(params, examples.inputs, taps={site: jnp.zeros_like}, positions=context.read)
+        silent = context.model.apply(
+            params, examples.inputs, taps={site: jnp.zeros_like}, positions=context.read
+        )
         order = jnp.argsort(-jnp.linalg.norm(_input_map(params, context), axis=0))
         added = neurons[:, order, None] * jnp.asarray(read(params))[order][None]
-        # Added up from none on: where all neurons so far are silent, nothing but the bias may tell the answer.
+        # Added up from none on: where all neurons so far are silent, nothing but the bias may tell
+        # the answer.
         alone = class_outputs(silent[:, :, : context.inputs.classes] + jnp.cumsum(added, axis=1))
         right: Int[Array, " neuron"] = (alone.argmax(axis=-1) == examples.targets).sum(axis=0)
         fewest = 1 + (right == right[-1]).argmax()
@@ -115,14 +141,18 @@ def effective_sparsity(split: str = "train") -> Measure:
 
 
 def sensitivity(split: str = "test") -> Measure:
-    """The mean over a split of how many of the n single sign flips change the answer: k for a parity of k, whatever n is."""
+    """The mean over a split of how many of the n single sign flips change the answer: k for a
+    parity of k, whatever n is.
+    """
 
     def function(params: Params, context: Context) -> Scalar:
         x = jnp.asarray(batch(context, split).inputs)
 
         def answers(x: Float[Array, "batch position feature"]) -> Float[Array, "batch position"]:
             out = class_outputs(context.model.apply(params, x, positions=context.read))
-            return jnp.where(jnp.isfinite(out).all(axis=-1), out.argmax(axis=-1).astype(jnp.float32), jnp.nan)
+            return jnp.where(
+                jnp.isfinite(out).all(axis=-1), out.argmax(axis=-1).astype(jnp.float32), jnp.nan
+            )
 
         unflipped = answers(x)
 
@@ -132,4 +162,11 @@ def sensitivity(split: str = "test") -> Measure:
 
         return jax.lax.map(changed, jnp.arange(x.shape[-1])).sum()
 
-    return Measure("sensitivity", function, concepts=("subset",), splits=(split,), options={"split": split}, source=_MERRILL)
+    return Measure(
+        "sensitivity",
+        function,
+        concepts=("subset",),
+        splits=(split,),
+        options={"split": split},
+        source=_MERRILL,
+    )

@@ -1,34 +1,43 @@
-"""What the model does where a task reads several answers of one input: loss by position, and inputs of which all are right."""
+"""What the model does where a task reads several answers of one input: loss by position, and inputs
+of which all are right.
+"""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params, Scalar
+from mi_jax.basics.dims import Params, Scalar
 from mi_jax.contracts import Context, Measure, mean_loss
 from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.evaluation import batch, outputs
 
 
 def loss_by_position(split: str = "test") -> Measure:
-    """The run's own loss at each position of the input, mean over a split; NaN where no answer is read."""
+    """The run's own loss at each position of the input, mean over a split; NaN where no answer is
+    read.
+    """
 
     def function(params: Params, context: Context) -> Float[Array, " position"]:
         examples = batch(context, split)
         losses = context.loss(outputs(params, context, split), examples.targets)
         weights = jnp.asarray(examples.weights)
-        means = jnp.stack([mean_loss(losses[:, i, None], weights[:, i, None]) for i in range(len(context.read))])
+        means = jnp.stack(
+            [mean_loss(losses[:, i, None], weights[:, i, None]) for i in range(len(context.read))]
+        )
         return jnp.full(context.inputs.positions, jnp.nan).at[np.array(context.read)].set(means)
 
     name = f"{split}_loss_by_position"
-    return Measure(name, function, ("position",), concepts=("places",), splits=(split,), units="loss")
+    return Measure(
+        name, function, ("position",), concepts=("places",), splits=(split,), units="loss"
+    )
 
 
 def exact_match(split: str = "test") -> Measure:
-    """The share of a split's inputs all of whose answers are right; NaN where an output is not finite.
+    """The share of a split's inputs all of whose answers are right; NaN where an output is not
+    finite.
 
-    Each answer is read with the right ones before it in the input, where a task puts them there. What has no weight isn't
-    counted.
+    Each answer is read with the right ones before it in the input, where a task puts them there.
+    What has no weight isn't counted.
     """
 
     def function(params: Params, context: Context) -> Scalar:

@@ -1,8 +1,9 @@
-"""What is decodable: linear probes of any site, position and concept, with control tasks (arXiv 1909.03368).
+"""What is decodable: linear probes of any site, position and concept, with control tasks (arXiv
+1909.03368).
 
-A probe is fitted on one half of the evaluation's examples and read on the other. The control task has the same labels and halves,
-and what the network makes of the inputs after their tokens were renamed at random (``concepts.renamed``): what a probe decodes of
-it, it decodes of tokens alone.
+A probe is fitted on one half of the evaluation's examples and read on the other. The control task
+has the same labels and halves, and what the network makes of the inputs after their tokens were
+renamed at random (``concepts.renamed``): what a probe decodes of it, it decodes of tokens alone.
 """
 
 import hashlib
@@ -15,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from mi_jax.arrays import Params, Scalar
-from mi_jax.concepts import Labels, renamed
-from mi_jax.contracts import Context, Measure, Model, Reference
-from mi_jax.errors import MeasureError, nearest, require
+from mi_jax.basics.dims import Params, Scalar
+from mi_jax.basics.errors import MeasureError, nearest, require
+from mi_jax.contracts import Context, Labels, Measure, Model, Reference, renamed
 from mi_jax.measures.activations import (
     CONTROL,
     as_stack,
@@ -31,7 +31,16 @@ from mi_jax.measures.activations import (
     site_vectors,
 )
 from mi_jax.measures.evaluation import shared
-from mi_jax.measures.linear_probes import Rows, angle_scores, by_size, logistic_fit, one_hot_rows, ridge_fit, right_share, rows_of
+from mi_jax.measures.linear_probes import (
+    Rows,
+    angle_scores,
+    by_size,
+    logistic_fit,
+    one_hot_rows,
+    ridge_fit,
+    right_share,
+    rows_of,
+)
 
 Kind = Literal["ridge", "logistic", "circular"]
 
@@ -39,7 +48,9 @@ SOURCE = "arXiv 1909.03368"
 
 _TEST_SHARE = 0.5
 _SEED = 0
-"""Of the random halves and of the renamed tokens: the same for every checkpoint, so that curves are smooth."""
+"""Of the random halves and of the renamed tokens: the same for every checkpoint, so that curves are
+smooth.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,15 @@ class Probe:
     """What is fitted, where and on what: the options of every measure of probes.
 
     Attributes:
-        kind: "ridge": least squares onto one-hot classes; "logistic": multinomial logistic regression; "circular": ridge onto
-            the angle 2 pi k c / classes, k chosen on the training half.
+        kind: "ridge": least squares onto one-hot classes; "logistic": multinomial logistic
+            regression; "circular": ridge onto the angle 2 pi k c / classes, k chosen on the
+            training half.
         ridge: its strength, relative to the mean variance of the vectors (see ``linear_probes``).
-        held_out: None: examples are halved at random; a concept's name: half of its values are held out, so that the probe is
-            read on residues that it never saw.
-        sites, concepts: a name, or several. None takes all concepts, and the sites that the forward pass computes anyway: the
-            optional ones are copies of others, or linear images of them by head.
+        held_out: None: examples are halved at random; a concept's name: half of its values are held
+            out, so that the probe is read on residues that it never saw.
+        sites, concepts: a name, or several. None takes all concepts, and the sites that the forward
+            pass computes anyway: the optional ones are copies of others, or linear images of them
+            by head.
         position: of the input; None takes all that are read, each a row of its own.
     """
 
@@ -65,11 +78,16 @@ class Probe:
     position: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.kind in get_args(Kind), f"kind={self.kind!r} is unknown; {nearest(str(self.kind), get_args(Kind))}")
+        require(
+            self.kind in get_args(Kind),
+            f"kind={self.kind!r} is unknown; {nearest(str(self.kind), get_args(Kind))}",
+        )
         require(self.ridge > 0, f"ridge={self.ridge}: the strength must be positive")
         for name in ("sites", "concepts"):
             chosen = getattr(self, name)
-            require(chosen is None or len(chosen) > 0, f"{name} is empty; leave it out for all of them")
+            require(
+                chosen is None or len(chosen) > 0, f"{name} is empty; leave it out for all of them"
+            )
 
     def suffix(self) -> str:
         """What a measure with these options adds to its name; nothing with the published ones."""
@@ -80,7 +98,9 @@ class Probe:
         for chosen in (self.sites, self.concepts):
             if chosen is not None:
                 told = "+".join(_several(chosen))
-                parts.append(told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8])
+                parts.append(
+                    told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8]
+                )
         return "".join(f"_{part}" for part in parts)
 
     def site_names(self, model: Model) -> tuple[str, ...]:
@@ -92,19 +112,29 @@ class Probe:
         return tuple(sorted(known)) if self.concepts is None else _several(self.concepts)
 
     def check(self, context: Context) -> None:
-        """Raises MeasureError for a site or position that the model, or a concept that the task doesn't have."""
+        """Raises MeasureError for a site or position that the model, or a concept that the task
+        doesn't have.
+        """
         check_sites(context.model, self.site_names(context.model))
         positions_of(context, self.position)
-        asked = (*self.concept_names(tuple(context.labels)), *((self.held_out,) if self.held_out else ()))
+        asked = (
+            *self.concept_names(tuple(context.labels)),
+            *((self.held_out,) if self.held_out else ()),
+        )
         for name in asked:
             known_labels(context, name, self.position)
 
     def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
         """The coordinates of the dims site and concept."""
-        return {"site": lambda model, known: self.site_names(model), "concept": lambda model, known: self.concept_names(known)}
+        return {
+            "site": lambda model, known: self.site_names(model),
+            "concept": lambda model, known: self.concept_names(known),
+        }
 
     def prepare(self) -> dict[str, Callable[[Reference, Context], Any]]:
-        """What is made once a seed: which examples are trained and tested on, and the control task's inputs."""
+        """What is made once a seed: which examples are trained and tested on, and the control
+        task's inputs.
+        """
         return {**{half.name: half for half in self._halves()}, CONTROL: _control_inputs}
 
     def halves(self, context: Context) -> tuple[Int[Array, " trained"], Int[Array, " tested"]]:
@@ -113,13 +143,21 @@ class Probe:
         return context.prepared[trained.name], context.prepared[tested.name]
 
     def _halves(self) -> tuple["_Half", "_Half"]:
-        return _Half("trained", self.held_out, self.position), _Half("tested", self.held_out, self.position)
+        return _Half("trained", self.held_out, self.position), _Half(
+            "tested", self.held_out, self.position
+        )
 
     def options(self) -> dict[str, Any]:
         """As stored beside a result."""
         told = asdict(self) | {"test_share": _TEST_SHARE, "seed": _SEED}
-        told |= {name: _several(told[name]) for name in ("sites", "concepts") if told[name] is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value is not None}
+        told |= {
+            name: _several(told[name]) for name in ("sites", "concepts") if told[name] is not None
+        }
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in told.items()
+            if value is not None
+        }
 
 
 def probe_of(options: Mapping[str, Any]) -> Probe:
@@ -135,7 +173,9 @@ def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _host_inputs(context: Context) -> np.ndarray:
-    return np.concatenate([np.asarray(context.batches[split].inputs) for split in sorted(context.batches)])
+    return np.concatenate(
+        [np.asarray(context.batches[split].inputs) for split in sorted(context.batches)]
+    )
 
 
 def _control_inputs(reference: Reference, context: Context) -> Shaped[Array, "example ..."]:
@@ -144,7 +184,9 @@ def _control_inputs(reference: Reference, context: Context) -> Shaped[Array, "ex
 
 @dataclass(frozen=True)
 class _Half:
-    """Which rows, examples times positions, a probe is fitted or read on: what probes of equal halves share."""
+    """Which rows, examples times positions, a probe is fitted or read on: what probes of equal
+    halves share.
+    """
 
     half: Literal["trained", "tested"]
     held_out: str | None
@@ -154,7 +196,9 @@ class _Half:
     def name(self) -> str:
         """Among what is prepared."""
         held_out = f"_{self.held_out}" if self.held_out else ""
-        return f"probe_{self.half}{held_out}" + (f"_at_{self.position}" if self.position is not None else "")
+        return f"probe_{self.half}{held_out}" + (
+            f"_at_{self.position}" if self.position is not None else ""
+        )
 
     def __call__(self, reference: Reference, context: Context) -> Int[Array, " row"]:
         rng, count = np.random.default_rng(_SEED), len(positions_of(context, self.position))
@@ -164,10 +208,16 @@ class _Half:
             rows = (order[:, None] * count + np.arange(count)).astype(np.int32)
             tested = round(_TEST_SHARE * len(order))
             return jnp.asarray((rows[:tested] if self.half == "tested" else rows[tested:]).ravel())
-        values = np.asarray(row_values(known_labels(context, self.held_out, self.position), context, self.position))
+        values = np.asarray(
+            row_values(known_labels(context, self.held_out, self.position), context, self.position)
+        )
         known = np.unique(values)
-        kept_out = np.isin(values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))])
-        return jnp.asarray(np.flatnonzero(kept_out if self.half == "tested" else ~kept_out).astype(np.int32))
+        kept_out = np.isin(
+            values, rng.permutation(known)[: max(1, round(_TEST_SHARE * len(known)))]
+        )
+        return jnp.asarray(
+            np.flatnonzero(kept_out if self.half == "tested" else ~kept_out).astype(np.int32)
+        )
 
 
 class Decoded(NamedTuple):
@@ -180,16 +230,25 @@ class Decoded(NamedTuple):
 
 
 def known_labels(context: Context, concept: str, position: int | None) -> Labels:
-    """The labels of a concept. Raises MeasureError where the task has none of it, or none at the position."""
+    """The labels of a concept. Raises MeasureError where the task has none of it, or none at the
+    position.
+    """
     if concept not in context.labels:
-        raise MeasureError(f"the task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}")
+        raise MeasureError(
+            f"the task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}"
+        )
     if context.labels[concept].values.ndim == 2 and position not in (None, *context.read):
-        raise MeasureError(f"position={position}: '{concept}' has labels at the positions {list(context.read)} alone")
+        raise MeasureError(
+            f"position={position}: '{concept}' has labels at the positions {list(context.read)}"
+            " alone"
+        )
     return context.labels[concept]
 
 
 def concept_labels(probe: Probe, context: Context) -> list[Labels]:
-    """The labels of the probed concepts. Raises MeasureError where the probe can't be had: see ``Probe.check``."""
+    """The labels of the probed concepts. Raises MeasureError where the probe can't be had: see
+    ``Probe.check``.
+    """
     probe.check(context)
     return [context.labels[name] for name in probe.concept_names(tuple(context.labels))]
 
@@ -204,22 +263,34 @@ def row_values(labels: Labels, context: Context, position: int | None) -> Int[Ar
 
 @shared
 def decoded(params: Params, context: Context, probe: Probe) -> Decoded:
-    """Fits a probe at every site, for every concept and its control task, and reads it: one program for each width of a site."""
+    """Fits a probe at every site, for every concept and its control task, and reads it: one program
+    for each width of a site.
+    """
     sites, held = probe.site_names(context.model), concept_labels(probe, context)
     trained, tested = probe.halves(context)
     order = jnp.concatenate([trained, tested])
     values = [row_values(one, context, probe.position)[order] for one in held]
     positions = positions_of(context, probe.position)
-    own, other = (site_vectors(params, context, sites, positions, control) for control in (False, True))
+    own, other = (
+        site_vectors(params, context, sites, positions, control) for control in (False, True)
+    )
 
-    def one_site(both: tuple[Float[Array, "example d"], Float[Array, "example d"]]) -> Float[Array, "kind concept"]:
+    def one_site(
+        both: tuple[Float[Array, "example d"], Float[Array, "example d"]],
+    ) -> Float[Array, "kind concept"]:
         X, control = (x[order] for x in both)
         n, circular = len(trained), probe.kind == "circular"
         test, train = _read_site(X, values, held, n, probe)
-        # Of the control task only the test half is asked for; a circle also looks at how the training half was fitted.
-        return jnp.stack([test, train, _read_site(control, values, held, n, probe, whole=circular)[0]])
+        # Of the control task only the test half is asked for; a circle also looks at how the
+        # training half was fitted.
+        return jnp.stack(
+            [test, train, _read_site(control, values, held, n, probe, whole=circular)[0]]
+        )
 
-    groups = [(names, jax.lax.map(one_site, (as_stack(own, names), as_stack(other, names)))) for names in by_width(own)]
+    groups = [
+        (names, jax.lax.map(one_site, (as_stack(own, names), as_stack(other, names))))
+        for names in by_width(own)
+    ]
     return Decoded(*jnp.moveaxis(in_order(groups, sites), 1, 0))
 
 
@@ -232,7 +303,8 @@ def _read_site(
     *,
     whole: bool = True,
 ) -> tuple[Float[Array, " concept"], Float[Array, " concept"]]:
-    """Test and training accuracies of one site, its n training rows first; NaN where a vector isn't finite.
+    """Test and training accuracies of one site, its n training rows first; NaN where a vector isn't
+    finite.
 
     Args:
         whole: whether training rows are read too; else the second result is NaN.
@@ -249,22 +321,36 @@ def _read_site(
     def constant() -> Float[Array, "class asked"]:
         return Y.mean(axis=1, keepdims=True) * jnp.ones((1, len(asked)))
 
-    # A site that never varies (what precedes attention at a fixed token) costs nothing; a loop's cond computes one side alone.
+    # A site that never varies (what precedes attention at a fixed token) costs nothing; a loop's
+    # cond computes one side alone.
     scores = jax.lax.cond((around == 0).all(), constant, scored)
     read = by_size(rows, lambda s, y, x: _shares(s, y, x, n, probe), [scores, Y], values)
-    test, train = (jnp.where(jnp.isfinite(X).all(), jnp.stack(x), jnp.nan) for x in zip(*read, strict=True))
+    test, train = (
+        jnp.where(jnp.isfinite(X).all(), jnp.stack(x), jnp.nan) for x in zip(*read, strict=True)
+    )
     return test, train
 
 
-def fit(X: Float[Array, "example d"], Y: Float[Array, "row example"], rows: Rows, probe: Probe) -> Any:
+def fit(
+    X: Float[Array, "example d"], Y: Float[Array, "row example"], rows: Rows, probe: Probe
+) -> Any:
     """Weights and biases of the probe's kind."""
-    return logistic_fit(X, Y, rows, probe.ridge) if probe.kind == "logistic" else ridge_fit(X, Y, probe.ridge)
+    return (
+        logistic_fit(X, Y, rows, probe.ridge)
+        if probe.kind == "logistic"
+        else ridge_fit(X, Y, probe.ridge)
+    )
 
 
 def _shares(
-    scores: Float[Array, "class asked"], Y: Float[Array, "class trained"], values: Int[Array, " row"], n: int, probe: Probe
+    scores: Float[Array, "class asked"],
+    Y: Float[Array, "class trained"],
+    values: Int[Array, " row"],
+    n: int,
+    probe: Probe,
 ) -> tuple[Scalar, Scalar]:
-    """Test and training accuracy of one concept; NaN for the latter where scores are of the test rows alone.
+    """Test and training accuracy of one concept; NaN for the latter where scores are of the test
+    rows alone.
 
     Test rows of a class that no training row has are left out, unless the probe knows its angle.
     """
@@ -277,7 +363,8 @@ def _shares(
 def probe_accuracy(**options: Any) -> Measure:
     """How often a probe is right on the test half, by site and concept.
 
-    ``_train``: on the training half; ``_control``: on the test half of the control task, which knows tokens alone.
+    ``_train``: on the training half; ``_control``: on the test half of the control task, which
+    knows tokens alone.
 
     Args:
         options: see ``Probe``.
@@ -289,11 +376,17 @@ def probe_accuracy(**options: Any) -> Measure:
         read = decoded(params, context, probe)
         return {name: read.test, f"{name}_train": read.train, f"{name}_control": read.control}
 
-    return measure_of(name, function, dict.fromkeys((name, f"{name}_train", f"{name}_control"), ("site", "concept")), probe)
+    return measure_of(
+        name,
+        function,
+        dict.fromkeys((name, f"{name}_train", f"{name}_control"), ("site", "concept")),
+        probe,
+    )
 
 
 def probe_selectivity(**options: Any) -> Measure:
-    """Accuracy less that on the control task, both on the test half: what is decodable beyond what tokens alone give away.
+    """Accuracy less that on the control task, both on the test half: what is decodable beyond what
+    tokens alone give away.
 
     Args:
         options: see ``Probe``.
@@ -308,7 +401,9 @@ def probe_selectivity(**options: Any) -> Measure:
     return measure_of(name, function, ("site", "concept"), probe)
 
 
-def measure_of(name: str, function: Any, dims: Any, probe: Probe, *, source: str = SOURCE, **more: Any) -> Measure:
+def measure_of(
+    name: str, function: Any, dims: Any, probe: Probe, *, source: str = SOURCE, **more: Any
+) -> Measure:
     """A measure of a probe, with what all of them say of themselves."""
     return Measure(
         name,

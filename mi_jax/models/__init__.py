@@ -16,4 +16,13 @@ MODELS = {
 }
 """Every model's settings by registry name."""
 
-__all__ = ["MLP", "MODELS", "Bilinear", "DeepLinear", "MarkovAttention", "Tapped", "Transformer", "capture"]
+__all__ = [
+    "MLP",
+    "MODELS",
+    "Bilinear",
+    "DeepLinear",
+    "MarkovAttention",
+    "Tapped",
+    "Transformer",
+    "capture",
+]

@@ -1,4 +1,5 @@
-"""How an input reaches the first hidden layer of an MLP: a pair of one-hot tokens, a pair of embedded ones, or float features.
+"""How an input reaches the first hidden layer of an MLP: a pair of one-hot tokens, a pair of
+embedded ones, or float features.
 
 Dimension letters: b batch, s position, n tokens, d columns of an embedding, N neurons.
 """
@@ -9,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import require
 from mi_jax.contracts import Inputs
-from mi_jax.errors import require
 from mi_jax.models.products import lookup, matmul
 from mi_jax.models.taps import Tapped
 
@@ -42,7 +43,8 @@ def pair(inputs: Inputs, model: str) -> tuple[int, int]:
     """The two positions that vary. Raises ConfigError where the task has no such pair of tokens."""
     require(
         inputs.kind == "tokens" and len(inputs.varied) == 2,
-        f"{model} reads a pair of tokens; the task has {len(inputs.varied)} varying positions of {inputs.kind}",
+        f"{model} reads a pair of tokens; the task has {len(inputs.varied)} varying positions of"
+        f" {inputs.kind}",
     )
     first, second = inputs.varied
     return first, second
@@ -72,14 +74,21 @@ def embedded_pair(inputs: Inputs, width: int, d: int, *, shared: bool, added: bo
 
     def pre(params: Any, tokens: Any, tapped: Tapped) -> Float[Array, "b 1 N"]:
         if shared:
-            both = tapped.product("embed.W_E", tokens[:, jnp.array(places)], params["embed"]["W_E"], lookup)
+            both = tapped.product(
+                "embed.W_E", tokens[:, jnp.array(places)], params["embed"]["W_E"], lookup
+            )
             both = tapped.at("embed", both)
         else:
             each = zip(names, places, strict=True)
-            looked_up = [tapped.product(f"{name}.W_E", tokens[:, at, None], params[name]["W_E"], lookup) for name, at in each]
+            looked_up = [
+                tapped.product(f"{name}.W_E", tokens[:, at, None], params[name]["W_E"], lookup)
+                for name, at in each
+            ]
             both = jnp.concatenate(looked_up, axis=1)
         x = both.sum(axis=1, keepdims=True) if added else both.reshape(len(both), 1, rows)
-        return tapped.product("layers.0.W", tapped.at("input", x), params["layers"]["0"]["W"], matmul)
+        return tapped.product(
+            "layers.0.W", tapped.at("input", x), params["layers"]["0"]["W"], matmul
+        )
 
     def to_neurons(name: str, first: int) -> Table:
         return lambda params: params[name]["W_E"] @ params["layers"]["0"]["W"][first : first + d]
@@ -102,17 +111,26 @@ def features(inputs: Inputs, width: int) -> Entry:
 
     def pre(params: Any, x: Any, tapped: Tapped) -> Float[Array, "b 1 N"]:
         check_features(x, count)
-        return tapped.product("layers.0.W", tapped.at("input", x), params["layers"]["0"]["W"], matmul)
+        return tapped.product(
+            "layers.0.W", tapped.at("input", x), params["layers"]["0"]["W"], matmul
+        )
 
-    return Entry({"layers.0.W": ((count, width), count)}, pre, "layers.0.b", input_map=lambda params: params["layers"]["0"]["W"])
+    return Entry(
+        {"layers.0.W": ((count, width), count)},
+        pre,
+        "layers.0.b",
+        input_map=lambda params: params["layers"]["0"]["W"],
+    )
 
 
 def feature_count(inputs: Inputs, model: str) -> int:
-    """How many features the one vector of floats has. Raises ConfigError where the task gives something else."""
+    """How many features the one vector of floats has. Raises ConfigError where the task gives
+    something else.
+    """
     require(
         inputs.kind == "floats" and inputs.positions == 1 and inputs.features >= 1,
-        f"{model} reads one vector of floats with at least 1 feature; the task has {inputs.positions} positions of {inputs.kind}"
-        f" with {inputs.features} features",
+        f"{model} reads one vector of floats with at least 1 feature; the task has"
+        f" {inputs.positions} positions of {inputs.kind} with {inputs.features} features",
     )
     return inputs.features
 
@@ -120,7 +138,8 @@ def feature_count(inputs: Inputs, model: str) -> int:
 def check_features(x: Any, count: int) -> None:
     """Raises ConfigError for inputs that aren't [batch 1 feature] with that many features."""
     require(
-        x.ndim == 3 and x.shape[1:] == (1, count), f"inputs of shape {x.shape}: [batch 1 feature] with {count} features is needed"
+        x.ndim == 3 and x.shape[1:] == (1, count),
+        f"inputs of shape {x.shape}: [batch 1 feature] with {count} features is needed",
     )
 
 
@@ -134,6 +153,7 @@ def output_count(outputs: int | None, inputs: Inputs) -> int:
     count = inputs.classes if outputs is None else outputs
     require(
         count >= inputs.classes or (count == 1 and inputs.classes == 2),
-        f"outputs={count} can't tell the task's {inputs.classes} classes; give at least as many, or 1 for two classes",
+        f"outputs={count} can't tell the task's {inputs.classes} classes; give at least as many, or"
+        " 1 for two classes",
     )
     return count

@@ -1,4 +1,6 @@
-"""Deep linear networks: functions that one matrix could write, learned as a product of several (arXiv 1312.6120)."""
+"""Deep linear networks: functions that one matrix could write, learned as a product of several
+(arXiv 1312.6120).
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,23 +9,27 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params, PRNGKey
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
-from mi_jax.errors import require
+from mi_jax.basics.dims import Params, PRNGKey
+from mi_jax.basics.errors import require
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
 from mi_jax.models.entries import check_features, feature_count, output_count
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.products import matmul
-from mi_jax.models.sites import linear_sites
 from mi_jax.models.taps import Tapped
+
+_NEURONS = ("batch", "position", "neuron")
+_LOGITS = ("batch", "position", "class")
 
 
 @dataclass(frozen=True)
 class DeepLinear(Architecture):
-    """outputs = x W_0 W_1 ... W_{L-1} of a vector x of features, without biases; its rows are layers ``layers.{i}.W [in out]``.
+    """outputs = x W_0 W_1 ... W_{L-1} of a vector x of features, without biases; its rows are
+    layers ``layers.{i}.W [in out]``.
 
     Attributes:
         widths: of the hidden layers, H_1 to H_{L-1}; none is one matrix.
-        outputs: how many outputs there are, if not the task's classes: more, or 1 for two classes (see ``MLP``).
+        outputs: how many outputs there are, if not the task's classes: more, or 1 for two classes
+            (see ``MLP``).
         init_scale: initial weights are N(0, init_scale^2 / rows).
     """
 
@@ -32,9 +38,17 @@ class DeepLinear(Architecture):
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(all(width >= 1 for width in self.widths), f"widths={self.widths}: each must be at least 1")
-        require(self.outputs is None or self.outputs >= 1, f"outputs={self.outputs}: must be at least 1")
-        require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
+        require(
+            all(width >= 1 for width in self.widths),
+            f"widths={self.widths}: each must be at least 1",
+        )
+        require(
+            self.outputs is None or self.outputs >= 1, f"outputs={self.outputs}: must be at least 1"
+        )
+        require(
+            0 <= self.init_scale < math.inf,
+            f"init_scale={self.init_scale}: must be a finite number of at least 0",
+        )
 
     def build(self, inputs: Inputs) -> Model:
         """The model for a task of one vector of floats."""
@@ -45,10 +59,18 @@ class DeepLinear(Architecture):
         sites = linear_sites(layers)
 
         def init(key: PRNGKey) -> Params:
-            return normal_parameters(key, shapes, {name: self.init_scale / math.sqrt(rows) for name, (rows, _) in shapes.items()})
+            return normal_parameters(
+                key,
+                shapes,
+                {name: self.init_scale / math.sqrt(rows) for name, (rows, _) in shapes.items()},
+            )
 
         def apply(
-            params: Any, inputs: Float[Array, "batch 1 feature"], *, taps: Taps | None = None, positions: Any = None
+            params: Any,
+            inputs: Float[Array, "batch 1 feature"],
+            *,
+            taps: Taps | None = None,
+            positions: Any = None,
         ) -> Float[Array, "batch 1 class"]:
             check_features(inputs, count)
             tapped = Tapped(taps, sites)
@@ -59,7 +81,9 @@ class DeepLinear(Architecture):
             return x
 
         def input_map(params: Any) -> Float[Array, "feature neuron"]:
-            return reduce(lambda x, W: x @ W, [params["layers"][str(i)]["W"] for i in range(layers - 1)])
+            return reduce(
+                lambda x, W: x @ W, [params["layers"][str(i)]["W"] for i in range(layers - 1)]
+            )
 
         hidden = Roles(
             input_map=input_map,
@@ -68,3 +92,17 @@ class DeepLinear(Architecture):
             linear_readout=True,
         )
         return Model(init, apply, hidden if self.widths else Roles(), sites)
+
+
+def linear_sites(layers: int) -> tuple[Site, ...]:
+    """The sites of a deep linear network, in the order of the forward pass."""
+    sites, x = [Site("input", "the features", ("batch", "position", "feature"))], "input"
+    for i in range(layers):
+        last = i == layers - 1
+        name, dims = ("logits", _LOGITS) if last else (f"hidden.{i}", _NEURONS)
+        sites += [
+            Site(f"layers.{i}.W", f"{x} layers.{i}.W", dims, "product"),
+            Site(name, f"{x} layers.{i}.W", dims),
+        ]
+        x = name
+    return tuple(sites)

@@ -1,4 +1,6 @@
-"""The least network that learns Markov chains in context: an average over distances, then a match (arXiv 2402.11004)."""
+"""The least network that learns Markov chains in context: an average over distances, then a match
+(arXiv 2402.11004).
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,38 +10,46 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import Params, PRNGKey
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Taps
-from mi_jax.errors import require
+from mi_jax.basics.dims import Params, PRNGKey
+from mi_jax.basics.errors import require
+from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.positions import causal_mask, distance_rows, positions_read
 from mi_jax.models.products import lookup, spread
-from mi_jax.models.sites import markov_sites
 from mi_jax.models.taps import Tapped
+
+_LOGITS = ("batch", "position", "class")
 
 
 @dataclass(frozen=True)
 class MarkovAttention(Architecture):
-    """Two layers of attention with one vector and one matrix: logits_i = sum over j <= i of (e_i W . y_j) e_j.
+    """Two layers of attention with one vector and one matrix: logits_i = sum over j <= i of (e_i W
+    . y_j) e_j.
 
-    e_i is token i, one-hot; y_j = sum over s <= j of softmax_s(v[j - s]) e_s looks back by learned distances. Where v comes to
-    look one back and W to match, the sum counts what has followed the last token: the statistical induction head.
+    e_i is token i, one-hot; y_j = sum over s <= j of softmax_s(v[j - s]) e_s looks back by learned
+    distances. Where v comes to look one back and W to match, the sum counts what has followed the
+    last token: the statistical induction head.
 
     Attributes:
-        init_scale: W starts as N(0, init_scale^2); v at 0, so that layer 0 averages all that came before.
+        init_scale: W starts as N(0, init_scale^2); v at 0, so that layer 0 averages all that came
+            before.
     """
 
     init_scale: float = 0.01
 
     def __post_init__(self) -> None:
-        require(0 <= self.init_scale < math.inf, f"init_scale={self.init_scale}: must be a finite number of at least 0")
+        require(
+            0 <= self.init_scale < math.inf,
+            f"init_scale={self.init_scale}: must be a finite number of at least 0",
+        )
 
     def build(self, inputs: Inputs) -> Model:
         """The model for a task whose classes are its tokens."""
         k = inputs.vocabulary
         require(
             inputs.kind == "tokens" and k >= inputs.classes,
-            f"this model answers with one of its {k} tokens; the task has {inputs.classes} classes of {inputs.kind}",
+            f"this model answers with one of its {k} tokens; the task has {inputs.classes} classes"
+            f" of {inputs.kind}",
         )
         shapes = {"blocks.0.attn.W_rel": (inputs.positions,), "blocks.1.attn.W_QK": (k, k)}
         sites = markov_sites()
@@ -48,7 +58,11 @@ class MarkovAttention(Architecture):
             return normal_parameters(key, shapes, {"blocks.1.attn.W_QK": self.init_scale})
 
         def apply(
-            params: Any, inputs: Int[Array, "batch position"], *, taps: Taps | None = None, positions: Any = None
+            params: Any,
+            inputs: Int[Array, "batch position"],
+            *,
+            taps: Taps | None = None,
+            positions: Any = None,
         ) -> Float[Array, "batch read class"]:
             tapped, length = Tapped(taps, sites), inputs.shape[1]
             everywhere, read = tuple(range(length)), positions_read(positions, length)
@@ -59,10 +73,29 @@ class MarkovAttention(Architecture):
             scores = jnp.where(causal_mask(everywhere, length), scores, -jnp.inf)
             pattern = tapped.at("blocks.0.attn.pattern", jax.nn.softmax(scores, axis=-1))
             y = tapped.at("blocks.0.attn.z", jnp.einsum("qk,bkv->bqv", pattern, e))
-            q = tapped.product("blocks.1.attn.W_QK", inputs[:, jnp.array(read)], second["W_QK"], lookup)
+            q = tapped.product(
+                "blocks.1.attn.W_QK", inputs[:, jnp.array(read)], second["W_QK"], lookup
+            )
             match = jnp.einsum("bqv,bkv->bqk", q, y)
             match = jnp.where(spread(causal_mask(read, length), match), match, 0.0)
             match = tapped.at("blocks.1.attn.attn_scores", match)
             return tapped.at("logits", jnp.einsum("bqk,bkv->bqv", match, e))
 
         return Model(init, apply, Roles(), sites)
+
+
+def markov_sites() -> tuple[Site, ...]:
+    """The sites of the least network for Markov chains, in the order of the forward pass."""
+    one_hots, a, b = ("batch", "position", "token"), "blocks.0.attn", "blocks.1.attn"
+    return (
+        Site(f"{a}.W_rel", "W_rel[max(query - key, 0)]", ("query", "key"), "product"),
+        Site(f"{a}.pattern", "softmax over keys <= query of W_rel[query - key]", ("query", "key")),
+        Site(f"{a}.z", "sum over keys of pattern onehot(token)", one_hots),
+        Site(f"{b}.W_QK", "W_QK[tokens]", one_hots, "product"),
+        Site(
+            f"{b}.attn_scores",
+            "W_QK[token] . blocks.0.attn.z, 0 where key > query",
+            ("batch", "query", "key"),
+        ),
+        Site("logits", "sum over keys of attn_scores onehot(token)", _LOGITS),
+    )

@@ -11,9 +11,11 @@ def lookup(tokens: Int[Array, "..."], W: Float[Array, "token *row"]) -> Float[Ar
 
 
 def matmul(x: Float[Array, "*b i"], W: Float[Array, "i o"]) -> Float[Array, "*b o"]:
-    """x W with the rows flattened first: a position axis of 1 left in costs a fifth of the step on CPU.
+    """x W with the rows flattened first: a position axis of 1 left in costs a fifth of the step on
+    CPU.
 
-    Where W is tall, its gradient is computed lying down: the same product takes two thirds of the time there on CPU.
+    Where W is tall, its gradient is computed lying down: the same product takes two thirds of the
+        time there on CPU.
     """
     if W.shape[0] > W.shape[1]:
         W = jax.lax.optimization_barrier(W.T).T

@@ -1,7 +1,8 @@
 """Taps: listening to and replacing what flows through a model, by the name of the site.
 
-A tap is a function at a site. At an activation it is ``value -> value``; at a product with a weight ``(x, W) -> product``.
-Capturing returns its values, never leaves them in a closure, so that jit, vmap, map, grad and remat are safe around it.
+A tap is a function at a site. At an activation it is ``value -> value``; at a product with a weight
+``(x, W) -> product``. Capturing returns its values, never leaves them in a closure, so that jit,
+vmap, map, grad and remat are safe around it.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.contracts import Site, Tap, Taps
-from mi_jax.errors import ConfigError, nearest
 
 
 class _Recorder(NamedTuple):
@@ -32,9 +33,11 @@ class _Recorder(NamedTuple):
 
 
 class ByPosition(NamedTuple):
-    """A tap at the site of the embedded tokens that treats each token alone: ``function(rows [token d], position) -> rows``.
+    """A tap at the site of the embedded tokens that treats each token alone: ``function(rows [token
+    d], position) -> rows``.
 
-    What treats tokens alone can be done to a table of them, so a model may keep its fast path under it.
+    What treats tokens alone can be done to a table of them, so a model may keep its fast path under
+    it.
     """
 
     function: Callable[[Any, int], Any]
@@ -52,7 +55,9 @@ class Tapped:
         known = {site.name for site in sites}
         for name in self._taps:
             if name not in known:
-                raise ConfigError(f"there is no site '{name}' in this model; {nearest(name, known)}")
+                raise ConfigError(
+                    f"there is no site '{name}' in this model; {nearest(name, known)}"
+                )
 
     def listens(self, name: str) -> bool:
         """Whether a tap sits at this site."""
@@ -68,7 +73,9 @@ class Tapped:
         return self._through(name, (value,), lambda value: value)
 
     def product(self, name: str, x: Any, W: Any, multiply: Callable[[Any, Any], Any]) -> Any:
-        """The product that goes on from a weight's site; ``multiply(x, W)`` where no tap replaces it."""
+        """The product that goes on from a weight's site; ``multiply(x, W)`` where no tap replaces
+        it.
+        """
         return self._through(name, (x, W), multiply)
 
     def _through(self, name: str, values: tuple[Any, ...], default: Callable[..., Any]) -> Any:
@@ -78,10 +85,14 @@ class Tapped:
         return tap.record(default, values) if isinstance(tap, _Recorder) else tap(*values)
 
 
-def capture(apply: Callable[..., Any], sites: Iterable[str]) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """``capture(apply, sites)(params, inputs, *, taps=None, positions=None) -> (outputs, {site: value})``.
+def capture(
+    apply: Callable[..., Any], sites: Iterable[str]
+) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """``capture(apply, sites)(params, inputs, *, taps=None, positions=None) -> (outputs, {site:
+    value})``.
 
-    A site that is both captured and tapped gives what the tap returned. Nothing else is computed or kept.
+    A site that is both captured and tapped gives what the tap returned. Nothing else is computed or
+    kept.
 
     Example:
         >>> outputs, seen = capture(model.apply, ["blocks.0.attn.pattern"])(params, inputs)  # doctest: +SKIP
@@ -90,7 +101,9 @@ def capture(apply: Callable[..., Any], sites: Iterable[str]) -> Callable[..., tu
     """
     names = (sites,) if isinstance(sites, str) else tuple(sites)
 
-    def captured(params: Any, inputs: Any, *, taps: Taps | None = None, positions: Any = None) -> tuple[Any, dict[str, Any]]:
+    def captured(
+        params: Any, inputs: Any, *, taps: Taps | None = None, positions: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
         store: dict[str, Any] = {}
         given = dict(taps or {})
         recorders = {name: _Recorder(store, name, given.get(name)) for name in names}

@@ -1,4 +1,6 @@
-"""Planted truths: networks and trajectories whose every weight is known, to hold measures, probes and dates against."""
+"""Planted truths: networks and trajectories whose every weight is known, to hold measures, probes
+and dates against.
+"""
 
 from mi_jax.planted.gromov import gromov
 from mi_jax.planted.induction import backup_head, induction, unused_concept

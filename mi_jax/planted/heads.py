@@ -1,7 +1,8 @@
 """Attention heads made by hand, in a residual stream whose columns have names.
 
-Every head is one-hot: a query has a coordinate for each thing it may look for, a key for each thing it is found by. Scores are
-not scaled (``attention_scale=1``), so that a match is worth exactly ``beta``.
+Every head is one-hot: a query has a coordinate for each thing it may look for, a key for each thing
+it is found by. Scores are not scaled (``attention_scale=1``), so that a match is worth exactly
+``beta``.
 """
 
 from collections.abc import Mapping
@@ -26,11 +27,16 @@ def columns(sizes: Mapping[str, int]) -> Columns:
         {'token': [0, 1, 2], 'position': [3, 4]}
     """
     ends = np.cumsum([0, *sizes.values()])
-    return {name: np.arange(first, end) for name, (first, end) in zip(sizes, pairwise(ends), strict=True)}
+    return {
+        name: np.arange(first, end)
+        for name, (first, end) in zip(sizes, pairwise(ends), strict=True)
+    }
 
 
 def attention_only(task: RepeatedSequences, parts: Columns, layers: int, heads: int) -> Transformer:
-    """The settings of a transformer without MLPs and norms; a head has room for every token and every position."""
+    """The settings of a transformer without MLPs and norms; a head has room for every token and
+    every position.
+    """
     return Transformer(
         layers=layers,
         d_model=sum(map(len, parts.values())),
@@ -42,13 +48,18 @@ def attention_only(task: RepeatedSequences, parts: Columns, layers: int, heads: 
     )
 
 
-def embedded(task: RepeatedSequences, parts: Columns, settings: Transformer, answer: str = "token") -> Flat:
-    """The network without heads: tokens and positions are one-hot in their columns, logits are what the tokens' columns hold.
+def embedded(
+    task: RepeatedSequences, parts: Columns, settings: Transformer, answer: str = "token"
+) -> Flat:
+    """The network without heads: tokens and positions are one-hot in their columns, logits are what
+    the tokens' columns hold.
 
     Args:
         answer: the part that holds the answer, added to the logits beside the tokens' own columns.
     """
-    flat = {name: np.zeros(shape, np.float32) for name, shape in settings.shapes(task.inputs).items()}
+    flat = {
+        name: np.zeros(shape, np.float32) for name, shape in settings.shapes(task.inputs).items()
+    }
     flat["embed.W_E"][np.arange(task.symbols + 1), parts["token"]] = 1
     flat["pos_embed.W_pos"][np.arange(task.inputs.positions), parts["position"]] = 1
     symbols = np.arange(task.symbols)
@@ -57,8 +68,11 @@ def embedded(task: RepeatedSequences, parts: Columns, settings: Transformer, ans
     return flat
 
 
-def look_back(flat: Flat, parts: Columns, place: tuple[int, int], beta: float, back: int, into: str) -> None:
-    """The head at (layer, head) = ``place`` attends from i to i - ``back`` by score beta, and writes the token it finds there.
+def look_back(
+    flat: Flat, parts: Columns, place: tuple[int, int], beta: float, back: int, into: str
+) -> None:
+    """The head at (layer, head) = ``place`` attends from i to i - ``back`` by score beta, and
+    writes the token it finds there.
 
     From the first positions, which have nothing so far back, it attends to the start token.
     """
@@ -83,12 +97,15 @@ def induction_head(
     raises: str | None = None,
     heeds: str | None = None,
 ) -> None:
-    """The head at ``place`` attends to where the present token is the previous one, and writes ``gain`` times the token there.
+    """The head at ``place`` attends to where the present token is the previous one, and writes
+    ``gain`` times the token there.
 
-    The start token's score is always beta / 2: where nothing matches the head rests there, and writes nothing.
+    The start token's score is always beta / 2: where nothing matches the head rests there, and
+    writes nothing.
 
     Args:
-        raises: a part of one column, to which the head adds the share of its attention that doesn't rest.
+        raises: a part of one column, to which the head adds the share of its attention that doesn't
+            rest.
         heeds: a part of one column; what it holds, times beta, is added to the start token's score.
     """
     W_Q, W_K, W_V, W_O = _weights(flat, place)

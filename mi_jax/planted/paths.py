@@ -1,4 +1,6 @@
-"""Known trajectories: two circuits that form in a known order, induction that forms as a formula says, and a random walk."""
+"""Known trajectories: two circuits that form in a known order, induction that forms as a formula
+says, and a random walk.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,13 +10,13 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.errors import require
+from mi_jax.basics.errors import require
+from mi_jax.basics.pytrees import dotted, parameter_count
+from mi_jax.basics.streams import stream
 from mi_jax.models import MLP
 from mi_jax.planted.gromov import quadrature
 from mi_jax.planted.induction import induction_parts, induction_weights
 from mi_jax.planted.network import Flat
-from mi_jax.pytrees import dotted, parameter_count
-from mi_jax.streams import stream
 from mi_jax.tasks import ModularArithmetic, RepeatedSequences
 from mi_jax.training.planting import Ground, Path
 
@@ -25,16 +27,19 @@ _MOST_MOVES = 2e8
 
 @dataclass(frozen=True)
 class ScaledInduction(Path):
-    """The hand-made induction network while its previous-token head grows: beta rises from 0 in equal steps, all else is fixed.
+    """The hand-made induction network while its previous-token head grows: beta rises from 0 in
+    equal steps, all else is fixed.
 
     Position i attends to i - 1 by e^beta / (e^beta + i), which is one half at beta = log i.
 
     Truth:
         rate: beta of a step is rate times it.
-        half: by position i, as a string, the (broken) step at which it attends to i - 1 by one half; where that is reached.
+        half: by position i, as a string, the (broken) step at which it attends to i - 1 by one
+            half; where that is reached.
 
     Attributes:
-        beta: of the previous-token head at the last step. match, gain: of the induction head (see ``induction``).
+        beta: of the previous-token head at the last step. match, gain: of the induction head (see
+            ``induction``).
     """
 
     beta: float = 8.0
@@ -48,11 +53,16 @@ class ScaledInduction(Path):
 
     def check(self, ground: Ground) -> None:
         """Repeated sequences on the network of ``induction``."""
-        require(isinstance(ground.task, RepeatedSequences), f"scaled induction is of repeated_sequences, not {ground.task}")
+        require(
+            isinstance(ground.task, RepeatedSequences),
+            f"scaled induction is of repeated_sequences, not {ground.task}",
+        )
         assert isinstance(ground.task, RepeatedSequences)
         _, settings, _ = induction_parts(ground.task)
         require(
-            ground.model == settings, f"scaled induction needs the model {settings}; mi_jax.planted.scaled_induction gives it"
+            ground.model == settings,
+            f"scaled induction needs the model {settings}; mi_jax.planted.scaled_induction"
+            " gives it",
         )
 
     def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
@@ -77,15 +87,17 @@ class ScaledInduction(Path):
 class TwoCircuits(Path):
     """Modular addition solved at two frequencies, one circuit after the other, in a quadratic MLP.
 
-    Half of the neurons belong to each frequency. All begin at the seed's own initial parameters theta_0; from its onset on a
-    circuit's neurons go straight to where they solve the task at its frequency: theta = (1 - s) theta_0 + s theta*, where s
-    rises from 0 at the onset to 1 ``width`` steps later. The logits of theta* are scale sum_k cos(2 pi k (a + b - c) / p).
+    Half of the neurons belong to each frequency. All begin at the seed's own initial parameters
+    theta_0; from its onset on a circuit's neurons go straight to where they solve the task at its
+    frequency: theta = (1 - s) theta_0 + s theta*, where s rises from 0 at the onset to 1 ``width``
+    steps later. The logits of theta* are scale sum_k cos(2 pi k (a + b - c) / p).
 
     Truth:
         order: the frequencies in the order of their onsets.
-        onsets, formed: by frequency, as a string, the last step at which s is 0 and the first at which it is 1.
-        births: by seed, by frequency, the first step from which on the frequency always holds more than twice an even share of
-            the unembedding's power.
+        onsets, formed: by frequency, as a string, the last step at which s is 0 and the first at
+            which it is 1.
+        births: by seed, by frequency, the first step from which on the frequency always holds more
+            than twice an even share of the unembedding's power.
 
     Attributes:
         frequencies: two, from 1 to (p - 1) / 2. onsets: of each. width: steps from onset to end.
@@ -98,7 +110,10 @@ class TwoCircuits(Path):
     scale: float = 20.0
 
     def __post_init__(self) -> None:
-        require(self.frequencies[0] != self.frequencies[1], f"frequencies={self.frequencies}: must be two different ones")
+        require(
+            self.frequencies[0] != self.frequencies[1],
+            f"frequencies={self.frequencies}: must be two different ones",
+        )
         require(min(self.onsets) >= 0, f"onsets={self.onsets}: must be steps from 0 on")
         require(self.width >= 1, f"width={self.width}: must be at least 1")
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
@@ -109,12 +124,20 @@ class TwoCircuits(Path):
         fits = isinstance(task, ModularArithmetic) and task.operation == "add" and task.p % 2 == 1
         require(fits, f"two circuits are of addition mod an odd p, not of {task}")
         plain = isinstance(model, MLP) and model == MLP(width=model.width) and model.width % 18 == 0
-        require(plain, f"two circuits need MLP(width=...) with 9 neurons for each frequency, or a multiple, not {model}")
+        require(
+            plain,
+            "two circuits need MLP(width=...) with 9 neurons for each frequency, or a multiple,"
+            f" not {model}",
+        )
         highest = task.inputs.classes // 2
-        require(all(1 <= k <= highest for k in self.frequencies), f"frequencies={self.frequencies}: must be from 1 to {highest}")
+        require(
+            all(1 <= k <= highest for k in self.frequencies),
+            f"frequencies={self.frequencies}: must be from 1 to {highest}",
+        )
         require(
             max(self.onsets) + self.width <= ground.steps,
-            f"onsets={self.onsets} and width={self.width}: the run ends at step {ground.steps}, before both have formed",
+            f"onsets={self.onsets} and width={self.width}: the run ends at step {ground.steps},"
+            " before both have formed",
         )
 
     def formed(self, steps: Int[np.ndarray, " step"]) -> Float[np.ndarray, "step 2"]:
@@ -127,7 +150,9 @@ class TwoCircuits(Path):
         assert isinstance(model, MLP)
         half, initial = model.width // 2, _initial(ground, seed)
         shares = self.formed(steps).repeat(half, axis=1)
-        circuits = [quadrature(ground.task.inputs.classes, half, k, self.scale) for k in self.frequencies]
+        circuits = [
+            quadrature(ground.task.inputs.classes, half, k, self.scale) for k in self.frequencies
+        ]
         stacks: Flat = {}
         for name, begin in initial.items():
             axis = 0 if name == "unembed.W_U" else 1
@@ -138,7 +163,9 @@ class TwoCircuits(Path):
 
     def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
-        onsets = dict(sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1]))
+        onsets = dict(
+            sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1])
+        )
         return {
             "kind": "two_circuits",
             "order": list(onsets),
@@ -157,16 +184,18 @@ class TwoCircuits(Path):
 
 @dataclass(frozen=True)
 class RandomWalk(Path):
-    """A walk from the seed's initial parameters, which moves alike in every step: the null, in which nothing ever happens.
+    """A walk from the seed's initial parameters, which moves alike in every step: the null, in
+    which nothing ever happens.
 
-    theta_s = theta_0 + sigma (e_1 + ... + e_s), e normal; sigma is ``scale`` times the root mean square of the array's initial
-    values, over the square root of the number of steps.
+    theta_s = theta_0 + sigma (e_1 + ... + e_s), e normal; sigma is ``scale`` times the root mean
+    square of the array's initial values, over the square root of the number of steps.
 
     Truth:
         transitions: none, an empty list.
 
     Attributes:
-        scale: how far the walk has carried each array by the last step, in units of its initial size.
+        scale: how far the walk has carried each array by the last step, in units of its initial
+            size.
     """
 
     scale: float = 1.0
@@ -177,7 +206,10 @@ class RandomWalk(Path):
     def check(self, ground: Ground) -> None:
         """Any task and model, as long as all moves of a seed fit into memory."""
         moves = ground.steps * _count(ground)
-        told = f"a random walk of {ground.steps} steps draws {moves:.2g} numbers a seed, at most {_MOST_MOVES:.0e} are"
+        told = (
+            f"a random walk of {ground.steps} steps draws {moves:.2g} numbers a seed, at most"
+            f" {_MOST_MOVES:.0e} are"
+        )
         require(moves <= _MOST_MOVES, f"{told}; take fewer steps or a smaller model")
 
     def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
@@ -188,7 +220,9 @@ class RandomWalk(Path):
         walked = np.concatenate([np.zeros((1, count)), np.cumsum(moves, axis=0)])[steps]
         ends = np.cumsum([value.size for value in initial.values()])
         stacks: Flat = {}
-        for (name, begin), walk in zip(initial.items(), np.split(walked, ends[:-1], axis=1), strict=True):
+        for (name, begin), walk in zip(
+            initial.items(), np.split(walked, ends[:-1], axis=1), strict=True
+        ):
             sigma = self.scale * np.sqrt((begin**2).mean() / ground.steps)
             stacks[name] = (begin[None] + sigma * walk.reshape(-1, *begin.shape)).astype(np.float32)
         return stacks
@@ -198,13 +232,19 @@ class RandomWalk(Path):
         return {"kind": "random_walk", "transitions": []}
 
 
-PATHS: dict[str, type[Path]] = {"scaled_induction": ScaledInduction, "two_circuits": TwoCircuits, "random_walk": RandomWalk}
+PATHS: dict[str, type[Path]] = {
+    "scaled_induction": ScaledInduction,
+    "two_circuits": TwoCircuits,
+    "random_walk": RandomWalk,
+}
 """Every planted path by name."""
 
 
 def _count(ground: Ground) -> int:
     """How many parameters the model has."""
-    return parameter_count(jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init")))
+    return parameter_count(
+        jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init"))
+    )
 
 
 def _initial(ground: Ground, seed: int) -> dict[str, Float[np.ndarray, "..."]]:

@@ -1,4 +1,6 @@
-"""Plots: one function a figure. A dataset in, Axes (or a Figure of several) out; no global setting is changed."""
+"""Plots: one function a figure. A dataset in, Axes (or a Figure of several) out; no global setting
+is changed.
+"""
 
 from mi_jax.plots.curves import (
     accuracy_curves,
@@ -19,7 +21,14 @@ from mi_jax.plots.diagrams import dates_against, phase_diagram
 from mi_jax.plots.effects import paired_effects
 from mi_jax.plots.histories import diverging_histories
 from mi_jax.plots.landscape import calibration_curves, learning_coefficient_curves, sharpness_curves
-from mi_jax.plots.maps import frequency_lines, frequency_map, key_labels, neuron_clusters, neuron_flow, spectra
+from mi_jax.plots.maps import (
+    frequency_lines,
+    frequency_map,
+    key_labels,
+    neuron_clusters,
+    neuron_flow,
+    spectra,
+)
 from mi_jax.plots.modes import irrep_curves, mode_curves, path_panels
 from mi_jax.plots.parity import hidden_progress_panels
 from mi_jax.plots.parts import PARTS, part_panels

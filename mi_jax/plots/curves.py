@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.dynamics import Interval, Phases, Transitions, interval
-from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, legend_above, new_axes, step_axis, styled, with_units
+from mi_jax.plots.style import (
+    COLOURS,
+    SEED_STYLES,
+    WIDE,
+    legend_above,
+    new_axes,
+    step_axis,
+    styled,
+    with_units,
+)
 
 Scale = Literal["log", "linear"]
 
@@ -29,8 +38,10 @@ def curves(
     """One line a variable and seed; seeds are told apart by line style, variables by colour.
 
     Args:
-        labels: by variable, "meaning: label"; the meaning picks the colour. Those that the dataset lacks are left out.
-        null: draws of the same variables, dims (draw) or (seed, step, draw): their range is a band in the same colour.
+        labels: by variable, "meaning: label"; the meaning picks the colour. Those that the dataset
+            lacks are left out.
+        null: draws of the same variables, dims (draw) or (seed, step, draw): their range is a band
+            in the same colour.
     """
     axes = ax if ax is not None else new_axes()
     steps = dataset["step"].values
@@ -42,7 +53,15 @@ def curves(
         for place, row in enumerate(values):
             style = SEED_STYLES[place % len(SEED_STYLES)]
             first = label if place == 0 else None
-            axes.plot(steps, row, style, color=COLOURS[meaning], lw=1.3 if len(values) == 1 else 0.9, alpha=0.85, label=first)
+            axes.plot(
+                steps,
+                row,
+                style,
+                color=COLOURS[meaning],
+                lw=1.3 if len(values) == 1 else 0.9,
+                alpha=0.85,
+                label=first,
+            )
         if null is not None and name in null:
             band(axes, steps, null[name], COLOURS[meaning])
     step_axis(axes, steps, scale)
@@ -64,15 +83,27 @@ def mark_dates(axes: Axes, dates: Transitions | None) -> None:
         return
     for when, colour in ((dates.memorised, COLOURS["train"]), (dates.grokked, COLOURS["test"])):
         for step in when.values[np.isfinite(when.values)]:
-            axes.plot([step], [1.0], marker="v", ms=4, color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+            axes.plot(
+                [step],
+                [1.0],
+                marker="v",
+                ms=4,
+                color=colour,
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+            )
 
 
 def shade_phases(axes: Axes, phases: Phases | None) -> None:
-    """The phases as grounds of three greys up to their median ends; a bar at the foot of each end is its interval over seeds."""
+    """The phases as grounds of three greys up to their median ends; a bar at the foot of each end
+    is its interval over seeds.
+    """
     if phases is None:
         return
     begin = axes.get_xlim()[0]
-    for place, when in enumerate((phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)):
+    for place, when in enumerate(
+        (phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)
+    ):
         end = interval(when.values)
         if not np.isfinite(end.middle):
             return
@@ -82,7 +113,14 @@ def shade_phases(axes: Axes, phases: Phases | None) -> None:
 
 
 def _interval_bar(axes: Axes, end: Interval) -> None:
-    axes.plot([end.low, end.high], [0.015, 0.015], color=COLOURS["date"], lw=2.5, transform=axes.get_xaxis_transform(), alpha=0.8)
+    axes.plot(
+        [end.low, end.high],
+        [0.015, 0.015],
+        color=COLOURS["date"],
+        lw=2.5,
+        transform=axes.get_xaxis_transform(),
+        alpha=0.8,
+    )
 
 
 @styled
@@ -94,11 +132,14 @@ def loss_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Training and test loss on log axes, with phases shaded; triangles at the top are when each seed memorised and grokked.
+    """Training and test loss on log axes, with phases shaded; triangles at the top are when each
+    seed memorised and grokked.
 
     Where every step draws fresh examples, there is no training curve.
     """
-    axes = curves(dataset, {"train_loss": "train: train", "test_loss": "test: test"}, ax=ax, scale=scale)
+    axes = curves(
+        dataset, {"train_loss": "train: train", "test_loss": "test: test"}, ax=ax, scale=scale
+    )
     axes.set_yscale("log")
     axes.set_ylabel(with_units("loss", dataset["test_loss"]))
     mark_dates(axes, dates)
@@ -117,7 +158,12 @@ def accuracy_curves(
     scale: Scale = "log",
 ) -> Axes:
     """Training and test accuracy, dated and shaded as in ``loss_curves``."""
-    axes = curves(dataset, {"train_accuracy": "train: train", "test_accuracy": "test: test"}, ax=ax, scale=scale)
+    axes = curves(
+        dataset,
+        {"train_accuracy": "train: train", "test_accuracy": "test: test"},
+        ax=ax,
+        scale=scale,
+    )
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("accuracy")
     mark_dates(axes, dates)
@@ -127,8 +173,12 @@ def accuracy_curves(
 
 
 @styled
-def label_noise_curves(dataset: xr.Dataset, *, ax: Axes | None = None, scale: Scale = "log") -> Axes:
-    """What becomes of wrong labels: accuracy on clean examples, on corrupted ones as labelled and as is right, and in test."""
+def label_noise_curves(
+    dataset: xr.Dataset, *, ax: Axes | None = None, scale: Scale = "log"
+) -> Axes:
+    """What becomes of wrong labels: accuracy on clean examples, on corrupted ones as labelled and
+    as is right, and in test.
+    """
     labels = {
         "clean_accuracy": "train: clean",
         "memorised_accuracy": "excluded: corrupted, as labelled",
@@ -152,7 +202,8 @@ def progress_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Restricted and excluded loss with test loss: the circuit forming under a test loss that doesn't show it yet.
+    """Restricted and excluded loss with test loss: the circuit forming under a test loss that
+    doesn't show it yet.
 
     Args:
         null: the same measures with other frequencies in the place of the key ones.
@@ -172,9 +223,20 @@ def progress_curves(
 
 
 @styled
-def gini_curves(dataset: xr.Dataset, *, null: xr.Dataset | None = None, ax: Axes | None = None, scale: Scale = "log") -> Axes:
-    """How unevenly embedding and unembedding are spread over the frequencies; bands are untrained networks."""
-    labels = {"gini_embedding": "embedding: embedding $W_E$", "gini_unembedding": "unembedding: unembedding $W_L$"}
+def gini_curves(
+    dataset: xr.Dataset,
+    *,
+    null: xr.Dataset | None = None,
+    ax: Axes | None = None,
+    scale: Scale = "log",
+) -> Axes:
+    """How unevenly embedding and unembedding are spread over the frequencies; bands are untrained
+    networks.
+    """
+    labels = {
+        "gini_embedding": "embedding: embedding $W_E$",
+        "gini_unembedding": "unembedding: unembedding $W_L$",
+    }
     axes = curves(dataset, labels, null=null, ax=ax, scale=scale)
     axes.set_ylim(0, 1)
     axes.set_ylabel("Gini coefficient")
@@ -191,7 +253,8 @@ def reading_panels(
     columns: int = 3,
     scale: Scale = "log",
 ) -> Figure:
-    """A small panel for each scalar reading, seeds by line style, with the range of its null's draws as a grey band.
+    """A small panel for each scalar reading, seeds by line style, with the range of its null's
+    draws as a grey band.
 
     Readings that stay positive and span more than three decades have a log axis.
     """
@@ -201,7 +264,13 @@ def reading_panels(
     for axes, name in zip(grid, names, strict=False):
         values = dataset[name].transpose("seed", "step").values
         for place, row in enumerate(values):
-            axes.plot(dataset["step"], row, SEED_STYLES[place % len(SEED_STYLES)], color=COLOURS["train"], lw=0.9)
+            axes.plot(
+                dataset["step"],
+                row,
+                SEED_STYLES[place % len(SEED_STYLES)],
+                color=COLOURS["train"],
+                lw=0.9,
+            )
         if name in null:
             band(axes, dataset["step"].values, null[name], COLOURS["date"])
         positive = values[np.isfinite(values) & (values > 0)]
@@ -215,7 +284,9 @@ def reading_panels(
 
 
 def _in_lines(title: str, most: int = 38) -> str:
-    """A title that is too wide for a panel, in two lines, cut behind the underscore or blank nearest to its middle."""
+    """A title that is too wide for a panel, in two lines, cut behind the underscore or blank
+    nearest to its middle.
+    """
     if len(title) <= most:
         return title
     cuts = [i + 1 for i, letter in enumerate(title) if letter in "_ "] or [len(title) // 2]
@@ -224,7 +295,9 @@ def _in_lines(title: str, most: int = 38) -> str:
 
 
 def finish_panels(figure: Figure, grid: np.ndarray, count: int, columns: int) -> None:
-    """What a grid of panels over steps has at its foot: numbers under the last panel of each column, nothing where none is."""
+    """What a grid of panels over steps has at its foot: numbers under the last panel of each
+    column, nothing where none is.
+    """
     for axes in grid[max(count - columns, 0) : count]:
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in grid[count:]:
@@ -233,14 +306,28 @@ def finish_panels(figure: Figure, grid: np.ndarray, count: int, columns: int) ->
 
 
 @styled
-def norm_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
+def norm_curves(
+    dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
+) -> Axes:
     """The sum of squared weights of each array."""
     axes = ax if ax is not None else new_axes(width=4.4)
-    by_parameter = dataset["sum_squared_weights_by_parameter"].sel(seed=seed).transpose("parameter", "step")
+    by_parameter = (
+        dataset["sum_squared_weights_by_parameter"].sel(seed=seed).transpose("parameter", "step")
+    )
     colours = COLOURS["cycle"].split()
     for place, name in enumerate(by_parameter["parameter"].values):
-        style, colour = SEED_STYLES[place // len(colours) % len(SEED_STYLES)], colours[place % len(colours)]
-        axes.plot(by_parameter["step"], by_parameter[place], style, color=colour, lw=1.1, label=str(name).removeprefix("blocks."))
+        style, colour = (
+            SEED_STYLES[place // len(colours) % len(SEED_STYLES)],
+            colours[place % len(colours)],
+        )
+        axes.plot(
+            by_parameter["step"],
+            by_parameter[place],
+            style,
+            color=colour,
+            lw=1.1,
+            label=str(name).removeprefix("blocks."),
+        )
     step_axis(axes, by_parameter["step"].values, scale)
     axes.set_yscale("log")
     axes.set_ylabel("sum of squared weights")
@@ -249,18 +336,38 @@ def norm_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale
 
 
 @styled
-def attention_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
-    """How much each head's read position attends to each position: one colour a head, one line style a position."""
+def attention_curves(
+    dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
+) -> Axes:
+    """How much each head's read position attends to each position: one colour a head, one line
+    style a position.
+    """
     axes = ax if ax is not None else new_axes()
     # Beside readings of heads in a row there are empty places.
-    patterns = dataset["attention_pattern"].sel(seed=seed).transpose("layer", "head", "key", "step").dropna("head", how="all")
+    patterns = (
+        dataset["attention_pattern"]
+        .sel(seed=seed)
+        .transpose("layer", "head", "key", "step")
+        .dropna("head", how="all")
+    )
     colours = list(COLOURS["cycle"].split())
-    flat = [(layer, head) for layer in range(patterns.sizes["layer"]) for head in range(patterns.sizes["head"])]
+    flat = [
+        (layer, head)
+        for layer in range(patterns.sizes["layer"])
+        for head in range(patterns.sizes["head"])
+    ]
     for place, (layer, head) in enumerate(flat):
         for key in range(patterns.sizes["key"]):
             label = f"L{layer}H{head}" if key == 0 else None
             style, colour = SEED_STYLES[key % len(SEED_STYLES)], colours[place % len(colours)]
-            axes.plot(patterns["step"], patterns[layer, head, key], style, color=colour, lw=1.0, label=label)
+            axes.plot(
+                patterns["step"],
+                patterns[layer, head, key],
+                style,
+                color=colour,
+                lw=1.0,
+                label=label,
+            )
     step_axis(axes, patterns["step"].values, scale)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("attention")
@@ -269,12 +376,18 @@ def attention_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, 
 
 
 @styled
-def position_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log") -> Axes:
-    """Test loss of each answer that is read, one colour a position of the input, the first read first."""
+def position_curves(
+    dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
+) -> Axes:
+    """Test loss of each answer that is read, one colour a position of the input, the first read
+    first.
+    """
     axes = ax if ax is not None else new_axes()
     losses = dataset["test_loss_by_position"].sel(seed=seed).transpose("position", "step")
     read = [place for place, one in enumerate(losses.values) if np.isfinite(one).any()]
-    for colour, place in zip(mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read))), read, strict=True):
+    for colour, place in zip(
+        mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read))), read, strict=True
+    ):
         axes.plot(losses["step"], losses[place], color=colour, lw=1.2, label=f"position {place}")
     step_axis(axes, losses["step"].values, scale)
     axes.set_ylabel(with_units("test loss", losses))
@@ -284,7 +397,13 @@ def position_curves(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, s
 
 @styled
 def singular_value_curves(
-    dataset: xr.Dataset, *, seed: int, place: str = "unembedding", most: int = 16, ax: Axes | None = None, scale: Scale = "log"
+    dataset: xr.Dataset,
+    *,
+    seed: int,
+    place: str = "unembedding",
+    most: int = 16,
+    ax: Axes | None = None,
+    scale: Scale = "log",
 ) -> Axes:
     """The largest singular values of W_L (or W_E) over training, the largest darkest."""
     axes = ax if ax is not None else new_axes()
@@ -306,9 +425,11 @@ def aligned_seeds(
     label: str = "test accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Every seed against its own time, step / step of grokking; seeds that never grok are drawn in grey.
+    """Every seed against its own time, step / step of grokking; seeds that never grok are drawn in
+    grey.
 
-    A seed that never groks has no time of its own: it is drawn on the latest of the others', or on its last step.
+    A seed that never groks has no time of its own: it is drawn on the latest of the others', or on
+        its last step.
     """
     axes = ax if ax is not None else new_axes()
     grokked = dates.grokked.values
@@ -316,7 +437,9 @@ def aligned_seeds(
     for place, seed in enumerate(dataset["seed"].values):
         never = not np.isfinite(grokked[place])
         times = dataset["step"].values / (latest if never else grokked[place])
-        colour, style = ("#999999", ":") if never else (COLOURS["test"], SEED_STYLES[place % len(SEED_STYLES)])
+        colour, style = (
+            ("#999999", ":") if never else (COLOURS["test"], SEED_STYLES[place % len(SEED_STYLES)])
+        )
         axes.plot(times, dataset[variable].sel(seed=seed), style, color=colour, lw=0.9, alpha=0.85)
     axes.axvline(1.0, color=COLOURS["date"], lw=0.8)
     axes.set_xscale("log")

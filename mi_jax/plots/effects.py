@@ -11,10 +11,12 @@ from mi_jax.plots.style import COLOURS, COLUMN, styled, with_units
 
 @styled
 def paired_effects(effects: xr.Dataset) -> Figure:
-    """A panel for each effect: a grey line a seed across the conditions; dots are medians, bars their intervals over seeds.
+    """A panel for each effect: a grey line a seed across the conditions; dots are medians, bars
+    their intervals over seeds.
 
     Args:
-        effects: variables of dims (condition, seed); their ``long_name`` and ``units`` label the axes. NaN (never) is left out.
+        effects: variables of dims (condition, seed); their ``long_name`` and ``units`` label the
+            axes. NaN (never) is left out.
     """
     names = list(effects.data_vars)
     figure = Figure(figsize=(COLUMN * len(names), 2.4), layout="constrained")

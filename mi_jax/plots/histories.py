@@ -1,4 +1,6 @@
-"""Histories that part: a run and its forks, reading by reading, and how far their weights have drifted from the run's."""
+"""Histories that part: a run and its forks, reading by reading, and how far their weights have
+drifted from the run's.
+"""
 
 import numpy as np
 import xarray as xr
@@ -15,11 +17,12 @@ _FIRST = "#000000"
 
 @styled
 def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "linear") -> Figure:
-    """A panel for each variable, a colour for each history, the first dashed on top; thin lines are seeds, thick ones medians.
+    """A panel for each variable, a colour for each history, the first dashed on top; thin lines are
+    seeds, thick ones medians.
 
     Args:
-        dataset: variables of dims (condition, seed, step); NaN where a history has no such step. Its attr ``parted`` holds the
-            steps at which histories left the first: dotted lines.
+        dataset: variables of dims (condition, seed, step); NaN where a history has no such step.
+            Its attr ``parted`` holds the steps at which histories left the first: dotted lines.
         scale: of the step axis, "linear" or "log".
     """
     names = [str(name) for name in dataset.data_vars]
@@ -36,7 +39,12 @@ def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "
         positive = values[np.isfinite(values) & (values > 0)]
         units = dataset[name].attrs.get("units")
         share = units is None and np.nanmax(values, initial=0) <= 1
-        if len(positive) and np.nanmin(values) >= 0 and positive.max() > _DECADES * positive.min() and not share:
+        if (
+            len(positive)
+            and np.nanmin(values) >= 0
+            and positive.max() > _DECADES * positive.min()
+            and not share
+        ):
             axes.set_yscale("log")
         step_axis(axes, dataset["step"].values, "log" if scale == "log" else "linear")
         axes.set_xlim(float(dataset["step"].min()), float(dataset["step"].max()))
@@ -50,7 +58,14 @@ def diverging_histories(dataset: xr.Dataset, *, columns: int = 2, scale: str = "
         axes.xaxis.set_tick_params(labelbottom=True)
     figure.supxlabel("step (optimizer updates)", fontsize=8)
     handles, told = grid[0].get_legend_handles_labels()
-    figure.legend(handles, told, frameon=False, loc="outside upper center", ncols=min(len(told), 4), handlelength=1.6)
+    figure.legend(
+        handles,
+        told,
+        frameon=False,
+        loc="outside upper center",
+        ncols=min(len(told), 4),
+        handlelength=1.6,
+    )
     return figure
 
 
@@ -66,5 +81,11 @@ def _history(axes: Axes, values: xr.DataArray, colour: str, label: str) -> None:
         axes.plot(steps[some], rows.values[:, some].T, color=colour, lw=0.4, alpha=0.35)
     first = colour == _FIRST
     axes.plot(
-        steps[some], middle, "--" if first else "-", color=colour, lw=1.1 if first else 1.5, label=label, zorder=3 if first else 2
+        steps[some],
+        middle,
+        "--" if first else "-",
+        color=colour,
+        lw=1.1 if first else 1.5,
+        label=label,
+        zorder=3 if first else 2,
     )

@@ -1,4 +1,6 @@
-"""The landscape over training: learning coefficient beside loss, sharpness against 2 / eta, and how a sampler was calibrated."""
+"""The landscape over training: learning coefficient beside loss, sharpness against 2 / eta, and how
+a sampler was calibrated.
+"""
 
 import matplotlib as mpl
 import numpy as np
@@ -7,18 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mi_jax.plots.curves import Scale, band, curves
-from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled, with_units
+from mi_jax.plots.style import (
+    COLOURS,
+    SEED_STYLES,
+    legend_above,
+    new_axes,
+    step_axis,
+    styled,
+    with_units,
+)
 
 _BAD = ("diverged", "epsilon_too_large", "negative", "unmixed")
 
 
 @styled
 def learning_coefficient_curves(
-    dataset: xr.Dataset, *, name: str = "learning_coefficient", null: xr.DataArray | None = None, scale: Scale = "log"
+    dataset: xr.Dataset,
+    *,
+    name: str = "learning_coefficient",
+    null: xr.DataArray | None = None,
+    scale: Scale = "log",
 ) -> Figure:
-    """Loss above, learning coefficient below, over the same steps; bars are a standard error, hollow points are flagged.
+    """Loss above, learning coefficient below, over the same steps; bars are a standard error,
+    hollow points are flagged.
 
-    The losses of both splits, or, where neither was read, that of the checkpoints which the chains start at.
+    The losses of both splits, or, where neither was read, that of the checkpoints which the chains
+    start at.
 
     Args:
         null: the same reading of untrained networks, dims (draw): its range is a grey band.
@@ -45,7 +61,11 @@ def learning_coefficient_curves(
 
 def _estimates(axes: Axes, dataset: xr.Dataset, name: str, style: str) -> None:
     """One seed's estimates with their errors; those with a flag are hollow."""
-    steps, values, errors = dataset["step"].values, dataset[name].values, dataset[f"{name}_se"].values
+    steps, values, errors = (
+        dataset["step"].values,
+        dataset[name].values,
+        dataset[f"{name}_se"].values,
+    )
     bad = np.zeros(len(steps), bool)
     for flag in _BAD:
         bad |= dataset[f"{name}_{flag}"].values.astype(bool)
@@ -85,7 +105,9 @@ def sharpness_curves(
 
 @styled
 def calibration_curves(sweep: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """The estimate against the step size, a line for each n_beta; hollow points are flagged, the plateau is ringed."""
+    """The estimate against the step size, a line for each n_beta; hollow points are flagged, the
+    plateau is ringed.
+    """
     axes = ax if ax is not None else new_axes(width=4.6, height=2.8)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, sweep.sizes["n_beta"]))
     for colour, n_beta in zip(shades, sweep["n_beta"].values, strict=True):
@@ -93,16 +115,37 @@ def calibration_curves(sweep: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         values, bad = row["learning_coefficient"].values, np.zeros(sweep.sizes["epsilon"], bool)
         for flag in _BAD:
             bad |= row[flag].values
-        axes.errorbar(row["epsilon"], values, row["standard_error"], color=colour, lw=1.0, label=f"{n_beta:.3g}")
+        axes.errorbar(
+            row["epsilon"],
+            values,
+            row["standard_error"],
+            color=colour,
+            lw=1.0,
+            label=f"{n_beta:.3g}",
+        )
         axes.plot(row["epsilon"][~bad], values[~bad], "o", ms=3, color=colour)
         axes.plot(row["epsilon"][bad], values[bad], "o", ms=3, mfc="white", mec=colour)
         ringed = row["plateau"].values
-        axes.plot(row["epsilon"][ringed], values[ringed], "o", ms=7, mfc="none", mec=COLOURS["key"], mew=0.8)
+        axes.plot(
+            row["epsilon"][ringed],
+            values[ringed],
+            "o",
+            ms=7,
+            mfc="none",
+            mec=COLOURS["key"],
+            mew=0.8,
+        )
     usable = sweep["learning_coefficient"].where(~sweep["epsilon_too_large"] & ~sweep["negative"])
     if np.isfinite(usable).any():
         axes.set_ylim(0, 1.5 * float(usable.max()))
     axes.set_xscale("log")
     axes.set_xlabel(r"step size $\epsilon$")
     axes.set_ylabel(r"learning coefficient $\hat\lambda$")
-    axes.legend(frameon=False, title=r"$n\beta$", loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
+    axes.legend(
+        frameon=False,
+        title=r"$n\beta$",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        handlelength=1.4,
+    )
     return axes

@@ -4,22 +4,37 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from mi_jax.plots.style import COLOURS, SEED_STYLES, legend_above, new_axes, step_axis, styled, with_units
+from mi_jax.plots.style import (
+    COLOURS,
+    SEED_STYLES,
+    legend_above,
+    new_axes,
+    step_axis,
+    styled,
+    with_units,
+)
 
 _TABLE = {"unembedding": r"$\|F W_L\|^2$", "embedding": r"$\|F W_E\|^2$"}
 
 
 @styled
 def frequency_map(
-    dataset: xr.Dataset, *, seed: int, place: str = "unembedding", births: xr.DataArray | None = None, ax: Axes | None = None
+    dataset: xr.Dataset,
+    *,
+    seed: int,
+    place: str = "unembedding",
+    births: xr.DataArray | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
-    """The share of each Fourier frequency in a weight table over training: the mechanism being born.
+    """The share of each Fourier frequency in a weight table over training: the mechanism being
+    born.
 
-    Each snapshot's column reaches from half-way to the snapshot before to half-way to the one after, on the log axis.
-    Frequencies that are key at the end are labelled at the right.
+    Each snapshot's column reaches from half-way to the snapshot before to half-way to the one
+    after, on the log axis. Frequencies that are key at the end are labelled at the right.
 
     Args:
-        births: steps, dims (seed, frequency): from when on a winner is ahead for good, marked by a triangle.
+        births: steps, dims (seed, frequency): from when on a winner is ahead for good, marked by a
+            triangle.
     """
     axes = ax if ax is not None else new_axes()
     shares = dataset[f"fourier_power_{place}"].sel(seed=seed).transpose("frequency", "step")
@@ -28,7 +43,9 @@ def frequency_map(
     edges = np.concatenate([[steps[0]], middles, [steps[-1]]])
     top = float(np.nanmax(shares.values)) if np.isfinite(shares.values).any() else 1.0
     bounds = np.append(ks, ks[-1] + 1) - 0.5
-    mesh = axes.pcolormesh(edges, bounds, shares.values, cmap="magma_r", vmin=0, vmax=top, rasterized=True)
+    mesh = axes.pcolormesh(
+        edges, bounds, shares.values, cmap="magma_r", vmin=0, vmax=top, rasterized=True
+    )
     step_axis(axes, steps)
     axes.set_ylabel("frequency k")
     axes.figure.colorbar(mesh, ax=axes, label=f"share of {_TABLE[place]}", pad=0.07, fraction=0.06)
@@ -68,12 +85,23 @@ def _label_keys(axes: Axes, dataset: xr.Dataset, seed: int) -> None:
 
 @styled
 def spectra(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
-    """The Fourier power shares of embedding and unembedding at the last snapshot, one bar a frequency."""
+    """The Fourier power shares of embedding and unembedding at the last snapshot, one bar a
+    frequency.
+    """
     axes = ax if ax is not None else new_axes()
     last = dataset.sel(seed=seed).isel(step=-1)
     ks = last["frequency"].values
-    for shift, place, label in ((-0.2, "embedding", "embedding $W_E$"), (0.2, "unembedding", "unembedding $W_L$")):
-        axes.bar(ks + shift, last[f"fourier_power_{place}"].values, width=0.4, color=COLOURS[place], label=label)
+    for shift, place, label in (
+        (-0.2, "embedding", "embedding $W_E$"),
+        (0.2, "unembedding", "unembedding $W_L$"),
+    ):
+        axes.bar(
+            ks + shift,
+            last[f"fourier_power_{place}"].values,
+            width=0.4,
+            color=COLOURS[place],
+            label=label,
+        )
     axes.set_xlabel("frequency k")
     axes.set_ylabel("share of power")
     axes.set_xlim(0, ks[-1] + 1)
@@ -93,14 +121,18 @@ def neuron_clusters(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -
     unassigned = dataset.sizes["neuron"] - int(sizes.sum()) if "neuron" in dataset.sizes else None
     axes.set_xlabel("frequency k")
     axes.set_ylabel("neurons in the cluster")
-    axes.set_title(f"{unassigned} neurons in none" if unassigned is not None else "", loc="right", fontsize=7)
+    axes.set_title(
+        f"{unassigned} neurons in none" if unassigned is not None else "", loc="right", fontsize=7
+    )
     axes.set_xlim(0, int(sizes["frequency"].values[-1]) + 1)
     return axes
 
 
 @styled
 def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
-    """Neurons flowing into clusters: final key frequencies each in a colour, all others together, the rest in none."""
+    """Neurons flowing into clusters: final key frequencies each in a colour, all others together,
+    the rest in none.
+    """
     axes = ax if ax is not None else new_axes()
     sizes = dataset["cluster_sizes"].sel(seed=seed).transpose("frequency", "step")
     keys = key_labels(dataset, seed)
@@ -109,7 +141,14 @@ def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Ax
     cycle = COLOURS["cycle"].split()
     colours = [cycle[i % len(cycle)] for i in range(len(keys))]
     labels = [f"k = {k}" for k in keys]
-    axes.stackplot(sizes["step"].values, *own, others, labels=[*labels, "other k"], colors=[*colours, "#bbbbbb"], lw=0)
+    axes.stackplot(
+        sizes["step"].values,
+        *own,
+        others,
+        labels=[*labels, "other k"],
+        colors=[*colours, "#bbbbbb"],
+        lw=0,
+    )
     if "neuron" in dataset.sizes:
         axes.set_ylim(0, dataset.sizes["neuron"])
     step_axis(axes, sizes["step"].values)
@@ -119,8 +158,12 @@ def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Ax
 
 
 @styled
-def frequency_lines(dataset: xr.Dataset, variable: str, label: str, *, seed: int, ax: Axes | None = None) -> Axes:
-    """A reading by frequency over training: the final key frequencies each in a colour, all others in grey."""
+def frequency_lines(
+    dataset: xr.Dataset, variable: str, label: str, *, seed: int, ax: Axes | None = None
+) -> Axes:
+    """A reading by frequency over training: the final key frequencies each in a colour, all others
+    in grey.
+    """
     axes = ax if ax is not None else new_axes()
     values = dataset[variable].sel(seed=seed).transpose("frequency", "step")
     keys, cycle = key_labels(dataset, seed), COLOURS["cycle"].split()
@@ -128,7 +171,14 @@ def frequency_lines(dataset: xr.Dataset, variable: str, label: str, *, seed: int
         if k not in keys:
             axes.plot(values["step"], values.sel(frequency=k), color="#bbbbbb", lw=0.6)
     for i, k in enumerate(keys):
-        axes.plot(values["step"], values.sel(frequency=k), SEED_STYLES[0], color=cycle[i % len(cycle)], lw=1.2, label=f"k = {k}")
+        axes.plot(
+            values["step"],
+            values.sel(frequency=k),
+            SEED_STYLES[0],
+            color=cycle[i % len(cycle)],
+            lw=1.2,
+            label=f"k = {k}",
+        )
     step_axis(axes, values["step"].values)
     axes.set_ylabel(with_units(label, values))
     if len(keys):

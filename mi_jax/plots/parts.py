@@ -25,13 +25,15 @@ def part_panels(
     most: int = 4,
     scale: Scale = "log",
 ) -> Figure:
-    """A panel for each reading: the parts that are largest at the end in colour, all others grey, its null as a grey band.
+    """A panel for each reading: the parts that are largest at the end in colour, all others grey,
+    its null as a grey band.
 
     Of sites the last one before the outputs is drawn, of singular values the largest.
 
     Args:
-        names: readings on dims of ``PARTS``, besides (seed, step). null: by name, of untrained networks, dims (draw, ...): the
-            range over draws and parts. most: how many parts are told apart.
+        names: readings on dims of ``PARTS``, besides (seed, step). null: by name, of untrained
+            networks, dims (draw, ...): the range over draws and parts. most: how many parts are
+            told apart.
     """
     rows, held = -(-len(names) // columns), dict[str, str]()
     figure = Figure(figsize=(WIDE, 1.7 * rows + 0.3), layout="constrained")
@@ -55,7 +57,15 @@ def part_panels(
         axes.set_title(with_units(name, dataset[name]), fontsize=7)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         ordered = [handles[part] for part in leading]
-        axes.legend(ordered, leading, frameon=False, fontsize=6, handlelength=1, labelspacing=0.2, loc="best")
+        axes.legend(
+            ordered,
+            leading,
+            frameon=False,
+            fontsize=6,
+            handlelength=1,
+            labelspacing=0.2,
+            loc="best",
+        )
     finish_panels(figure, grid, len(names), columns)
     return figure
 
@@ -73,14 +83,18 @@ def _lines(values: xr.DataArray) -> dict[str, np.ndarray]:
     stacked = values.transpose(*dims, "step")
     found: dict[str, np.ndarray] = {}
     for place in np.ndindex(*(values.sizes[dim] for dim in dims)):
-        part = ", ".join(_word(dim, values[dim].values[i]) for dim, i in zip(dims, place, strict=True))
+        part = ", ".join(
+            _word(dim, values[dim].values[i]) for dim, i in zip(dims, place, strict=True)
+        )
         if np.isfinite(stacked.values[place]).any():
             found[part] = stacked.values[place]
     return found
 
 
 def _colours(leading: Sequence[str], held: dict[str, str]) -> dict[str, str]:
-    """A colour for each part, the one that it had in another panel where no other part has it in this one."""
+    """A colour for each part, the one that it had in another panel where no other part has it in
+    this one.
+    """
     palette, found = COLOURS["cycle"].split(), dict[str, str]()
     for part in sorted(leading, key=lambda part: part not in held):
         free = [colour for colour in palette if colour not in found.values()]

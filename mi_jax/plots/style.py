@@ -1,4 +1,6 @@
-"""One look for all figures: colours by meaning, safe for colour-blind readers, and axes for training curves."""
+"""One look for all figures: colours by meaning, safe for colour-blind readers, and axes for
+training curves.
+"""
 
 import functools
 import io
@@ -30,7 +32,9 @@ COLOURS: Mapping[str, str] = {
     "clean-up": "#F0E442",
     "cycle": "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000",
 }
-"""Okabe and Ito's palette, by what is shown; "cycle" is the order for things without a meaning of their own."""
+"""Okabe and Ito's palette, by what is shown; "cycle" is the order for things without a meaning of
+their own.
+"""
 
 SEED_STYLES = ("-", "--", "-.", ":")
 """Seeds beside each other are told apart by line, as colours carry meaning."""
@@ -61,7 +65,9 @@ _R = TypeVar("_R")
 
 
 def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A plot function in the house style, which is undone when it returns: pyplot and global settings are not touched."""
+    """A plot function in the house style, which is undone when it returns: pyplot and global
+    settings are not touched.
+    """
 
     @functools.wraps(draw)
     def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -84,13 +90,17 @@ def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     with mpl.rc_context(_STYLE):
         for kind, path in paths.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=250, metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(
+                buffer, format=kind, dpi=250, metadata={"Date": None} if kind == "svg" else None
+            )
             path.write_bytes(buffer.getvalue())
     return paths
 
 
 def step_axis(axes: Axes, steps: np.ndarray, scale: Literal["log", "linear"] = "log") -> None:
-    """A step axis: logarithmic, linear below 10 (1 in a short run) so that step 0 has its place; or linear."""
+    """A step axis: logarithmic, linear below 10 (1 in a short run) so that step 0 has its place; or
+    linear.
+    """
     last = max(int(np.max(steps)), 1)
     if scale == "log":
         first = 10 if last >= 1000 else 1
@@ -110,4 +120,11 @@ def with_units(label: str, values: xr.DataArray) -> str:
 
 def legend_above(axes: Axes, columns: int) -> None:
     """A legend above the axes, where it hides nothing."""
-    axes.legend(frameon=False, handlelength=1.6, columnspacing=1.2, loc="lower left", bbox_to_anchor=(-0.02, 1.03), ncols=columns)
+    axes.legend(
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.03),
+        ncols=columns,
+    )

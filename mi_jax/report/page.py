@@ -1,4 +1,6 @@
-"""The page of a run: figures, numbers, how they were measured, the manifest, and the command to make it again."""
+"""The page of a run: figures, numbers, how they were measured, the manifest, and the command to
+make it again.
+"""
 
 import base64
 import json
@@ -42,9 +44,13 @@ class Page(NamedTuple):
 def render(page: Page) -> str:
     """The HTML: everything in it, nothing loaded from elsewhere."""
     source = files("mi_jax.report").joinpath("template.html").read_text()
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        source
+    )
     pictures = [_embedded(figure.file) for figure in page.figures]
-    manifest = json.dumps({key: value for key, value in page.manifest.items() if key != "snapshots"}, indent=1)
+    manifest = json.dumps(
+        {key: value for key, value in page.manifest.items() if key != "snapshots"}, indent=1
+    )
     return template.render(page=page, pictures=pictures, manifest=manifest, levels=LEVELS)
 
 

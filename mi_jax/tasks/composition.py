@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.concepts import Labels, labels
-from mi_jax.errors import require
+from mi_jax.basics.errors import require
+from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.groups import conjugacy_classes, group, parse
 from mi_jax.tasks.pairs import PairTask
 from mi_jax.tasks.representations import characters, irrep_basis
@@ -23,31 +23,42 @@ _COSETS = 120
 
 @dataclass(frozen=True)
 class GroupComposition(PairTask):
-    """All pairs (x, y) of a group's elements as tokens ``[x, y, =]``; the composed element is read at the last position.
+    """All pairs (x, y) of a group's elements as tokens ``[x, y, =]``; the composed element is read
+    at the last position.
 
-    Concepts, beside those of every task on pairs (``PairTask``: table, answer, corrupted, right_answer):
+    Concepts, beside those of every task on pairs (``PairTask``: table, answer, corrupted,
+    right_answer):
         product [token token_other]: x y: the group's table. inverse [token]: x^-1.
-        characters [irrep token]: tr rho(x) of each real irrep, in the order of ``irrep_labels``. The logits of a network that
-            composes by an irrep are along chi(x y z^-1): ``characters[:, product[answer[x, y], inverse[z]]]``.
-        irrep_basis [token mode]: an orthonormal basis of the functions on the group, made of the irreps' matrix elements: what
-            splits a table of elements by irrep. For a cyclic group it is the Fourier basis, for products rho(x y) it is looked
-            up at ``product``.
+        characters [irrep token]: tr rho(x) of each real irrep, in the order of ``irrep_labels``.
+        The logits of a network that
+            composes by an irrep are along chi(x y z^-1): ``characters[:, product[answer[x, y],
+            inverse[z]]]``.
+        irrep_basis [token mode]: an orthonormal basis of the functions on the group, made of the
+        irreps' matrix elements: what
+            splits a table of elements by irrep. For a cyclic group it is the Fourier basis, for
+            products rho(x y) it is looked up at ``product``.
         irrep_of_mode [mode]: which irrep each of its columns is of.
-        cosets [subgroup side element]: of every proper subgroup (``subgroups``) the left and the right coset of each element,
-            named by its least element. Absent where there is no such subgroup, and for groups of more than 120 elements.
-        residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in modular addition (the last two for
+        cosets [subgroup side element]: of every proper subgroup (``subgroups``) the left and the
+        right coset of each element,
+            named by its least element. Absent where there is no such subgroup, and for groups of
+            more than 120 elements.
+        residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in
+        modular addition (the last two for
             the form x y alone; distance for odd n), so that Fourier measures read it.
 
-    Labels for probes, beside those of every task on pairs; each for a, b and answer, as ``a_class``:
+    Labels for probes, beside those of every task on pairs; each for a, b and answer, as
+    ``a_class``:
         class: the conjugacy class, where the group isn't abelian.
-        coset_LABEL [2]: for each irrep of one dimension with the values 1 and -1, the coset of its kernel: of S_n the sign,
+        coset_LABEL [2]: for each irrep of one dimension with the values 1 and -1, the coset of its
+        kernel: of S_n the sign,
             ``coset_1+1+1+1+1``.
-        image_of_0, preimage_of_0 [n]: for S_n and A_n where the permutation sends 0, and what it sends to 0: the cosets of a
+        image_of_0, preimage_of_0 [n]: for S_n and A_n where the permutation sends 0, and what it
+        sends to 0: the cosets of a
             point's stabiliser.
 
     Attributes:
-        group: ``C113``, ``D59``, ``S3`` to ``S6``, ``A4``, ``A5``, ``Q8`` (see ``groups.group``); tokens are its elements, in
-            their order.
+        group: ``C113``, ``D59``, ``S3`` to ``S6``, ``A4``, ``A5``, ``Q8`` (see ``groups.group``);
+            tokens are its elements, in their order.
         form: what is computed; "xyx^-1" is conjugation.
         fraction: .4 is the published share for an MLP on S5.
     """
@@ -88,11 +99,17 @@ class GroupComposition(PairTask):
         """All pairs."""
         return np.arange(self.elements**2)
 
-    def answers(self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
+    def answers(
+        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
+    ) -> Int[np.ndarray, " pair"]:
         """The index of a b, a b a^-1 or a b a."""
         _, table, inverse = group(self.group)
         product = table[a, b]
-        return product if self.form == "xy" else table[product, inverse[a] if self.form == "xyx^-1" else a]
+        return (
+            product
+            if self.form == "xy"
+            else table[product, inverse[a] if self.form == "xyx^-1" else a]
+        )
 
     def facts(self) -> Mapping[str, Array]:
         """See the class."""
@@ -101,7 +118,9 @@ class GroupComposition(PairTask):
         facts = {
             "product": jnp.asarray(table),
             "inverse": jnp.asarray(inverse),
-            "characters": jnp.asarray(np.stack([values for _, values in characters(self.group)]), jnp.float32),
+            "characters": jnp.asarray(
+                np.stack([values for _, values in characters(self.group)]), jnp.float32
+            ),
             "irrep_basis": jnp.asarray(basis, jnp.float32),
             "irrep_of_mode": jnp.asarray(irrep),
         }
@@ -117,12 +136,22 @@ class GroupComposition(PairTask):
         return facts
 
     def pair_labels(
-        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"], answer: Int[np.ndarray, " pair"]
+        self,
+        a: Int[np.ndarray, " pair"],
+        b: Int[np.ndarray, " pair"],
+        answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
         """See the class."""
-        kinds = {kind: (np.asarray(one.values), one.classes) for kind, one in element_labels(self.group).items()}
+        kinds = {
+            kind: (np.asarray(one.values), one.classes)
+            for kind, one in element_labels(self.group).items()
+        }
         each = {"a": a, "b": b, "answer": answer}
-        return {f"{name}_{kind}": labels(held[x], n) for name, x in each.items() for kind, (held, n) in kinds.items()}
+        return {
+            f"{name}_{kind}": labels(held[x], n)
+            for name, x in each.items()
+            for kind, (held, n) in kinds.items()
+        }
 
 
 def element_labels(name: str) -> dict[str, Labels]:

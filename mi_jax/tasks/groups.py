@@ -1,4 +1,6 @@
-"""Finite groups as multiplication tables: cyclic, dihedral, symmetric, alternating, and the quaternions' eight units."""
+"""Finite groups as multiplication tables: cyclic, dihedral, symmetric, alternating, and the
+quaternions' eight units.
+"""
 
 import itertools
 import re
@@ -9,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.errors import require
+from mi_jax.basics.errors import require
 
 _SPELLINGS = "C2, C3, ... (cyclic), D3, D4, ... (dihedral, 2n elements), S3, S4, S5, S6, A4, A5, Q8"
 _FIXED = ("S3", "S4", "S5", "S6", "A4", "A5", "Q8")
@@ -19,8 +21,9 @@ class Group(NamedTuple):
     """A group as arrays: elements go by their index, 0 is the identity."""
 
     elements: tuple[Hashable, ...]
-    """C_n: 0 to n - 1. D_n: (k, 0), the rotations r^k, then (k, 1), the reflections r^k s. S_n and A_n: permutations as tuples of
-    images, lexicographic. Q8: 1, -1, i, -i, j, -j, k, -k as strings."""
+    """C_n: 0 to n - 1. D_n: (k, 0), the rotations r^k, then (k, 1), the reflections r^k s. S_n and
+    A_n: permutations as tuples of images, lexicographic. Q8: 1, -1, i, -i, j, -j, k, -k as strings.
+    """
     table: Int[np.ndarray, "element element"]
     """table[x, y] is x y; of permutations: first x, then y, i -> y[x[i]]."""
     inverse: Int[np.ndarray, " element"]
@@ -28,7 +31,8 @@ class Group(NamedTuple):
 
 @lru_cache(maxsize=32)
 def group(name: str) -> Group:
-    """The group spelled ``C113``, ``D59``, ``S5``, ``A5`` or ``Q8``. Products are those of the code of arXiv 2302.03025.
+    """The group spelled ``C113``, ``D59``, ``S5``, ``A5`` or ``Q8``. Products are those of the code
+    of arXiv 2302.03025.
 
     Example:
         >>> s3 = group("S3")
@@ -49,15 +53,23 @@ def group(name: str) -> Group:
 def parse(name: str) -> tuple[str, int]:
     """Family and number of a group's name. Raises ConfigError for one that is no group's."""
     spelled = re.fullmatch(r"([CD])([1-9]\d*)", name)
-    known = name in _FIXED or (spelled is not None and int(spelled[2]) >= {"C": 2, "D": 3}[spelled[1]])
+    known = name in _FIXED or (
+        spelled is not None and int(spelled[2]) >= {"C": 2, "D": 3}[spelled[1]]
+    )
     # Two letters are never near by difflib's measure, so those of the family are named.
     near = ", ".join(one for one in _FIXED if one[0] == name[:1].upper())
-    require(known, f"group={name!r} is unknown; {f'did you mean {near}? ' if near else ''}Groups are spelled {_SPELLINGS}")
+    require(
+        known,
+        f"group={name!r} is unknown; {f'did you mean {near}? ' if near else ''}Groups are spelled"
+        f" {_SPELLINGS}",
+    )
     return name[0], int(name[1:])
 
 
 def conjugacy_classes(name: str) -> Int[np.ndarray, " element"]:
-    """The class of each element, counted from 0 in the order of their first elements: x and y x y^-1 are in one."""
+    """The class of each element, counted from 0 in the order of their first elements: x and y x
+    y^-1 are in one.
+    """
     table, inverse = group(name).table, group(name).inverse
     first = table[table, inverse[:, None]].min(axis=0)  # [y, x]: y x y^-1
     return np.unique(first, return_inverse=True)[1].astype(np.int32)
@@ -71,7 +83,10 @@ def permutations(n: int, even: bool = False) -> Int[np.ndarray, "element image"]
 
 def signs(rows: Int[np.ndarray, "element image"]) -> Int[np.ndarray, " element"]:
     """(-1)^inversions of each permutation."""
-    inversions = sum((rows[:, i] > rows[:, j]).astype(int) for i, j in itertools.combinations(range(rows.shape[1]), 2))
+    inversions = sum(
+        (rows[:, i] > rows[:, j]).astype(int)
+        for i, j in itertools.combinations(range(rows.shape[1]), 2)
+    )
     return np.where(np.asarray(inversions) % 2, -1, 1)
 
 

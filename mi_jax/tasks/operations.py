@@ -44,10 +44,12 @@ _FORMULAS: Mapping[str, Callable[[_Residues, _Residues, int], _Residues]] = {
 
 
 def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
-    """x o y mod p; parities are those of the residues from 0 to p - 1. Of "random" there is no formula.
+    """x o y mod p; parities are those of the residues from 0 to p - 1. Of "random" there is no
+    formula.
 
-    "divide_or_subtract": x / y where y is odd, x - y where it is even (the paper's). "add_or_multiply" and "add_or_subtract": x +
-    y where x is even, x y or x - y where it is odd (its code's).
+    "divide_or_subtract": x / y where y is odd, x - y where it is even (the paper's).
+    "add_or_multiply" and "add_or_subtract": x + y where x is even, x y or x - y where it is odd
+    (its code's).
 
     Example:
         >>> operate("divide", np.array([3]), np.array([4]), 7).tolist()
@@ -67,13 +69,16 @@ def is_prime(p: int) -> bool:
 
 
 def logarithms(p: int) -> Int[np.ndarray, " residue"]:
-    """k with g^k = x mod a prime p, by residue x, g the smallest number whose powers are all residues but 0; -1 for 0.
+    """k with g^k = x mod a prime p, by residue x, g the smallest number whose powers are all
+    residues but 0; -1 for 0.
 
     Example:
         >>> logarithms(5).tolist()
         [-1, 0, 1, 3, 2]
     """
-    powers = next(row for g in range(1, p) if len(set(row := [pow(g, k, p) for k in range(p - 1)])) == p - 1)
+    powers = next(
+        row for g in range(1, p) if len(set(row := [pow(g, k, p) for k in range(p - 1)])) == p - 1
+    )
     found = np.full(p, -1)
     found[powers] = np.arange(p - 1)
     return found

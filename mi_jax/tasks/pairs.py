@@ -1,4 +1,6 @@
-"""Tasks on pairs of elements: splits, formats, label noise, and the evaluation's bookkeeping, whatever the operation is."""
+"""Tasks on pairs of elements: splits, formats, label noise, and the evaluation's bookkeeping,
+whatever the operation is.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from mi_jax.arrays import Count, PRNGKey
-from mi_jax.concepts import Labels, labels
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, trained_labels
-from mi_jax.errors import require
-from mi_jax.fields import added
+from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.basics.errors import require
+from mi_jax.basics.fields import added
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import minibatches
 from mi_jax.tasks.splits import Split, split_order, trained_count
 
@@ -33,34 +34,45 @@ class Noise(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(Task):
-    """A table of answers a o b over elements 0 to n - 1, a share of which is trained on; the answer is read at the last position.
+    """A table of answers a o b over elements 0 to n - 1, a share of which is trained on; the answer
+    is read at the last position.
 
     Concepts, of every task on pairs:
-        table [token token_other]: where pair (a, b) stands in the evaluation splits, one after the other in sorted order. Absent
-            where not every pair has an answer (division), and with it what is read of the whole table.
+        table [token token_other]: where pair (a, b) stands in the evaluation splits, one after the
+        other in sorted order. Absent
+            where not every pair has an answer (division), and with it what is read of the whole
+            table.
         answer [token token_other]: a o b, the right answer. Absent where ``table`` is.
-        corrupted [example]: whether label noise drew the label of each training example, in the order of the split "train".
+        corrupted [example]: whether label noise drew the label of each training example, in the
+        order of the split "train".
             Absent without label noise.
-        right_answer [example]: the right answer of each training example, in the same order. Absent without label noise.
+        right_answer [example]: the right answer of each training example, in the same order. Absent
+        without label noise.
 
-    Labels for probes, of every task on pairs: ``a``, ``b`` and ``answer`` (right, whatever label noise says), of n classes each,
+    Labels for probes, of every task on pairs: ``a``, ``b`` and ``answer`` (right, whatever label
+        noise says), of n classes each,
     ``trained``, and those of its ``pair_labels``.
 
     Attributes:
-        fraction: share of the pairs trained on, rounded down to whole pairs; a larger one contains a smaller one. With the split
-            "unordered" it is the share of both kinds of pairs; with "held_out" the trained pairs are those of m kept elements,
-            at most this share of all: m = isqrt(int(fraction n^2)), so that a share of about 1 - sqrt(fraction) of the elements
+        fraction: share of the pairs trained on, rounded down to whole pairs; a larger one contains
+            a smaller one. With the split "unordered" it is the share of both kinds of pairs; with
+            "held_out" the trained pairs are those of m kept elements, at most this share of all: m
+            = isqrt(int(fraction n^2)), so that a share of about 1 - sqrt(fraction) of the elements
             is never seen.
-        split: "published": as in the code of arXiv 2301.05217; "power_2022": as in the code of arXiv 2201.02177; "permutation":
-            numpy's; "unordered": (a, b) and (b, a) on the same side; "held_out": pairs with a held-out element are the test set.
-            See ``splits.split_order``.
+        split: "published": as in the code of arXiv 2301.05217; "power_2022": as in the code of
+            arXiv 2201.02177; "permutation": numpy's; "unordered": (a, b) and (b, a) on the same
+            side; "held_out": pairs with a held-out element are the test set. See
+            ``splits.split_order``.
         split_seed: the seed of the split and of label noise, shared by all seeds of a run.
-        split_per_seed: whether each seed of a run has a split and noise of its own, drawn with split_seed + seed.
-        format: the tokens: ``[a, b, =]`` with '=' as token n; ``[a, b]``; ``[a, o, b, =]`` with o as token n and '=' as n + 1.
+        split_per_seed: whether each seed of a run has a split and noise of its own, drawn with
+            split_seed + seed.
+        format: the tokens: ``[a, b, =]`` with '=' as token n; ``[a, b]``; ``[a, o, b, =]`` with o
+            as token n and '=' as n + 1.
         batch: examples a step; None trains on all of them in every step.
-        label_noise: share xi of the training labels, rounded down to whole ones, that are replaced by uniformly drawn ones, which
-            may be the right ones: who answers every pair rightly has a training accuracy of 1 - xi + xi / n (arXiv 2310.13061).
-            What a smaller share corrupts, a larger one corrupts in the same way.
+        label_noise: share xi of the training labels, rounded down to whole ones, that are replaced
+            by uniformly drawn ones, which may be the right ones: who answers every pair rightly has
+            a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). What a smaller share
+            corrupts, a larger one corrupts in the same way.
     """
 
     fraction: float = 0.3
@@ -75,21 +87,30 @@ class PairTask(Task):
         for name, kinds in (("split", Split), ("format", Format)):
             value = getattr(self, name)
             require(value in get_args(kinds), f"{name}={value!r}: must be one of {get_args(kinds)}")
-        require(0 < self.fraction < 1, f"fraction={self.fraction}: the trained share must lie between 0 and 1, both excluded")
+        require(
+            0 < self.fraction < 1,
+            f"fraction={self.fraction}: the trained share must lie between 0 and 1, both excluded",
+        )
         pairs, trained = len(self.domain), self.trained
         require(
             0 < trained < pairs,
-            f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and {pairs - trained}"
-            " to test on; both must be at least 1",
+            f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and"
+            f" {pairs - trained} to test on; both must be at least 1",
         )
         seed = self.split_seed
-        require(isinstance(seed, int) and seed >= 0, f"split_seed={seed}: must be a whole number of at least 0")
         require(
-            self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= trained),
-            f"batch={self.batch}: must be a whole number from 1 to the {trained} trained pairs, or None for all of them",
+            isinstance(seed, int) and seed >= 0,
+            f"split_seed={seed}: must be a whole number of at least 0",
         )
         require(
-            0 <= self.label_noise <= 1, f"label_noise={self.label_noise}: the share of replaced labels must lie between 0 and 1"
+            self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= trained),
+            f"batch={self.batch}: must be a whole number from 1 to the {trained} trained pairs, or"
+            " None for all of them",
+        )
+        require(
+            0 <= self.label_noise <= 1,
+            f"label_noise={self.label_noise}: the share of replaced labels must lie between 0"
+            " and 1",
         )
 
     @property
@@ -103,7 +124,9 @@ class PairTask(Task):
         """The flat indices a n + b of the pairs that have an answer, rising."""
 
     @abstractmethod
-    def answers(self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
+    def answers(
+        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
+    ) -> Int[np.ndarray, " pair"]:
         """The right answers of pairs of the domain."""
 
     @abstractmethod
@@ -111,7 +134,10 @@ class PairTask(Task):
         """Concepts of this task beyond those of every task on pairs."""
 
     def pair_labels(
-        self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"], answer: Int[np.ndarray, " pair"]
+        self,
+        a: Int[np.ndarray, " pair"],
+        b: Int[np.ndarray, " pair"],
+        answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
         """Labels of this task beyond those of every task on pairs; none, unless a task says more."""
         return {}
@@ -136,7 +162,9 @@ class PairTask(Task):
             "a op b = c": ((0, n), (n, n + 1), (0, n), (n + 1, n + 2)),
         }[self.format]
         vocabulary = max(end for _, end in alphabet)
-        return Inputs("tokens", vocabulary=vocabulary, positions=len(alphabet), classes=n, alphabet=alphabet)
+        return Inputs(
+            "tokens", vocabulary=vocabulary, positions=len(alphabet), classes=n, alphabet=alphabet
+        )
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -144,16 +172,21 @@ class PairTask(Task):
         return (len(self.inputs.alphabet) - 1,)
 
     def order(self, seed: int = 0) -> Int[np.ndarray, " pair"]:
-        """The pairs' flat indices a n + b in the order of the split: the first ``trained`` are trained on."""
+        """The pairs' flat indices a n + b in the order of the split: the first ``trained`` are
+        trained on.
+        """
         domain = self.domain
         answers = self.answers(*np.divmod(domain, self.elements))
-        return split_order(self.split, domain, self.elements, self.fraction, self._seed(seed), answers)
+        return split_order(
+            self.split, domain, self.elements, self.fraction, self._seed(seed), answers
+        )
 
     def noise(self, seed: int = 0) -> Noise:
         """Which trained pairs are corrupted, and with what label, in the order of the split.
 
-        A number and a label are drawn for every pair; the ``int(label_noise trained)`` trained pairs with the smallest numbers
-        are corrupted. So another fraction or another share changes the label of few pairs that it doesn't have to change.
+        A number and a label are drawn for every pair; the ``int(label_noise trained)`` trained
+        pairs with the smallest numbers are corrupted. So another fraction or another share changes
+        the label of few pairs that it doesn't have to change.
         """
         n, trained = self.elements, self.order(seed)[: self.trained]
         rng = np.random.default_rng([_NOISE, self._seed(seed)])
@@ -168,18 +201,29 @@ class PairTask(Task):
         inputs, operands = self.inputs, iter((a, b))
         # What stands at a position that never varies is its only token.
         places = enumerate(inputs.alphabet)
-        tokens = [next(operands) if i in inputs.varied else np.full_like(a, first) for i, (first, _) in places]
+        tokens = [
+            next(operands) if i in inputs.varied else np.full_like(a, first)
+            for i, (first, _) in places
+        ]
         targets = jnp.asarray(self.answers(a, b)[:, None], jnp.int32)
-        return Batch(jnp.asarray(np.stack(tokens, axis=1).astype(np.int32)), targets, jnp.ones((len(pairs), 1)))
+        return Batch(
+            jnp.asarray(np.stack(tokens, axis=1).astype(np.int32)),
+            targets,
+            jnp.ones((len(pairs), 1)),
+        )
 
     def data(self, seed: int) -> Batch:
-        """The trained pairs, in the order of the split; with label noise, ``info`` says what was corrupted and what is right."""
+        """The trained pairs, in the order of the split; with label noise, ``info`` says what was
+        corrupted and what is right.
+        """
         right = self.examples(self.order(seed)[: self.trained])
         if self.label_noise == 0:
             return right
         corrupted, labels = (jnp.asarray(x) for x in self.noise(seed))
         targets = jnp.where(corrupted[:, None], labels[:, None].astype(jnp.int32), right.targets)
-        return right._replace(targets=targets, info={"corrupted": corrupted, "right_answer": right.targets[:, 0]})
+        return right._replace(
+            targets=targets, info={"corrupted": corrupted, "right_answer": right.targets[:, 0]}
+        )
 
     def batches(self, data: Batch, key: PRNGKey, start: Count, n: Count) -> Feed:
         """All trained pairs in every step, or minibatches of ``batch``."""
@@ -195,7 +239,9 @@ class PairTask(Task):
         return feed
 
     def evaluation(self, data: Batch, key: PRNGKey) -> Evaluation:
-        """Splits "train", as it is trained on, and "test", rightly answered; together they are all pairs that have an answer."""
+        """Splits "train", as it is trained on, and "test", rightly answered; together they are all
+        pairs that have an answer.
+        """
         n, domain = self.elements, self.domain
         a, b = np.asarray(data.inputs).T[list(self.inputs.varied)]
         trained = a * n + b
@@ -213,7 +259,9 @@ class PairTask(Task):
         """See the class."""
         a, b = evaluation.inputs.T[list(self.inputs.varied)].astype(np.int64)
         answer = np.asarray(self.answers(a, b))
-        whole = {name: labels(x, self.elements) for name, x in (("a", a), ("b", b), ("answer", answer))}
+        whole = {
+            name: labels(x, self.elements) for name, x in (("a", a), ("b", b), ("answer", answer))
+        }
         return {**whole, **trained_labels(evaluation), **self.pair_labels(a, b, answer)}
 
     def _seed(self, seed: int) -> int:

@@ -1,4 +1,6 @@
-"""Sparse parity: the product of k of n signs, learned from fresh or finite data (arXiv 2207.08799, 2303.11873)."""
+"""Sparse parity: the product of k of n signs, learned from fresh or finite data (arXiv 2207.08799,
+2303.11873).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_jax.arrays import Count, PRNGKey
-from mi_jax.concepts import Labels, labels
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task, trained_labels
-from mi_jax.errors import nearest, require
+from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.basics.errors import nearest, require
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import distinct, minibatches
 
 Subset = Literal["first", "random"]
@@ -20,11 +21,13 @@ Subset = Literal["first", "random"]
 
 @dataclass(frozen=True)
 class SparseParity(Task):
-    """Signs x in {-1, +1}^n; the answer is their product over a subset S of size k, as class 1 for +1 and class 0 for -1.
+    """Signs x in {-1, +1}^n; the answer is their product over a subset S of size k, as class 1 for
+    +1 and class 0 for -1.
 
-    So 2 class - 1 = prod_{i in S} x_i is the target of a hinge or square loss. The defaults are the finite set of arXiv
-    2303.11873 (Merrill et al.); ``examples=None`` is the online learning of arXiv 2207.08799 (Barak et al.), whose exact
-    gradients at a network of signs are in ``fourier_gap``.
+    So 2 class - 1 = prod_{i in S} x_i is the target of a hinge or square loss. The defaults are the
+    finite set of arXiv 2303.11873 (Merrill et al.); ``examples=None`` is the online learning of
+    arXiv 2207.08799 (Barak et al.), whose exact gradients at a network of signs are in
+    ``fourier_gap``.
 
     Concepts (``example`` as in the evaluation's splits one after the other, in sorted order):
         subset [feature]: whether a coordinate is in S.
@@ -33,19 +36,24 @@ class SparseParity(Task):
         partial_parities [example bit]: the class of the product of the first 1, 2, ..., k of them.
         corrupted [example]: whether the split's label is not the true class.
 
-    Labels for probes, 2 classes each: ``answer``; ``bit_i`` for each coordinate i in S and, as what nobody needs, for the first
+    Labels for probes, 2 classes each: ``answer``; ``bit_i`` for each coordinate i in S and, as what
+        nobody needs, for the first
     outside it; ``parity_j``, the class of the product of the first j of S, 1 < j < k; ``trained``.
 
     Attributes:
         n, k: signs of an input, and how many of them matter.
-        subset: S: "first": coordinates 0 to k - 1; "random": drawn with ``numpy.random.default_rng((split_seed, 1))``.
+        subset: S: "first": coordinates 0 to k - 1; "random": drawn with
+            ``numpy.random.default_rng((split_seed, 1))``.
         examples: different inputs trained on; None draws fresh ones in every step.
         batch: examples a step; None trains on the whole finite set in every step.
-        test_examples: different inputs of the split "test", none of them in the finite training set.
+        test_examples: different inputs of the split "test", none of them in the finite training
+            set.
         split_seed: of the sets, shared by all seeds of a run.
-        split_per_seed: whether each seed of a run has a finite set of its own, drawn with split_seed + seed.
-        label_noise: of a finite set exactly this share of the labels, rounded down to whole examples, is flipped for good; online
-            each label is flipped with this probability. Test labels are true.
+        split_per_seed: whether each seed of a run has a finite set of its own, drawn with
+            split_seed + seed.
+        label_noise: of a finite set exactly this share of the labels, rounded down to whole
+            examples, is flipped for good; online each label is flipped with this probability. Test
+            labels are true.
     """
 
     n: int = 40
@@ -62,29 +70,48 @@ class SparseParity(Task):
 
     def __post_init__(self) -> None:
         for name, value in (("n", self.n), ("k", self.k), ("test_examples", self.test_examples)):
-            require(isinstance(value, int) and value >= 1, f"{name}={value}: must be a whole number of at least 1")
+            require(
+                isinstance(value, int) and value >= 1,
+                f"{name}={value}: must be a whole number of at least 1",
+            )
         require(self.k <= self.n, f"k={self.k} of n={self.n} signs: k must be at most n")
-        require(self.subset in get_args(Subset), f"subset={self.subset!r} is unknown; {nearest(self.subset, get_args(Subset))}")
+        require(
+            self.subset in get_args(Subset),
+            f"subset={self.subset!r} is unknown; {nearest(self.subset, get_args(Subset))}",
+        )
         require(
             self.examples is None or (isinstance(self.examples, int) and self.examples >= 1),
-            f"examples={self.examples}: must be a whole number of at least 1, or None for fresh ones in every step",
+            f"examples={self.examples}: must be a whole number of at least 1, or None for fresh"
+            " ones in every step",
         )
         trained = self.examples or 0
         require(
             trained + self.test_examples <= 2**self.n,
-            f"examples={self.examples} and test_examples={self.test_examples}: there are only 2^{self.n} = {2**self.n} different"
-            " inputs; take fewer, or a larger n",
+            f"examples={self.examples} and test_examples={self.test_examples}: there are only"
+            f" 2^{self.n} = {2**self.n} different inputs; take fewer, or a larger n",
         )
-        require(self.batch is not None or self.examples is not None, "batch=None: fresh examples (examples=None) need a number")
         require(
-            self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= (self.examples or self.batch)),
-            f"batch={self.batch}: must be a whole number from 1"
-            + (f" to the {self.examples} trained examples, or None for all of them" if self.examples else ""),
+            self.batch is not None or self.examples is not None,
+            "batch=None: fresh examples (examples=None) need a number",
         )
-        require(isinstance(self.split_seed, int) and self.split_seed >= 0, f"split_seed={self.split_seed}: must be at least 0")
+        require(
+            self.batch is None
+            or (isinstance(self.batch, int) and 1 <= self.batch <= (self.examples or self.batch)),
+            f"batch={self.batch}: must be a whole number from 1"
+            + (
+                f" to the {self.examples} trained examples, or None for all of them"
+                if self.examples
+                else ""
+            ),
+        )
+        require(
+            isinstance(self.split_seed, int) and self.split_seed >= 0,
+            f"split_seed={self.split_seed}: must be at least 0",
+        )
         require(
             0 <= self.label_noise <= 0.5,
-            f"label_noise={self.label_noise}: the share of flipped labels must lie between 0 and 0.5 (nothing left to learn)",
+            f"label_noise={self.label_noise}: the share of flipped labels must lie between 0 and"
+            " 0.5 (nothing left to learn)",
         )
 
     @classmethod
@@ -112,17 +139,27 @@ class SparseParity(Task):
         """S, in ascending order."""
         if self.subset == "first":
             return np.arange(self.k)
-        return np.sort(np.random.default_rng((self.split_seed, 1)).choice(self.n, self.k, replace=False))
+        return np.sort(
+            np.random.default_rng((self.split_seed, 1)).choice(self.n, self.k, replace=False)
+        )
 
-    def answers(self, x: Float[Array, "*b feature"] | Int[np.ndarray, "*b feature"]) -> Int[Array | np.ndarray, "*b"]:
+    def answers(
+        self, x: Float[Array, "*b feature"] | Int[np.ndarray, "*b feature"]
+    ) -> Int[Array | np.ndarray, "*b"]:
         """The class of each input: (1 + prod_{i in S} x_i) / 2."""
         return (1 + x[..., self.coordinates].prod(axis=-1).astype(np.int32)) // 2
 
     def _labelled(
-        self, x: Float[Array, "b n"] | Int[np.ndarray, "b n"], flipped: Bool[Array | np.ndarray, " b"] | None = None
+        self,
+        x: Float[Array, "b n"] | Int[np.ndarray, "b n"],
+        flipped: Bool[Array | np.ndarray, " b"] | None = None,
     ) -> Batch:
         answers = self.answers(x) if flipped is None else self.answers(x) ^ flipped
-        return Batch(jnp.asarray(x, jnp.float32)[:, None, :], jnp.asarray(answers, jnp.int32)[:, None], jnp.ones((len(x), 1)))
+        return Batch(
+            jnp.asarray(x, jnp.float32)[:, None, :],
+            jnp.asarray(answers, jnp.int32)[:, None],
+            jnp.ones((len(x), 1)),
+        )
 
     def _signs(self, *seed: int) -> Any:
         rng = np.random.default_rng(seed)
@@ -133,11 +170,15 @@ class SparseParity(Task):
         if self.examples is None:
             return ()
         split_seed = self.split_seed + (seed if self.split_per_seed else 0)
-        flipped = np.random.default_rng((split_seed, 2)).permutation(self.examples) < int(self.label_noise * self.examples)
+        flipped = np.random.default_rng((split_seed, 2)).permutation(self.examples) < int(
+            self.label_noise * self.examples
+        )
         return self._labelled(distinct(self._signs(split_seed, 0), self.examples), flipped)
 
     def batches(self, data: Batch | tuple[()], key: PRNGKey, start: Count, n: Count) -> Feed:
-        """Fresh examples, those of step s drawn from ``fold_in(key, s)``; or the finite set, whole or in minibatches."""
+        """Fresh examples, those of step s drawn from ``fold_in(key, s)``; or the finite set, whole
+        or in minibatches.
+        """
         if not isinstance(data, Batch):
             return lambda i: self._fresh(jax.random.fold_in(key, start + i))
         if self.batch is None:
@@ -154,8 +195,14 @@ class SparseParity(Task):
     def _fresh(self, key: PRNGKey) -> Batch:
         assert self.batch is not None
         signs, noise = jax.random.split(key)
-        flipped = jax.random.bernoulli(noise, self.label_noise, (self.batch,)) if self.label_noise else None
-        return self._labelled(jax.random.rademacher(signs, (self.batch, self.n), jnp.float32), flipped)
+        flipped = (
+            jax.random.bernoulli(noise, self.label_noise, (self.batch,))
+            if self.label_noise
+            else None
+        )
+        return self._labelled(
+            jax.random.rademacher(signs, (self.batch, self.n), jnp.float32), flipped
+        )
 
     def evaluation(self, data: Batch | tuple[()], key: PRNGKey) -> Evaluation:
         """Split "test" of fresh inputs, and "train" where the set is finite."""
@@ -165,7 +212,9 @@ class SparseParity(Task):
         if isinstance(data, Batch):
             batches["train"] = data
         seen = x if trained is None else np.concatenate([x, trained])
-        labels = np.concatenate([np.asarray(batches[split].targets)[:, 0] for split in sorted(batches)])
+        labels = np.concatenate(
+            [np.asarray(batches[split].targets)[:, 0] for split in sorted(batches)]
+        )
         relevant = seen[:, self.coordinates].astype(np.int32)
         concepts = {
             "subset": np.isin(np.arange(self.n), self.coordinates),

@@ -1,4 +1,6 @@
-"""Finite sets of examples: drawing them once, and which of them a step sees, as a pure function of (key, step)."""
+"""Finite sets of examples: drawing them once, and which of them a step sees, as a pure function of
+(key, step).
+"""
 
 from collections.abc import Callable
 
@@ -7,20 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.arrays import Count, PRNGKey
-
-LONGEST_CHUNK = 4096
-"""The most steps that one call of a compiled training program makes."""
+from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.contracts.task import LONGEST_CHUNK
 
 
-def minibatches(key: PRNGKey, size: int, batch: int, start: Count, n: Count) -> Callable[[Count], Int[Array, " batch"]]:
-    """Indices of the examples of steps start to start + n - 1, each epoch a fresh permutation without its remainder.
+def minibatches(
+    key: PRNGKey, size: int, batch: int, start: Count, n: Count
+) -> Callable[[Count], Int[Array, " batch"]]:
+    """Indices of the examples of steps start to start + n - 1, each epoch a fresh permutation
+    without its remainder.
 
-    Epoch e is ``permutation(fold_in(key, e), size)``, cut into size // batch batches, so that step s sees the same examples
-    however training is cut. Only the epochs that the chunk touches are drawn, in a loop of traced length.
+    Epoch e is ``permutation(fold_in(key, e), size)``, cut into size // batch batches, so that step
+    s sees the same examples however training is cut. Only the epochs that the chunk touches are
+    drawn, in a loop of traced length.
 
     Args:
-        size: examples in the set. batch: examples a step. start, n: traced; n is at most LONGEST_CHUNK.
+        size: examples in the set. batch: examples a step. start, n: traced; n is at most
+            LONGEST_CHUNK.
 
     Returns:
         i -> indices of step start + i.
@@ -44,9 +49,12 @@ def minibatches(key: PRNGKey, size: int, batch: int, start: Count, n: Count) -> 
 
 
 def distinct(
-    draw: Callable[[int], Int[np.ndarray, "n ..."]], count: int, apart_from: Int[np.ndarray, "m ..."] | None = None
+    draw: Callable[[int], Int[np.ndarray, "n ..."]],
+    count: int,
+    apart_from: Int[np.ndarray, "m ..."] | None = None,
 ) -> Int[np.ndarray, "count ..."]:
-    """The first ``count`` different examples that repeated draws give, none of them among ``apart_from``.
+    """The first ``count`` different examples that repeated draws give, none of them among
+    ``apart_from``.
 
     Args:
         draw: n -> n examples, with replacement; there must be at least count + m different ones.

@@ -1,4 +1,6 @@
-"""Sequences that repeat themselves: what a network tells by induction, the next token where the present one stood before."""
+"""Sequences that repeat themselves: what a network tells by induction, the next token where the
+present one stood before.
+"""
 
 import math
 from collections.abc import Mapping
@@ -10,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.arrays import Count, PRNGKey
-from mi_jax.concepts import Labels, labels
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Task
-from mi_jax.errors import nearest, require
+from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.basics.errors import nearest, require
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
 from mi_jax.tasks.sampling import distinct
 
 Scored = Literal["repeated", "all"]
@@ -21,21 +22,25 @@ Scored = Literal["repeated", "all"]
 
 @dataclass(frozen=True)
 class RepeatedSequences(Task):
-    """A start token, then L different tokens, then the same L again; at every position but the last the next token is the answer.
+    """A start token, then L different tokens, then the same L again; at every position but the last
+    the next token is the answer.
 
-    Tokens are 0 to V - 1, the start token is V. The answers at positions L + 1 to 2 L - 1 can be told by induction (arXiv
-    2209.11895): what followed the present token before. The L + 1 before them can't, and have weight only with ``scored="all"``.
-    Sequences are drawn uniformly, fresh in every step. A model that knows positions may also look back by L - 1, whatever the
+    Tokens are 0 to V - 1, the start token is V. The answers at positions L + 1 to 2 L - 1 can be
+    told by induction (arXiv 2209.11895): what followed the present token before. The L + 1 before
+    them can't, and have weight only with ``scored="all"``. Sequences are drawn uniformly, fresh in
+    every step. A model that knows positions may also look back by L - 1, whatever the
     tokens are: patches tell the two apart.
 
     Concepts (``example`` as in the split; ``position`` as in ``read``, 0 to 2 L - 1):
-        previous_occurrence [example position]: the last earlier position that holds the same token; -1 where there is none.
-        repeated [position]: whether the answer can be told by induction.
-        previous_token [example position]: the token one position back; the start token where there is none.
-        token_two_back [example position]: the token two positions back; the start token where there is none.
+        previous_occurrence [example position]: the last earlier position that holds the same token;
+        -1 where there is none. repeated [position]: whether the answer can be told by induction.
+        previous_token [example position]: the token one position back; the start token where there
+        is none. token_two_back [example position]: the token two positions back; the start token
+        where there is none.
 
-    Labels for probes [example position]: ``token``, the one that stands there, ``previous_token`` and ``token_two_back`` [V + 1];
-    ``answer`` [V]; ``repeated`` [2], whether the answer can be told.
+    Labels for probes [example position]: ``token``, the one that stands there, ``previous_token``
+    and ``token_two_back`` [V + 1]; ``answer`` [V]; ``repeated`` [2], whether the answer can be
+    told.
 
     Attributes:
         symbols: V. length: L, at most V.
@@ -54,18 +59,32 @@ class RepeatedSequences(Task):
     paper: ClassVar[str] = "arXiv 2209.11895"
 
     def __post_init__(self) -> None:
-        for name, least in (("symbols", 2), ("length", 2), ("batch", 1), ("test_examples", 1), ("split_seed", 0)):
+        for name, least in (
+            ("symbols", 2),
+            ("length", 2),
+            ("batch", 1),
+            ("test_examples", 1),
+            ("split_seed", 0),
+        ):
             value = getattr(self, name)
-            require(isinstance(value, int) and value >= least, f"{name}={value}: must be a whole number of at least {least}")
+            require(
+                isinstance(value, int) and value >= least,
+                f"{name}={value}: must be a whole number of at least {least}",
+            )
         require(
             self.length <= self.symbols,
-            f"length={self.length}: the tokens of a half are all different, so there are at most symbols={self.symbols} of them",
+            f"length={self.length}: the tokens of a half are all different, so there are at most"
+            f" symbols={self.symbols} of them",
         )
-        require(self.scored in get_args(Scored), f"scored={self.scored!r} is unknown; {nearest(self.scored, get_args(Scored))}")
+        require(
+            self.scored in get_args(Scored),
+            f"scored={self.scored!r} is unknown; {nearest(self.scored, get_args(Scored))}",
+        )
         there = math.perm(self.symbols, self.length)
         require(
             self.test_examples <= there,
-            f"test_examples={self.test_examples}: there are only {there} different sequences; take fewer",
+            f"test_examples={self.test_examples}: there are only {there} different sequences; take"
+            " fewer",
         )
 
     @classmethod
@@ -78,7 +97,14 @@ class RepeatedSequences(Task):
         """The start token and two times L tokens."""
         alphabet = ((self.symbols, self.symbols + 1), *((0, self.symbols),) * (2 * self.length))
         count = len(alphabet)
-        return Inputs("tokens", self.symbols + 1, positions=count, classes=self.symbols, alphabet=alphabet, causal=True)
+        return Inputs(
+            "tokens",
+            self.symbols + 1,
+            positions=count,
+            classes=self.symbols,
+            alphabet=alphabet,
+            causal=True,
+        )
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -91,7 +117,9 @@ class RepeatedSequences(Task):
         start = jnp.full((len(halves), 1), self.symbols, jnp.int32)
         tokens = jnp.concatenate([start, halves, halves], axis=1)
         scored = self._repeated if self.scored == "repeated" else np.ones(2 * self.length, bool)
-        weights = jnp.broadcast_to(jnp.asarray(scored, jnp.float32)[None], (len(halves), 2 * self.length))
+        weights = jnp.broadcast_to(
+            jnp.asarray(scored, jnp.float32)[None], (len(halves), 2 * self.length)
+        )
         return Batch(tokens, tokens[:, 1:], weights)
 
     @property
@@ -122,16 +150,23 @@ class RepeatedSequences(Task):
         before = np.concatenate([tokens[:, :1], tokens[:, :1], tokens], axis=1)
         places = np.arange(2 * self.length)[None]
         concepts = {
-            "previous_occurrence": np.where(self._repeated[None], places - self.length, -1).repeat(len(tokens), axis=0),
+            "previous_occurrence": (
+                np.where(self._repeated[None], places - self.length, -1).repeat(len(tokens), axis=0)
+            ),
             "repeated": self._repeated,
             "previous_token": before[:, 1:-2],
             "token_two_back": before[:, :-3],
         }
-        return Evaluation({"test": batch}, {name: jnp.asarray(fact) for name, fact in concepts.items()})
+        return Evaluation(
+            {"test": batch}, {name: jnp.asarray(fact) for name, fact in concepts.items()}
+        )
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
         """See the class."""
-        back = {name: np.asarray(evaluation.concepts[name]) for name in ("previous_token", "token_two_back")}
+        back = {
+            name: np.asarray(evaluation.concepts[name])
+            for name in ("previous_token", "token_two_back")
+        }
         tokens = {"token": evaluation.inputs[:, :-1], **back}
         repeated = np.broadcast_to(self._repeated[None], evaluation.targets.shape)
         return {

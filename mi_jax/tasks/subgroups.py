@@ -12,9 +12,11 @@ Members = Bool[np.ndarray, "subgroup element"]
 
 @lru_cache(maxsize=8)
 def subgroups(name: str) -> Members:
-    """Every proper, nontrivial subgroup that two elements generate, as masks over the elements, by rising order.
+    """Every proper, nontrivial subgroup that two elements generate, as masks over the elements, by
+    rising order.
 
-    In the groups of ``groups.group`` these are all there are, but for S6, where some need three generators.
+    In the groups of ``groups.group`` these are all there are, but for S6, where some need three
+    generators.
 
     Example:
         >>> [int(members.sum()) for members in subgroups("S3")]
@@ -42,7 +44,9 @@ def subgroups(name: str) -> Members:
     return made
 
 
-def _generated(table: Int[np.ndarray, "element element"], generators: tuple[int, ...]) -> Bool[np.ndarray, " element"]:
+def _generated(
+    table: Int[np.ndarray, "element element"], generators: tuple[int, ...]
+) -> Bool[np.ndarray, " element"]:
     """The members of the subgroup that these elements generate: products until no more come."""
     members, fresh = np.zeros(len(table), bool), np.array([0])
     members[0] = True
@@ -55,7 +59,9 @@ def _generated(table: Int[np.ndarray, "element element"], generators: tuple[int,
 
 
 def _conjugates(
-    table: Int[np.ndarray, "element element"], inverse: Int[np.ndarray, " element"], members: Bool[np.ndarray, " element"]
+    table: Int[np.ndarray, "element element"],
+    inverse: Int[np.ndarray, " element"],
+    members: Bool[np.ndarray, " element"],
 ) -> Members:
     """g H g^-1 for every g."""
     moved = table[table[:, np.flatnonzero(members)], inverse[:, None]]
@@ -66,12 +72,16 @@ def _conjugates(
 
 @lru_cache(maxsize=8)
 def cosets(name: str) -> Int[np.ndarray, "subgroup side element"]:
-    """The coset that each element is in, named by its least element: side 0 the left ones x H, side 1 the right ones H x.
+    """The coset that each element is in, named by its least element: side 0 the left ones x H, side
+    1 the right ones H x.
 
     Subgroups in the order of ``subgroups``.
     """
     table = group(name).table
-    made = [[table[:, held].min(axis=1), table[held].min(axis=0)] for held in map(np.flatnonzero, subgroups(name))]
+    made = [
+        [table[:, held].min(axis=1), table[held].min(axis=0)]
+        for held in map(np.flatnonzero, subgroups(name))
+    ]
     labels = np.array(made, np.int32).reshape(-1, 2, len(table))
     labels.setflags(write=False)  # it is kept for the next caller
     return labels

@@ -1,8 +1,14 @@
-"""Training: optimizers, schedules, the loop, interventions, and the trajectory it leaves."""
+"""Training: optimizers, schedules, the loop, and the trajectory it leaves."""
 
-from mi_jax.interventions import INTERVENTIONS, Change
 from mi_jax.training.filters import FILTERS, GrokfastEMA, GrokfastMA, OrthogonalGradient
-from mi_jax.training.losses import LOSSES, MSE, CrossEntropy, Hinge, LogSoftmaxCrossEntropy, StableMax
+from mi_jax.training.losses import (
+    LOSSES,
+    MSE,
+    CrossEntropy,
+    Hinge,
+    LogSoftmaxCrossEntropy,
+    StableMax,
+)
 from mi_jax.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Muon
 from mi_jax.training.rates import RATES, CosineRate, LinearRate, StepRate
 from mi_jax.training.schedules import SCHEDULES, at, dense, every, log_spaced
@@ -10,7 +16,6 @@ from mi_jax.training.trajectory import Storage
 
 __all__ = [
     "FILTERS",
-    "INTERVENTIONS",
     "LOSSES",
     "MSE",
     "OPTIMIZERS",
@@ -19,7 +24,6 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
-    "Change",
     "CosineRate",
     "CrossEntropy",
     "GrokfastEMA",

@@ -1,4 +1,6 @@
-"""The course of a run: which program, which numbers and which arrays each update is made with, as interventions leave them."""
+"""The course of a run: which program, which numbers and which arrays each update is made with, as
+interventions leave them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mi_jax.arrays import Params
-from mi_jax.errors import DamagedError, RunError
-from mi_jax.fields import Numbers
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import DamagedError, RunError
+from mi_jax.basics.fields import Numbers
+from mi_jax.basics.precision import computing_in
+from mi_jax.basics.pytrees import dotted
 from mi_jax.interventions import AtSettings, InProgram, Intervention, Moment, Settings, Trained
 from mi_jax.interventions.places import Elsewhere
-from mi_jax.precision import computing_in
-from mi_jax.pytrees import dotted
 from mi_jax.training.losses import LOSSES
 from mi_jax.training.optimizers import OPTIMIZERS
 from mi_jax.training.segments import Flat
@@ -95,7 +97,9 @@ class Course:
     @cached_property
     def base(self) -> Program:
         """The program without interventions."""
-        return self._program(Settings(self.parts.task, self.parts.loss, self.parts.optimizer, {}, {}), ())
+        return self._program(
+            Settings(self.parts.task, self.parts.loss, self.parts.optimizer, {}, {}), ()
+        )
 
     def next_change(self, step: int) -> int | None:
         """The first step after ``step`` at which another program or other numbers are in force."""
@@ -103,7 +107,9 @@ class Course:
         return min((change for change in changes if change is not None), default=None)
 
     def template(self, step: int) -> TrainState:
-        """Shapes and structure of the state that is stored at a step: of the optimizer in force at the update before."""
+        """Shapes and structure of the state that is stored at a step: of the optimizer in force at
+        the update before.
+        """
         return self.regime(max(step - 1, self.origin)).program.template
 
     def init(self) -> TrainState:
@@ -112,15 +118,22 @@ class Course:
 
     def begin(self, state: TrainState) -> TrainState:
         """The state that a fork begins with, given its parent's there."""
-        program, before = self.regime(self.origin).program, self.regime(max(self.origin - 1, 0)).program
+        program, before = (
+            self.regime(self.origin).program,
+            self.regime(max(self.origin - 1, 0)).program,
+        )
         return self._carried(state, before, program, self.origin)
 
     def fresh(self, params: Params) -> TrainState:
         """The state that it begins with where parameters alone are known."""
         return self.regime(self.origin).program.fresh(params, self.origin, self._first)
 
-    def advance(self, state: TrainState, step: int, n: int) -> tuple[TrainState, Float[Array, "seed step"]]:
-        """``n`` updates from ``step`` on, of one regime, and a buffer whose first n losses are theirs."""
+    def advance(
+        self, state: TrainState, step: int, n: int
+    ) -> tuple[TrainState, Float[Array, "seed step"]]:
+        """``n`` updates from ``step`` on, of one regime, and a buffer whose first n losses are
+        theirs.
+        """
         regime = self.regime(step)
         if step > self.origin:
             before = self.regime(step - 1).program
@@ -129,7 +142,8 @@ class Course:
         return regime.program.advance(state, regime.numbers, n, arrays)
 
     def check(self, interventions: Sequence[Intervention] | None = None) -> None:
-        """Refuses what can't be trained, the interventions (all by default) among it. Makes and writes nothing.
+        """Refuses what can't be trained, the interventions (all by default) among it. Makes and
+        writes nothing.
 
         Raises:
             ConfigError, RunError: naming what is wrong.
@@ -147,15 +161,27 @@ class Course:
             intervention.check(trained)
 
     def prepare(self) -> None:
-        """Makes and keeps the arrays of interventions that read no weights of this run, so that it needs no other again."""
+        """Makes and keeps the arrays of interventions that read no weights of this run, so that it
+        needs no other again.
+        """
         for place, intervention in enumerate(self.parts.interventions):
-            if isinstance(intervention, InProgram) and not intervention.reads_weights and self._store.read(place) is None:
+            if (
+                isinstance(intervention, InProgram)
+                and not intervention.reads_weights
+                and self._store.read(place) is None
+            ):
                 self._make(place, self.base.template.params)
 
-    def _carried(self, state: TrainState, before: Program, program: Program, step: int) -> TrainState:
+    def _carried(
+        self, state: TrainState, before: Program, program: Program, step: int
+    ) -> TrainState:
         """The state as the next program takes it: another optimizer begins with a state of its own."""
         same = type(before.parts.optimizer) is type(program.parts.optimizer)
-        return state if same and _continues(state, program.template) else program.fresh(state.params, step, self._first)
+        return (
+            state
+            if same and _continues(state, program.template)
+            else program.fresh(state.params, step, self._first)
+        )
 
     def _prepared(self, place: int, state: TrainState, step: int) -> Mapping[str, Any]:
         """The arrays of an intervention: kept ones, or made now where its range begins here."""
@@ -165,7 +191,8 @@ class Course:
                 begins = max(self.parts.interventions[place].start, self.origin)
                 if self.parts.interventions[place].reads_weights and step != begins:
                     raise DamagedError(
-                        f"what {self.parts.interventions[place]} prepared at step {begins} is missing from the run"
+                        f"what {self.parts.interventions[place]} prepared at step {begins} is"
+                        " missing from the run"
                     )
                 kept = self._make(place, state.params)
             with computing_in(self.parts.precision):
@@ -195,13 +222,17 @@ class Course:
                 settings = intervention.changed(settings)
             else:
                 places.append(place)
-        program = self._program(settings, tuple(self.parts.interventions[place].form() for place in places))
+        program = self._program(
+            settings, tuple(self.parts.interventions[place].form() for place in places)
+        )
         return Regime(program, {**program.parts.numbers, **settings.numbers}, tuple(places))
 
     def _program(self, settings: Settings, forms: tuple[InProgram, ...]) -> Program:
         key = (settings.task, settings.loss, settings.optimizer, forms)
         if key not in self._programs:
-            parts = replace(self.parts, task=settings.task, loss=settings.loss, optimizer=settings.optimizer)
+            parts = replace(
+                self.parts, task=settings.task, loss=settings.loss, optimizer=settings.optimizer
+            )
             self._programs[key] = Program(parts, forms)
         return self._programs[key]
 

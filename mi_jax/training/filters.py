@@ -1,4 +1,6 @@
-"""Gradient filters: what happens to a gradient before the optimizer sees it. They join with ``|``, the left one first."""
+"""Gradient filters: what happens to a gradient before the optimizer sees it. They join with ``|``,
+the left one first.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,14 +12,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from mi_jax.arrays import Params
-from mi_jax.errors import nearest, require
-from mi_jax.fields import Numbers, numbers_of, sweepable
+from mi_jax.basics.dims import Params
+from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.fields import Numbers, numbers_of, sweepable
 
 
 @dataclass(frozen=True)
 class GradientFilter(ABC):
-    """A change to the gradient; its sweepable numbers are traced, by the dotted name of the field that holds it."""
+    """A change to the gradient; its sweepable numbers are traced, by the dotted name of the field
+    that holds it.
+    """
 
     @abstractmethod
     def transform(self, numbers: Numbers) -> optax.GradientTransformation:
@@ -53,7 +57,8 @@ def _check_lamb(lamb: float) -> None:
 
 @dataclass(frozen=True)
 class GrokfastEMA(GradientFilter):
-    """Amplifies slow gradients: a <- alpha a + (1 - alpha) g, a = g at first; g <- g + lamb a (arXiv 2405.20233).
+    """Amplifies slow gradients: a <- alpha a + (1 - alpha) g, a = g at first; g <- g + lamb a
+    (arXiv 2405.20233).
 
     Attributes:
         alpha: of the moving average. lamb: how much of the average is added.
@@ -76,7 +81,9 @@ class GrokfastEMA(GradientFilter):
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, EMAState]:
             kept = jnp.where(state.seen == 0, 0.0, alpha)
             average = jax.tree.map(lambda a, g: kept * a + (1 - kept) * g, state.average, updates)
-            return jax.tree.map(lambda g, a: g + lamb * a, updates, average), EMAState(state.seen + 1, average)
+            return jax.tree.map(lambda g, a: g + lamb * a, updates, average), EMAState(
+                state.seen + 1, average
+            )
 
         return optax.GradientTransformation(init, update)
 
@@ -94,15 +101,17 @@ class WindowState(NamedTuple):
 
 @dataclass(frozen=True)
 class GrokfastMA(GradientFilter):
-    """Amplifies slow gradients: g <- g + lamb mean of the last ``window`` gradients, g among them (arXiv 2405.20233).
+    """Amplifies slow gradients: g <- g + lamb mean of the last ``window`` gradients, g among them
+    (arXiv 2405.20233).
 
     The state holds the whole window: ``window`` times the size of the parameters.
 
     Attributes:
         window: how many gradients are averaged.
         lamb: how much of the average is added.
-        begin: "full", nothing is added before the window is full, as the published code does by default; "at_once", the
-            gradients there are from the first update on (its ``warmup=False``).
+        begin: "full", nothing is added before the window is full, as the published code does by
+            default; "at_once", the gradients there are from the first update on (its
+            ``warmup=False``).
         statistic: "mean", or "sum" of the gradients, as in the published code.
     """
 
@@ -127,18 +136,23 @@ class GrokfastMA(GradientFilter):
             return WindowState(jnp.zeros((), jnp.int32), empty)
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, WindowState]:
-            window = jax.tree.map(lambda w, g: w.at[state.seen % size].set(g), state.window, updates)
+            window = jax.tree.map(
+                lambda w, g: w.at[state.seen % size].set(g), state.window, updates
+            )
             held = jnp.minimum(state.seen + 1, size)
             weight = lamb / held if self.statistic == "mean" else lamb
             weight = jnp.where((held < size) & (self.begin == "full"), 0.0, weight)
-            return jax.tree.map(lambda g, w: g + weight * w.sum(axis=0), updates, window), WindowState(state.seen + 1, window)
+            return jax.tree.map(
+                lambda g, w: g + weight * w.sum(axis=0), updates, window
+            ), WindowState(state.seen + 1, window)
 
         return optax.GradientTransformation(init, update)
 
 
 @dataclass(frozen=True)
 class OrthogonalGradient(GradientFilter):
-    """Takes the part along the weights out of each array's gradient: g - (w.g) / (w.w + 1e-30) w (arXiv 2501.04697).
+    """Takes the part along the weights out of each array's gradient: g - (w.g) / (w.w + 1e-30) w
+    (arXiv 2501.04697).
 
     Attributes:
         rescaled: whether what is left gets the gradient's own norm, as published.

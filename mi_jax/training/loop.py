@@ -1,4 +1,6 @@
-"""The training loop: chunk after chunk of one compiled program, stopping at snapshots, segment ends and interventions."""
+"""The training loop: chunk after chunk of one compiled program, stopping at snapshots, segment ends
+and interventions.
+"""
 
 import contextlib
 import signal
@@ -12,9 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.errors import Interrupted, RunError
-from mi_jax.pytrees import byte_count, dotted
-from mi_jax.tasks.sampling import LONGEST_CHUNK
+from mi_jax.basics.errors import Interrupted, RunError
+from mi_jax.basics.pytrees import byte_count, dotted
+from mi_jax.contracts import LONGEST_CHUNK
 from mi_jax.training import segments
 from mi_jax.training.course import Course
 from mi_jax.training.state import TrainState, flat_state, state_from_flat
@@ -39,7 +41,11 @@ Watch = Callable[[Progress], None]
 
 
 def train_to_end(
-    trajectory: Trajectory, course: Course, snapshots: Int[np.ndarray, " step"], storage: Storage, watch: Watch
+    trajectory: Trajectory,
+    course: Course,
+    snapshots: Int[np.ndarray, " step"],
+    storage: Storage,
+    watch: Watch,
 ) -> None:
     """Trains a run from its last segment to its last step. The caller holds the writer's lock.
 
@@ -51,7 +57,9 @@ def train_to_end(
         segments.remove_unfinished(trajectory.folder)
         _, state = stored_state(course, trajectory, trajectory.done)
         template = course.template(trajectory.done)
-        ends = segment_ends(snapshots, course.parts.steps, byte_count(template.params), storage, course.origin)
+        ends = segment_ends(
+            snapshots, course.parts.steps, byte_count(template.params), storage, course.origin
+        )
         _run(course, trajectory, state, snapshots, ends, watch, stopped)
 
 
@@ -81,7 +89,9 @@ def _run(
     watch: Watch,
     stopped: threading.Event,
 ) -> None:
-    """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in segments."""
+    """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in
+    segments.
+    """
     parts, clock, done = course.parts, _Clock(), trajectory.done
     recorder = _Recorder(trajectory, set(snapshots.tolist()))
     if done == course.origin:
@@ -97,22 +107,33 @@ def _run(
         if done in ends or asked:
             recorder.write(done, state)
         watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
-        # The flag as it was when the segment was written: a signal since then is answered after the next chunk.
+        # The flag as it was when the segment was written: a signal since then is answered after the
+        # next chunk.
         if asked and done < parts.steps:
-            raise Interrupted(f"stopped at step {done} of {parts.steps}; everything up to there is saved")
+            raise Interrupted(
+                f"stopped at step {done} of {parts.steps}; everything up to there is saved"
+            )
 
 
 def _next_stop(done: int, stops: list[int], course: Course, most: int) -> int:
     """The next step at which training must look up, at most ``most`` away."""
     change = course.next_change(done)
-    return min([stop for stop in stops if stop > done] + [done + most] + ([] if change is None else [change]))
+    return min(
+        [stop for stop in stops if stop > done]
+        + [done + most]
+        + ([] if change is None else [change])
+    )
 
 
 class _Recorder:
     """Holds snapshots and losses since the last segment, and writes the next."""
 
     def __init__(self, trajectory: Trajectory, wanted: set[int]):
-        self._folder, self._seeds, self._run = trajectory.folder, trajectory.seeds, trajectory.record["hash"]
+        self._folder, self._seeds, self._run = (
+            trajectory.folder,
+            trajectory.seeds,
+            trajectory.record["hash"],
+        )
         self._wanted, self._start = wanted, trajectory.done
         self._held: dict[int, dict[str, np.ndarray]] = {}
         self.losses: list[Float[np.ndarray, "step seed"]] = []
@@ -127,7 +148,9 @@ class _Recorder:
         if self.losses:
             self.last_losses = self.losses[-1][-1]
         if step in self._wanted:
-            self._held[step] = {name: np.array(value) for name, value in dotted(state.params).items()}
+            self._held[step] = {
+                name: np.array(value) for name, value in dotted(state.params).items()
+            }
 
     def write(self, end: int, state: TrainState) -> None:
         """Writes the segment that ends here."""
@@ -138,7 +161,9 @@ class _Recorder:
         losses = np.concatenate(self.losses)
         segments.write(
             self._folder,
-            segments.Segment(self._start, end, tuple(self._held), stacks, flat_state(state), losses),
+            segments.Segment(
+                self._start, end, tuple(self._held), stacks, flat_state(state), losses
+            ),
             self._seeds,
             self._run,
         )
@@ -146,7 +171,9 @@ class _Recorder:
 
 
 class _Clock:
-    """How many steps fit a chunk, by the time of those before; the first chunk, which compiles, is left out."""
+    """How many steps fit a chunk, by the time of those before; the first chunk, which compiles, is
+    left out.
+    """
 
     def __init__(self) -> None:
         self.chunk = 1
@@ -188,5 +215,9 @@ def signals() -> Iterator[threading.Event]:
 
 def check_resumable(path: Path) -> None:
     """Refuses a directory that holds something other than a run. Raises RunError."""
-    if path.is_dir() and not (path / "run.json").exists() and any(p.name != ".lock" for p in path.iterdir()):
+    if (
+        path.is_dir()
+        and not (path / "run.json").exists()
+        and any(p.name != ".lock" for p in path.iterdir())
+    ):
         raise RunError(f"{path} isn't empty and holds no run.json; give another --out")

@@ -27,7 +27,9 @@ def machine() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": f"{device.platform} {device.device_kind}",
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "x64": bool(jax.config.read("jax_enable_x64")),
         "commit": commit,
@@ -37,7 +39,11 @@ def machine() -> dict[str, Any]:
 
 def bit_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs of that which changes the bits of a run: one line each."""
-    return [f"{name}: {there.get(name)} there, {here[name]} here" for name in _BITS if there.get(name) != here[name]]
+    return [
+        f"{name}: {there.get(name)} there, {here[name]} here"
+        for name in _BITS
+        if there.get(name) != here[name]
+    ]
 
 
 def _version(package: str) -> str | None:
@@ -52,16 +58,23 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the repository that tracks this file, and whether its tracked files were changed."""
+    """The commit of the repository that tracks this file, and whether its tracked files were
+    changed.
+    """
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)
@@ -71,7 +84,9 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def use_compile_cache(folder: str) -> None:
-    """Keeps compiled programs in a folder, for this process: for the command line, never for the library itself."""
+    """Keeps compiled programs in a folder, for this process: for the command line, never for the
+    library itself.
+    """
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

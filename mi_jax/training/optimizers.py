@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from mi_jax.arrays import Count, Number
+from mi_jax.basics.dims import Count, Number
+from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.fields import Numbers, added, numbers_of, sweepable
+from mi_jax.basics.pytrees import dotted, rebuild
 from mi_jax.contracts import GradientTransformation, Optimizer
-from mi_jax.errors import nearest, require
-from mi_jax.fields import Numbers, added, numbers_of, sweepable
-from mi_jax.pytrees import dotted, rebuild
 from mi_jax.training.decay import Groups, Towards, add_decay, hold_norm, matching
 from mi_jax.training.filters import GradientFilter
 from mi_jax.training.rates import RateSchedule, warmed_up
@@ -27,21 +27,26 @@ _POSITIVE = ("clip", "weight_norm")
 
 @dataclass(frozen=True)
 class Descent(Optimizer):
-    """What all optimizers here share: theta <- theta - rate(s) u, u being ``rule`` of the filtered, clipped gradient.
+    """What all optimizers here share: theta <- theta - rate(s) u, u being ``rule`` of the filtered,
+    clipped gradient.
 
-    In this order: ``filter``, ``clip``, the rule (where ``l2`` comes first and decoupled decay last), the rate, ``weight_norm``.
+    In this order: ``filter``, ``clip``, the rule (where ``l2`` comes first and decoupled decay
+        last), the rate, ``weight_norm``.
 
     Attributes:
         learning_rate: lr, after warm-up.
         rate_schedule: what multiplies it, by update; None for nothing.
-        filter: what happens to the gradient first; ``GrokfastEMA() | OrthogonalGradient()`` for both in turn.
-        clip: the largest norm of the whole gradient, above which it is scaled down; None for any (arXiv 1211.5063).
-        decay_multipliers: pairs of a pattern and what the decay of the names that match is multiplied by; the first match holds.
+        filter: what happens to the gradient first; ``GrokfastEMA() | OrthogonalGradient()`` for
+            both in turn.
+        clip: the largest norm of the whole gradient, above which it is scaled down; None for any
+            (arXiv 1211.5063).
+        decay_multipliers: pairs of a pattern and what the decay of the names that match is
+            multiplied by; the first match holds.
         decay_to: "zero", or "initial", decay to where the parameters were at step 0.
-        weight_norm: after each update the weights are rescaled to this many times their norm at step 0 (1: arXiv 2210.01117);
-            None leaves them free.
-        warmup: updates over which the rate grows linearly: update s has the rate lr min(s / warmup, 1), so that the first
-            changes nothing (as in the code of arXiv 2301.05217); 0 for none.
+        weight_norm: after each update the weights are rescaled to this many times their norm at
+            step 0 (1: arXiv 2210.01117); None leaves them free.
+        warmup: updates over which the rate grows linearly: update s has the rate lr min(s / warmup,
+            1), so that the first changes nothing (as in the code of arXiv 2301.05217); 0 for none.
         decayed: patterns of the dotted names that decay, decoupled or not.
     """
 
@@ -61,18 +66,30 @@ class Descent(Optimizer):
         for name, value in named.items():
             if name in _AT_LEAST_ZERO:
                 # As a float32, which is what the step computes with.
-                require(0 <= value <= _LARGEST, f"{name}={value}: must be a finite number of at least 0, below {_LARGEST:.2g}")
+                require(
+                    0 <= value <= _LARGEST,
+                    f"{name}={value}: must be a finite number of at least 0, below {_LARGEST:.2g}",
+                )
             if name in _BELOW_ONE:
                 require(0 <= value < 1, f"{name}={value}: must be at least 0 and less than 1")
             if name in _POSITIVE and value is not None:
-                require(0 < value <= _LARGEST, f"{name}={value}: must be a finite number above 0, or None for none")
+                require(
+                    0 < value <= _LARGEST,
+                    f"{name}={value}: must be a finite number above 0, or None for none",
+                )
         require(self.warmup >= 0, f"warmup={self.warmup}: must be at least 0")
         if self.rate_schedule is not None:
             end = self.rate_schedule.end
-            told = f"rate_schedule: ends at update {end}, within the warm-up of {self.warmup}; updates count from 0"
+            told = (
+                f"rate_schedule: ends at update {end}, within the warm-up of {self.warmup}; updates"
+                " count from 0"
+            )
             require(end > self.warmup, told)
         known = get_args(Towards)
-        require(self.decay_to in known, f"decay_to={self.decay_to!r} is unknown; {nearest(str(self.decay_to), known)}")
+        require(
+            self.decay_to in known,
+            f"decay_to={self.decay_to!r} is unknown; {nearest(str(self.decay_to), known)}",
+        )
         self._groups.check()
 
     @property
@@ -87,7 +104,11 @@ class Descent(Optimizer):
         """A learning rate at update ``step``."""
         if self.warmup:
             base = base * warmed_up(step, self.warmup)
-        return base if self.rate_schedule is None else base * self.rate_schedule.factor(step, self.warmup)
+        return (
+            base
+            if self.rate_schedule is None
+            else base * self.rate_schedule.factor(step, self.warmup)
+        )
 
     @abstractmethod
     def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
@@ -95,7 +116,9 @@ class Descent(Optimizer):
 
     def transform(self, numbers: Numbers, step: Count) -> GradientTransformation:
         """The whole chain. What isn't asked for is not in it."""
-        before = () if self.filter is None else (self.filter.transform(numbers_of("filter", numbers)),)
+        before = (
+            () if self.filter is None else (self.filter.transform(numbers_of("filter", numbers)),)
+        )
         clip = () if self.clip is None else (optax.clip_by_global_norm(numbers["clip"]),)
         norm = () if self.weight_norm is None else (hold_norm(numbers["weight_norm"]),)
         return optax.chain(*before, *clip, *self.rule(numbers, step), *norm)
@@ -130,7 +153,8 @@ class SGD(Descent):
 
 @dataclass(frozen=True)
 class Adam(Descent):
-    """Adam (arXiv 1412.6980): u = m / (sqrt(v) + eps); its decay, ``l2``, is added to the gradient. AdamW decouples it.
+    """Adam (arXiv 1412.6980): u = m / (sqrt(v) + eps); its decay, ``l2``, is added to the gradient.
+    AdamW decouples it.
 
     Attributes:
         l2: l2 theta is added to the gradient.
@@ -153,7 +177,8 @@ class Adam(Descent):
 
 @dataclass(frozen=True)
 class AdamW(Descent):
-    """Adam with decoupled decay: theta <- theta - lr (m / (sqrt(v) + eps) + weight_decay theta), as in arXiv 1711.05101.
+    """Adam with decoupled decay: theta <- theta - lr (m / (sqrt(v) + eps) + weight_decay theta), as
+    in arXiv 1711.05101.
 
     Attributes:
         weight_decay: decoupled, multiplied by the learning rate.
@@ -176,18 +201,23 @@ class AdamW(Descent):
 
 @dataclass(frozen=True)
 class Muon(Descent):
-    """Momentum whose matrices are orthogonalised by Newton-Schulz iterations; all other arrays go by AdamW.
+    """Momentum whose matrices are orthogonalised by Newton-Schulz iterations; all other arrays go
+    by AdamW.
 
-    Of an array with more than two axes the last two are the matrix, one for each place of the others: one for each head.
-    u = sqrt(max(1, columns / rows)) O(m), O the iteration of optax.contrib.muon (Jordan et al. 2024, arXiv 2409.20325).
+    Of an array with more than two axes the last two are the matrix, one for each place of the
+        others: one for each head.
+    u = sqrt(max(1, columns / rows)) O(m), O the iteration of optax.contrib.muon (Jordan et al.
+    2024, arXiv 2409.20325).
 
     Attributes:
         learning_rate: of the matrices. adam_learning_rate: of everything else.
-        weight_decay: decoupled, for all parameters that decay, each multiplied by its own learning rate.
+        weight_decay: decoupled, for all parameters that decay, each multiplied by its own learning
+            rate.
         momentum: of the matrices. nesterov: look ahead.
         b1, b2: of Adam. eps: of Adam and of the iteration.
         iterations: of Newton-Schulz.
-        orthogonalized: patterns of the dotted names of the matrices: hidden ones, not embeddings and unembeddings.
+        orthogonalized: patterns of the dotted names of the matrices: hidden ones, not embeddings
+            and unembeddings.
     """
 
     learning_rate: float = sweepable(0.02)
@@ -204,14 +234,19 @@ class Muon(Descent):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.iterations >= 1, f"iterations={self.iterations}: must be at least 1")
-        told = "orthogonalized is empty: that is AdamW; name the matrices, such as ('blocks.*.W_*',)"
+        told = (
+            "orthogonalized is empty: that is AdamW; name the matrices, such as ('blocks.*.W_*',)"
+        )
         require(len(self.orthogonalized) > 0, told)
 
     def _labels(self, params: Any) -> Any:
         arrays = dotted(params)
         chosen = matching(self.orthogonalized, tuple(arrays), "orthogonalized")
         for name in sorted(chosen):
-            told = f"orthogonalized: '{name}' {list(arrays[name].shape)} is no matrix; choose patterns of matrices alone"
+            told = (
+                f"orthogonalized: '{name}' {list(arrays[name].shape)} is no matrix; choose patterns"
+                " of matrices alone"
+            )
             require(arrays[name].ndim >= 2, told)
         return rebuild(params, {name: "muon" if name in chosen else "adam" for name in arrays})
 
@@ -222,16 +257,23 @@ class Muon(Descent):
             beta=numbers["momentum"],
             eps=numbers["eps"],
             nesterov=self.nesterov,
-            weight_dimension_numbers=lambda tree: jax.tree.map(lambda _: contrib.MuonDimensionNumbers(-2, -1), tree),
+            weight_dimension_numbers=lambda tree: jax.tree.map(
+                lambda _: contrib.MuonDimensionNumbers(-2, -1), tree
+            ),
         )
-        by_shape = optax.stateless(lambda u, params: jax.tree.map(lambda x: max(1.0, x.shape[-1] / x.shape[-2]) ** 0.5 * x, u))
+        by_shape = optax.stateless(
+            lambda u, params: jax.tree.map(
+                lambda x: max(1.0, x.shape[-1] / x.shape[-2]) ** 0.5 * x, u
+            )
+        )
         rules: dict[Hashable, optax.GradientTransformation] = {
             "muon": optax.chain(muon, by_shape),
             "adam": optax.scale_by_adam(numbers["b1"], numbers["b2"], numbers["eps"]),
         }
         rates = {"muon": numbers["learning_rate"], "adam": numbers["adam_learning_rate"]}
         scales: dict[Hashable, optax.GradientTransformation] = {
-            label: optax.scale_by_learning_rate(self.rate(rate, step)) for label, rate in rates.items()
+            label: optax.scale_by_learning_rate(self.rate(rate, step))
+            for label, rate in rates.items()
         }
         return (
             optax.partition(rules, self._labels),
@@ -244,7 +286,9 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "muon": Muon}
 """Every optimizer's settings by registry name."""
 
 
-def apply_gradients(transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any) -> tuple[Any, Any]:
+def apply_gradients(
+    transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any
+) -> tuple[Any, Any]:
     """One update: (params, opt_state) after it."""
     updates, opt_state = transform.update(gradients, opt_state, params)
     return jax.tree.map(lambda p, u: p + u, params, updates), opt_state

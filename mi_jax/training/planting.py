@@ -1,4 +1,5 @@
-"""Runs that follow a known path: the snapshots and losses of a planted trajectory, written as training writes its own.
+"""Runs that follow a known path: the snapshots and losses of a planted trajectory, written as
+training writes its own.
 
 There is no train state in them: nothing was trained.
 """
@@ -13,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mi_jax.arrays import PRNGKey
-from mi_jax.contracts import Architecture, Task, mean_loss
-from mi_jax.errors import Interrupted
-from mi_jax.pytrees import nested, stacked, take
-from mi_jax.streams import stream
+from mi_jax.basics.dims import PRNGKey
+from mi_jax.basics.errors import Interrupted
+from mi_jax.basics.pytrees import nested, stacked, take
+from mi_jax.basics.streams import stream
+from mi_jax.contracts import Architecture, Task, batch_loss
 from mi_jax.training import segments
 from mi_jax.training.loop import Progress, Watch, signals
 from mi_jax.training.segments import Flat
@@ -37,7 +38,9 @@ class Ground(NamedTuple):
 
 @dataclass(frozen=True)
 class Path(ABC):
-    """A known trajectory, followed in place of training: every weight of every step is put where it is."""
+    """A known trajectory, followed in place of training: every weight of every step is put where it
+    is.
+    """
 
     @abstractmethod
     def check(self, ground: Ground) -> None:
@@ -45,11 +48,15 @@ class Path(ABC):
 
     @abstractmethod
     def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """The parameters [step ...] at these steps, by dotted name, in float32: however the steps are cut, the same bits."""
+        """The parameters [step ...] at these steps, by dotted name, in float32: however the steps
+        are cut, the same bits.
+        """
 
     @abstractmethod
     def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """What is known of it, as JSON has it; the path's docstring says what each entry means. Stored in ``run.json``."""
+        """What is known of it, as JSON has it; the path's docstring says what each entry means.
+        Stored in ``run.json``.
+        """
 
 
 def follow(
@@ -61,7 +68,8 @@ def follow(
     storage: Storage,
     watch: Watch,
 ) -> None:
-    """Writes a path from the run's last segment to its last step. The caller holds the writer's lock.
+    """Writes a path from the run's last segment to its last step. The caller holds the writer's
+    lock.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
@@ -78,25 +86,44 @@ def follow(
                 continue
             segment = _segment(path, parts, ground, snapshots, start, end, loss)
             segments.write(trajectory.folder, segment, parts.seeds, trajectory.record["hash"])
-            state = TrainState(_at(path, parts, ground, end), (), jnp.full(len(parts.seeds), end, jnp.int32))
+            state = TrainState(
+                _at(path, parts, ground, end), (), jnp.full(len(parts.seeds), end, jnp.int32)
+            )
             watch(Progress(end, parts.steps, segment.losses[-1], float("nan"), state))
             if stopped.is_set() and end < parts.steps:
-                raise Interrupted(f"stopped at step {end} of {parts.steps}; everything up to there is saved")
+                raise Interrupted(
+                    f"stopped at step {end} of {parts.steps}; everything up to there is saved"
+                )
             start = end
 
 
 def _segment(
-    path: Path, parts: Parts, ground: Ground, snapshots: Int[np.ndarray, " step"], start: int, end: int, loss: "_Loss"
+    path: Path,
+    parts: Parts,
+    ground: Ground,
+    snapshots: Int[np.ndarray, " step"],
+    start: int,
+    end: int,
+    loss: "_Loss",
 ) -> segments.Segment:
-    """The snapshots after ``start`` (those of step 0 too in the first segment), and the losses from ``start`` on."""
+    """The snapshots after ``start`` (those of step 0 too in the first segment), and the losses from
+    ``start`` on.
+    """
     kept = [int(step) for step in snapshots if start < step <= end or step == start == 0]
     held, losses = list[Flat](), list[np.ndarray]()
     for steps in _chunks(start, end):
         stacks = [path.parameters(ground, seed, steps) for seed in parts.seeds]
         updates = min(len(steps), end - int(steps[0]))
-        losses.append(np.stack([loss(place, stack, int(steps[0]))[:updates] for place, stack in enumerate(stacks)], axis=1))
+        losses.append(
+            np.stack(
+                [loss(place, stack, int(steps[0]))[:updates] for place, stack in enumerate(stacks)],
+                axis=1,
+            )
+        )
         rows = np.flatnonzero(np.isin(steps, kept))
-        held.append({name: np.stack([stack[name][rows] for stack in stacks], axis=1) for name in stacks[0]})
+        held.append(
+            {name: np.stack([stack[name][rows] for stack in stacks], axis=1) for name in stacks[0]}
+        )
     flat = {name: np.concatenate([part[name] for part in held]) for name in held[0]} if kept else {}
     return segments.Segment(start, end, tuple(kept), flat, {}, np.concatenate(losses))
 
@@ -110,24 +137,30 @@ def _chunks(start: int, end: int) -> Iterator[Int[np.ndarray, " step"]]:
 
 def _at(path: Path, parts: Parts, ground: Ground, step: int) -> Any:
     """The parameters of a step, leading axis seed."""
-    return stacked([take(nested(path.parameters(ground, seed, np.array([step]))), 0) for seed in parts.seeds])
+    return stacked(
+        [take(nested(path.parameters(ground, seed, np.array([step]))), 0) for seed in parts.seeds]
+    )
 
 
 _Loss = Callable[[int, Flat, int], Float[np.ndarray, " step"]]
-"""(place of the seed, parameters [step ...], their first step) -> the training loss of each on the batch of its step."""
+"""(place of the seed, parameters [step ...], their first step) -> the training loss of each on the
+batch of its step.
+"""
 
 
 def _loss(parts: Parts) -> _Loss:
     task, apply = parts.task, parts.model.along(parts.mode.route)
 
     @jax.jit
-    def losses(params: Any, data: Any, key: PRNGKey, start: Int[Array, ""]) -> Float[Array, " step"]:
+    def losses(
+        params: Any, data: Any, key: PRNGKey, start: Int[Array, ""]
+    ) -> Float[Array, " step"]:
         feed = task.batches(data, key, start, _CHUNK)
 
         def one(i: Int[Array, ""]) -> Float[Array, ""]:
             batch = feed(i)
             out = apply(take(params, i), batch.inputs, positions=task.read)
-            return mean_loss(parts.loss(out, batch.targets), batch.weights)
+            return batch_loss(parts.loss, out, batch)
 
         return jax.lax.map(one, jnp.arange(_CHUNK))
 
@@ -136,7 +169,10 @@ def _loss(parts: Parts) -> _Loss:
     def of(place: int, stack: Flat, start: int) -> Float[np.ndarray, " step"]:
         seed = parts.seeds[place]
         # Padded to one length, so that one program serves all chunks.
-        filled = {name: np.concatenate([x, np.repeat(x[-1:], _CHUNK - len(x), axis=0)]) for name, x in stack.items()}
+        filled = {
+            name: np.concatenate([x, np.repeat(x[-1:], _CHUNK - len(x), axis=0)])
+            for name, x in stack.items()
+        }
         own = data[seed if task.per_seed else parts.seeds[0]]
         return np.asarray(losses(nested(filled), own, stream(seed, "data"), jnp.int32(start)))
 

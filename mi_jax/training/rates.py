@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from mi_jax.arrays import Count, Scalar
-from mi_jax.errors import require
+from mi_jax.basics.dims import Count, Scalar
+from mi_jax.basics.errors import require
 
 
 @dataclass(frozen=True)
 class RateSchedule(ABC):
-    """A factor of the learning rate by update. Lengths are given in updates: no schedule knows how long a run is."""
+    """A factor of the learning rate by update. Lengths are given in updates: no schedule knows how
+    long a run is.
+    """
 
     @property
     @abstractmethod
@@ -36,15 +38,19 @@ def _progress(step: Count, warmup: int, steps: int) -> Scalar:
 
 def _check_length(name: str, steps: int, floor: float) -> None:
     require(steps >= 1, f"{name}(steps={steps}): must be at least 1 update")
-    require(0 <= floor <= 1, f"{name}(floor={floor}): must be a share of the learning rate, from 0 to 1")
+    require(
+        0 <= floor <= 1, f"{name}(floor={floor}): must be a share of the learning rate, from 0 to 1"
+    )
 
 
 @dataclass(frozen=True)
 class CosineRate(RateSchedule):
-    """floor + (1 - floor) (1 + cos(pi x)) / 2 (arXiv 1608.03983), x from 0 at the end of the warm-up to 1 at update ``steps``.
+    """floor + (1 - floor) (1 + cos(pi x)) / 2 (arXiv 1608.03983), x from 0 at the end of the
+    warm-up to 1 at update ``steps``.
 
     Attributes:
-        steps: the update from which on the factor is ``floor``. floor: a share of the learning rate.
+        steps: the update from which on the factor is ``floor``. floor: a share of the learning
+            rate.
     """
 
     steps: int
@@ -60,7 +66,10 @@ class CosineRate(RateSchedule):
 
     def factor(self, step: Count, warmup: int) -> Scalar:
         """By the cosine."""
-        return self.floor + (1 - self.floor) * (1 + jnp.cos(math.pi * _progress(step, warmup, self.steps))) / 2
+        return (
+            self.floor
+            + (1 - self.floor) * (1 + jnp.cos(math.pi * _progress(step, warmup, self.steps))) / 2
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class LinearRate(RateSchedule):
     """1 - (1 - floor) x, x from 0 at the end of the warm-up to 1 at update ``steps``.
 
     Attributes:
-        steps: the update from which on the factor is ``floor``. floor: a share of the learning rate.
+        steps: the update from which on the factor is ``floor``. floor: a share of the learning
+            rate.
     """
 
     steps: int
@@ -92,16 +102,26 @@ class StepRate(RateSchedule):
     """factor^i, i being how many of the updates ``at`` have been reached.
 
     Attributes:
-        at: updates, each of which is the first with a rate multiplied once more. by: what it is multiplied by.
+        at: updates, each of which is the first with a rate multiplied once more. by: what it is
+            multiplied by.
     """
 
     at: tuple[int, ...]
     by: float = 0.1
 
     def __post_init__(self) -> None:
-        require(len(self.at) > 0 and min(self.at) >= 1, f"step rate(at={self.at}): must be updates of at least 1")
-        require(list(self.at) == sorted(set(self.at)), f"step rate(at={self.at}): must rise, each update once")
-        require(0 <= self.by < math.inf, f"step rate(by={self.by}): must be a finite number of at least 0")
+        require(
+            len(self.at) > 0 and min(self.at) >= 1,
+            f"step rate(at={self.at}): must be updates of at least 1",
+        )
+        require(
+            list(self.at) == sorted(set(self.at)),
+            f"step rate(at={self.at}): must rise, each update once",
+        )
+        require(
+            0 <= self.by < math.inf,
+            f"step rate(by={self.by}): must be a finite number of at least 0",
+        )
 
     @property
     def end(self) -> int:

@@ -1,6 +1,7 @@
 """When to snapshot: a value, turned into a sorted array of steps before training begins.
 
-Every schedule keeps the first and the last step as well: the measures' references. Schedules join with ``|``.
+Every schedule keeps the first and the last step as well: the measures' references. Schedules join
+    with ``|``.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.errors import require
+from mi_jax.basics.errors import require
 
 Steps = Int[np.ndarray, " step"]
 
@@ -24,11 +25,16 @@ class Schedule(ABC):
         """The chosen steps of a run of ``last`` steps, any order; 0 and ``last`` are added."""
 
     def steps(self, last: int) -> Steps:
-        """Sorted, distinct, 0 and ``last`` among them. Raises ConfigError for steps outside the run."""
-        chosen = np.unique(np.concatenate([np.asarray(self.chosen(last), np.int64).ravel(), [0, last]]))
+        """Sorted, distinct, 0 and ``last`` among them. Raises ConfigError for steps outside the
+        run.
+        """
+        chosen = np.unique(
+            np.concatenate([np.asarray(self.chosen(last), np.int64).ravel(), [0, last]])
+        )
         require(
             bool(chosen[0] >= 0 and chosen[-1] <= last),
-            f"snapshots at steps {chosen[(chosen < 0) | (chosen > last)].tolist()} lie outside the run: steps are 0 to {last}",
+            f"snapshots at steps {chosen[(chosen < 0) | (chosen > last)].tolist()} lie outside the"
+            f" run: steps are 0 to {last}",
         )
         return chosen
 
@@ -52,15 +58,20 @@ class Every(Schedule):
 
 @dataclass(frozen=True)
 class LogSpaced(Schedule):
-    """Exactly n distinct steps, spaced evenly in log(step + 1) as far as whole steps allow, 0 and the last among them.
+    """Exactly n distinct steps, spaced evenly in log(step + 1) as far as whole steps allow, 0 and
+    the last among them.
 
-    A run of fewer than n steps is kept at every step. (Rounding a log grid gives 143 to 151 of 200: its first steps coincide.)
+    A run of fewer than n steps is kept at every step. (Rounding a log grid gives 143 to 151 of 200:
+    its first steps coincide.)
     """
 
     n: int
 
     def __post_init__(self) -> None:
-        require(self.n >= 2, f"log_spaced({self.n}): must be at least 2, for the first and the last step")
+        require(
+            self.n >= 2,
+            f"log_spaced({self.n}): must be at least 2, for the first and the last step",
+        )
 
     def chosen(self, last: int) -> Steps:
         """The finest log grid whose rounding has n distinct steps, thinned evenly to exactly n."""
@@ -68,7 +79,9 @@ class LogSpaced(Schedule):
             return np.arange(last + 1)
         points = self.n
         while True:
-            grid = np.unique(np.round(np.expm1(np.linspace(0, np.log1p(last), points))).astype(np.int64))
+            grid = np.unique(
+                np.round(np.expm1(np.linspace(0, np.log1p(last), points))).astype(np.int64)
+            )
             if len(grid) >= self.n:
                 return grid[np.round(np.linspace(0, len(grid) - 1, self.n)).astype(np.int64)]
             points = max(points + 1, points + points // 20)
@@ -97,7 +110,10 @@ class Dense(Schedule):
 
     def chosen(self, last: int) -> Steps:
         """The window. Raises ConfigError where its middle lies outside the run."""
-        require(0 <= self.around <= last, f"dense(around={self.around}): lies outside the run's steps 0 to {last}")
+        require(
+            0 <= self.around <= last,
+            f"dense(around={self.around}): lies outside the run's steps 0 to {last}",
+        )
         return np.arange(max(0, self.around - self.width), min(last, self.around + self.width) + 1)
 
 

@@ -1,8 +1,10 @@
-"""Segments: what Orbax writes and reads, with a hash on every array. The only module that imports Orbax.
+"""Segments: what Orbax writes and reads, with a hash on every array. The only module that imports
+Orbax.
 
-A segment is the directory ``segments/<step>/``: the train state at its end, the snapshots and the losses since the segment
-before, committed together by one atomic rename. Orbax checks nothing of what it reads, so each array has a sha256 that covers its
-bytes, dtype, shape, name and step, and every read compares it.
+A segment is the directory ``segments/<step>/``: the train state at its end, the snapshots and the
+losses since the segment before, committed together by one atomic rename. Orbax checks nothing of
+what it reads, so each array has a sha256 that covers its bytes, dtype, shape, name and step, and
+every read compares it.
 """
 
 import contextlib
@@ -24,8 +26,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Float
 
-from mi_jax.errors import DamagedError, RunError
-from mi_jax.records import digest
+from mi_jax.basics.errors import DamagedError, RunError
+from mi_jax.basics.records import digest
 
 Flat = dict[str, np.ndarray]
 
@@ -34,7 +36,9 @@ _CALLBACK_SECONDS = 0.2
 
 
 class Segment(NamedTuple):
-    """What one segment holds. Leading axes: snapshots [snapshot seed ...], state [seed ...], losses [step seed]."""
+    """What one segment holds. Leading axes: snapshots [snapshot seed ...], state [seed ...], losses
+    [step seed].
+    """
 
     start: int
     """The step at which the segment before ended."""
@@ -69,7 +73,8 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         run: the identity hash of the experiment that it belongs to.
 
     Raises:
-        RunError: where it can't be written (a full disk, an unwritable folder); nothing finished is touched.
+        RunError: where it can't be written (a full disk, an unwritable folder); nothing finished is
+            touched.
     """
     path = segment_path(folder, segment.end)
     body = {
@@ -96,8 +101,9 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         _remove_for_good(folder)
         reason = _short(str(error).strip().splitlines()[0])
         raise RunError(
-            f"the segment at step {segment.end} can't be written to {folder} ({reason}); everything up to the segment before is"
-            " kept: make room or mend the folder, then run the same command to go on from there"
+            f"the segment at step {segment.end} can't be written to {folder} ({reason}); everything"
+            " up to the segment before is kept: make room or mend the folder, then run the same"
+            " command to go on from there"
         ) from error
     return path
 
@@ -109,7 +115,11 @@ def segment_path(folder: Path, end: int) -> Path:
 
 def finished(folder: Path) -> list[int]:
     """The steps at which finished segments end, sorted. Anything else in the folder is unfinished."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+    return (
+        sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        if folder.is_dir()
+        else []
+    )
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -141,7 +151,9 @@ def read_index(folder: Path, end: int) -> Index:
         if told != digest(body) or body["end"] != end:
             raise ValueError("its index was changed")
         fields = {key: tuple(body[key]) for key in ("steps", "seeds", "parameters")}
-        return Index(start=body["start"], end=end, hashes=body["hashes"], run=body.get("run"), **fields)
+        return Index(
+            start=body["start"], end=end, hashes=body["hashes"], run=body.get("run"), **fields
+        )
 
 
 def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
@@ -164,8 +176,15 @@ def read_state(folder: Path, index: Index) -> Flat:
     return state
 
 
-def read_snapshots(folder: Path, index: Index, names: Sequence[str] | None = None, rows: Sequence[int] | None = None) -> Flat:
-    """Parameters [snapshot seed ...] by dotted name: all of them, or those named, of the snapshots at ``rows``."""
+def read_snapshots(
+    folder: Path,
+    index: Index,
+    names: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
+) -> Flat:
+    """Parameters [snapshot seed ...] by dotted name: all of them, or those named, of the snapshots
+    at ``rows``.
+    """
     path = segment_path(folder, index.end)
     rows = range(len(index.steps)) if rows is None else rows
     with _reading(path):
@@ -175,12 +194,20 @@ def read_snapshots(folder: Path, index: Index, names: Sequence[str] | None = Non
                 raise ValueError(f"{name} has the shape {stack.shape}")
             for row in rows:
                 for place, seed in enumerate(index.seeds):
-                    _check(index.hashes, _snapshot_name(index.steps[row], seed, name), stack[row, place], index.steps[row])
+                    _check(
+                        index.hashes,
+                        _snapshot_name(index.steps[row], seed, name),
+                        stack[row, place],
+                        index.steps[row],
+                    )
     return {name: stack[list(rows)] for name, stack in stacks.items()}
 
 
 def _hashes(segment: Segment, seeds: tuple[int, ...]) -> dict[str, str]:
-    hashes = {f"state@{name}": _hash(f"state@{name}", value, segment.end) for name, value in segment.state.items()}
+    hashes = {
+        f"state@{name}": _hash(f"state@{name}", value, segment.end)
+        for name, value in segment.state.items()
+    }
     hashes[f"losses@{segment.end}"] = _hash(f"losses@{segment.end}", segment.losses)
     for name, stack in segment.snapshots.items():
         for row, step in enumerate(segment.steps):
@@ -209,7 +236,9 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def _restore(path: Path, names: list[str]) -> Flat:
-    """The named arrays alone. A name that Orbax doesn't find comes back as a ShapeDtypeStruct, without an error."""
+    """The named arrays alone. A name that Orbax doesn't find comes back as a ShapeDtypeStruct,
+    without an error.
+    """
     request = ocp.args.PyTreeRestore(
         item={name: jax.ShapeDtypeStruct((), np.float32) for name in names},
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
@@ -228,16 +257,27 @@ def _reading(path: Path) -> Iterator[None]:
     """Turns whatever a damaged file raises into one error that names the segment."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DamagedError(
-            f"segment {path.name} is damaged ({reason}): its numbers are not to be trusted. To train it again from the segment"
-            f" before, remove {path} and every later one, then run the same command"
+            f"segment {path.name} is damaged ({reason}): its numbers are not to be trusted. To"
+            f" train it again from the segment before, remove {path} and every later one, then run"
+            " the same command"
         ) from error
 
 
 def _free_frames(error: BaseException | None) -> None:
-    """Frees what the frames hold that a failure passed through, and those of the failures behind it."""
+    """Frees what the frames hold that a failure passed through, and those of the failures behind
+    it.
+    """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -246,9 +286,11 @@ def _free_frames(error: BaseException | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's own log lines, and what its threads and callbacks raise after a failure, off the terminal.
+    """Keeps Orbax's own log lines, and what its threads and callbacks raise after a failure, off
+    the terminal.
 
-    The failure itself is raised all the same. Callbacks of a failed read reach a closed event loop for a moment longer: they are
+    The failure itself is raised all the same. Callbacks of a failed read reach a closed event loop
+        for a moment longer: they are
     waited for. Tasks of a failed save say what became of them when they are freed: they are, here.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]

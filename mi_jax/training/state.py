@@ -9,15 +9,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mi_jax.arrays import Count, Params, PRNGKey
-from mi_jax.contracts import PLAIN, Batch, Loss, Model, Optimizer, Tap, Taps, Task, mean_loss
-from mi_jax.errors import require
-from mi_jax.fields import Numbers, numbers_of, sweepable_numbers
-from mi_jax.interventions import AtBatch, AtGradient, AtParams, AtSite, Forward, InProgram, Intervention
-from mi_jax.precision import Precision, cast, computing_in, precision_of
-from mi_jax.pytrees import dotted, rebuild, stacked
-from mi_jax.streams import streams
-from mi_jax.tasks.sampling import LONGEST_CHUNK
+from mi_jax.basics.dims import Count, Params, PRNGKey
+from mi_jax.basics.errors import require
+from mi_jax.basics.fields import Numbers, numbers_of, sweepable_numbers
+from mi_jax.basics.precision import Precision, cast, computing_in, precision_of
+from mi_jax.basics.pytrees import dotted, rebuild, stacked
+from mi_jax.basics.streams import streams
+from mi_jax.contracts import (
+    LONGEST_CHUNK,
+    PLAIN,
+    Batch,
+    Loss,
+    Model,
+    Optimizer,
+    Tap,
+    Taps,
+    Task,
+    batch_loss,
+)
+from mi_jax.interventions import (
+    AtBatch,
+    AtGradient,
+    AtParams,
+    AtSite,
+    Forward,
+    InProgram,
+    Intervention,
+)
 from mi_jax.training.decay import remembering, remembers
 from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.segments import Flat
@@ -31,13 +49,16 @@ class Mode(NamedTuple):
     route: str = PLAIN
     """Which of the model's ways of computing is trained through."""
     seed_mode: SeedMode = "mapped"
-    """One after the other, each with the bits it has alone; or all at once, which is faster on accelerators."""
+    """One after the other, each with the bits it has alone; or all at once, which is faster on
+    accelerators.
+    """
 
 
 def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
     """The mode that takes least time on this device.
 
-    On CPU seeds are mapped: vmapped they gain 7 % at most (``benchmarks.training``: parity_vmap_gain), and lose their bits.
+    On CPU seeds are mapped: vmapped they gain 7 % at most (``benchmarks.training``:
+        parity_vmap_gain), and lose their bits.
     """
     route = model.cheapest(task.inputs, batch_shapes(task, seeds[0]).inputs.shape, task.read)
     at_once = len(seeds) > 1 and jax.default_backend() != "cpu"
@@ -75,19 +96,24 @@ class Parts:
     @property
     def numbers(self) -> Numbers:
         """The traced numbers of the run, before interventions, by dotted name."""
-        return {f"optimizer.{name}": value for name, value in sweepable_numbers(self.optimizer).items()}
+        return {
+            f"optimizer.{name}": value for name, value in sweepable_numbers(self.optimizer).items()
+        }
 
 
 Arrays = tuple[Mapping[str, Any], ...]
-"""What the interventions in force prepared, in the order of a program's ``forms``. Leading axis: seed."""
+"""What the interventions in force prepared, in the order of a program's ``forms``. Leading axis:
+seed.
+"""
 
 
 class Program:
     """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
 
-    The number of steps is traced and the buffer of losses has a fixed length, so that one compilation serves every gap of every
-    schedule, and where chunks are cut changes no bit. Data and initial parameters are drawn in float32 whatever the precision, so
-    that a float64 run starts at the same weights and sees the same batches.
+    The number of steps is traced and the buffer of losses has a fixed length, so that one
+    compilation serves every gap of every schedule, and where chunks are cut changes no bit. Data
+    and initial parameters are drawn in float32 whatever the precision, so that a float64 run starts
+    at the same weights and sees the same batches.
 
     ``forms`` are the interventions that are part of it; their values are among its arguments.
     """
@@ -103,7 +129,11 @@ class Program:
         """The task's arrays; with a leading seed axis where they differ by seed."""
         task, seeds = self.parts.task, self.parts.seeds
         with computing_in("float32"):
-            return jax.device_put(stacked([task.data(seed) for seed in seeds]) if task.per_seed else task.data(seeds[0]))
+            return jax.device_put(
+                stacked([task.data(seed) for seed in seeds])
+                if task.per_seed
+                else task.data(seeds[0])
+            )
 
     @cached_property
     def _keys(self) -> Key[Array, " seed"]:
@@ -114,26 +144,37 @@ class Program:
         with computing_in(self.parts.precision):
             return self._init(streams(self.parts.seeds, "init"))
 
-    def fresh(self, params: Params, step: int, first: Callable[[], Params] | None = None) -> TrainState:
+    def fresh(
+        self, params: Params, step: int, first: Callable[[], Params] | None = None
+    ) -> TrainState:
         """These parameters with an optimizer state that has seen none of the steps.
 
         Args:
-            first: gives the parameters of step 0, which decay towards them and a held norm go by; these ones where it is None.
+            first: gives the parameters of step 0, which decay towards them and a held norm go by;
+                these ones where it is None.
         """
-        init = jax.jit(jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta)))
+        init = jax.jit(
+            jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta))
+        )
         with computing_in(self.parts.precision):
             opt_state = init(params)
             if first is not None and remembers(opt_state):
                 opt_state = remembering(opt_state, init(jax.tree.map(jnp.asarray, first())))
-            return TrainState(params, opt_state, jnp.full((len(self.parts.seeds),), step, jnp.int32))
+            return TrainState(
+                params, opt_state, jnp.full((len(self.parts.seeds),), step, jnp.int32)
+            )
 
     def advance(
         self, state: TrainState, numbers: Numbers, n: int, arrays: Arrays = ()
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
-        """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n losses are theirs."""
+        """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n
+        losses are theirs.
+        """
         require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
         with computing_in(self.parts.precision):
-            traced = {name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()}
+            traced = {
+                name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()
+            }
             own = cast(arrays, self.parts.precision)
             return self._advance(state, self.data, self._keys, traced, jnp.int32(n), own)
 
@@ -155,8 +196,10 @@ class Program:
 
     def _loss(self, params: Params, batch: Batch, arrays: Arrays) -> Float[Array, ""]:
         taps, read = self._taps(batch, arrays), self.parts.task.read
-        outputs = self.parts.model.along(self.parts.mode.route)(params, batch.inputs, taps=taps, positions=read)
-        return mean_loss(self.parts.loss(outputs, batch.targets), batch.weights)
+        outputs = self.parts.model.along(self.parts.mode.route)(
+            params, batch.inputs, taps=taps, positions=read
+        )
+        return batch_loss(self.parts.loss, outputs, batch)
 
     def _taps(self, batch: Batch, arrays: Arrays) -> Taps | None:
         """What interventions at sites make of the forward pass; several at one site act in turn."""
@@ -179,18 +222,33 @@ class Program:
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
         if self.parts.mode.seed_mode == "vmapped":
             per_seed = 0 if self.parts.task.per_seed else None
-            return jax.vmap(self._advance_seed, in_axes=(0, per_seed, 0, None, None, 0))(state, data, keys, numbers, n, arrays)
+            return jax.vmap(self._advance_seed, in_axes=(0, per_seed, 0, None, None, 0))(
+                state, data, keys, numbers, n, arrays
+            )
         if self.parts.task.per_seed:
-            return jax.lax.map(lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n, x[3]), (state, data, keys, arrays))
-        return jax.lax.map(lambda x: self._advance_seed(x[0], data, x[1], numbers, n, x[2]), (state, keys, arrays))
+            return jax.lax.map(
+                lambda x: self._advance_seed(x[0], x[1], x[2], numbers, n, x[3]),
+                (state, data, keys, arrays),
+            )
+        return jax.lax.map(
+            lambda x: self._advance_seed(x[0], data, x[1], numbers, n, x[2]), (state, keys, arrays)
+        )
 
     def _advance_seed(
-        self, state: TrainState, data: Any, key: PRNGKey, numbers: Numbers, n: Int[Array, ""], arrays: Arrays
+        self,
+        state: TrainState,
+        data: Any,
+        key: PRNGKey,
+        numbers: Numbers,
+        n: Int[Array, ""],
+        arrays: Arrays,
     ) -> tuple[TrainState, Float[Array, " step"]]:
         with computing_in("float32"):
             feed = self.parts.task.batches(data, key, state.step, n)
 
-        def _step(i: Count, carry: tuple[Params, Any, Float[Array, " step"]]) -> tuple[Params, Any, Float[Array, " step"]]:
+        def _step(
+            i: Count, carry: tuple[Params, Any, Float[Array, " step"]]
+        ) -> tuple[Params, Any, Float[Array, " step"]]:
             params, opt_state, losses = carry
             with computing_in("float32"):
                 batch = feed(i)
@@ -199,18 +257,28 @@ class Program:
                 batch = form.batch(batch, own) if isinstance(form, AtBatch) else batch
             loss, gradients = jax.value_and_grad(self._loss)(params, batch, arrays)
             for form, own in zip(self.forms, arrays, strict=True):
-                gradients = form.gradient(gradients, params, own) if isinstance(form, AtGradient) else gradients
-            params, opt_state = apply_gradients(self._transform(numbers, state.step + i), params, opt_state, gradients)
+                gradients = (
+                    form.gradient(gradients, params, own)
+                    if isinstance(form, AtGradient)
+                    else gradients
+                )
+            params, opt_state = apply_gradients(
+                self._transform(numbers, state.step + i), params, opt_state, gradients
+            )
             for form, own in zip(self.forms, arrays, strict=True):
                 params = form.after(params, before, own) if isinstance(form, AtParams) else params
             return params, opt_state, losses.at[i].set(loss)
 
         losses = jnp.full((LONGEST_CHUNK,), jnp.nan)
-        params, opt_state, losses = jax.lax.fori_loop(0, n, _step, (state.params, state.opt_state, losses))
+        params, opt_state, losses = jax.lax.fori_loop(
+            0, n, _step, (state.params, state.opt_state, losses)
+        )
         return TrainState(params, opt_state, state.step + n), losses
 
 
-def _through(tap: Tap | None, form: AtSite, arrays: Mapping[str, Any], forward: Forward, value: Array) -> Array:
+def _through(
+    tap: Tap | None, form: AtSite, arrays: Mapping[str, Any], forward: Forward, value: Array
+) -> Array:
     """What an intervention makes of a site's value after those before it."""
     return form.value_at(value if tap is None else tap(value), arrays, forward)
 

@@ -1,12 +1,9 @@
 """A run on disk: ``run.json`` beside its segments, written under a lock, read by step and seed.
 
-Parameters are read one segment at a time, so that memory is bounded by a segment (64 MB by default), whatever the run's length.
+Parameters are read one segment at a time, so that memory is bounded by a segment (64 MB by
+default), whatever the run's length.
 """
 
-import contextlib
-import fcntl
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +13,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.errors import DamagedError, RunError, require
-from mi_jax.pytrees import dotted, nested
-from mi_jax.records import digest
+from mi_jax.basics.errors import DamagedError, RunError, require
+from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.training import segments
 from mi_jax.training.kept import read_arrays, write_arrays
-
-FORMAT = 2
-"""Version of the layout on disk: a reader refuses a newer one, and reads every older one. 2 is that of runs which begin at a
-state of another (``origin.npz``) or keep what interventions prepared (``prepared/``); all others are still written as 1."""
-
+from mi_jax.training.record import read_record
 
 ORIGIN = "origin.npz"
 """The state that a fork begins with, and the parameters of step 0, in its directory."""
+
 
 INITIAL = "initial."
 """Before the names of the latter."""
@@ -36,7 +29,9 @@ INITIAL = "initial."
 
 @dataclass(frozen=True)
 class Storage:
-    """When a segment is written: after so many snapshots or megabytes of them, and at least ``states`` times a run."""
+    """When a segment is written: after so many snapshots or megabytes of them, and at least
+    ``states`` times a run.
+    """
 
     snapshots: int = 64
     megabytes: float = 64.0
@@ -45,11 +40,16 @@ class Storage:
     def __post_init__(self) -> None:
         for name in ("snapshots", "states"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
-        require(0 < self.megabytes < float("inf"), f"megabytes={self.megabytes}: must be a finite number above 0")
+        require(
+            0 < self.megabytes < float("inf"),
+            f"megabytes={self.megabytes}: must be a finite number above 0",
+        )
 
 
 class Status(NamedTuple):
-    """How a seed stands. Failure is data: a seed that turned non-finite stays in the run, its readings are NaN."""
+    """How a seed stands. Failure is data: a seed that turned non-finite stays in the run, its
+    readings are NaN.
+    """
 
     state: Literal["finished", "unfinished", "non-finite"]
     last_finite_step: int
@@ -65,15 +65,23 @@ class Part(NamedTuple):
 
 
 def segment_ends(
-    snapshots: Int[np.ndarray, " step"], last: int, snapshot_bytes: int, storage: Storage, origin: int = 0
+    snapshots: Int[np.ndarray, " step"],
+    last: int,
+    snapshot_bytes: int,
+    storage: Storage,
+    origin: int = 0,
 ) -> list[int]:
     """The steps at which segments end: they follow from the schedule, never from the clock.
 
-    A segment ends at a snapshot that fills it (``storage.snapshots`` of them, or ``storage.megabytes``), at every ``states``-th
-    part of the run, which begins at ``origin``, and at the last step.
+    A segment ends at a snapshot that fills it (``storage.snapshots`` of them, or
+    ``storage.megabytes``), at every ``states``-th part of the run, which begins at ``origin``, and
+    at the last step.
     """
     most = max(1, min(storage.snapshots, int(storage.megabytes * 2**20 // max(snapshot_bytes, 1))))
-    parts = {origin - (-(last - origin) * part // storage.states) for part in range(1, storage.states + 1)} | {last}
+    parts = {
+        origin - (-(last - origin) * part // storage.states)
+        for part in range(1, storage.states + 1)
+    } | {last}
     ends, held = set[int](), 0
     for step in sorted(parts | set(snapshots.tolist())):
         held += step in snapshots
@@ -84,7 +92,9 @@ def segment_ends(
 
 
 class Trajectory:
-    """The readable half of a run directory: seeds, steps, parameters, losses, stored states, status."""
+    """The readable half of a run directory: seeds, steps, parameters, losses, stored states,
+    status.
+    """
 
     def __init__(self, path: Path | str):
         self.path = Path(path).resolve()
@@ -120,16 +130,25 @@ class Trajectory:
     def indexes(self) -> tuple[segments.Index, ...]:
         """What each finished segment holds. Raises DamagedError where one is missing or changed."""
         indexes = tuple(self.read_index(end) for end in segments.finished(self.folder))
-        for before, index in zip((self.origin, *(index.end for index in indexes)), indexes, strict=False):
+        for before, index in zip(
+            (self.origin, *(index.end for index in indexes)), indexes, strict=False
+        ):
             if index.start != before:
-                raise DamagedError(f"the segment that ends at step {index.start} is missing from {self.folder}")
+                raise DamagedError(
+                    f"the segment that ends at step {index.start} is missing from {self.folder}"
+                )
         return indexes
 
     def read_index(self, end: int) -> segments.Index:
-        """What the segment that ends at a step holds. Raises DamagedError where it was changed, or is another run's."""
+        """What the segment that ends at a step holds. Raises DamagedError where it was changed, or
+        is another run's.
+        """
         index = segments.read_index(self.folder, end)
         if index.seeds != self.seeds or index.run not in (None, self.record["hash"]):
-            raise DamagedError(f"segment {end:09d} in {self.folder} belongs to another run; put this run's own back")
+            raise DamagedError(
+                f"segment {end:09d} in {self.folder} belongs to another run; put this run's own"
+                " back"
+            )
         return index
 
     @property
@@ -144,13 +163,18 @@ class Trajectory:
 
     def hashes(self) -> dict[str, str]:
         """The sha256 of every stored snapshot's arrays, by step, seed and name."""
-        return {name: h for index in self.indexes for name, h in index.hashes.items() if "@" not in name}
+        return {
+            name: h for index in self.indexes for name, h in index.hashes.items() if "@" not in name
+        }
 
-    def stream(self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None) -> Iterator[Part]:
+    def stream(
+        self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
+    ) -> Iterator[Part]:
         """The snapshots at ``steps`` (all by default), one segment at a time.
 
         Raises:
-            RunError: for a step that is no snapshot, naming the nearest. DamagedError: see ``segments``.
+            RunError: for a step that is no snapshot, naming the nearest. DamagedError: see
+                ``segments``.
         """
         wanted = None if steps is None else {self.snapshot(step) for step in steps}
         for index in self.indexes:
@@ -159,14 +183,21 @@ class Trajectory:
                 read = segments.read_snapshots(self.folder, index, names, rows)
                 yield Part(tuple(index.steps[row] for row in rows), read)
 
-    def stack(self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None) -> dict[str, Any]:
+    def stack(
+        self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """Parameters with leading axes (step, seed), as a nested dict."""
         parts = list(self.stream(steps, names))
         if not parts:
             raise RunError(f"{self.path} holds no snapshot yet; train it first")
-        joined = {name: np.concatenate([part.parameters[name] for part in parts]) for name in parts[0].parameters}
+        joined = {
+            name: np.concatenate([part.parameters[name] for part in parts])
+            for name in parts[0].parameters
+        }
         if steps is not None:
-            place = {step: row for row, step in enumerate(step for part in parts for step in part.steps)}
+            place = {
+                step: row for row, step in enumerate(step for part in parts for step in part.steps)
+            }
             order = [place[int(step)] for step in steps]
             joined = {name: stack[order] for name, stack in joined.items()}
         return nested(joined)
@@ -177,7 +208,9 @@ class Trajectory:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.seeds)), np.float32)
 
     def stored_state(self, step: int) -> tuple[int, segments.Flat] | None:
-        """The last stored train state at or before ``step``, and its step; None where there is none."""
+        """The last stored train state at or before ``step``, and its step; None where there is
+        none.
+        """
         before = [index for index in self.indexes if index.end <= step]
         if not self.has_states:
             return None
@@ -186,19 +219,35 @@ class Trajectory:
         if self.parent is None:
             return None
         kept = read_arrays(self.path / ORIGIN, self.record["hash"])
-        return self.origin, {name: value for name, value in kept.items() if not name.startswith(INITIAL)}
+        return self.origin, {
+            name: value for name, value in kept.items() if not name.startswith(INITIAL)
+        }
 
     def initial(self) -> dict[str, Any]:
-        """The parameters of step 0, leading axis seed, as a nested dict; those of the first snapshot where there is no step 0."""
+        """The parameters of step 0, leading axis seed, as a nested dict; those of the first
+        snapshot where there is no step 0.
+        """
         if self.parent is None:
-            return nested({name: stack[0] for name, stack in dotted(self.stack([int(self.steps[0])])).items()})
+            return nested(
+                {name: stack[0] for name, stack in dotted(self.stack([int(self.steps[0])])).items()}
+            )
         kept = read_arrays(self.path / ORIGIN, self.record["hash"])
-        return nested({name.removeprefix(INITIAL): value for name, value in kept.items() if name.startswith(INITIAL)})
+        return nested(
+            {
+                name.removeprefix(INITIAL): value
+                for name, value in kept.items()
+                if name.startswith(INITIAL)
+            }
+        )
 
     @property
     def has_states(self) -> bool:
-        """Whether train states are stored: a trajectory made otherwise than by training has snapshots alone."""
-        return not self.indexes or any(name.startswith("state@") for name in self.indexes[-1].hashes)
+        """Whether train states are stored: a trajectory made otherwise than by training has
+        snapshots alone.
+        """
+        return not self.indexes or any(
+            name.startswith("state@") for name in self.indexes[-1].hashes
+        )
 
     @property
     def prepared(self) -> "Prepared":
@@ -206,22 +255,38 @@ class Trajectory:
         return Prepared(self.path / "prepared", self.record["hash"])
 
     def differences(self, other: "Trajectory") -> list[str]:
-        """What two runs of one experiment store differently: one line a kind, the first step at which it differs named."""
+        """What two runs of one experiment store differently: one line a kind, the first step at
+        which it differs named.
+        """
         lines: list[str] = []
         if not np.array_equal(self.steps, other.steps):
             lines.append(f"snapshots: {len(self.steps)} there, {len(other.steps)} here")
         ours, theirs = self.hashes(), other.hashes()
-        unequal = sorted({int(name.split("/")[0]) for name in ours if name in theirs and ours[name] != theirs[name]})
+        unequal = sorted(
+            {
+                int(name.split("/")[0])
+                for name in ours
+                if name in theirs and ours[name] != theirs[name]
+            }
+        )
         if unequal:
-            lines.append(f"parameters: different at {len(unequal)} of {len(self.steps)} snapshots, first at step {unequal[0]}")
+            lines.append(
+                f"parameters: different at {len(unequal)} of {len(self.steps)} snapshots, first at"
+                f" step {unequal[0]}"
+            )
         states = self._unequal_states(other)
         if states:
-            lines.append(f"train states: different at {len(states)} ends of segments, first at step {states[0]}")
+            lines.append(
+                f"train states: different at {len(states)} ends of segments, first at step"
+                f" {states[0]}"
+            )
         mine, others = self.losses(), other.losses()
         if not np.array_equal(mine, others, equal_nan=True):
             n = min(len(mine), len(others))
             bad = np.flatnonzero((mine[:n] != others[:n]).any(axis=1))
-            lines.append(f"losses: first different at step {self.origin + (int(bad[0]) if len(bad) else n)}")
+            lines.append(
+                f"losses: first different at step {self.origin + (int(bad[0]) if len(bad) else n)}"
+            )
         return lines
 
     def _unequal_states(self, other: "Trajectory") -> list[int]:
@@ -231,7 +296,11 @@ class Trajectory:
             return {name: h for name, h in index.hashes.items() if name.startswith("state@")}
 
         theirs = {index.end: states(index) for index in other.indexes}
-        return [index.end for index in self.indexes if theirs.get(index.end, states(index)) != states(index)]
+        return [
+            index.end
+            for index in self.indexes
+            if theirs.get(index.end, states(index)) != states(index)
+        ]
 
     def status(self) -> dict[int, Status]:
         """How each seed stands, by label."""
@@ -241,7 +310,9 @@ class Trajectory:
         result: dict[int, Status] = {}
         for place, seed in enumerate(self.seeds):
             bad = np.flatnonzero(~np.isfinite(losses[:, place]))
-            ended = stored is None or all(np.isfinite(v[place]).all() for n, v in stored[1].items() if n.startswith("params."))
+            ended = stored is None or all(
+                np.isfinite(v[place]).all() for n, v in stored[1].items() if n.startswith("params.")
+            )
             first_bad = self.origin + int(bad[0]) if len(bad) else (done if ended else done - 1) + 1
             result[seed] = Status("non-finite" if len(bad) or not ended else state, first_bad - 1)
         return result
@@ -252,7 +323,10 @@ class Trajectory:
             if not len(self.steps):
                 raise RunError(f"{self.path} holds no snapshot yet; train it first")
             near = self.steps[np.argsort(np.abs(self.steps - step), kind="stable")[:2]]
-            raise RunError(f"step {step} is no snapshot of {self.path}; the nearest are {sorted(near.tolist())}, see .steps")
+            raise RunError(
+                f"step {step} is no snapshot of {self.path}; the nearest are"
+                f" {sorted(near.tolist())}, see .steps"
+            )
         return int(step)
 
 
@@ -274,61 +348,3 @@ class Prepared(NamedTuple):
     def places(self) -> list[int]:
         """Of which interventions there are some."""
         return sorted(int(file.stem) for file in self.folder.glob("*.npz") if file.stem.isdigit())
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The content of ``run.json``.
-
-    Raises:
-        RunError: where there is none, it can't be read, or its format is newer. DamagedError: where it was changed.
-    """
-    file = path / "run.json"
-    try:
-        record = json.loads(file.read_text())
-        version = int(record["format"])
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no run: it holds no run.json. `mi-jax run EXPERIMENT --out {path}` makes one") from error
-    except NotADirectoryError as error:
-        raise RunError(f"{path} is a file; a run is a directory") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} can't be read ({error})") from error
-    if version > FORMAT:
-        raise RunError(f"{path} has the format {version}, this version of mi_jax reads up to {FORMAT}; upgrade mi_jax")
-    if record.pop("digest", None) != digest(record):
-        raise DamagedError(f"{file} was changed since the run began: what it says of the run is not to be trusted")
-    return record
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Makes the run's directory and its ``run.json``, whole or not at all. Raises RunError where it can't be written."""
-    try:
-        (path / "segments").mkdir(parents=True, exist_ok=True)
-        replace_file(path / "run.json", json.dumps({**record, "digest": digest(record)}, indent=1).encode())
-    except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file beside and renames it into place: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """The right to write a run, held until the block ends or the process dies. Raises RunError where another holds it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / ".lock").open("w")
-    except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"another process is training {path}; wait for it, or give another --out") from error
-        yield

@@ -1,10 +1,12 @@
-"""Checking a whole run directory: every array of every segment against its hash, and that nothing is missing."""
+"""Checking a whole run directory: every array of every segment against its hash, and that nothing
+is missing.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from mi_jax.errors import DamagedError
+from mi_jax.basics.errors import DamagedError
 from mi_jax.training import segments
 from mi_jax.training.kept import read_arrays
 from mi_jax.training.trajectory import ORIGIN, Trajectory
@@ -25,11 +27,16 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
             start, unknown = end, True
             continue
         if index.start != start:
-            yield f"segment {end:09d} begins at step {index.start}, the one before ends at {start}: one is missing"
+            yield (
+                f"segment {end:09d} begins at step {index.start}, the one before ends at {start}:"
+                " one is missing"
+            )
         yield from _damaged_arrays(trajectory, index)
         found += index.steps
         start = end
-    missing = np.setdiff1d([step for step in trajectory.record["snapshots"] if step <= start], found)
+    missing = np.setdiff1d(
+        [step for step in trajectory.record["snapshots"] if step <= start], found
+    )
     if len(missing) and start > trajectory.origin and not unknown:
         yield f"snapshots at steps {missing.tolist()} are missing"
 
@@ -56,4 +63,7 @@ def _damaged_arrays(trajectory: Trajectory, index: segments.Index) -> Iterator[s
         yield str(error)
         return
     if len(losses) != index.end - index.start:
-        yield f"segment {index.end:09d} holds {len(losses)} losses of {index.end - index.start} updates"
+        yield (
+            f"segment {index.end:09d} holds {len(losses)} losses of {index.end - index.start}"
+            " updates"
+        )

@@ -1,0 +1,54 @@
+"""Module paths of version 0.1.0 that have moved: importing one warns and gives the module that took
+its place.
+
+They go with version 0.3.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+MOVED = {
+    "mi_jax.across": "mi_jax.runs.across",
+    "mi_jax.arrays": "mi_jax.basics.dims",
+    "mi_jax.errors": "mi_jax.basics.errors",
+    "mi_jax.experiment": "mi_jax.runs.train",
+    "mi_jax.lapack": "mi_jax.basics.lapack",
+    "mi_jax.library": "mi_jax.runs.library",
+    "mi_jax.pytrees": "mi_jax.basics.pytrees",
+    "mi_jax.readings": "mi_jax.measuring.registry",
+    "mi_jax.settings": "mi_jax.runs.experiment",
+    "mi_jax.streams": "mi_jax.basics.streams",
+}
+"""By the old path, the new one."""
+
+
+class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds an old path, and loads the new module under it."""
+
+    def find_spec(
+        self, fullname: str, path: Any, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in MOVED:
+            return None
+        message = f"{fullname} has moved to {MOVED[fullname]}; the old path goes with mi_jax 0.3"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+        module.__getattr__ = lambda name: getattr(importlib.import_module(MOVED[spec.name]), name)  # pyright: ignore
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        importlib.import_module(MOVED[module.__name__])
+
+
+def install() -> None:
+    """Makes old paths importable in this process. Imports nothing."""
+    if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedFinder())

@@ -1,0 +1,7 @@
+"""``python -m mi_jax.cli``."""
+
+import sys
+
+from mi_jax.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,216 @@
+"""Measures: readings of one checkpoint, and what they read it with; estimators."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jaxtyping import Array, PyTree
+
+from mi_jax.basics.dims import Params, PRNGKey
+from mi_jax.basics.errors import MeasureError
+from mi_jax.basics.precision import Precision
+from mi_jax.contracts.labels import Labels
+from mi_jax.contracts.model import Model, Roles
+from mi_jax.contracts.task import Batch, Inputs, Task
+from mi_jax.contracts.training import Loss
+
+
+class Reference(NamedTuple):
+    """Other checkpoints of the same seed that a measure may look at. None where the measures at
+    hand use none.
+    """
+
+    initial: Params | None = None
+    previous: Params | None = None
+    final: Params | None = None
+
+
+class Shared:
+    """What the measures of one reading have computed in common: a memory that lives as long as one
+    trace of the program.
+
+    XLA doesn't find equal forward passes by itself inside a loop. Values are kept with the
+    parameters they are of. Whatever fills it is called at the top of a measure, not inside a
+    transformation of the measure's own.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Any, ...], tuple[Params, Any]] = {}
+
+    def once(self, key: tuple[Any, ...], params: Params, make: Callable[[], Any]) -> Any:
+        """The value under a key for these very parameters; made where there is none yet."""
+        key = (id(params), *key)
+        if key not in self._held:
+            self._held[key] = (params, make())
+        return self._held[key][1]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Context:
+    """What a measure reads a checkpoint with: an argument of the compiled program, never a constant
+    in it.
+
+    Attributes:
+        batches, concepts: the task's fixed evaluation (see Evaluation).
+        reference: initial, previous and final parameters of the same seed.
+        prepared: what measures froze before the pass, by name.
+        model, inputs, read, loss: the static parts.
+        shared: what measures compute in common in this reading; None computes everything anew.
+        labels: the task's labels for probes.
+    """
+
+    batches: Mapping[str, Batch]
+    concepts: Mapping[str, Any]
+    reference: Reference
+    prepared: Mapping[str, Any]
+    model: Model = field(metadata={"static": True})
+    inputs: Inputs = field(metadata={"static": True})
+    read: tuple[int, ...] = field(metadata={"static": True})
+    loss: Loss = field(metadata={"static": True})
+    shared: Shared | None = field(default=None, metadata={"static": True})
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+
+
+Null = Literal["untrained", "another", "frequencies", "own"]
+
+
+MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
+
+
+Holders = Callable[[Literal["role", "concept"], str], str]
+"""A half sentence on which models (tasks) have a role (a concept); empty where nothing is known."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A reading of one checkpoint.
+
+    Attributes:
+        name: the variable of the dataset; with options other than the published default it carries
+            them as a suffix.
+        function: ``(params, context) -> array`` (or ``{variable: array}`` for several at once),
+            pure.
+        dims: the array's trailing dims, or a mapping of them by variable; the runner adds (seed,
+            step).
+        roles: the model's roles that it needs. concepts, splits: the task's that it needs.
+        uses: which references it looks at; "final" makes it retrospective, "initial" and "previous"
+            keep it online.
+        prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found
+            in ``context.prepared``.
+        options: the settings it was made with, stored beside the result.
+        labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency,
+            class, parameter); or a function that gives it, of the model and the names of the task's
+            labels.
+        null: what its values are compared with: those of untrained networks, each its own final
+            model, or (another) with another one as final model, for what compares two checkpoints;
+            its own with other frequencies in the place of the key ones; or (own) another of its
+            variables.
+        units: of the values; "loss" stands for those of the run's own loss. source: the paper that
+            defines it.
+    """
+
+    name: str
+    function: MeasureFunction
+    dims: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    roles: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    uses: frozenset[str] = frozenset()
+    prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, tuple[Any, ...] | Callable[[Model, Sequence[str]], tuple[Any, ...]]] = (
+        field(default_factory=dict)
+    )
+    null: Null = "untrained"
+    units: str = ""
+    source: str = ""
+
+    @property
+    def variables(self) -> Mapping[str, tuple[str, ...]]:
+        """Trailing dims by variable."""
+        return self.dims if isinstance(self.dims, Mapping) else {self.name: self.dims}
+
+    @property
+    def retrospective(self) -> bool:
+        """Whether it knows the end of training, so that no forecast may use it."""
+        return "final" in self.uses
+
+    def missing(
+        self,
+        roles: Roles,
+        concepts: frozenset[str],
+        references: frozenset[str],
+        *,
+        splits: frozenset[str] | None = None,
+        holders: Holders = lambda kind, name: "",
+    ) -> str | None:
+        """Why this measure can't be taken here, or None.
+
+        Args:
+            splits: the task's; None where they aren't looked at.
+            holders: says which models or tasks have what is missing.
+        """
+        lacking = [
+            f"the model's role '{role}'{holders('role', role)}"
+            for role in self.roles
+            if not getattr(roles, role)
+        ]
+        lacking += [
+            f"the task's concept '{name}'{holders('concept', name)}"
+            for name in self.concepts
+            if name not in concepts
+        ]
+        lacking += [
+            f"the task's split '{name}'"
+            for name in self.splits
+            if splits is not None and name not in splits
+        ]
+        lacking += [f"the {name} parameters" for name in sorted(self.uses - references)]
+        return f"needs {', '.join(lacking)}" if lacking else None
+
+    def read(self, params: Params, context: Context) -> dict[str, Array]:
+        """The values by variable. Raises MeasureError where the function returns other ones than
+        declared.
+        """
+        values = self.function(params, context)
+        values = dict(values) if isinstance(values, Mapping) else {self.name: values}
+        for name, dims in self.variables.items():
+            if name not in values or values[name].ndim != len(dims):
+                shape = values[name].shape if name in values else "nothing"
+                raise MeasureError(
+                    f"{self.name}: dims {dims} are declared for {name}, the function returned"
+                    f" {shape}"
+                )
+        extra = sorted(set(values) - set(self.variables))
+        if extra:
+            raise MeasureError(
+                f"{self.name}: the function returned {extra}, which aren't declared in dims"
+            )
+        return values
+
+
+class Estimator(NamedTuple):
+    """A computation with state (a sampler, a fit) as pure functions.
+
+    ``init(key, start) -> state``; ``step(key, state, batch) -> (state, info)``; ``result(state) ->
+    NamedTuple``. Burn-in is a count in the state, and nothing is accumulated before it; traces are
+    what ``lax.scan`` stacks of ``info``.
+    """
+
+    init: Callable[[PRNGKey, PyTree], PyTree]
+    step: Callable[[PRNGKey, PyTree, PyTree], tuple[PyTree, PyTree]]
+    result: Callable[[PyTree], NamedTuple]
+
+
+class Subject(NamedTuple):
+    """What is read: the model, and the task and loss it was trained with."""
+
+    model: Model
+    task: Task
+    loss: Loss
+    holders: Holders = lambda kind, name: ""
+    """What to say of the models and tasks that have what this one lacks."""
+    precision: Precision = "float32"
+    """What it is read in: that of the run."""

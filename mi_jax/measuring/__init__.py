@@ -1,0 +1,3 @@
+"""Measuring: measures chosen, compiled into one program, run over a trajectory, stored and merged;
+and their nulls.
+"""

@@ -1,0 +1,5 @@
+"""A transformer of one to n layers."""
+
+from mi_jax.models.transformer.model import Transformer
+
+__all__ = ["Transformer"]

@@ -1,0 +1,1 @@
+"""Runs: experiments trained, opened, replayed, forked, compared and swept."""

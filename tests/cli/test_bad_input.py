@@ -1,0 +1,599 @@
+"""Bad input: each has its own error that says what was given and what is allowed, and leaves
+nothing half-written.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_mlp_experiment
+
+from mi_jax.basics.errors import ConfigError
+from mi_jax.basics.pytrees import dotted
+from mi_jax.cli.main import main
+from mi_jax.models import capture
+from mi_jax.runs.library import find
+from mi_jax.runs.run import Run
+from mi_jax.runs.train import train
+from mi_jax.training.record import lock
+
+TINY = shlex.split("--task.p 11 --model.d-model 16 --model.d-mlp 32 --steps 20 --seeds 0,1")
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Everything below a folder with its size and time; the lock is no content."""
+    told = {
+        str(path.relative_to(folder)): path.stat()
+        for path in sorted(folder.rglob("*"))
+        if path.name != ".lock"
+    }
+    return {
+        name: (stat.st_size, stat.st_mtime_ns if Path(name).suffix else 0)
+        for name, stat in told.items()
+    }
+
+
+def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """What the command line says on stderr of input that it refuses with status 2, writing nothing."""
+    before = _listing(folder)
+    capsys.readouterr()
+    try:
+        status: Any = main(arguments)
+    except SystemExit as stop:  # argparse's and tyro's own way
+        status = stop.code
+    out, errors = capsys.readouterr()
+    assert status == 2, errors
+    assert "Traceback" not in errors
+    assert out == ""
+    assert _listing(folder) == before
+    return " ".join(errors.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("measure", "told"),
+    [
+        (
+            "probe_accuracy(concepts='residue_sum')",
+            "the task has no labels of a concept 'residue_sum'; known are",
+        ),
+        ("probe_accuracy(held_out='c')", "no labels of a concept 'c'"),
+        ("probe_mdl(sites='hook_embed')", "hook_embed"),
+        ("probe_effect(sites='embedd')", "embedd"),
+        ("learning_coefficient(n_beta=0)", "n_beta=0; a positive number is needed"),
+        ("learning_coefficient(n_beta=-1.5)", "n_beta=-1.5; a positive"),
+        ("learning_coefficient(epsilon=0)", "epsilon=0; a positive"),
+        (
+            "learning_coefficient(parameters='embedd.*')",
+            "the pattern 'embedd.*' matches none of the parameters",
+        ),
+        ("learning_coefficient(parameters='embed*', entry=99)", "entry=99 is none of them"),
+        ("learning_coefficient(entry=0)", "entry=0 of which parameters? name them"),
+        ("learning_coefficient(split='tset')", "needs the task's split 'tset'"),
+        ("learning_coefficient(where=('carry', 2))", "no example of 'train' is of that class"),
+        ("learning_coefficient(examples=(5000,))", "examples asks for [5000]"),
+        ("sharpness(split='tset')", "needs the task's split 'tset'"),
+        ("composition_score", "heads"),
+    ],
+)
+def test_readings_of_what_is_not_there_are_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], measure: str, told: str
+) -> None:
+    assert told in _refused(
+        capsys, run.path, "measure", str(run.path), "--quiet", "--measures", f"train_loss,{measure}"
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small MLP's finished run, which bad commands are pointed at."""
+    return train(
+        tiny_mlp_experiment(steps=20, seeds=(0, 1)), tmp_path_factory.mktemp("runs") / "mlp"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ("--task.p 0", "p=0: the modulus must be a whole number of at least 2"),
+        ("--task.p -5", "p=-5: the modulus"),
+        ("--task.p 1", "p=1: the modulus"),
+        ("--task.fraction 0", "fraction=0.0: the trained share must lie between 0 and 1"),
+        ("--task.fraction 1", "fraction=1.0"),
+        ("--task.fraction 1.5", "fraction=1.5"),
+        ("--task.fraction -0.1", "fraction=-0.1"),
+        ("--task.fraction nan", "fraction=nan"),
+        ("--task.fraction 0.001", "leaves 0 to train on"),
+        ("--task.batch 0", "batch=0: must be a whole number from 1 to"),
+        ("--task.operation multipl", "multiply"),
+        ("--model.heads 5", "heads=5 don't divide d_model=16; choose a divisor, or give d_head"),
+        ("--model.heads 0", "heads=0: must be at least 1"),
+        ("--model.activation rleu", "relu"),
+        ("--optimizer.learning-rate nan", "learning_rate=nan: must be a finite number"),
+        ("--optimizer.learning-rate -1", "learning_rate=-1.0"),
+        ("--optimizer.weight-decay inf", "weight_decay=inf"),
+        ("--optimizer.b1 1", "b1=1.0"),
+        ("--steps 0", "steps=0: must be a whole number of at least 1"),
+        ("--steps 1e3", "--steps"),
+        ("--seeds 0,0", "each must appear once"),
+        ("--seeds 0,x", "whole numbers such as 0,1,2 or 0-4"),
+        ("--seeds 2-1", "seeds is empty"),
+        ("--schedule.n 1", "log_spaced(1): must be at least 2"),
+        ("--task.q 3", "--task.q"),
+        ("--task.split-sed 3", "--task.split-seed"),
+        ("--modell.heads 2", "--modell.heads"),
+        ("extra", "extra"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_a_setting_that_cannot_be_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, overrides: str, told: str
+) -> None:
+    out = ["--out", str(tmp_path / "run"), "--no-compile-cache"]
+    assert told in _refused(capsys, tmp_path, verb, "grokking", *out, *TINY, *overrides.split())
+
+
+_ORGANISMS = [
+    ("--task.name grup", "there is no task 'grup'; did you mean group?"),
+    ("--task.name group --task.group S9x", "group='S9x' is unknown; did you mean S3, S4, S5, S6?"),
+    ("--task.name group --task.group T5", "Groups are spelled C2, C3, ..."),
+    ("--task.operation divde", "'divide'"),
+    ("--task.p 12 --task.operation divide", "operation='divide' needs a prime modulus"),
+    ("--task.p 12 --task.operation divide", "p=12 is none, 13 is the next"),
+    (
+        "--task.label-noise 1.5",
+        "label_noise=1.5: the share of replaced labels must lie between 0 and 1",
+    ),
+    ("--task.name sparse_parity --task.k 7", "k=7 of n=6 signs: k must be at most n"),
+    ("--task.name sparse_parity", "a transformer reads tokens, the task gives floats; use an mlp"),
+    ("--precision float16", "Expected one of ('float32', 'float64')"),
+    ("--intervention Clamp(site='blocks.0.mlp.pots',value=0.0)", "blocks.0.mlp.post"),
+    (
+        "--intervention Change(field='optimizer.weight_decoy',value=0.3)",
+        "did you mean optimizer.weight_decay",
+    ),
+    (
+        "--intervention Change(field='optimizer.weight_decay',value=0.3,start=9,stop=9)",
+        "range is empty: start=9, stop=9",
+    ),
+    (
+        "--intervention Change(field='optimizer.weight_decay',value=0.3,start=20)",
+        "would begin after the last update of 20",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "told"), _ORGANISMS)
+def test_a_task_or_a_change_to_training_that_cannot_be_is_refused_before_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: str, told: str
+) -> None:
+    out = ["--out", str(tmp_path / "run"), "--no-compile-cache", "--steps", "20"]
+    assert told in _refused(capsys, tmp_path, "train", "grokking", *out, *overrides.split())
+
+
+def test_an_unknown_override_is_answered_with_the_near_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    told = _refused(
+        capsys,
+        tmp_path,
+        "train",
+        "grokking",
+        "--out",
+        str(tmp_path / "run"),
+        "--task.split-sed",
+        "3",
+    )
+    assert "Perhaps you meant" in told
+    assert "--task.split-seed" in told
+
+
+_FILES = {
+    "beyond.py": (
+        "from mi_jax import Experiment\nfrom mi_jax.training import at\nexperiment ="
+        " Experiment(steps=10, schedule=at(11))"
+    ),
+    "none.py": "trial = 1",
+    "other.py": "experiment = {'steps': 3}",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("beyond.py", "snapshots at steps [11] lie outside the run: steps are 0 to 10"),
+        ("none.py", "defines no `experiment`, which must be an mi_jax.Experiment"),
+        ("other.py", "defines no `experiment`"),
+        ("missing.py", "there is no file"),
+    ],
+)
+def test_a_file_that_holds_no_experiment_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, told: str
+) -> None:
+    for file, text in _FILES.items():
+        (tmp_path / file).write_text(text)
+    assert told in _refused(
+        capsys, tmp_path, "train", str(tmp_path / name), "--out", str(tmp_path / "run")
+    )
+
+
+def test_steps_beyond_a_shortened_run_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "long.py").write_text(_FILES["beyond.py"].replace("steps=10", "steps=20"))
+    told = _refused(
+        capsys,
+        tmp_path,
+        "train",
+        str(tmp_path / "long.py"),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "5",
+    )
+    assert "snapshots at steps [11] lie outside the run: steps are 0 to 5" in told
+
+
+@pytest.mark.parametrize("name", ["groking", "nowhere/run"])
+def test_an_unknown_experiment_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    assert "grokking" in _refused(capsys, tmp_path, "train", name, "--out", str(tmp_path / "run"))
+
+
+def test_an_unknown_measure_is_refused_with_the_near_ones(
+    capsys: pytest.CaptureFixture[str], run: Run
+) -> None:
+    told = _refused(
+        capsys,
+        run.path,
+        "measure",
+        str(run.path),
+        "--measures",
+        "train_loss,tset_loss",
+        "--no-compile-cache",
+    )
+    assert "there is no measure 'tset_loss'; did you mean test_loss" in told
+
+
+def test_a_measure_that_this_run_has_not_what_it_takes_for_is_refused(
+    capsys: pytest.CaptureFixture[str], run: Run
+) -> None:
+    told = _refused(
+        capsys,
+        run.path,
+        "measure",
+        str(run.path),
+        "--measures",
+        "attention_pattern",
+        "--no-compile-cache",
+    )
+    assert "attention_pattern can't be read here: it needs the model's role 'patterns'" in told
+
+
+def test_an_unknown_tap_site_is_refused_with_the_near_ones(tiny_run: Run) -> None:
+    params, inputs = tiny_run.params(60, seed=0), np.array([[1, 2, 11]])
+    with pytest.raises(
+        ConfigError,
+        match=r"no site 'blocks\.0\.mlp\.pots' in this model; did you mean blocks\.0\.mlp\.post",
+    ):
+        tiny_run.apply(params, inputs, taps={"blocks.0.mlp.pots": lambda value: value})
+    with pytest.raises(ConfigError, match=r"no site 'blocks\.1\.mlp\.post'"):
+        capture(tiny_run.apply, ["blocks.1.mlp.post"])(params, inputs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            "--optimizer.weight-decay 0.5",
+            "optimizer.weight_decay: 1.0 there, 0.5 here. give another --out",
+        ),
+        ("--task.split-seed 9", "task.split_seed: 0 there, 9 here"),
+        (
+            "--seeds 0,1,2",
+            (
+                "seeds: [0, 1] there, [0, 1, 2] here. a directory's seeds and steps are fixed:"
+                " train other seeds"
+            ),
+        ),
+        ("--seeds 1,0", "seeds: [0, 1] there, [1, 0] here"),
+        ("--steps 21", "steps: 20 there, 21 here"),
+    ],
+)
+def test_a_directory_of_another_run_is_refused_with_the_differences(
+    capsys: pytest.CaptureFixture[str], run: Run, overrides: str, told: str
+) -> None:
+    command = [
+        "train",
+        str(run.path),
+        "--out",
+        str(run.path),
+        "--no-compile-cache",
+        *overrides.split(),
+    ]
+    assert told in _refused(capsys, run.path, *command)
+
+
+def test_a_directory_of_another_model_is_refused(
+    capsys: pytest.CaptureFixture[str], run: Run
+) -> None:
+    told = _refused(
+        capsys, run.path, "train", "grokking", "--out", str(run.path), "--no-compile-cache", *TINY
+    )
+    assert "holds another run" in told
+    assert "model: mlp there, transformer here" in told
+
+
+def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    told = _refused(
+        capsys,
+        tmp_path,
+        "train",
+        "grokking",
+        "--out",
+        str(tmp_path / "thesis"),
+        "--no-compile-cache",
+        *TINY,
+    )
+    assert "isn't empty and holds no run.json; give another --out" in told
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.parametrize("out", ["/proc/mi_jax_run", "/proc/1/nowhere/run", "file", "file/run"])
+def test_a_path_that_cannot_be_written_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    told = _refused(
+        capsys,
+        tmp_path,
+        "train",
+        "grokking",
+        "--out",
+        str(tmp_path / out),
+        "--no-compile-cache",
+        *TINY,
+    )
+    assert str(tmp_path / out) in told or out in told
+    assert "can't be written" in told or "is a file; a run is a directory" in told
+
+
+def test_two_trainers_on_one_run_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with lock(tmp_path / "run"):
+        told = _refused(
+            capsys,
+            tmp_path,
+            "train",
+            "grokking",
+            "--out",
+            str(tmp_path / "run"),
+            "--no-compile-cache",
+            *TINY,
+        )
+    assert "another process is training" in told
+
+
+def _weights(run: Run, file: Path, **changes: Any) -> Path:
+    arrays = {**dotted(run.params(20, seed=0)), **changes}
+    np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"unembed.W_U": np.zeros((24, 12), np.float32)},
+            "unembed.W_U has the shape [24, 12], the model's is [24, 11]",
+        ),
+        (
+            {"unembed.W_U": None, "embed_a.W_E": None},
+            "missing embed_a.W_E [11, 24]; missing unembed.W_U [24, 11]",
+        ),
+        (
+            {"blocks.0.mlp.W_in": np.zeros((3, 3), np.float32)},
+            "blocks.0.mlp.W_in [3, 3] is no parameter of this model",
+        ),
+        ({"unembed.W_U": np.zeros((24, 11), np.int64)}, "unembed.W_U is of type int64"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run, changes: dict[str, Any], told: str
+) -> None:
+    file = _weights(run, tmp_path / "weights.npz", **changes)
+    out = ["--out", str(tmp_path / "readings.nc"), "--no-compile-cache"]
+    assert told in _refused(capsys, tmp_path, "measure", str(file), "--like", str(run.path), *out)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 truncated"])
+def test_a_file_that_holds_no_weights_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run, content: bytes
+) -> None:
+    (tmp_path / "weights.npz").write_bytes(content)
+    told = _refused(
+        capsys,
+        tmp_path,
+        "measure",
+        str(tmp_path / "weights.npz"),
+        "--like",
+        str(run.path),
+        "--no-compile-cache",
+    )
+    assert "weights.npz can't be read as an npz of arrays" in told
+
+
+def test_weights_need_to_know_what_they_are_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run
+) -> None:
+    file = _weights(run, tmp_path / "weights.npz")
+    assert "say with --like" in _refused(
+        capsys, tmp_path, "measure", str(file), "--no-compile-cache"
+    )
+    assert "no run or file" in _refused(
+        capsys, tmp_path, "measure", str(tmp_path / "nothing"), "--no-compile-cache"
+    )
+
+
+def test_readings_of_weights_that_cannot_be_written_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run
+) -> None:
+    file = _weights(run, tmp_path / "weights.npz")
+    command = [
+        "measure",
+        str(file),
+        "--like",
+        str(run.path),
+        "--measures",
+        "sum_squared_weights",
+        "--no-compile-cache",
+    ]
+    assert "can't be written" in _refused(capsys, tmp_path, *command, "--out", "/proc/readings.nc")
+
+
+@pytest.mark.parametrize(
+    "verb", ["measure", "report", "info", "verify", "fork --step 3", "zoom --around 3"]
+)
+def test_a_directory_that_is_no_run_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
+) -> None:
+    assert "is no run: it holds no run.json" in _refused(
+        capsys, tmp_path, *verb.split(), str(tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("info", "--stepz"),
+        ("verify", "--task.p", "3"),
+        ("report", "more"),
+        ("measure", "--task.p", "3"),
+        ("measure", "--like", "grokking"),
+    ],
+)
+def test_what_a_verb_does_not_know_is_refused(
+    capsys: pytest.CaptureFixture[str], run: Run, command: tuple[str, ...]
+) -> None:
+    verb, *rest = command
+    assert rest[0] in _refused(capsys, run.path, verb, str(run.path), *rest)
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("trian", "grokking"), ("list",), ("list", "nothing"), ("info",), ("train",)]
+)
+def test_a_command_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    capsys.readouterr()
+    try:
+        status: Any = main(command)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert "usage" in "".join(capsys.readouterr()).lower()
+
+
+_ROOM = """
+from mi_jax import Experiment
+from mi_jax.models import Transformer
+from mi_jax.tasks import ModularArithmetic
+from mi_jax.training import AdamW, Storage, at, dense
+
+experiment = Experiment(
+    task=ModularArithmetic(p=11, fraction=0.5),
+    model=Transformer(d_model=16, heads=2, d_mlp=1024),
+    steps=60,
+    schedule=at(5) | dense(53, 7),
+    seeds=(0, 1),
+    storage=Storage(states=4),
+)
+"""
+
+
+def _with_room(limit: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a child that can't write a file larger than ``limit`` bytes: what a full
+    disk is to a writer.
+    """
+    code = (
+        "import resource, sys; from mi_jax.cli import main;"
+        f" resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        " sys.exit(main(sys.argv[1:]))"
+    )
+    # No compile cache: it would be left with files cut short.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    command = [sys.executable, "-B", "-c", code, *arguments, "--no-compile-cache", "--quiet"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def full(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    """An experiment file, the run of it that met a full disk, and what its trainer said."""
+    folder = tmp_path_factory.mktemp("full")
+    file, path = folder / "room.py", folder / "run"
+    file.write_text(_ROOM)
+    # A state takes 0.9 MB, W_in of the last segment's 15 snapshots 2 MB. How arrays are spread over
+    # files differs by save.
+    return file, path, _with_room(1_200_000, "train", str(file), "--out", str(path))
+
+
+Full = tuple[Path, Path, subprocess.CompletedProcess[str]]
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_saved(
+    full: Full, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path, done = full
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "can't be written" in done.stderr
+    assert "everything up to the segment before is kept: make room" in done.stderr
+    assert sorted(folder.name for folder in (path / "segments").iterdir()) == [
+        "000000015",
+        "000000030",
+        "000000045",
+    ]
+    assert main(["verify", str(path)]) == 0
+    assert "every stored number" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_in_two_lines_at_most(full: Full) -> None:
+    _, _, done = full
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.slow
+def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room_to_the_same_bits(
+    full: Full, tmp_path: Path
+) -> None:
+    file, path, _ = full
+    undisturbed, run = (
+        train(find(str(file)), tmp_path / "undisturbed"),
+        train(find(str(file)), path),
+    )
+    pairs = zip(jax.tree.leaves(run.stack()), jax.tree.leaves(undisturbed.stack()), strict=True)
+    assert all(x.tobytes() == y.tobytes() for x, y in pairs)
+    assert run.losses.equals(undisturbed.losses)
+
+
+@pytest.mark.slow
+def test_a_reading_on_a_full_disk_is_refused_and_leaves_no_file(run: Run) -> None:
+    before = _listing(run.path)
+    done = _with_room(2_000, "measure", str(run.path), "--measures", "train_loss")
+    assert done.returncode == 2, (done.returncode, done.stderr[:300])
+    assert "train_loss.nc can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {name: told for name, told in _listing(run.path).items() if name != "measures"} == before

@@ -1,0 +1,135 @@
+"""The ladder of evidence: observed, beats nulls, replicated."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mi_jax.dynamics import LEVELS, judge, probe_claims, readout_site
+
+NULL = [0.1, 0.3, 0.2]
+
+
+def _level(values: list[float], null: Any = NULL, direction: Any = "above") -> int:
+    return judge("it", np.array(values), null, direction).level
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(1, 1), (3, 1), (4, 1), (5, 2), (12, 2)])
+def test_five_seeds_beyond_every_draw_are_replicated_and_fewer_beat_their_null(
+    seeds: int, level: int
+) -> None:
+    assert _level([0.4] * seeds) == level
+    assert _level([0.05] * seeds, direction="below") == level
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("worst", [0.3, 0.25, 0.0, float("nan")])
+def test_one_seed_within_its_null_leaves_a_curve(seeds: int, worst: float) -> None:
+    assert _level([0.4] * (seeds - 1) + [worst]) == 0
+
+
+def test_the_direction_matters() -> None:
+    assert _level([0.4] * 5, direction="below") == 0
+    assert _level([0.05] * 5, direction="above") == 0
+    assert _level([0.1] * 5, direction="below") == 0
+
+
+def test_the_reason_says_how_many_seeds_beat_how_many_draws_and_what_is_missing() -> None:
+    told = judge("Norms fall", np.array([0.4, 0.2, 0.5]), NULL, "above")
+    assert told == ("Norms fall", 0, "2 of 3 seeds lie above all 3 draws of the null (0.3)")
+    assert judge("it", np.array([0.4] * 3), NULL, "above").reason.endswith(
+        "(0.3); 5 seeds are needed to count as replicated"
+    )
+    assert (
+        judge("it", np.array([0.05] * 5), NULL, "below").reason
+        == "5 of 5 seeds lie below all 3 draws of the null (0.1)"
+    )
+
+
+def test_draws_that_are_not_finite_are_no_null() -> None:
+    nan = float("nan")
+    assert _level([0.4] * 5, [nan, *NULL, nan]) == 2
+    for nothing in ([], [nan, nan]):
+        told = judge("it", np.array([0.4] * 5), nothing, "above")
+        assert (told.level, told.reason) == (0, "there is no null to compare with")
+
+
+def test_nothing_lies_above_an_infinite_draw() -> None:
+    infinite = [*NULL, float("inf")]
+    assert _level([0.4] * 5, infinite) == 0
+    assert _level([0.05] * 5, infinite, "below") == 2
+
+
+def test_rules_alone_reach_no_level_that_needs_an_intervention() -> None:
+    assert LEVELS == ("observed", "beats nulls", "replicated over seeds", "causal", "predictive")
+    assert _level([1e9] * 100) == 2
+
+
+def _probed(accuracy: list[float], control: float, effect: list[float], null: float) -> xr.Dataset:
+    """Of one concept at two sites by seed; at the first step, and at the outputs, everything says
+    the opposite.
+    """
+    dims = ("seed", "step", "site", "concept")
+    held = np.zeros((len(accuracy), 2, 3, 1))
+    held[:, :, 2], held[:, 0] = 1, 1
+
+    def reading(values: Any) -> np.ndarray:
+        array = held.copy()
+        array[:, 1, 1, 0] = values
+        return array
+
+    draws = np.stack([reading(0), reading(null)], axis=-1)
+    variables = {
+        "probe_accuracy": accuracy,
+        "probe_accuracy_control": control,
+        "probe_effect": effect,
+    }
+    return xr.Dataset(
+        {
+            **{name: (dims, reading(x)) for name, x in variables.items()},
+            "probe_effect_null": ((*dims, "draw"), draws),
+        },
+        {"site": ["embed", "stream", "logits"], "concept": ["a"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "control", "effect", "null", "level", "told"),
+    [
+        ([1.0, 0.95], 0.1, [0.5, 0.4], 0.3, 3, "'a' is decodable and used at stream"),
+        (
+            [1.0, 0.95],
+            0.1,
+            [0.5, 0.2],
+            0.3,
+            1,
+            "'a' is decodable and not seen to be used at stream",
+        ),
+        ([1.0] * 5, 0.1, [0.0] * 5, 0.3, 2, "not seen to be used"),
+        ([0.95, 0.95], 0.95, [0.0, 0.0], 0.3, 0, "not seen to be used"),
+        ([0.5, 0.4], 0.1, [0.5, 0.4], 0.3, 3, "'a' is decodable and used"),
+    ],
+)
+def test_a_concept_is_used_where_erasing_it_beats_random_subspaces_in_every_seed(
+    accuracy: list[float], control: float, effect: list[float], null: float, level: int, told: str
+) -> None:
+    (one,) = probe_claims(_probed(accuracy, control, effect, null))
+    assert one.level == level
+    assert told in one.text
+
+
+def test_the_reason_of_a_claim_is_its_numbers() -> None:
+    (one,) = probe_claims(_probed([1.0, 0.95], 0.15, [0.55, 0.44], 0.33))
+    assert (
+        one.reason
+        == "probe accuracy 0.95 to 1.00, control task 0.15; erasing it moves the answers by 0.44 to"
+        " 0.55 (total variation), random subspaces by up to 0.33"
+    )
+
+
+def test_a_concept_that_is_not_decodable_makes_no_claim() -> None:
+    dataset = _probed([1.0, 0.8], 0.75, [0.4, 0.4], 0.3)
+    assert probe_claims(dataset) == []
+    assert readout_site(dataset) == "stream"
+    assert readout_site(dataset.sel(site=["logits"])) == "logits"

@@ -1,0 +1,680 @@
+"""What a report says: claims with their level of evidence, the table of numbers, how it was
+measured, and which figures.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import tiny_mlp_experiment
+from PIL import Image
+
+from mi_jax.cli.main import main
+from mi_jax.dynamics import RULE, Claim, Phases, Transitions
+from mi_jax.measuring.nulls import Nulls
+from mi_jax.report import Figure
+from mi_jax.report.catalogue import DATES
+from mi_jax.report.figures import draw_figures
+from mi_jax.report.findings import claims, how_measured, numbers_table, summary
+from mi_jax.runs.run import Run
+from mi_jax.runs.train import train
+
+NAN = float("nan")
+STEPS = [0, 10, 1000]
+
+
+def _readings(**last: Iterable[float]) -> xr.Dataset:
+    """Scalars by seed at the last step; what stood there before must not be looked at."""
+    columns = {name: np.array(list(values), float) for name, values in last.items()}
+    seeds = len(next(iter(columns.values())))
+    variables = {
+        name: (("seed", "step"), np.stack([-999 + 0 * x, 999 + 0 * x, x], axis=1))
+        for name, x in columns.items()
+    }
+    return xr.Dataset(variables, {"seed": np.arange(seeds) + 3, "step": STEPS})
+
+
+def _by_seed(*values: Any) -> xr.DataArray:
+    return xr.DataArray(np.array(values), {"seed": np.arange(len(values)) + 3}, ("seed",))
+
+
+def _dates(memorised: list[float], grokked: list[float]) -> Transitions:
+    first, second = _by_seed(*memorised), _by_seed(*grokked)
+    return Transitions(first, second, second - first)
+
+
+def _untrained(**draws: list[float]) -> Nulls:
+    return Nulls(
+        xr.Dataset({name: (("draw",), np.array(values)) for name, values in draws.items()}),
+        xr.Dataset(),
+    )
+
+
+def _swapped(**draws: list[list[float]]) -> Nulls:
+    """Lists [seed draw] at the last of two steps; at the first there is a null that nothing beats,
+    whatever the direction.
+    """
+    last = {name: np.array(values) for name, values in draws.items()}
+    both = {
+        name: np.stack([np.where(np.arange(x.shape[1]) % 2, 1e9, -1e9) + 0 * x, x], axis=1)
+        for name, x in last.items()
+    }
+    return Nulls(
+        xr.Dataset(), xr.Dataset({name: (("seed", "step", "draw"), x) for name, x in both.items()})
+    )
+
+
+# --- Claims
+# -----------------------------------------------------------------------------------------------------------------
+
+
+def _level(found: list[Claim], name: str) -> int:
+    (one,) = [claim for claim in found if f"({name})" in claim.text]
+    return one.level
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize("name", ["gini_unembedding", "gini_embedding"])
+def test_sparsity_is_claimed_above_untrained_networks(name: str, seeds: int, level: int) -> None:
+    null = _untrained(**{name: [0.2, 0.3]})
+    assert _level(claims(_readings(**{name: [0.31] * seeds}), null, None), name) == level
+    assert _level(claims(_readings(**{name: [0.31] * (seeds - 1) + [0.29]}), null, None), name) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "beyond", "within"),
+    [
+        ("logit_fve", 0.9, 0.1),
+        ("restricted_loss", 0.1, 0.9),
+        ("excluded_loss", 0.9, 0.1),
+        ("ablation_loss_null_space", 0.9, 0.1),
+    ],
+)
+def test_key_frequencies_are_claimed_beyond_others_on_the_side_where_they_matter(
+    name: str, beyond: float, within: float
+) -> None:
+    null = _swapped(**{name: [[0.4, 0.5], [0.6, 0.5], [0.5, 0.5]]})
+    assert _level(claims(_readings(**{name: [beyond] * 3}), null, None), name) == 1
+    assert _level(claims(_readings(**{name: [within] * 3}), null, None), name) == 0
+
+
+def test_the_draws_of_all_seeds_are_the_null() -> None:
+    null = _swapped(logit_fve=[[0.1, 0.1], [0.1, 0.7], [0.1, 0.1]])
+    (one,) = claims(_readings(logit_fve=[0.6, 0.8, 0.8]), null, None)
+    assert (one.level, one.reason) == (0, "2 of 3 seeds lie above all 6 draws of the null (0.7)")
+
+
+def test_a_null_of_the_other_kind_backs_no_claim() -> None:
+    readings = _readings(logit_fve=[0.9] * 3, gini_embedding=[0.9] * 3)
+    null = Nulls(
+        _untrained(logit_fve=[0.1]).untrained, _swapped(gini_embedding=[[0.1]] * 3).frequencies
+    )
+    assert claims(readings, null, None) == []
+
+
+def test_nothing_is_claimed_of_what_was_not_read() -> None:
+    assert claims(_readings(test_loss=[0.1]), _untrained(gini_embedding=[0.1]), None) == []
+
+
+def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
+    probed = [name for name in dataset if str(name).startswith("probe")]
+    found = claims(_only(dataset, *map(str, probed)), _untrained(), None)
+    assert [(one.text.split(" (")[0], one.level) for one in found] == [
+        (f"'{concept}' is decodable and used at stream", 3) for concept in "ab"
+    ]
+    assert claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained(), None) == []
+
+
+def test_grokking_is_observed_and_counted_by_seed() -> None:
+    dates = _dates([10.0, 10.0, NAN, 50.0], [100.0, NAN, NAN, 40.0])
+    (one,) = claims(_readings(test_loss=[0.1] * 4), _untrained(), dates)
+    assert "grokking" in one.text
+    assert (one.level, one.reason) == (0, "1 of 4 seeds; a curve has no null of its own")
+
+
+def _verdicts(*verdicts: str) -> Phases:
+    never = _by_seed(*[NAN] * len(verdicts))
+    return Phases(never, never, never, _by_seed(*verdicts))
+
+
+def test_what_learns_both_sets_at_once_has_not_grokked() -> None:
+    dates, found = (
+        _dates([59.1, 58.8], [58.9, 58.9]),
+        _verdicts("generalised at once", "generalised at once"),
+    )
+    assert (
+        summary(dates, found)
+        == "This run learned the training and the test set at once in 2 of 2 seeds, at step 59 [59,"
+        " 59; range]."
+    )
+    (one,) = claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, found)
+    assert one.reason.startswith("0 of 2 seeds")
+    table = _table(_readings(test_loss=[0.1] * 2), dates, found)
+    assert (
+        table[".99 training accuracy at step"][:2]
+        == table[".99 test accuracy at step"][:2]
+        == ["59", "59"]
+    )
+    assert not {"memorised at step", "grokked at step", "delay, steps"} & set(table)
+
+
+def test_the_story_tells_seeds_of_each_kind_apart() -> None:
+    dates = _dates([10.0, 20.0, NAN, 30.0], [10.0, 900.0, 70.0, NAN])
+    found = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
+    assert (
+        summary(dates, found)
+        == "This run memorised in 2 of 4 seeds, at step 25 [20, 30; range] and learned the training"
+        " and the test set at once in 1 of 4 seeds, at step 10 [10, 10; range] and reached .99"
+        " test accuracy without it in 1 of 4 seeds, at step 70 [70, 70; range] and grokked in 1"
+        " of 4 seeds, at step 900 [900, 900; range]."
+    )
+    assert (
+        summary(_dates([10.0], [NAN]), _verdicts("did not grok"))
+        == "This run memorised in 1 of 1 seeds, at step 10 and did not grok."
+    )
+    assert (
+        summary(_dates([NAN], [70.0]), _verdicts("did not memorise"))
+        == "This run did not memorise and reached .99 test accuracy without it in 1 of 1 seeds, at"
+        " step 70."
+    )
+
+
+def test_a_run_on_fresh_examples_has_learned_when_its_test_accuracy_says_so() -> None:
+    told = "This run, which has no training set to memorise,"
+    reached = summary(None, None, _by_seed(100.0, NAN, 300.0))
+    assert (
+        reached
+        == f"{told} reached .99 test accuracy in 2 of 3 seeds, at step 200 [100, 300; range]."
+    )
+    assert summary(None, None, _by_seed(NAN)) == f"{told} did not reach .99 test accuracy."
+
+
+# --- Numbers
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def _table(*arguments: Any) -> dict[str, list[str]]:
+    rows = numbers_table(*arguments)
+    assert len({len(cells) for _, cells in rows}) == 1, "a cell a seed, and the interval"
+    return dict(rows)
+
+
+def test_dates_are_in_steps_with_never_for_those_there_are_not() -> None:
+    dates = _dates([12.4, 10.0, 1234.6], [9000.0, NAN, 10_000.2])
+    table = _table(_readings(test_loss=[0.1] * 3), dates, None)
+    assert table["seed"] == ["3", "4", "5", "median [interval]"]
+    assert table["memorised at step"] == ["12", "10", "1,235", "12 [10, 1,235; range]"]
+    assert table["grokked at step"] == [
+        "9,000",
+        "never",
+        "10,000",
+        "9,500 [9,000, 10,000; range; 2 of 3]",
+    ]
+    assert table["delay, steps"] == [
+        "8,988",
+        "never",
+        "8,766",
+        "8,877 [8,766, 8,988; range; 2 of 3]",
+    ]
+    assert (
+        _table(_readings(test_loss=[0.1] * 2), _dates([NAN] * 2, [NAN] * 2), None)[
+            "grokked at step"
+        ]
+        == ["never"] * 3
+    )
+
+
+def test_phases_are_told_with_their_verdict() -> None:
+    verdict = _by_seed("grokked", "did not grok")
+    phases = Phases(_by_seed(20.0, 30.0), _by_seed(300.0, NAN), _by_seed(4000.0, NAN), verdict)
+    table = _table(_readings(test_loss=[0.1] * 2), None, phases)
+    assert table["verdict"] == ["grokked", "did not grok", ""]
+    assert table["memorisation ends at step"] == ["20", "30", "25 [20, 30; range]"]
+    assert table["circuit formation ends at step"] == [
+        "300",
+        "never",
+        "300 [300, 300; range; 1 of 2]",
+    ]
+    assert table["clean-up ends at step"][:2] == ["4,000", "never"]
+
+
+def test_scalars_are_those_of_the_last_step_with_units() -> None:
+    dataset = _readings(test_loss=[0.00012346, NAN, 0.5], gini_embedding=[0.25, 0.5, 0.75])
+    dataset["test_loss"].attrs["units"] = "nats"
+    table = _table(dataset, None, None)
+    assert table["test_loss, nats"] == [
+        "0.0001235",
+        "not finite",
+        "0.5",
+        "0.2501 [0.0001235, 0.5; range; 2 of 3]",
+    ]
+    assert table["gini_embedding"] == ["0.25", "0.5", "0.75", "0.5 [0.25, 0.75; range]"]
+
+
+def test_a_flag_is_up_or_not() -> None:
+    flag = _readings(diverged=[0, 1]).astype(bool)
+    assert numbers_table(flag, None, None)[1:] == [("diverged", ["no", "yes", ""])]
+
+
+def test_five_seeds_have_a_bootstrap_and_one_has_no_interval() -> None:
+    assert _table(_readings(x=[1.0, 2, 3, 4, 5]), None, None)["x"][-1] == "3 [1, 5; bootstrap 95 %]"
+    assert _table(_readings(x=[1.0]), None, None)["x"] == ["1", ""]
+
+
+def test_a_reading_that_no_seed_has_is_not_finite_and_no_date() -> None:
+    assert "never" not in _table(_readings(test_loss=[NAN, NAN]), None, None)["test_loss"]
+
+
+def test_key_frequencies_are_listed_where_they_are_few() -> None:
+    masks = np.zeros((2, 3, 20), bool)
+    masks[0, :2], masks[0, 2, [3, 6]], masks[1, 2, :13] = True, True, True
+    dataset = _readings(test_loss=[0.1] * 2).assign_coords(frequency=np.arange(1, 21))
+    dataset["key_frequencies"] = (("seed", "step", "frequency"), masks)
+    dataset["fourier_power_embedding"] = (("seed", "step", "frequency"), masks.astype(float))
+    table = _table(dataset, None, None)
+    assert table["key_frequencies"] == ["4, 7", "13 frequencies", ""]
+    assert "fourier_power_embedding" not in table
+
+
+def test_how_it_was_measured_says_options_source_and_what_knows_the_end() -> None:
+    dataset = _readings(a=[1.0], b=[1.0])
+    told = {
+        "options": {"keys": "final", "table": "W_L"},
+        "retrospective": True,
+        "source": "arXiv 2301.05217",
+    }
+    dataset["a"].attrs["provenance"] = json.dumps(told)
+    dataset["b"].attrs["provenance"] = json.dumps(
+        {"options": {}, "retrospective": False, "source": ""}
+    )
+    assert how_measured(dataset) == [
+        ("a", "retrospective (uses the final model); keys: final, table: W_L; arXiv 2301.05217"),
+        ("b", "online"),
+    ]
+
+
+def test_the_variables_of_one_measure_are_told_of_once_with_what_was_chosen_for_all_seeds() -> None:
+    dataset = _readings(x=[1.0], x_se=[1.0], y=[1.0])
+    prepared = {
+        "x_n_beta": {"0": 66.20507, "1": 66.20507},
+        "x_examples": {"0": [1, 2], "1": [1, 2]},
+        "x_n": {"0": 3, "1": 4},
+    }
+    told = {
+        "measure": "x",
+        "options": {"gamma": 2.0, "entry": None, "parameters": []},
+        "retrospective": False,
+        "source": "",
+    }
+    for name in ("x", "x_se"):
+        dataset[name].attrs["provenance"] = json.dumps({**told, "prepared": prepared})
+    dataset["y"].attrs["provenance"] = json.dumps({**told, "measure": "y"})
+    assert how_measured(dataset) == [
+        ("x, _se", "online; gamma: 2.0, n_beta: 66.21"),
+        ("y", "online; gamma: 2.0"),
+    ]
+
+
+def test_the_rule_of_the_phases_is_told_where_there_are_some() -> None:
+    dataset = _readings(train_accuracy=[1.0], test_accuracy=[1.0], test_loss=[1.0])
+    for name in dataset:
+        dataset[name].attrs["provenance"] = json.dumps(
+            {"options": {}, "retrospective": False, "source": ""}
+        )
+    assert how_measured(dataset)[0] == ("phases", RULE)
+
+
+# --- Figures
+# ----------------------------------------------------------------------------------------------------------------
+
+_P, _KEY = 7, 2
+
+
+@pytest.fixture(scope="module")
+def dataset() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    scalars = (
+        "train_loss",
+        "test_loss",
+        "train_accuracy",
+        "test_accuracy",
+        "restricted_loss",
+        "excluded_loss",
+    )
+    scalars += ("gini_embedding", "gini_unembedding")
+    by_frequency = (
+        "fourier_power_embedding",
+        "fourier_power_unembedding",
+        "excluded_loss_by_frequency",
+        "cluster_sizes",
+    )
+    variables: dict[str, Any] = {
+        name: (("seed", "step"), rng.uniform(0.1, 1, (2, 3))) for name in scalars
+    }
+    variables |= {
+        name: (("seed", "step", "frequency"), rng.uniform(0.1, 1, (2, 3, 3)))
+        for name in by_frequency
+    }
+    variables |= {
+        "key_frequencies": (
+            ("seed", "step", "frequency"),
+            np.tile(np.arange(1, 4) == _KEY, (2, 3, 1)),
+        ),
+        "sum_squared_weights_by_parameter": (
+            ("seed", "step", "parameter"),
+            rng.uniform(1, 9, (2, 3, 2)),
+        ),
+        "singular_values_unembedding": (("seed", "step", "mode"), rng.uniform(1, 9, (2, 3, 4))),
+        "attention_pattern": (
+            ("seed", "step", "layer", "head", "key"),
+            rng.uniform(size=(2, 3, 1, 2, 3)),
+        ),
+        "probe_effect_null": (
+            ("seed", "step", "site", "concept", "draw"),
+            rng.uniform(0.1, 0.2, size=(2, 3, 2, 2, 3)),
+        ),
+    }
+    for name, value in (
+        ("probe_accuracy", 1.0),
+        ("probe_accuracy_control", 0.5),
+        ("probe_effect", 0.9),
+    ):
+        variables[name] = (("seed", "step", "site", "concept"), np.full((2, 3, 2, 2), value))
+    coords = {
+        "seed": [3, 4],
+        "step": STEPS,
+        "frequency": [1, 2, 3],
+        "parameter": ["unembed.W_U", "embed.W_E"],
+    }
+    coords |= {"site": ["stream", "logits"], "concept": ["a", "b"]}
+    return xr.Dataset(variables, coords)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> xr.Dataset:
+    rng = np.random.default_rng(1)
+    pairs = ("seed", "step", "token", "token_other")
+    variables: dict[str, Any] = {
+        "answer_surface": (pairs, rng.normal(size=(2, 2, _P, _P))),
+        "trained_pairs": (pairs, (rng.uniform(size=(2, 2, _P, _P)) < 0.5).astype(float)),
+        "circle_coordinates": (
+            ("seed", "step", "frequency", "token", "direction"),
+            rng.normal(size=(2, 2, 3, _P, 2)),
+        ),
+    }
+    return xr.Dataset(variables, {"seed": [3, 4], "step": [0, 1000], "frequency": [1, 2, 3]})
+
+
+_TITLES = {
+    "progress": "The circuit under the loss",
+    "loss": "Loss",
+    "accuracy": "Accuracy",
+    "seeds": "Every seed on its own clock",
+    "frequencies": "The mechanism being born (seed 3)",
+    "frequencies_embedding": "The same in the embedding (seed 3)",
+    "spectra": "Final spectra (seed 3)",
+    "gini": "Sparsity in the Fourier basis",
+    "excluded_by_frequency": "What each frequency is worth (seed 3)",
+    "clusters": "Neurons by frequency (seed 3)",
+    "neuron_flow": "Neurons joining clusters (seed 3)",
+    "attention": "Attention (seed 3)",
+    "norms": "Weights (seed 3)",
+    "singular_values": "Singular values of the unembedding (seed 3)",
+    "surface": "Where the answers are right (seed 3)",
+    "circles": "The embedding on its circles (seed 3)",
+    "decodable_and_used": "Decodable against used, at stream",
+    "probe_map": "Where concepts are decodable, and where they are used",
+}
+_FILM = "From noise to circles (seed 3)"
+
+
+def _only(dataset: xr.Dataset, *names: str) -> xr.Dataset:
+    return dataset.drop_vars(set(dataset.data_vars) - set(names))
+
+
+def _drawn(
+    folder: Path,
+    dataset: xr.Dataset,
+    pictures: xr.Dataset | None = None,
+    *,
+    frames: bool = False,
+    dated: bool = True,
+) -> list[Figure]:
+    nothing = xr.Dataset()
+    seeds = dataset.sizes["seed"]
+    dates = _dates([5.0] * seeds, [500.0] * seeds) if dated else None
+    phases = born = None
+    if dates is not None:
+        verdict = dates.grokked.copy(data=np.array(["grokked"] * seeds))
+        phases = Phases(dates.memorised + 5, dates.memorised + 95, dates.grokked + 100, verdict)
+        if "frequency" in dataset.coords:
+            born = dates.memorised.expand_dims(frequency=dataset["frequency"].values)
+    shown = nothing if pictures is None else pictures
+    return draw_figures(
+        folder,
+        dataset,
+        Nulls(nothing, nothing),
+        dates,
+        phases,
+        born,
+        shown,
+        shown if frames else nothing,
+    )
+
+
+@pytest.fixture(scope="module")
+def all_drawn(
+    dataset: xr.Dataset, pictures: xr.Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Figure]]:
+    folder = tmp_path_factory.mktemp("figures")
+    return folder, _drawn(folder, dataset, pictures, frames=True)
+
+
+def test_with_every_reading_every_figure_is_drawn_story_first_film_last(
+    all_drawn: tuple[Path, list[Figure]],
+) -> None:
+    folder, figures = all_drawn
+    assert [figure.title for figure in figures] == [*_TITLES.values(), _FILM]
+    expected = {f"{name}.{kind}" for name in _TITLES for kind in ("png", "svg", "nc")} | {
+        "circles.gif",
+        "circles_film.nc",
+    }
+    assert {file.name for file in folder.iterdir()} == expected
+    for figure in figures:
+        assert figure.alt
+        assert figure.caption
+        with Image.open(figure.file) as picture:
+            picture.load()
+
+
+_MARKS = {
+    **{name: {*DATES} for name in ("progress", "loss", "accuracy")},
+    "seeds": {"grokked"},
+    "frequencies": {"births", "final_keys"},
+    **{
+        name: {"final_keys"}
+        for name in ("frequencies_embedding", "excluded_by_frequency", "neuron_flow", "circles")
+    },
+}
+"""By figure, what is marked on it beside its readings and their nulls."""
+
+
+def _needs(folder: Path, name: str) -> list[str]:
+    with xr.open_dataset(folder / f"{name}.nc", engine="h5netcdf") as data:
+        return sorted(
+            {str(held) for held in data.data_vars if not str(held).startswith("null_")}
+            - _MARKS.get(name, set())
+        )
+
+
+def test_beside_a_figure_is_the_data_in_it(
+    all_drawn: tuple[Path, list[Figure]], dataset: xr.Dataset, pictures: xr.Dataset
+) -> None:
+    folder, figures = all_drawn
+    for figure in figures:
+        needs = _needs(folder, figure.data.removesuffix(".nc"))
+        assert needs
+        with xr.open_dataset(folder / figure.data, engine="h5netcdf") as data:
+            for name in needs:
+                np.testing.assert_array_equal(
+                    data[name], dataset[name] if name in dataset else pictures[name]
+                )
+
+
+@pytest.mark.parametrize("name", sorted(_MARKS))
+def test_beside_a_figure_is_what_is_marked_on_it(
+    all_drawn: tuple[Path, list[Figure]], name: str
+) -> None:
+    with xr.open_dataset(all_drawn[0] / f"{name}.nc", engine="h5netcdf") as data:
+        assert _MARKS[name] <= {str(held) for held in data.data_vars}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in _TITLES if name != "circles"])
+def test_a_figure_needs_its_data_and_no_more(
+    all_drawn: tuple[Path, list[Figure]],
+    dataset: xr.Dataset,
+    pictures: xr.Dataset,
+    name: str,
+    tmp_path: Path,
+) -> None:
+    """Drawn where its own readings are there alone; not where one of them is missing."""
+    needs = _needs(all_drawn[0], name)
+    read, shown = (
+        [variable for variable in needs if variable in held] for held in (dataset, pictures)
+    )
+    alone = _drawn(tmp_path, _only(dataset, *read), _only(pictures, *shown))
+    assert _TITLES[name] in [figure.title for figure in alone]
+    for missing in needs:
+        figures = _drawn(
+            tmp_path, _only(dataset, *{*read} - {missing}), _only(pictures, *{*shown} - {missing})
+        )
+        assert _TITLES[name] not in [figure.title for figure in figures]
+
+
+def test_circles_need_key_frequencies_to_be_drawn_in(
+    dataset: xr.Dataset, pictures: xr.Dataset, tmp_path: Path
+) -> None:
+    some = _only(dataset, "key_frequencies")
+    circles = _only(pictures, "circle_coordinates")
+    assert [figure.title for figure in _drawn(tmp_path, some, circles, frames=True)] == [
+        _TITLES["circles"],
+        _FILM,
+    ]
+    for without in (_only(dataset), some & False):
+        assert _drawn(tmp_path, without, circles, frames=True) == []
+
+
+def test_one_seed_or_no_dates_leave_no_panel_of_seeds(dataset: xr.Dataset, tmp_path: Path) -> None:
+    curve = _only(dataset, "test_accuracy")
+    assert [figure.title for figure in _drawn(tmp_path, curve)] == [_TITLES["seeds"]]
+    assert _drawn(tmp_path, curve.isel(seed=[0])) == []
+
+
+def test_where_no_seed_grokked_there_is_no_clock_of_grokking(
+    dataset: xr.Dataset, tmp_path: Path
+) -> None:
+    nothing, curve = xr.Dataset(), _only(dataset, "test_accuracy")
+    never = _dates([5.0, 5.0], [NAN, NAN])
+    assert (
+        draw_figures(tmp_path, curve, Nulls(nothing, nothing), never, None, None, nothing, nothing)
+        == []
+    )
+
+
+def test_a_coefficient_of_some_parameters_has_a_figure_of_its_own_and_no_band_is_promised_without_a_null(
+    tmp_path: Path,
+) -> None:
+    names = ("learning_coefficient", "learning_coefficient_unembed.*")
+    ends = (
+        "",
+        "_se",
+        *(f"_{flag}" for flag in ("diverged", "epsilon_too_large", "negative", "unmixed")),
+    )
+    read = _readings(train_loss=[1.0], **{f"{name}{end}": [1.0] for name in names for end in ends})
+    read[f"{names[1]}_loss_trace"] = read["train_loss"]
+    read[names[0]].attrs["provenance"] = json.dumps({"options": {"gamma": 7.0, "n_beta": None}})
+    nothing = xr.Dataset()
+    whole, part, *_ = draw_figures(
+        tmp_path, read, Nulls(nothing, nothing), None, None, None, nothing, nothing
+    )
+    assert whole.title == "The learning coefficient beside the loss"
+    assert "(gamma 7.0)" in whole.caption
+    assert "Band" not in whole.caption
+    assert part.title == "learning_coefficient_unembed.* beside the loss"
+    assert (tmp_path / "learning_coefficient_unembed._.png").is_file()
+
+
+def test_where_nothing_is_trained_on_twice_the_test_curves_stand_alone(
+    dataset: xr.Dataset, tmp_path: Path
+) -> None:
+    curves = _only(dataset, "test_accuracy", "test_loss")
+    assert [figure.title for figure in _drawn(tmp_path, curves, dated=False)] == [
+        "Test loss",
+        "Test accuracy",
+    ]
+    trained = _only(dataset, "test_accuracy", "test_loss", "train_loss")
+    assert [figure.title for figure in _drawn(tmp_path, trained, dated=False)] == [_TITLES["loss"]]
+
+
+def test_neurons_that_belong_to_no_frequency_make_no_empty_picture(
+    dataset: xr.Dataset, tmp_path: Path
+) -> None:
+    clusters = _only(dataset, "cluster_sizes", "key_frequencies")
+    drawn = {figure.title for figure in _drawn(tmp_path, clusters)}
+    assert {_TITLES["clusters"], _TITLES["neuron_flow"]} <= drawn
+    none = clusters.assign(cluster_sizes=0 * clusters["cluster_sizes"])
+    assert not {_TITLES["clusters"], _TITLES["neuron_flow"]} & {
+        figure.title for figure in _drawn(tmp_path, none)
+    }
+
+
+def test_a_network_with_one_output_has_no_picture_of_its_modes(
+    dataset: xr.Dataset, tmp_path: Path
+) -> None:
+    values = _only(dataset, "singular_values_unembedding")
+    assert _TITLES["singular_values"] in [figure.title for figure in _drawn(tmp_path, values)]
+    assert _drawn(tmp_path, values.isel(mode=[0])) == []
+
+
+def test_a_null_with_fewer_modes_than_its_reading_is_beside_it(
+    dataset: xr.Dataset, tmp_path: Path
+) -> None:
+    """As it is where the singular values of every array, of which some have more, were read too."""
+    null = xr.Dataset({"singular_values_unembedding": (("draw", "mode"), np.ones((5, 3)))})
+    values = _only(dataset, "singular_values_unembedding")
+    figures = draw_figures(
+        tmp_path, values, Nulls(null, xr.Dataset()), None, None, None, xr.Dataset(), xr.Dataset()
+    )
+    assert [figure.title for figure in figures] == [_TITLES["singular_values"]]
+    with xr.open_dataset(tmp_path / "singular_values.nc", engine="h5netcdf") as data:
+        assert data.sizes["mode"] == 4
+        np.testing.assert_array_equal(
+            data["null_singular_values_unembedding"][0], [1, 1, 1, np.nan]
+        )
+
+
+def test_wrong_labels_have_a_figure_of_their_own(dataset: xr.Dataset, tmp_path: Path) -> None:
+    curve = dataset["test_accuracy"]
+    told = _only(dataset, "test_accuracy").assign(
+        {f"{kind}_accuracy": curve for kind in ("clean", "memorised", "corrected")}
+    )
+    assert "What becomes of wrong labels" in [figure.title for figure in _drawn(tmp_path, told)]
+
+
+def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset) -> None:
+    assert _drawn(tmp_path, _only(dataset)) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_readings_has_no_report_and_is_told_how_to_get_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "nulls", lambda self: Nulls(xr.Dataset(), xr.Dataset()))
+    run = train(tiny_mlp_experiment(seeds=(0,), steps=4), tmp_path / "run")
+    assert main(["report", str(run.path)]) == 2
+    assert "mi-jax measure" in capsys.readouterr().err

@@ -1,0 +1,216 @@
+"""Comparing histories: numbers against hand-computed ones, the figure's artists, and the verbs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_mlp_experiment
+
+from mi_jax.basics.errors import ConfigError, RunError
+from mi_jax.cli.main import main
+from mi_jax.interventions import Change, Freeze
+from mi_jax.models import MLP
+from mi_jax.runs.compare import compare
+from mi_jax.runs.fork import fork
+from mi_jax.runs.run import Run, open_run
+from mi_jax.runs.train import train
+from mi_jax.training import Storage
+
+PARENT = tiny_mlp_experiment(seeds=(0, 3), steps=40, storage=Storage(states=2))
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(PARENT, tmp_path_factory.mktemp("runs") / "parent")
+
+
+@pytest.fixture(scope="module")
+def forks(parent: Run) -> dict[str, Run]:
+    folder, change = parent.path.parent, Change("optimizer.weight_decay", 0.0, start=25)
+    return {
+        "same": fork(parent, step=13, out=folder / "same"),
+        "no decay": fork(parent, step=13, interventions=[change], out=folder / "no_decay"),
+    }
+
+
+def test_a_comparison_holds_losses_measures_and_distances_of_every_history(
+    parent: Run, forks: dict[str, Run]
+) -> None:
+    made = compare(parent, forks)
+    dataset = made.dataset
+    assert dataset["condition"].values.tolist() == ["parent", "same", "no decay"]
+    assert set(dataset.data_vars) == {
+        "loss",
+        "train_loss",
+        "test_loss",
+        "train_accuracy",
+        "test_accuracy",
+        "weight_distance",
+    }
+    later = [int(step) for step in parent.steps if step > 13]
+    for name in ("test_loss", "weight_distance"):
+        np.testing.assert_array_equal(
+            dataset[name].sel(condition="same", step=later),
+            dataset[name].sel(condition="parent", step=later),
+        )
+        assert np.isnan(
+            dataset[name].sel(condition="same").where(dataset["step"] < 13, drop=True)
+        ).all()
+    np.testing.assert_array_equal(
+        dataset["loss"].sel(condition="parent", step=later[0]), parent.losses.sel(step=later[0])
+    )
+    far = dataset["weight_distance"].sel(condition="no decay")
+    for step in later:
+        ours, theirs = (
+            np.concatenate([x[0, 1].ravel() for x in jax.tree.leaves(run.stack([step]))])
+            for run in (forks["no decay"], parent)
+        )
+        expected = np.linalg.norm(ours.astype(float) - theirs) / np.linalg.norm(
+            theirs.astype(float)
+        )
+        assert far.sel(seed=3, step=step).item() == pytest.approx(expected, rel=1e-6)
+        assert (expected > 0) == (step > 25)
+    assert dataset.attrs["parted"] == [13, 13]
+
+
+def test_the_figure_has_a_panel_a_reading_and_a_line_a_history(
+    parent: Run, forks: dict[str, Run]
+) -> None:
+    figure = compare(parent, forks, measures=["test_loss"]).figure
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == [
+        "loss (nats)",
+        "test loss (nats)",
+        "weight distance",
+    ]
+    thick = [
+        line for line in panels[1].get_lines() if line.get_label() in ("parent", "same", "no decay")
+    ]
+    assert [line.get_label() for line in thick] == ["parent", "same", "no decay"]
+    assert len({line.get_color() for line in thick}) == 3
+    assert max(thick[0].get_xdata()) == 40  # pyright: ignore[reportArgumentType]
+
+
+def test_runs_that_are_no_forks_of_it_are_refused(parent: Run, tmp_path: Path) -> None:
+    other = train(tiny_mlp_experiment(seeds=(0,), steps=1), tmp_path / "other")
+    with pytest.raises(RunError, match=r"other has the seeds \[0\], the parent \[0, 3\]"):
+        compare(parent, [other])
+    wider = train(replace(PARENT, model=MLP(width=20), steps=1), tmp_path / "wider")
+    with pytest.raises(RunError, match="wider has other parameters than the parent"):
+        compare(parent, [wider])
+    with pytest.raises(ConfigError, match="no fork"):
+        compare(parent, [])
+
+
+def _say(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = main([*arguments, "--no-compile-cache", "--quiet"])
+    told = capsys.readouterr()
+    return status, told.out, told.err
+
+
+def test_the_verbs_make_what_the_functions_make(
+    parent: Run, forks: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = 'Change(field="optimizer.weight_decay", value=0.0, start=25)'
+    out = str(tmp_path / "fork")
+    status, told, _ = _say(
+        capsys,
+        "fork",
+        str(parent.path),
+        "--step",
+        "13",
+        "--intervention",
+        change,
+        "--out",
+        out,
+        "--json",
+    )
+    assert status == 0
+    assert json.loads(told)["parent"] == {
+        "path": str(parent.path),
+        "hash": PARENT.hash,
+        "step": 13,
+        "state": "exact",
+    }
+    for one, other in zip(
+        *(jax.tree.leaves(run.stack()) for run in (open_run(out), forks["no decay"])), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    status, told, _ = _say(
+        capsys,
+        "zoom",
+        str(parent.path),
+        "--around",
+        "20",
+        "--width",
+        "3",
+        "--out",
+        str(tmp_path / "zoom"),
+    )
+    assert status == 0
+    assert told.startswith("zoomed: 7 snapshots from step 17 to 23")
+    status, told, _ = _say(
+        capsys, "compare", str(parent.path), out, "--out", str(tmp_path / "both")
+    )
+    assert status == 0
+    assert told.splitlines()[0].split("\t")[-1] == "weight_distance"
+    assert {line.split("\t")[0] for line in told.splitlines()[1:3]} == {"parent", "fork"}
+    assert {file.name for file in (tmp_path / "both").iterdir()} == {
+        "comparison.nc",
+        "comparison.png",
+        "comparison.svg",
+    }
+    status, told, _ = _say(capsys, "reproduce", out)
+    assert (status, told.splitlines()[0]) == (0, "every stored number is the same, bit for bit")
+    status, told, _ = _say(capsys, "verify", out)
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--step", "41"], "step 41 is beyond"),
+        (["--step", "3", "--intervention", "Freeze('embde.*')"], "no parameter matches 'embde.*'"),
+        (["--step", "3", "--intervention", "print('x')"], "there is no intervention 'print'"),
+        (["--step", "3", "--task.p", "13"], "doesn't know --task.p"),
+    ],
+)
+def test_the_verb_says_what_is_wrong_and_writes_nothing(
+    parent: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    status, out, errors = _say(
+        capsys, "fork", str(parent.path), *arguments, "--out", str(tmp_path / "fork")
+    )
+    assert (status, out) == (2, "")
+    assert told in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_takes_interventions_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = [
+        "--task.name",
+        "modular_arithmetic",
+        "--model.name",
+        "mlp",
+        "--model.width",
+        "8",
+        "--steps",
+        "3",
+        "--seeds",
+        "0",
+    ]
+    freeze = ["--intervention", "Freeze('unembed.*')"]
+    status, _, errors = _say(
+        capsys, "train", "grokking", *tiny, *freeze, "--out", str(tmp_path / "run")
+    )
+    assert status == 0, errors
+    run = open_run(tmp_path / "run")
+    assert run.experiment.interventions == (Freeze("unembed.*"),)
+    U = run.stack()["unembed"]["W_U"]
+    np.testing.assert_array_equal(U[0], U[-1])

@@ -1,0 +1,158 @@
+"""The experiment files: documents that run, and whose cheap ones are run here against the numbers
+that they state.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mi_jax
+from mi_jax.cli.overrides import with_overrides
+from mi_jax.dynamics import phases, transitions
+from mi_jax.runs.experiment import Experiment
+from mi_jax.runs.library import find
+from mi_jax.runs.train import train
+from mi_jax.tasks import ModularArithmetic
+
+_FOLDER = Path(__file__).parents[2] / "experiments"
+_FILES = sorted(file.stem for file in _FOLDER.glob("*.py"))
+_COMMANDS = {
+    "liu_2022": "mi-jax sweep liu_2022",
+    "ablate_a_forming_frequency": "python experiments/ablate_a_forming_frequency.py",
+}
+
+
+def _text(name: str) -> str:
+    """An experiment file's opening words, on one line."""
+    return " ".join((_FOLDER / f"{name}.py").read_text().split('"""')[1].split())
+
+
+def _stated(text: str, what: str) -> list[float]:
+    """The numbers that follow some words."""
+    found = re.search(rf"{what} ((?:[\d.,e-]+,? ?)+)", text)
+    assert found, f"{what!r} isn't in: {text}"
+    return [
+        float(number.rstrip(".").replace(",", ""))
+        for number in re.findall(r"[\d,]*\.?\d+(?:e-?\d+)?", found[1])
+    ]
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_a_file_says_its_question_its_paper_its_command_and_its_cost(name: str) -> None:
+    text = _text(name)
+    command = _COMMANDS.get(name, f"mi-jax run {name}")
+    for part in ("Question:", "arXiv", f"Command: {command}", "Minutes:", "Printed"):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_a_file_defines_an_experiment_of_its_own_name(name: str) -> None:
+    experiment = find(name)
+    assert isinstance(experiment, Experiment)
+    assert experiment.name == name
+
+
+_SETTINGS = re.compile(r"""(?:--[\w.-]*\w (?:"[^"]*"|[^\s,;:()"]+) ?)+""")
+_VERBS = ("--dry-run", "--out", "--like", "--processes")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in _FILES if "python" not in _COMMANDS.get(name, "")]
+)
+def test_the_settings_that_a_file_names_are_settings_of_its_experiment(name: str) -> None:
+    experiment = find(name)
+    for found in _SETTINGS.findall(_text(name)):
+        given = shlex.split(found.strip().rstrip("."))
+        if not set(_VERBS) & set(given):
+            with_overrides(experiment, given, name).build()
+
+
+def _dates(experiment: Experiment, path: Path) -> tuple[Any, Any, Any]:
+    dataset = train(experiment, path).measure(
+        [
+            "train_accuracy",
+            "test_accuracy",
+            "test_loss",
+            "excluded_loss",
+            "restricted_loss",
+            "key_frequencies",
+        ]
+        if "random" not in str(experiment.task)
+        else ["train_accuracy", "test_accuracy", "test_loss"]
+    )
+    return dataset, transitions(dataset), phases(dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "begins"),
+    [({}, "Printed, by seed"), ({"operation": "random"}, "With --task.operation random")],
+    ids=["no decay", "random labels"],
+)
+def test_what_never_groks_is_said_not_to(
+    changes: dict[str, Any], begins: str, tmp_path: Path
+) -> None:
+    experiment = find("never_groks")
+    assert isinstance(experiment.task, ModularArithmetic)
+    dataset, dates, found = _dates(
+        replace(experiment, task=replace(experiment.task, **changes)), tmp_path / "run"
+    )
+    assert found.verdict.values.tolist() == ["did not grok"] * 3
+    assert np.isnan(dates.grokked.values).all()
+    stated = _text("never_groks").split(begins, 1)[1]
+    # On other processors the last bits differ, and with them what thousands of steps make of them.
+    np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
+    np.testing.assert_allclose(
+        dataset["test_accuracy"][:, -1], _stated(stated, "test accuracy")[:3], atol=0.02
+    )
+
+
+@pytest.mark.slow
+def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
+    dataset, dates, found = _dates(find("grokking"), tmp_path / "run")
+    stated = _text("grokking")
+    assert found.verdict.values.tolist() == ["grokked"] * 3
+    np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
+    np.testing.assert_allclose(dates.grokked, _stated(stated, "grokked at step"), rtol=0.15)
+    held = [
+        [int(k) for k in row["frequency"].values[row.values]]
+        for row in dataset["key_frequencies"][:, -1]
+    ]
+    assert all(2 <= len(keys) <= 6 for keys in held)
+    assert held[0] == [int(k) for k in re.findall(r"key frequencies ([\d ]+),", stated)[0].split()]
+    np.testing.assert_allclose(
+        dataset["excluded_loss"][:, -1], _stated(stated, "excluded loss"), rtol=0.2
+    )
+    assert (dataset["restricted_loss"][:, -1] < 1e-5).all()
+    ends = [found.memorisation_end, found.circuit_formation_end, found.cleanup_end]
+    assert all((later > earlier).all() for earlier, later in pairwise(ends))
+
+
+@pytest.mark.slow
+def test_a_network_groks_by_other_frequencies_where_the_forming_ones_are_taken_out(
+    tmp_path: Path,
+) -> None:
+    file, short = (
+        _FOLDER / "ablate_a_forming_frequency.py",
+        ("--out", str(tmp_path), "--steps", "1200", "--seeds", "1"),
+    )
+    done = subprocess.run(
+        [sys.executable, str(file), *short], capture_output=True, text=True, check=True
+    )
+    lines = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+    kept = {
+        rule: float(lines[f"{rule} projected out: kept"].split(";")[0])
+        for rule in ("key", "control", "random")
+    }
+    assert kept["key"] < min(kept["control"], kept["random"])
+    folder = tmp_path / "from_300_to_301"
+    assert {file.name for file in folder.glob("*.png")} == {"effects.png", "histories.png"}
+    assert mi_jax.open_run(folder / "key").parent == (tmp_path / "parent", 300)

@@ -1,0 +1,372 @@
+"""Sweeps: the grid, what comes of it, processes that are killed, and the four regimes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import tiny_mlp_experiment
+
+from mi_jax import plots
+from mi_jax.basics.errors import ConfigError, RunError
+from mi_jax.cli.main import main
+from mi_jax.cli.overrides import with_swept
+from mi_jax.dynamics import regimes
+from mi_jax.runs.experiment import Experiment
+from mi_jax.runs.run import open_run
+from mi_jax.runs.sweep import grid, sweep
+from mi_jax.training import AdamW, every
+
+_AXES = {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.0, 1.0)}
+
+
+def _experiment(**settings: Any) -> Experiment:
+    return tiny_mlp_experiment(**{"steps": 60, "schedule": every(10), "seeds": (0, 1), **settings})
+
+
+# --- The grid
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_every_combination_with_one_setting_after_the_other_replaced() -> None:
+    points = grid(_experiment(), {"optimizer.weight_decay": (0.0, 1.0), "task.p": (5, 7, 11)})
+    assert list(points) == [
+        f"optimizer.weight_decay={decay},task.p={p}" for decay in (0.0, 1.0) for p in (5, 7, 11)
+    ]
+    point = points["optimizer.weight_decay=1.0,task.p=7"]
+    optimizer = point.optimizer
+    assert isinstance(optimizer, AdamW)
+    assert (optimizer.weight_decay, point.task.inputs.classes, point.seeds) == (1.0, 7, (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ({}, "nothing is swept"),
+        (
+            {"optimizer.weight_decai": (0.0, 1.0)},
+            r"'optimizer.weight_decai' is no setting.*did you mean weight_decay",
+        ),
+        ({"optimizer.weight_decay.x": (0.0, 1.0)}, "is no setting"),
+        ({"optimizer.weight_decay": (1.0, 1.0)}, "each once"),
+        ({"optimizer.weight_decay": (1.0, -1.0)}, "weight_decay=-1.0: must be"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_anything_is_written(
+    axes: Any, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sweep(_experiment(), axes, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_settings_with_several_values_on_the_command_line_are_swept_and_lists_are_not() -> None:
+    words = [
+        "--optimizer.weight-decay",
+        "0,1e-1,3",
+        "--seeds",
+        "0-2,7",
+        "--task.operation=add,subtract",
+        "--steps",
+        "70",
+    ]
+    base, axes = with_swept(_experiment(), words, "test")
+    assert (base.seeds, base.steps) == ((0, 1, 2, 7), 70)
+    assert axes == {
+        "optimizer.weight_decay": (0.0, 0.1, 3.0),
+        "task.operation": ("add", "subtract"),
+    }
+
+
+# --- What comes of it
+# -------------------------------------------------------------------------------------------------------
+
+_ALONE = """
+import os, sys
+os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+import json
+from mi_jax import Experiment, train
+train(Experiment.from_json(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def _bits(path: Path) -> bytes:
+    return b"".join(
+        np.asarray(value).tobytes() for value in open_run(path).losses.values
+    ) + b"".join(np.asarray(leaf).tobytes() for leaf in _leaves(open_run(path).stack()))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return (
+        [leaf for value in tree.values() for leaf in _leaves(value)]
+        if isinstance(tree, dict)
+        else [tree]
+    )
+
+
+def test_points_trained_in_processes_are_what_each_is_alone_and_are_summed_up(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[int, int]] = []
+    summary = sweep(
+        _experiment(),
+        _AXES,
+        tmp_path / "sweep",
+        processes=2,
+        watch=lambda i, n, name: told.append((i, n)),
+    )
+    assert told == [(i, 4) for i in (1, 2, 3, 4)]
+    assert dict(summary.sizes) == {
+        "optimizer.learning_rate": 2,
+        "optimizer.weight_decay": 2,
+        "seed": 2,
+    }
+    points = grid(_experiment(), _AXES)
+    for name in points:
+        run = open_run(tmp_path / "sweep" / "runs" / name)
+        assert run.record["machine"]["cores"] == 1
+        rate, decay = (float(part.split("=")[1]) for part in name.split(","))
+        at = summary.sel({"optimizer.learning_rate": rate, "optimizer.weight_decay": decay})
+        np.testing.assert_array_equal(
+            at["final_test_loss"], run.measures["test_loss"].isel(step=-1)
+        )
+        assert {"memorised", "grokked", "delay", "regime", "final_train_accuracy"} <= set(at)
+    name, point = list(points.items())[-1]
+    subprocess.run(
+        [sys.executable, "-c", _ALONE, json.dumps(point.to_json()), str(tmp_path / "alone")],
+        check=True,
+        timeout=300,
+    )
+    assert _bits(tmp_path / "alone") == _bits(tmp_path / "sweep" / "runs" / name)
+    stored = xr.load_dataset(tmp_path / "sweep" / "summary.nc", engine="h5netcdf")
+    xr.testing.assert_equal(stored, summary)
+    assert (tmp_path / "sweep" / "figures" / "phase_diagram.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_one_process_trains_here_and_other_values_may_be_added_later(tmp_path: Path) -> None:
+    axes = {"optimizer.weight_decay": (0.0, 1.0)}
+    sweep(_experiment(), axes, tmp_path / "sweep", processes=1)
+    first = tmp_path / "sweep" / "runs" / "optimizer.weight_decay=0.0" / "run.json"
+    before = first.stat().st_mtime_ns
+    more = sweep(
+        _experiment(), {"optimizer.weight_decay": (0.0, 0.5, 1.0)}, tmp_path / "sweep", processes=1
+    )
+    assert more.sizes["optimizer.weight_decay"] == 3
+    assert first.stat().st_mtime_ns == before
+    assert (tmp_path / "sweep" / "figures" / "dates.png").exists()
+    with pytest.raises(RunError, match="holds another sweep"):
+        sweep(_experiment(steps=61), axes, tmp_path / "sweep", processes=1)
+    with pytest.raises(RunError, match=r"holds no sweep\.json"):
+        sweep(_experiment(), axes, tmp_path / "sweep" / "runs", processes=1)
+
+
+# --- Stopped and killed
+# -----------------------------------------------------------------------------------------------------
+
+_FILE = """
+from mi_jax import Experiment
+from mi_jax.models import MLP
+from mi_jax.tasks import ModularArithmetic
+from mi_jax.training import AdamW, every
+
+experiment = Experiment(name="long", task=ModularArithmetic(p=11), model=MLP(width=64), steps=20_000, schedule=every(200))
+"""
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    (folder / "long.py").write_text(_FILE)
+    command = [
+        sys.executable,
+        "-m",
+        "mi_jax.cli",
+        "sweep",
+        "long.py",
+        "--optimizer.weight-decay",
+        "0,0.5,1",
+        "--out",
+        "sweep",
+    ]
+    return subprocess.Popen(
+        [*command, "--processes", "2"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait(done: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _busy(folder: Path) -> list[int]:
+    """Processes that work in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
+    how: signal.Signals, tmp_path: Path
+) -> None:
+    process = _start(tmp_path)
+    _wait(lambda: any((tmp_path / "sweep" / "runs").glob("*/measures/test_accuracy.nc")))
+    finished = next((tmp_path / "sweep" / "runs").glob("*/measures/test_accuracy.nc")).parents[1]
+    kept = {
+        file: file.stat().st_mtime_ns
+        for file in finished.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+    with process:
+        process.send_signal(how)
+        errors = process.communicate(timeout=60)[1]
+    if how is signal.SIGTERM:
+        assert process.returncode == 130
+        assert "of 3 runs finished" in errors
+        assert "mi-jax sweep long.py" in errors
+    _wait(lambda: not _busy(tmp_path), 20)
+    with _start(tmp_path) as again:
+        again.communicate(timeout=200)
+    assert again.returncode == 0
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    summary = xr.load_dataset(tmp_path / "sweep" / "summary.nc", engine="h5netcdf")
+    assert bool((summary["final_train_accuracy"] == 1).all())
+
+
+@pytest.mark.slow
+def test_the_command_line_prints_one_line_or_object_a_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        (tmp_path / "long.py").write_text(_FILE)
+        command = [
+            "sweep",
+            "long.py",
+            "--optimizer.weight-decay=0,1",
+            "--seeds",
+            "0-1",
+            "--steps",
+            "20",
+            "--schedule.n",
+            "10",
+        ]
+        assert main([*command, "--processes", "1", "--json", "--no-compile-cache", "--quiet"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [(row["optimizer.weight_decay"], row["seed"]) for row in rows] == [
+            (0.0, 0),
+            (0.0, 1),
+            (1.0, 0),
+            (1.0, 1),
+        ]
+        assert all(
+            row["grokked"] is None and row["regime"] in ("confusion", "memorisation")
+            for row in rows
+        )
+        assert main(["sweep", "long.py", "--steps", "20"]) == 2
+        assert "nothing is swept" in capsys.readouterr().err
+    finally:
+        os.chdir(here)
+
+
+# --- The four regimes
+# -------------------------------------------------------------------------------------------------------
+
+
+def _curves(memorised: float, grokked: float, last: int = 3000) -> tuple[list[float], list[float]]:
+    steps = np.arange(0, last + 1, 100)
+    return tuple((steps >= date).astype(float).tolist() for date in (memorised, grokked))  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize(
+    ("memorised", "grokked", "regime"),
+    [
+        (200, 300, "comprehension"),
+        (200, 1050, "comprehension"),
+        (200, 1300, "grokking"),
+        (200, np.inf, "memorisation"),
+        (np.inf, np.inf, "confusion"),
+        (np.inf, 200, "confusion"),
+    ],
+)
+def test_a_regime_follows_from_two_dates_and_a_gap(
+    memorised: float, grokked: float, regime: str
+) -> None:
+    train, test = _curves(memorised, grokked)
+    dataset = xr.Dataset(
+        {
+            "train_accuracy": (("seed", "step"), [train]),
+            "test_accuracy": (("seed", "step"), [test]),
+        },
+        {"seed": [5], "step": np.arange(0, 3001, 100)},
+    )
+    found = regimes(dataset)
+    assert found.sel(seed=5) == regime
+    if regime == "grokking":
+        assert regimes(dataset, gap=2000).sel(seed=5) == "comprehension"
+
+
+# --- Figures
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def _summary() -> xr.Dataset:
+    kinds = np.array(
+        [
+            [["grokking", "grokking"], ["memorisation", "grokking"]],
+            [["confusion"] * 2, ["memorisation"] * 2],
+        ]
+    )
+    dates = np.where(kinds == "grokking", 900.0, np.nan)
+    return xr.Dataset(
+        {
+            "regime": (("a.x", "b.y", "seed"), kinds),
+            "memorised": (("a.x", "b.y", "seed"), np.full((2, 2, 2), 90.0)),
+            "grokked": (("a.x", "b.y", "seed"), dates),
+        },
+        {"a.x": [0.1, 1.0], "b.y": [3, 30], "seed": [0, 1]},
+        {"level": 0.9, "gap": 1000, "steps": 2500},
+    )
+
+
+def test_the_phase_diagram_says_gap_budget_and_where_seeds_disagree() -> None:
+    figure = plots.phase_diagram(_summary(), "a.x", "b.y")
+    assert figure.get_suptitle() == "accuracy 90%, gap 1,000 steps, budget 2,500 steps, 2 seeds"
+    left, right = figure.axes[:2]
+    assert [(text.get_text(), text.xy) for text in left.texts] == [("1/2", (0.5, 1.5))]  # pyright: ignore[reportAttributeAccessIssue]
+    values = left.collections[0].get_array()
+    assert values is not None
+    assert np.asarray(values).ravel().tolist() == [1, 3, 1, 2]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("x", "y")
+    medians = np.ma.masked_invalid(np.asarray(right.collections[0].get_array())).ravel()
+    assert medians.filled(-1).tolist() == [900, -1, 900, -1]
+
+
+def test_dates_against_a_setting_show_what_never_came_about() -> None:
+    axes = plots.dates_against(_summary().isel({"b.y": 1}), "a.x")
+    marks = {
+        (line.get_marker(), line.get_color()): line.get_ydata()
+        for line in axes.lines
+        if line.get_marker() in ("o", "x")
+    }
+    assert sorted(map(len, marks.values())) == [0, 1, 3, 4]
+    assert axes.get_yscale() == "log"
