@@ -45,7 +45,7 @@ def _row(name: str, task: Task) -> str:
         task.paper,
         _inputs(task),
         ", ".join(sorted(evaluation.batches)),
-        ", ".join(f"`{concept}`" for concept in evaluation.concepts),
+        ", ".join(f"`{concept}`" for concept in evaluation.ground_truth),
         ", ".join(f"`{concept}` {one.classes}" for concept, one in task.labels(evaluation).items()),
         f"`{constructor(task)}`",
     ]

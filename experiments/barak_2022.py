@@ -6,7 +6,7 @@ Paper: Barak et al. 2022, arXiv 2207.08799: online SGD on the hinge loss, batche
     network of 100 neurons.
 Command: mi-jax run barak_2022
 Minutes: under 1 on 2 cores. The paper's other sizes: --task.n 30 --task.k 4 and the like,
-    --model.width, --task.batch.
+    --model.width, --task.batch-size.
 Printed, by seed 0, 1, 2: a neuron sees all 3 signs that matter above all others (weight gap above
     0) from step 2,173, 983,
 2,973 on, test accuracy passes .6 at step 2,551, 1,755, 3,263 and .99 at step 3,093, 2,389, 3,789.
@@ -21,7 +21,7 @@ from mi_jax.training import SGD, Hinge, every
 
 experiment = Experiment(
     name="barak_2022",
-    task=SparseParity(n=50, k=3, examples=None, batch=32, test_examples=1000),
+    task=SparseParity(n=50, k=3, examples=None, batch_size=32, test_examples=1000),
     model=MLP(width=100, activation="relu", bias=True, outputs=1, initialization="torch"),
     optimizer=SGD(learning_rate=0.1),
     loss=Hinge(),

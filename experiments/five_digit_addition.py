@@ -23,7 +23,7 @@ from mi_jax.training import AdamW, log_spaced
 
 experiment = Experiment(
     name="five_digit_addition",
-    task=MultiDigitAddition(digits=5, batch=64),
+    task=MultiDigitAddition(digits=5, batch_size=64),
     model=Transformer(d_model=128, heads=4, d_mlp=512),
     optimizer=AdamW(learning_rate=1e-3, weight_decay=0.1, warmup=10),
     steps=3_000,

@@ -11,7 +11,7 @@ Without it: mi-jax run grokfast_2024 --optimizer.filter.name none; the moving av
     grokfast_ma in the place of
 none.
 The paper's task and decay, on a transformer without norms: --task.p 97 --task.fraction 0.5
---task.batch 512 --task.format "a op b = c" --model.name transformer --model.layers 2
+--task.batch-size 512 --task.format "a op b = c" --model.name transformer --model.layers 2
 --optimizer.weight-decay 0.005 --optimizer.warmup 10 --steps 100000, 1.2 CPU-hours a seed by the
 time of 10 steps.
 Minutes: under 1 each on 2 cores.

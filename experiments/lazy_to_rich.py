@@ -24,7 +24,7 @@ from mi_jax.training import MSE, SGD, log_spaced
 
 experiment = Experiment(
     name="lazy_to_rich",
-    task=SparseParity(n=40, k=2, examples=800, batch=None, test_examples=1000),
+    task=SparseParity(n=40, k=2, examples=800, batch_size=None, test_examples=1000),
     model=MLP(
         width=200,
         activation="relu",

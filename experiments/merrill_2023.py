@@ -21,7 +21,9 @@ from mi_jax.training import SGD, Hinge, log_spaced
 
 experiment = Experiment(
     name="merrill_2023",
-    task=SparseParity(n=40, k=3, examples=1000, batch=32, test_examples=1000, split_per_seed=True),
+    task=SparseParity(
+        n=40, k=3, examples=1000, batch_size=32, test_examples=1000, split_per_seed=True
+    ),
     model=MLP(
         width=1000,
         activation="relu",

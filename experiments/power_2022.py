@@ -6,7 +6,7 @@ Paper: Power et al. 2022, arXiv 2201.02177, with the split of its code; a networ
 of two layers and 97. The loss is over the answer alone.
 Command: mi-jax run power_2022
 Nearest to the paper, not run (it puts norms after the blocks, and has sines for positions):
---task.p 97 --task.fraction 0.5 --task.batch 512 --model.layers 2 --model.d-model 128 --model.d-mlp
+--task.p 97 --task.fraction 0.5 --task.batch-size 512 --model.layers 2 --model.d-model 128 --model.d-mlp
 512 --model.normalization layer --optimizer.learning-rate 1e-3 --steps 100000, 1.4 CPU-hours a seed
 by the time of 10 steps.
 Minutes: 4 on 2 cores that others were using.

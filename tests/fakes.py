@@ -69,7 +69,7 @@ def context_of(
     evaluation = task.evaluation(task.data(0), jax.random.key(0))
     context = Context(
         batches=dict(evaluation.batches),
-        concepts=dict(evaluation.concepts),
+        ground_truth=dict(evaluation.ground_truth),
         reference=Reference(final=final),
         prepared={},
         model=model,

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "circuits": (*_CORE, "measures"),
     "landscape": (*_CORE, "measures"),
     "measuring": (*_CORE, *_READINGS, "training.trajectory"),
-    "dynamics": (),
+    "dynamics": ("basics.moved",),
     "plots": ("dynamics",),
     "runs": (
         *_CORE,

@@ -1,10 +1,14 @@
-"""The fields of settings: numbers that the compiled step takes as arguments, and fields that came
-after runs had been stored.
+"""Fields of settings: numbers that the compiled step takes as arguments, fields added or renamed
+after runs had been stored, and reading and replacing a field by its dotted name.
 """
 
-from collections.abc import Mapping
-from dataclasses import field, fields, is_dataclass, replace
-from typing import Any
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, overload
+
+from mi_jax.basics.errors import ConfigError, nearest
 
 Numbers = Mapping[str, Any]
 """Settings that are traced arguments of the compiled step, by dotted name:
@@ -28,6 +32,129 @@ def added(default: Any) -> Any:
     So experiments from before keep their JSON and their identity, and the default may never change.
     """
     return field(default=default, metadata={"added": True})
+
+
+def renamed(old: str, default: Any = MISSING, **options: Any) -> Any:
+    """A dataclass field that had another name in stored runs and in code written before.
+
+    It is stored under the old name, so that experiments keep their identity. With the class
+    decorator ``accepts_old_names`` the old name is still accepted and read, with a warning.
+
+    Args:
+        old: the name before.
+        default, options: as for ``dataclasses.field``.
+    """
+    return field(default=default, metadata={"old_name": old}, **options)
+
+
+def old_names(cls: Any) -> dict[str, str]:
+    """The new name of each renamed field of a dataclass, by its old name."""
+    return {f.metadata["old_name"]: f.name for f in fields(cls) if "old_name" in f.metadata}
+
+
+def stored_name(f: Field[Any]) -> str:
+    """The name under which a field is stored."""
+    return f.metadata.get("old_name", f.name)
+
+
+def warn_old_name(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warns that a name of mi_jax 0.1 was used."""
+    warnings.warn(
+        f"{old} is now {new}. The old name will be removed in mi_jax 0.3.",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+_T = TypeVar("_T")
+
+
+@overload
+def accepts_old_names(cls: type[_T]) -> type[_T]: ...
+
+
+@overload
+def accepts_old_names(**extra: str) -> Callable[[type[_T]], type[_T]]: ...
+
+
+def accepts_old_names(cls: Any = None, **extra: str) -> Any:
+    """Class decorator: old names of fields are accepted as keywords and read as attributes.
+
+    Args:
+        cls: a dataclass, whose ``renamed`` fields say their old names; or a NamedTuple.
+        extra: of a NamedTuple, or of a dataclass whose fields say nothing: new names by old ones.
+    """
+    if cls is None:
+        return functools.partial(accepts_old_names, **extra)
+    names = {**(old_names(cls) if is_dataclass(cls) else {}), **extra}
+    owner: Any = cls
+    name = owner.__name__
+    method = "__new__" if issubclass(owner, tuple) else "__init__"
+    make = getattr(owner, method)
+
+    @functools.wraps(make)
+    def with_old_names(self: Any, *arguments: Any, **settings: Any) -> Any:
+        for old, new in names.items():
+            if old in settings:
+                warn_old_name(f"{name}({old}=...)", f"{new}=")
+                settings[new] = settings.pop(old)
+        return make(self, *arguments, **settings)
+
+    setattr(cls, method, with_old_names)
+    for old, new in names.items():
+        setattr(cls, old, _old_attribute(name, old, new))
+    return cls
+
+
+def _old_attribute(owner: str, old: str, new: str) -> property:
+    def read(self: Any) -> Any:
+        warn_old_name(f"{owner}.{old}", f".{new}")
+        return getattr(self, new)
+
+    return property(read, doc=f"The old name of ``{new}``.")
+
+
+def setting(settings: Any, name: str) -> Any:
+    """The setting of a dotted name. Raises ConfigError where there is none.
+
+    Example:
+        >>> from dataclasses import make_dataclass
+        >>> Task = make_dataclass("Task", [("p", int)])
+        >>> setting(make_dataclass("Experiment", [("task", Task)])(Task(59)), "task.p")
+        59
+    """
+    for part, first in _path(settings, name):
+        settings = getattr(part, first)
+    return settings
+
+
+def with_setting(settings: Any, name: str, value: Any) -> Any:
+    """The settings with the one of a dotted name replaced. Raises ConfigError where there is none,
+    or where the settings refuse the value.
+    """
+    for part, first in reversed(_path(settings, name)):
+        value = replace(part, **{first: value})
+    return value
+
+
+def _path(settings: Any, name: str) -> list[tuple[Any, str]]:
+    """(dataclass, name of its field) along a dotted name; old names of fields are replaced."""
+    path: list[tuple[Any, str]] = []
+    for first in name.split("."):
+        known = (
+            [f.name for f in fields(settings)]
+            if is_dataclass(settings) and not isinstance(settings, type)
+            else []
+        )
+        old = old_names(settings) if known else {}
+        if first in old:
+            warn_old_name(f"the setting {name}", f"{old[first]}", stacklevel=4)
+            first = old[first]
+        if first not in known:
+            raise ConfigError(f"There is no setting '{name}' here; {nearest(first, known)}")
+        path.append((settings, first))
+        settings = getattr(settings, first)
+    return path
 
 
 def sweepable_fields(settings: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -39,13 +40,32 @@ class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         return importlib.machinery.ModuleSpec(fullname, self)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = ModuleType(spec.name)
-        module.__getattr__ = lambda name: getattr(importlib.import_module(MOVED[spec.name]), name)  # pyright: ignore
-        return module
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
-        importlib.import_module(MOVED[module.__name__])
+        # The import system takes what stands here after a module has run.
+        sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
+
+
+def renamed_attributes(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` that gives renamed attributes under their old names, and warns.
+
+    Args:
+        module: the module's name.
+        names: new names by old ones.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module '{module}' has no attribute '{name}'")
+        message = (
+            f"{module}.{name} is now {names[name]}. The old name will be removed in mi_jax 0.3."
+        )
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return get
 
 
 def install() -> None:

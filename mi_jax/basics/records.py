@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.fields import old_names, stored_name
 
 Registry = Mapping[str, type]
 """By registry name, the classes that an experiment may be made of. A user's own class goes as
@@ -33,10 +34,10 @@ def encode(value: Any, registry: Registry) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         hints = get_type_hints(type(value))
-        written = [f.name for f in fields(value) if not _left_out(f, value)]
+        written = [f for f in fields(value) if not _left_out(f, value)]
         record = {
-            name: encode(_as_hinted(getattr(value, name), hints[name]), registry)
-            for name in written
+            stored_name(f): encode(_as_hinted(getattr(value, f.name), hints[f.name]), registry)
+            for f in written
         }
         return {"type": _name(type(value), registry), **record}
     if isinstance(value, (list, tuple)):
@@ -58,7 +59,8 @@ def decode(record: Any, registry: Registry) -> Any:
     if isinstance(record, dict):
         settings = dict(record)
         cls = _class(settings.pop("type", None), registry)
-        known = {f.name for f in fields(cls)}
+        old, known = old_names(cls), {f.name for f in fields(cls)}
+        settings = {old.get(str(key), str(key)): item for key, item in settings.items()}
         for key in settings:
             if key not in known:
                 raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, known)}")

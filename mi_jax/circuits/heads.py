@@ -173,7 +173,7 @@ def composition_score() -> Measure:
         function,
         {"composition_score": dims, "composition_excess": dims},
         roles=("heads", "heads_in_two_layers"),
-        labels={"slot": SLOTS},
+        coordinates={"slot": SLOTS},
         source=SOURCE,
     )
 

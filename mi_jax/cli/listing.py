@@ -21,7 +21,7 @@ Row = tuple[str, ...]
 
 def _tasks() -> list[Row]:
     def row(name: str, task: Any) -> Row:
-        truth = task.evaluation(task.data(0), jax.random.key(0)).concepts
+        truth = task.evaluation(task.data(0), jax.random.key(0)).ground_truth
         return name, task.paper, _first_line(type(task)), ", ".join(truth), constructor(task)
 
     return [row(name, task.smallest()) for name, task in TASKS.items()]

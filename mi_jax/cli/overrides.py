@@ -2,13 +2,15 @@
 --seeds 0,1,2``.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
 import tyro
 
 from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.fields import old_names, setting, with_setting
 from mi_jax.models import MODELS
 from mi_jax.planted import PATHS
 from mi_jax.runs.experiment import Experiment
@@ -55,20 +57,8 @@ def with_named_parts(
         require(name in PARTS[part], f"there is no {part} '{name}'; {nearest(name, PARTS[part])}")
         named[part] = PARTS[part][name]()
     for part in sorted(named):
-        experiment = _with_part(experiment, part.split("."), named[part])
+        experiment = with_setting(experiment, part, named[part])
     return experiment, rest
-
-
-def _with_part(settings: Any, path: Sequence[str], part: Any) -> Any:
-    """Settings with the part of this path of names replaced. Raises ConfigError where they have no
-    such part.
-    """
-    known = [f.name for f in fields(settings)]
-    require(
-        path[0] in known, f"{type(settings).__name__} has no '{path[0]}'; {nearest(path[0], known)}"
-    )
-    inner = _with_part(getattr(settings, path[0]), path[1:], part) if len(path) > 1 else part
-    return replace(settings, **{path[0]: inner})
 
 
 def with_overrides(experiment: Experiment, arguments: Sequence[str], command: str) -> Experiment:
@@ -79,6 +69,7 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
         ConfigError: for a value that the experiment refuses.
     """
     experiment, arguments = with_named_parts(experiment, arguments)
+    arguments = _with_new_names(experiment, arguments)
     if not arguments:
         return experiment
     registry = tyro.constructors.ConstructorRegistry()
@@ -110,6 +101,7 @@ def with_swept(
         ConfigError: for a value that the experiment refuses.
     """
     experiment, arguments = with_named_parts(experiment, arguments)
+    arguments = _with_new_names(experiment, arguments)
     fixed, swept = list[str](), dict[str, list[str]]()
     words = [
         word
@@ -123,7 +115,7 @@ def with_swept(
         if (
             flag.startswith("--")
             and "," in value
-            and not isinstance(_field(experiment, name), tuple)
+            and not isinstance(_setting_or_none(experiment, name), tuple)
         ):
             swept[name] = value.split(",")
             i += 2
@@ -133,7 +125,7 @@ def with_swept(
     base = with_overrides(experiment, fixed, command)
     values = {
         name: tuple(
-            _field(with_overrides(base, [f"--{name.replace('_', '-')}", text], command), name)
+            setting(with_overrides(base, [f"--{name.replace('_', '-')}", text], command), name)
             for text in texts
         )
         for name, texts in swept.items()
@@ -141,11 +133,29 @@ def with_swept(
     return base, values
 
 
-def _field(settings: Any, name: str) -> Any:
-    """The setting of a dotted name; None where there is none."""
-    for part in name.split("."):
-        settings = getattr(settings, part, None)
-    return settings
+def _setting_or_none(experiment: Experiment, name: str) -> Any:
+    try:
+        return setting(experiment, name)
+    except ConfigError:
+        return None
+
+
+def _with_new_names(experiment: Experiment, arguments: Sequence[str]) -> list[str]:
+    """The arguments with the new name of each renamed setting; an old one is told on stderr."""
+    words = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        path = flag.removeprefix("--").replace("-", "_").split(".")
+        part: Any = experiment
+        for name in path[:-1]:
+            part = getattr(part, name, None)
+        old = old_names(part) if flag.startswith("--") and is_dataclass(part) else {}
+        if path[-1] in old:
+            new = "--" + ".".join([*path[:-1], old[path[-1]]]).replace("_", "-")
+            print(f"mi-jax: {flag} is now {new}; the old name goes with 0.3", file=sys.stderr)
+            word = f"{new}{equals}{value}"
+        words.append(word)
+    return words
 
 
 def parse_whole_numbers(text: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from mi_jax.basics.dims import Params, PRNGKey
 from mi_jax.basics.errors import MeasureError
+from mi_jax.basics.fields import accepts_old_names
 from mi_jax.basics.precision import Precision
 from mi_jax.contracts.labels import Labels
 from mi_jax.contracts.model import Model, Roles
@@ -46,6 +47,7 @@ class Shared:
         return self._held[key][1]
 
 
+@accepts_old_names(concepts="ground_truth")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
@@ -53,7 +55,7 @@ class Context:
     in it.
 
     Attributes:
-        batches, concepts: the task's fixed evaluation (see Evaluation).
+        batches, ground_truth: the task's fixed evaluation (see Evaluation).
         reference: initial, previous and final parameters of the same seed.
         prepared: what measures froze before the pass, by name.
         model, inputs, read, loss: the static parts.
@@ -62,7 +64,7 @@ class Context:
     """
 
     batches: Mapping[str, Batch]
-    concepts: Mapping[str, Any]
+    ground_truth: Mapping[str, Any]
     reference: Reference
     prepared: Mapping[str, Any]
     model: Model = field(metadata={"static": True})
@@ -73,16 +75,17 @@ class Context:
     labels: Mapping[str, Labels] = field(default_factory=dict)
 
 
-Null = Literal["untrained", "another", "frequencies", "own"]
+Null = Literal["untrained", "untrained_pair", "other_frequencies", "own_variable"]
 
 
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
 
 
-Holders = Callable[[Literal["role", "concept"], str], str]
+Holders = Callable[[Literal["role", "ground truth"], str], str]
 """A half sentence on which models (tasks) have a role (a concept); empty where nothing is known."""
 
 
+@accepts_old_names(concepts="ground_truth", labels="coordinates")
 @dataclass(frozen=True)
 class Measure:
     """A reading of one checkpoint.
@@ -94,19 +97,22 @@ class Measure:
             pure.
         dims: the array's trailing dims, or a mapping of them by variable; the runner adds (seed,
             step).
-        roles: the model's roles that it needs. concepts, splits: the task's that it needs.
+        roles: the model's roles that it needs.
+        ground_truth: the task's exact facts that it needs.
+        splits: the task's splits that it needs.
         uses: which references it looks at; "final" makes it retrospective, "initial" and "previous"
             keep it online.
         prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found
             in ``context.prepared``.
         options: the settings it was made with, stored beside the result.
-        labels: by dim, the coordinate of its places, where it isn't the runner's own (frequency,
+        coordinates: by dim, the coordinate of its places, where it isn't the runner's own (frequency,
             class, parameter); or a function that gives it, of the model and the names of the task's
             labels.
-        null: what its values are compared with: those of untrained networks, each its own final
-            model, or (another) with another one as final model, for what compares two checkpoints;
-            its own with other frequencies in the place of the key ones; or (own) another of its
-            variables.
+        null: what its values are compared with. "untrained": untrained networks, each its own
+            final model. "untrained_pair": an untrained network with another one as its final
+            model, for readings that compare two checkpoints. "other_frequencies": the same
+            checkpoint with as many other frequencies in the place of the key ones.
+            "own_variable": another variable of the measure.
         units: of the values; "loss" stands for those of the run's own loss. source: the paper that
             defines it.
     """
@@ -115,14 +121,14 @@ class Measure:
     function: MeasureFunction
     dims: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     roles: tuple[str, ...] = ()
-    concepts: tuple[str, ...] = ()
+    ground_truth: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     uses: frozenset[str] = frozenset()
     prepare: Mapping[str, Callable[[Reference, Context], PyTree]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    labels: Mapping[str, tuple[Any, ...] | Callable[[Model, Sequence[str]], tuple[Any, ...]]] = (
-        field(default_factory=dict)
-    )
+    coordinates: Mapping[
+        str, tuple[Any, ...] | Callable[[Model, Sequence[str]], tuple[Any, ...]]
+    ] = field(default_factory=dict)
     null: Null = "untrained"
     units: str = ""
     source: str = ""
@@ -140,7 +146,7 @@ class Measure:
     def missing(
         self,
         roles: Roles,
-        concepts: frozenset[str],
+        ground_truth: frozenset[str],
         references: frozenset[str],
         *,
         splits: frozenset[str] | None = None,
@@ -158,9 +164,9 @@ class Measure:
             if not getattr(roles, role)
         ]
         lacking += [
-            f"the task's concept '{name}'{holders('concept', name)}"
-            for name in self.concepts
-            if name not in concepts
+            f"the task's ground truth '{name}'{holders('ground truth', name)}"
+            for name in self.ground_truth
+            if name not in ground_truth
         ]
         lacking += [
             f"the task's split '{name}'"

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, PyTree, Shaped
 
 from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts.labels import Labels, labels, token_labels
 
 
@@ -62,12 +63,13 @@ Feed = Callable[[Count], Batch]
 """i -> the batch of step start + i."""
 
 
+@accepts_old_names(concepts="ground_truth")
 class Evaluation(NamedTuple):
     """The fixed examples that a run is read on, and what is known to be true of them."""
 
     batches: Mapping[str, Batch]
     """By split; together they hold each example once."""
-    concepts: Mapping[str, Num[Array | np.ndarray, "..."]]
+    ground_truth: Mapping[str, Num[Array | np.ndarray, "..."]]
     """Exact facts by name; a task's docstring defines each. What has a row for each example holds
     those of the splits one after the other, in sorted order of their names.
     """

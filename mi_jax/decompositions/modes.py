@@ -66,7 +66,7 @@ def mode_frequency_share(place: str) -> Measure:
         function,
         ("mode",),
         roles=(role,),
-        concepts=("residues",),
+        ground_truth=("residues",),
         source=SOURCE,
     )
 
@@ -93,10 +93,10 @@ def key_mode_share(place: str) -> Measure:
         f"key_mode_share_{place}",
         function,
         roles=(role, "output_map"),
-        concepts=("residues",),
+        ground_truth=("residues",),
         uses=frozenset({"final"}),
         prepare=FINAL_KEYS,
-        null="frequencies",
+        null="other_frequencies",
         options={"keys": "final", "table": "W_L"},
         source=SOURCE,
     )
@@ -121,7 +121,7 @@ def final_mode_strength(place: str) -> Measure:
         ("mode",),
         roles=(role,),
         uses=frozenset({"final"}),
-        null="another",
+        null="untrained_pair",
     )
 
 
@@ -149,7 +149,7 @@ def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
         roles=(role,),
         uses=frozenset({other}),
         options={"modes": LEADING},
-        null="another",
+        null="untrained_pair",
         units="radians",
     )
 

@@ -70,9 +70,9 @@ def similarity(kind: Literal["cka", "procrustes"], other: Literal["previous", "f
         f"{kind}_{other}",
         function,
         roles=("neurons",),
-        concepts=("table",),
+        ground_truth=("table",),
         uses=frozenset({other}),
-        null="another",
+        null="untrained_pair",
         source=source,
     )
 
@@ -113,7 +113,7 @@ def loss_barrier(split: str, other: Literal["previous", "final"] = "final") -> M
         splits=(split,),
         uses=frozenset({other}),
         options={"points": POINTS},
-        null="another",
+        null="untrained_pair",
         units="loss",
         source="arXiv 1912.05671, 2110.06296",
     )

@@ -1,13 +1,14 @@
 """Dynamics: arrays in, dates out. Knows no model, and works on anyone's curves."""
 
+from mi_jax.basics.moved import renamed_attributes
 from mi_jax.dynamics.births import births
-from mi_jax.dynamics.changepoints import Segmentation, Transition, null_penalty, segment
+from mi_jax.dynamics.changepoints import ChangePoint, Segmentation, null_penalty, segment
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import Interval, interval
 from mi_jax.dynamics.modes import ModeLines, follow_modes
 from mi_jax.dynamics.paths import (
-    Path,
+    PrincipalPath,
     likeness,
     path_of_products,
     principal_path,
@@ -19,7 +20,7 @@ from mi_jax.dynamics.probing import Verdict, probe_claims, probe_readings, reado
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import (
     ACCURACY,
-    Transitions,
+    Dates,
     crossings,
     first_crossing,
     transitions,
@@ -33,15 +34,15 @@ __all__ = [
     "LEVELS",
     "REGIMES",
     "RULE",
+    "ChangePoint",
     "Claim",
+    "Dates",
     "Interval",
     "ModeLines",
-    "Path",
     "Phases",
+    "PrincipalPath",
     "Segmentation",
     "Sigmoid",
-    "Transition",
-    "Transitions",
     "Verdict",
     "births",
     "crossings",
@@ -65,3 +66,7 @@ __all__ = [
     "walk_like",
     "walk_path",
 ]
+
+__getattr__ = renamed_attributes(
+    __name__, {"Path": "PrincipalPath", "Transition": "ChangePoint", "Transitions": "Dates"}
+)

@@ -35,7 +35,7 @@ _MOST = 4
 """Most change points that the null simulation looks for."""
 
 
-class Transition(NamedTuple):
+class ChangePoint(NamedTuple):
     """A stretch in which a curve moves much faster than before and after."""
 
     begin: float
@@ -50,7 +50,7 @@ class Segmentation(NamedTuple):
 
     change_points: tuple[float, ...]
     """Steps at which the slope changes."""
-    transitions: tuple[Transition, ...]
+    transitions: tuple[ChangePoint, ...]
     penalty: float
     """Cost of a change point, in units of the increments' variance."""
 
@@ -99,7 +99,7 @@ def segment(
     places = [float(np.expm1(grid[cut])) for cut in cuts]
     stretches = [increments[a:b] for a, b in pairwise(cuts)]
     transitions = tuple(
-        Transition(places[i], places[i + 1], float(curve[cuts[i + 1]] - curve[cuts[i]]))
+        ChangePoint(places[i], places[i + 1], float(curve[cuts[i + 1]] - curve[cuts[i]]))
         for i in range(1, len(stretches) - 1)
         if _stands_out(*stretches[i - 1 : i + 2])
         and grid[cuts[i + 1]] - grid[cuts[i]] <= np.log(LONGEST)

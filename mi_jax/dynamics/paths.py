@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-class Path(NamedTuple):
+class PrincipalPath(NamedTuple):
     """Trajectories along their joint principal components."""
 
     scores: Float[np.ndarray, "seed step mode"]
@@ -23,7 +23,7 @@ class Path(NamedTuple):
     """Of the variance over seeds and steps."""
 
 
-def principal_path(rows: Float[np.ndarray, "seed step feature"], modes: int = 5) -> Path:
+def principal_path(rows: Float[np.ndarray, "seed step feature"], modes: int = 5) -> PrincipalPath:
     """The joint principal components of trajectories, one row a snapshot; through the Gram matrix,
     so features may be many.
     """
@@ -32,7 +32,7 @@ def principal_path(rows: Float[np.ndarray, "seed step feature"], modes: int = 5)
     return path_of_products(flat @ flat.T, seeds, modes)
 
 
-def walk_like(products: Float[np.ndarray, "row row"], seeds: int, modes: int = 5) -> Path:
+def walk_like(products: Float[np.ndarray, "row row"], seeds: int, modes: int = 5) -> PrincipalPath:
     """``walk_path`` with the step lengths, and the distances between the seeds' beginnings, of
     given trajectories.
 
@@ -52,7 +52,7 @@ def walk_path(
     lengths: Float[np.ndarray, "seed gap"],
     apart: Float[np.ndarray, "seed seed_other"] | None = None,
     modes: int = 5,
-) -> Path:
+) -> PrincipalPath:
     """The same of random walks in infinitely many dimensions with these step lengths: the null of
     ``principal_path``.
 
@@ -77,7 +77,9 @@ def walk_path(
     return path_of_products(kernel.reshape(seeds * (gaps + 1), -1), seeds, modes)
 
 
-def path_of_products(products: Float[np.ndarray, "row row"], seeds: int, modes: int = 5) -> Path:
+def path_of_products(
+    products: Float[np.ndarray, "row row"], seeds: int, modes: int = 5
+) -> PrincipalPath:
     """``principal_path`` from the inner products of all rows, seed by seed: they may be summed over
     blocks of features.
     """
@@ -89,10 +91,10 @@ def path_of_products(products: Float[np.ndarray, "row row"], seeds: int, modes: 
     scores = (vectors * np.sqrt(values[:modes])).reshape(seeds, -1, vectors.shape[1])
     signs = np.where(scores[0, -1] < 0, -1, 1)
     with np.errstate(invalid="ignore"):  # of what never moves there are no shares
-        return Path(scores * signs, values[:modes] / values.sum())
+        return PrincipalPath(scores * signs, values[:modes] / values.sum())
 
 
-def likeness(path: Path, null: Path) -> Float[np.ndarray, " mode"]:
+def likeness(path: PrincipalPath, null: PrincipalPath) -> Float[np.ndarray, " mode"]:
     """The squared correlation of each mode's scores with the null's of the same rank: 1 for a
     trajectory that walks at random.
     """

@@ -10,7 +10,7 @@ ACCURACY = 0.99
 TRAIN_LOSS, TEST_LOSS = 0.01, 0.01
 
 
-class Transitions(NamedTuple):
+class Dates(NamedTuple):
     """Dates by seed, in steps; NaN is never."""
 
     memorised: xr.DataArray
@@ -70,7 +70,7 @@ def transitions(
     by: Literal["accuracy", "loss"] = "accuracy",
     train: float | None = None,
     test: float | None = None,
-) -> Transitions:
+) -> Dates:
     """When each seed memorised and when it grokked: the first crossings of the training and of the
     test curve, or never.
 
@@ -99,4 +99,4 @@ def transitions(
     memorised, grokked = (
         crossings(dataset[n], level, direction) for n, level in zip(names, levels, strict=True)
     )
-    return Transitions(memorised, grokked, grokked - memorised)
+    return Dates(memorised, grokked, grokked - memorised)

@@ -2,6 +2,7 @@
 run.
 """
 
+from mi_jax.basics.moved import renamed_attributes
 from mi_jax.interventions.change import Change
 from mi_jax.interventions.parameters import Freeze, Graft, Reset
 from mi_jax.interventions.places import (
@@ -10,12 +11,12 @@ from mi_jax.interventions.places import (
     AtParams,
     AtSettings,
     AtSite,
+    CheckContext,
     Forward,
     InProgram,
     Intervention,
-    Moment,
+    PrepareContext,
     Settings,
-    Trained,
 )
 from mi_jax.interventions.project import Project
 from mi_jax.interventions.sites import Ablate, Clamp, Transplant
@@ -41,16 +42,18 @@ __all__ = [
     "AtSettings",
     "AtSite",
     "Change",
+    "CheckContext",
     "Clamp",
     "Forward",
     "Freeze",
     "Graft",
     "InProgram",
     "Intervention",
-    "Moment",
+    "PrepareContext",
     "Project",
     "Reset",
     "Settings",
-    "Trained",
     "Transplant",
 ]
+
+__getattr__ = renamed_attributes(__name__, {"Moment": "PrepareContext", "Trained": "CheckContext"})

@@ -68,10 +68,8 @@ class Change(AtSettings):
         if number and self.field in {
             f"optimizer.{known}" for known in sweepable_numbers(settings.optimizer)
         }:
-            numbers = {
-                **settings.numbers,
-                self.field: float(self.value),
-            }  # pyright: ignore[reportArgumentType]
+            value = float(self.value)  # pyright: ignore[reportArgumentType]
+            numbers = {**settings.numbers, self.field: value}
             # The optimizer itself says which numbers it takes.
             with_numbers(settings.optimizer, numbers_of("optimizer", numbers))
             return settings._replace(numbers=numbers)

@@ -9,7 +9,7 @@ from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import require
 from mi_jax.basics.pytrees import dotted, matching, rebuild
 from mi_jax.basics.records import frozen
-from mi_jax.interventions.places import Arrays, AtParams, Moment, Trained
+from mi_jax.interventions.places import Arrays, AtParams, CheckContext, PrepareContext
 from mi_jax.interventions.sites import fitting, hold_checkpoint
 
 Patterns = tuple[str, ...]
@@ -55,11 +55,11 @@ class Freeze(OfParameters):
     optimizer's moments go on.
     """
 
-    def form(self) -> "Freeze":
+    def compile_key(self) -> "Freeze":
         """Itself without range and values."""
         return replace(self, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         self.names(trained.shapes)
 
@@ -76,19 +76,19 @@ class Reset(OfParameters):
     """
 
     @property
-    def rhythm(self) -> int | None:
+    def period(self) -> int | None:
         """Once."""
         return None
 
-    def form(self) -> "Reset":
+    def compile_key(self) -> "Reset":
         """Itself without range and values."""
         return replace(self, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         self.names(trained.shapes)
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
         initial = dotted(moment.initial())
         return {name: initial[name] for name in self.names(initial)}
@@ -117,15 +117,15 @@ class Graft(OfParameters):
         hold_checkpoint(self)
 
     @property
-    def rhythm(self) -> int | None:
+    def period(self) -> int | None:
         """Once."""
         return None
 
-    def form(self) -> "Graft":
+    def compile_key(self) -> "Graft":
         """Itself without range and values."""
         return replace(self, run=None, step=0, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         told, names = (
             f"Graft: {self.run or 'the parent'} at step {self.step}",
@@ -133,7 +133,7 @@ class Graft(OfParameters):
         )
         fitting(told, trained, self.run, self.step, names)
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
         theirs = dotted(moment.elsewhere(self.run, self.step))
         return {name: theirs[name] for name in self.names(theirs)}

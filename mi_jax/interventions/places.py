@@ -24,13 +24,13 @@ Arrays = Mapping[str, Any]
 compiled step, of one seed.
 """
 
-Elsewhere = Callable[[str | None, int], Params]
+LoadParams = Callable[[str | None, int], Params]
 """(path of a run, step) -> its parameters, leading axis seed; None for the run that was forked.
 Raises RunError.
 """
 
 
-class Trained(NamedTuple):
+class CheckContext(NamedTuple):
     """What an intervention is checked against before training."""
 
     task: Task
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     """Every parameter's shape by dotted name, without the seed axis."""
     batch: Batch
     """The shapes of a batch."""
-    elsewhere: Elsewhere
+    elsewhere: LoadParams
 
 
 class Forward(NamedTuple):
@@ -60,7 +60,7 @@ class Forward(NamedTuple):
         return capture(self.apply, [name])(params, self.inputs, positions=self.positions)[1][name]
 
 
-class Moment(NamedTuple):
+class PrepareContext(NamedTuple):
     """What an intervention makes its arrays from. Leading axis of parameters: seed."""
 
     seeds: tuple[int, ...]
@@ -72,7 +72,7 @@ class Moment(NamedTuple):
     """Those of step 0."""
     model: Model
     inputs: Inputs
-    elsewhere: Elsewhere
+    elsewhere: LoadParams
 
 
 class Settings(NamedTuple):
@@ -111,7 +111,7 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
         )
 
     @property
-    def rhythm(self) -> int | None:
+    def period(self) -> int | None:
         """In force at every so manyth update of the range; None: at the first one alone."""
         return 1
 
@@ -122,13 +122,13 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
         """
         return False
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """Raises ConfigError or RunError, before training, where it can't be done to what is
         trained.
         """
         return
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """Its arrays by name, with a leading seed axis; empty where it has none. Called once a run,
         and stored in it.
         """
@@ -136,12 +136,12 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
 
     def in_force(self, step: int) -> bool:
         """Whether update ``step`` is changed."""
-        if self.rhythm is None:
+        if self.period is None:
             return step == self.start
         return (
             self.start <= step
             and (self.stop is None or step < self.stop)
-            and (step - self.start) % self.rhythm == 0
+            and (step - self.start) % self.period == 0
         )
 
     def next_change(self, step: int) -> int | None:
@@ -150,15 +150,15 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
         """
         if step < self.start:
             return self.start
-        stop = self.start + 1 if self.rhythm is None else self.stop
+        stop = self.start + 1 if self.period is None else self.stop
         if stop is not None and step >= stop:
             return None
-        if self.rhythm is None or self.rhythm == 1:
+        if self.period is None or self.period == 1:
             return stop
         after = (
             step + 1
             if self.in_force(step)
-            else step + self.rhythm - (step - self.start) % self.rhythm
+            else step + self.period - (step - self.start) % self.period
         )
         return after if stop is None else min(after, stop)
 
@@ -177,7 +177,7 @@ class InProgram(Intervention):
     """A change inside the compiled step."""
 
     @abstractmethod
-    def form(self) -> "InProgram":
+    def compile_key(self) -> "InProgram":
         """Itself without range and values: what the program is compiled for. Equal forms share a
         program.
         """

@@ -19,7 +19,7 @@ from mi_jax.basics.records import frozen
 from mi_jax.contracts import Model
 from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
 from mi_jax.interventions.parameters import OfParameters
-from mi_jax.interventions.places import Arrays, Moment, Trained
+from mi_jax.interventions.places import Arrays, CheckContext, PrepareContext
 
 Rule = Literal["key", "control", "random"]
 Table = Literal["unembedding", "embedding"]
@@ -104,7 +104,7 @@ class Project(OfParameters):
         return _kind(self.directions)
 
     @property
-    def rhythm(self) -> int | None:
+    def period(self) -> int | None:
         """``every``."""
         return self.every
 
@@ -113,13 +113,13 @@ class Project(OfParameters):
         """Where a rule chooses the directions."""
         return self._kind == "rule"
 
-    def form(self) -> "Project":
+    def compile_key(self) -> "Project":
         """Itself without range and values."""
         return replace(
             self, directions=(), frequencies=(), every=1, table="unembedding", start=0, stop=None
         )
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         p, names = trained.task.inputs.classes, self.names(trained.shapes)
         if self._kind == "rows":
@@ -161,7 +161,7 @@ class Project(OfParameters):
                 f"Project: frequencies {bad} are none of {p} residues, which have 1 to {p // 2}",
             )
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
         by_seed = [self._rows(moment, place) for place in range(len(moment.seeds))]
         return {
@@ -169,7 +169,7 @@ class Project(OfParameters):
         }
 
     def _rows(
-        self, moment: Moment, place: int
+        self, moment: PrepareContext, place: int
     ) -> Mapping[str, Float[np.ndarray, "direction axis"]]:
         """The rows of B for each chosen parameter of one seed."""
         shapes = {name: array.shape[1:] for name, array in dotted(moment.params).items()}

@@ -17,7 +17,14 @@ from mi_jax.basics.errors import ConfigError, nearest, require, whole
 from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.basics.records import frozen
 from mi_jax.contracts import Site
-from mi_jax.interventions.places import Arrays, AtSite, Forward, Moment, Trained, repeated
+from mi_jax.interventions.places import (
+    Arrays,
+    AtSite,
+    CheckContext,
+    Forward,
+    PrepareContext,
+    repeated,
+)
 from mi_jax.models.taps import capture
 
 Only = tuple[tuple[str, tuple[int, ...]], ...]
@@ -44,7 +51,7 @@ class _Override(AtSite):
         """The site's name."""
         return self.site
 
-    def found(self, trained: Trained, only: Only) -> tuple[Site, tuple[int, ...]]:
+    def found(self, trained: CheckContext, only: Only) -> tuple[Site, tuple[int, ...]]:
         """The site and its shape in training. Raises ConfigError for a site or a place that isn't
         there.
         """
@@ -140,11 +147,11 @@ class Clamp(_Override):
             object.__setattr__(self, "value", float(self.value))
         require(bool(finite), f"Clamp: value={self.value!r} must be finite")
 
-    def form(self) -> "Clamp":
+    def compile_key(self) -> "Clamp":
         """Itself without range and values."""
         return replace(self, value=0.0, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         _, shape = self.found(trained, _pairs(self.only))
         own = np.shape(self.value)
@@ -157,7 +164,7 @@ class Clamp(_Override):
             f" {shape}",
         )
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
         return {"value": repeated(jnp.asarray(self.value, jnp.float32), moment.seeds)}
 
@@ -184,11 +191,11 @@ class Ablate(_Override):
         super().__post_init__()
         object.__setattr__(self, "only", _pairs(self.only))
 
-    def form(self) -> "Ablate":
+    def compile_key(self) -> "Ablate":
         """Itself without range and values."""
         return replace(self, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         self.found(trained, _pairs(self.only))
 
@@ -220,11 +227,11 @@ class Transplant(_Override):
         object.__setattr__(self, "only", _pairs(self.only))
         hold_checkpoint(self)
 
-    def form(self) -> "Transplant":
+    def compile_key(self) -> "Transplant":
         """Itself without range and values."""
         return replace(self, run=None, step=0, start=0, stop=None)
 
-    def check(self, trained: Trained) -> None:
+    def check(self, trained: CheckContext) -> None:
         """See ``Intervention``."""
         self.found(trained, _pairs(self.only))
         fitting(
@@ -234,7 +241,7 @@ class Transplant(_Override):
             self.step,
         )
 
-    def prepare(self, moment: Moment) -> dict[str, Any]:
+    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
         return {
             f"{_PREFIX}{name}": value
@@ -263,7 +270,11 @@ def hold_checkpoint(intervention: Any) -> None:
 
 
 def fitting(
-    told: str, trained: Trained, run: str | None, step: int, names: frozenset[str] | None = None
+    told: str,
+    trained: CheckContext,
+    run: str | None,
+    step: int,
+    names: frozenset[str] | None = None,
 ) -> None:
     """Raises ConfigError where another run's parameters have other shapes, RunError where it can't
     be read.

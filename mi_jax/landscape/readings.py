@@ -183,7 +183,7 @@ def measure_learning_coefficient(
             f"{named}_beta": inverse,
         },
         options=options,
-        labels={"draw": tuple(range(-burn_in, draws))},
+        coordinates={"draw": tuple(range(-burn_in, draws))},
         source="arXiv 2308.12108",
     )
 

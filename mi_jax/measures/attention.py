@@ -10,7 +10,7 @@ from mi_jax.measures.evaluation import shared, table_site
 from mi_jax.measures.fourier import SOURCE
 from mi_jax.measures.neurons import centred, shares_of
 
-_NEEDS = {"roles": ("attention",), "concepts": ("table", "residues"), "source": SOURCE}
+_NEEDS = {"roles": ("attention",), "ground_truth": ("table", "residues"), "source": SOURCE}
 
 
 @shared
@@ -68,7 +68,7 @@ def attention_pattern() -> Measure:
         function,
         ("layer", "head", "key"),
         roles=("patterns",),
-        concepts=("table",),
+        ground_truth=("table",),
     )
 
 

@@ -89,8 +89,8 @@ def label_noise_accuracy() -> Measure:
 
     def function(params: Params, context: Context) -> dict[str, Array]:
         examples, out = batch(context, "train"), outputs(params, context, "train")
-        corrupted = context.concepts["corrupted"][:, None]
-        right = examples._replace(targets=context.concepts["right_answer"][:, None])
+        corrupted = context.ground_truth["corrupted"][:, None]
+        right = examples._replace(targets=context.ground_truth["right_answer"][:, None])
         kinds = ((examples, ~corrupted), (examples, corrupted), (right, corrupted))
         return {
             name: accuracy(out, one._replace(weights=one.weights * kept))
@@ -101,7 +101,7 @@ def label_noise_accuracy() -> Measure:
         "label_noise_accuracy",
         function,
         dict.fromkeys(names, ()),
-        concepts=("corrupted", "right_answer"),
+        ground_truth=("corrupted", "right_answer"),
         source="arXiv 2310.13061",
     )
 

@@ -37,9 +37,9 @@ def by_carry(split: str = "test") -> Measure:
         "by_carry",
         function,
         dict.fromkeys(names, ("condition",)),
-        concepts=("carry_case",),
+        ground_truth=("carry_case",),
         splits=(split,),
         options={"split": split},
-        labels={"condition": CASES},
+        coordinates={"condition": CASES},
         source="arXiv 2310.13121",
     )

@@ -49,7 +49,7 @@ def circularity() -> Measure:
         return jnp.clip(power.max(axis=0), 0, 1).mean()
 
     return Measure(
-        "circularity", function, roles=("embedding",), concepts=("residues",), source=SOURCE
+        "circularity", function, roles=("embedding",), ground_truth=("residues",), source=SOURCE
     )
 
 
@@ -63,7 +63,7 @@ def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure
     """
 
     def function(params: Params, context: Context) -> Scalar:
-        logits, answer = table_logits(params, context), context.concepts["answer"]
+        logits, answer = table_logits(params, context), context.ground_truth["answer"]
         p = context.inputs.classes
         right = jax.nn.one_hot(answer, p, dtype=bool)
         values = (
@@ -71,7 +71,7 @@ def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure
             if of == "correct"
             else jnp.where(right, -jnp.inf, logits).max(-1)
         )
-        M = jnp.zeros((p, p)).at[answer, context.concepts["distance"]].set(values)
+        M = jnp.zeros((p, p)).at[answer, context.ground_truth["distance"]].set(values)
         spread = M.std()
         return jnp.where(
             spread > _UNDEFINED * jnp.abs(M).max(), M.std(axis=0).mean() / spread, jnp.nan
@@ -79,7 +79,7 @@ def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure
 
     name = "distance_irrelevance" if of == "correct" else "distance_irrelevance_wrong"
     concepts = ("table", "answer", "distance")
-    return Measure(name, function, concepts=concepts, options={"logit": of}, source=SOURCE)
+    return Measure(name, function, ground_truth=concepts, options={"logit": of}, source=SOURCE)
 
 
 @lru_cache(maxsize=4)
@@ -128,7 +128,7 @@ def gradient_symmetricity() -> Measure:
         "gradient_symmetricity",
         function,
         roles=("embedded", "embedding"),
-        concepts=("table", "residues"),
+        ground_truth=("table", "residues"),
         options={"triples": _TRIPLES, "seed": _TRIPLE_SEED},
         source=SOURCE,
     )
@@ -246,7 +246,7 @@ def circle_fve() -> Measure:
         function,
         ("component", "condition"),
         roles=("embedded", "embedding"),
-        concepts=("table", "cyclic_answer", "residues"),
-        labels={"component": tuple(range(1, CIRCLES + 1)), "condition": CANDIDATES},
+        ground_truth=("table", "cyclic_answer", "residues"),
+        coordinates={"component": tuple(range(1, CIRCLES + 1)), "condition": CANDIDATES},
         source=SOURCE,
     )

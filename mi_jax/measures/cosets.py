@@ -37,7 +37,9 @@ def coset_concentration() -> Measure:
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        cosets = context.concepts["cosets"].reshape(-1, context.concepts["cosets"].shape[-1])
+        cosets = context.ground_truth["cosets"].reshape(
+            -1, context.ground_truth["cosets"].shape[-1]
+        )
         n = cosets.shape[-1]
         # A coset is named by its least element, so there are as many as elements that are their own
         # coset's name.
@@ -61,6 +63,6 @@ def coset_concentration() -> Measure:
         function,
         {"coset_concentration": ("neuron",), "coset_order": ("neuron",)},
         roles=("neuron_inputs",),
-        concepts=("cosets",),
+        ground_truth=("cosets",),
         source="arXiv 2312.06581",
     )

@@ -77,7 +77,7 @@ def role_sites(context: Context) -> tuple[str, ...]:
 
 def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch position class"]:
     """The model's outputs for a split's inputs at the positions that are read."""
-    if "table" in context.concepts:
+    if "table" in context.ground_truth:
         batch(context, split)
         return _table_pass(params, context).outputs[table_split(context, split)]
     return _split_pass(params, context, split).outputs
@@ -109,7 +109,7 @@ def split_concept(context: Context, name: str, split: str) -> Shaped[Array, "bat
         for other in sorted(context.batches)
         if other < split
     )
-    return context.concepts[name][first : first + size]
+    return context.ground_truth[name][first : first + size]
 
 
 def batch(context: Context, split: str) -> Batch:
@@ -145,12 +145,12 @@ def table_site(
 def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:
     """The inputs of all pairs in the order a p + b."""
     parts = [batch(context, split).inputs for split in sorted(context.batches)]
-    return jnp.concatenate(parts)[context.concepts["table"].ravel()]
+    return jnp.concatenate(parts)[context.ground_truth["table"].ravel()]
 
 
 def table_answers(context: Context) -> Int[Array, "token token_other"]:
     """The right class of every pair."""
-    return context.concepts["answer"]
+    return context.ground_truth["answer"]
 
 
 def table_split(context: Context, split: str) -> Int[Array, " pair"]:
@@ -158,5 +158,5 @@ def table_split(context: Context, split: str) -> Int[Array, " pair"]:
     splits = sorted(context.batches)
     sizes = [context.batches[name].targets.shape[0] for name in splits]
     first = sum(sizes[: splits.index(split)])
-    pairs = jnp.argsort(context.concepts["table"].ravel())
+    pairs = jnp.argsort(context.ground_truth["table"].ravel())
     return jax.lax.dynamic_slice(pairs, (first,), (sizes[splits.index(split)],))

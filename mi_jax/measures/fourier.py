@@ -40,7 +40,7 @@ def answer_components(
     """
     p = context.inputs.classes
     by_answer = (
-        jnp.zeros((p, table.shape[1])).at[context.concepts["cyclic_answer"].ravel()].add(table)
+        jnp.zeros((p, table.shape[1])).at[context.ground_truth["cyclic_answer"].ravel()].add(table)
     )
     return jnp.asarray(fourier_basis(p))[1:] @ by_answer / jnp.sqrt(p)
 
@@ -132,7 +132,7 @@ def fourier_power(place: str) -> Measure:
         function,
         ("frequency",),
         roles=(role,),
-        concepts=("residues",),
+        ground_truth=("residues",),
         source=SOURCE,
     )
 
@@ -154,7 +154,9 @@ def fourier_gini(place: str) -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         return gini(component_norms(table(params, context)))
 
-    return Measure(f"gini_{place}", function, roles=(role,), concepts=("residues",), source=SOURCE)
+    return Measure(
+        f"gini_{place}", function, roles=(role,), ground_truth=("residues",), source=SOURCE
+    )
 
 
 def key_mask(
@@ -182,7 +184,7 @@ def key_frequencies(place: str = "unembedding") -> Measure:
         function,
         ("frequency",),
         roles=(role,),
-        concepts=("residues",),
+        ground_truth=("residues",),
         options={
             "table": {"unembedding": "W_L", "embedding": "W_E"}[place],
             "threshold": KEY_THRESHOLD,
@@ -205,7 +207,7 @@ def key_frequencies_final() -> Measure:
         function,
         ("frequency",),
         roles=("output_map",),
-        concepts=("residues",),
+        ground_truth=("residues",),
         uses=frozenset({"final"}),
         prepare=FINAL_KEYS,
         options={"table": "W_L", "threshold": KEY_THRESHOLD, "read": "final"},
@@ -243,7 +245,7 @@ def inverse_participation_ratio() -> Measure:
         function,
         ("neuron",),
         roles=("output_map",),
-        concepts=("residues",),
+        ground_truth=("residues",),
         options={"r": 2},
         source="arXiv 2310.13061",
     )

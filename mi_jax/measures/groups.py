@@ -36,13 +36,13 @@ _LOGITS = (*_PAIRS, "product", "inverse")
 def by_irrep(power: Float[Array, "mode *rest"], context: Context) -> Float[Array, "irrep *rest"]:
     """Sums over the basis functions of each irrep."""
     return jax.ops.segment_sum(
-        power, context.concepts["irrep_of_mode"], context.concepts["characters"].shape[0]
+        power, context.ground_truth["irrep_of_mode"], context.ground_truth["characters"].shape[0]
     )
 
 
 def components(table: Float[Array, "element unit"], context: Context) -> Float[Array, "mode unit"]:
     """What each column holds of each basis function."""
-    return context.concepts["irrep_basis"].T @ table
+    return context.ground_truth["irrep_basis"].T @ table
 
 
 def power_by_irrep(table: Float[Array, "element unit"], context: Context) -> Float[Array, " irrep"]:
@@ -59,8 +59,12 @@ def power_by_irrep(table: Float[Array, "element unit"], context: Context) -> Flo
 @shared
 def logit_similarities(params: Params, context: Context) -> Float[Array, " irrep"]:
     """See ``logit_similarity``."""
-    logits, characters = table_logits(params, context), context.concepts["characters"]
-    n, product, inverse = logits.shape[0], context.concepts["product"], context.concepts["inverse"]
+    logits, characters = table_logits(params, context), context.ground_truth["characters"]
+    n, product, inverse = (
+        logits.shape[0],
+        context.ground_truth["product"],
+        context.ground_truth["inverse"],
+    )
     around = logits - logits.mean(axis=2, keepdims=True)
     by_answer = jnp.zeros((n, n)).at[table_answers(context).ravel()].add(around.reshape(n * n, n))
     by_quotient = jnp.zeros(n).at[product[:, inverse].ravel()].add(by_answer.ravel())
@@ -83,7 +87,7 @@ def logit_similarity() -> Measure:
         "logit_similarity",
         logit_similarities,
         ("irrep",),
-        concepts=_LOGITS,
+        ground_truth=_LOGITS,
         source=SOURCE,
     )
 
@@ -96,7 +100,7 @@ def logits_explained() -> Measure:
     def function(params: Params, context: Context) -> Scalar:
         return jnp.square(logit_similarities(params, context)).sum()
 
-    return Measure("logits_explained", function, concepts=_LOGITS, source=SOURCE)
+    return Measure("logits_explained", function, ground_truth=_LOGITS, source=SOURCE)
 
 
 def key_irreps() -> Measure:
@@ -109,7 +113,7 @@ def key_irreps() -> Measure:
         "key_irreps",
         function,
         ("irrep",),
-        concepts=_LOGITS,
+        ground_truth=_LOGITS,
         options={"threshold": KEY_SIMILARITY, "read": "online"},
         source=SOURCE,
     )
@@ -135,7 +139,7 @@ def key_irreps_final() -> Measure:
         "key_irreps_final",
         function,
         ("irrep",),
-        concepts=_LOGITS,
+        ground_truth=_LOGITS,
         uses=frozenset({"final"}),
         prepare=FINAL_KEY_IRREPS,
         options={"threshold": KEY_SIMILARITY, "read": "final"},
@@ -166,7 +170,7 @@ def group_fourier_power(place: str) -> Measure:
         function,
         ("irrep",),
         roles=(role,),
-        concepts=_BASIS,
+        ground_truth=_BASIS,
         source="arXiv 2312.06581",
     )
 
@@ -181,12 +185,12 @@ def irrep_divergence(place: str) -> Measure:
         power = power_by_irrep(table(params, context), context)[1:]
         p, q = (
             power / power.sum(),
-            by_irrep(jnp.ones(len(context.concepts["irrep_of_mode"])), context)[1:],
+            by_irrep(jnp.ones(len(context.ground_truth["irrep_of_mode"])), context)[1:],
         )
         return jnp.where(p == 0, 0, p * jnp.log2(p / (q / q.sum()))).sum()
 
     return Measure(
-        f"irrep_divergence_{place}", function, roles=(role,), concepts=_BASIS, units="bits"
+        f"irrep_divergence_{place}", function, roles=(role,), ground_truth=_BASIS, units="bits"
     )
 
 
@@ -220,7 +224,7 @@ def irrep_fve_embedding() -> Measure:
         function,
         dict.fromkeys(_SIDES, ("irrep",)),
         roles=("embedding",),
-        concepts=_BASIS,
+        ground_truth=_BASIS,
         source=SOURCE,
     )
 
@@ -240,7 +244,7 @@ def irrep_fve_unembedding() -> Measure:
         function,
         ("irrep",),
         roles=("output_map",),
-        concepts=_BASIS,
+        ground_truth=_BASIS,
         source=SOURCE,
     )
 
@@ -261,7 +265,7 @@ def answer_components(
     """Q_xy^T table: what it holds along each basis function of the answer, normalised over the
     pairs.
     """
-    n = len(context.concepts["irrep_basis"])
+    n = len(context.ground_truth["irrep_basis"])
     by_answer = jnp.zeros((n, table.shape[1])).at[table_answers(context).ravel()].add(table)
     return components(by_answer, context) / jnp.sqrt(n)
 
@@ -286,7 +290,7 @@ def irrep_fve_neurons() -> Measure:
         function,
         dict.fromkeys(_NEURON_FVES, ("irrep",)),
         roles=("neurons",),
-        concepts=_PAIRS,
+        ground_truth=_PAIRS,
         source=SOURCE,
     )
 
@@ -297,11 +301,13 @@ def key_read_out(params: Params, context: Context) -> Float[Array, "pair class"]
     logit.
     """
     n, kept = (
-        len(context.concepts["irrep_basis"]),
-        context.prepared["final_key_irreps"][context.concepts["irrep_of_mode"]],
+        len(context.ground_truth["irrep_basis"]),
+        context.prepared["final_key_irreps"][context.ground_truth["irrep_of_mode"]],
     )
     along = jnp.where(kept[:, None], answer_components(read_out(params, context), context), 0)
-    return (context.concepts["irrep_basis"] @ along / jnp.sqrt(n))[table_answers(context).ravel()]
+    return (context.ground_truth["irrep_basis"] @ along / jnp.sqrt(n))[
+        table_answers(context).ravel()
+    ]
 
 
 def _hidden_loss(
@@ -318,10 +324,10 @@ def _hidden_loss(
         name,
         function,
         roles=("neurons", "output_map", "linear_readout"),
-        concepts=_LOGITS,
+        ground_truth=_LOGITS,
         uses=frozenset({"final"}),
         prepare=FINAL_KEY_IRREPS,
-        null="frequencies",
+        null="other_frequencies",
         options={"keys": "final", "threshold": KEY_SIMILARITY},
         units="loss",
         source=SOURCE,

@@ -18,7 +18,7 @@ _HEAD = ("layer", "head")
 OLSSON = "arXiv 2209.11895"
 _NEEDS = {
     "roles": ("patterns",),
-    "concepts": ("previous_occurrence",),
+    "ground_truth": ("previous_occurrence",),
     "splits": (_SPLIT,),
     "source": OLSSON,
 }
@@ -137,7 +137,7 @@ def in_context() -> Measure:
     names = ("first_half_loss", "repeated_loss", "in_context_score")
 
     def function(params: Params, context: Context) -> dict[str, Scalar]:
-        examples, repeated = batch(context, _SPLIT), context.concepts["repeated"]
+        examples, repeated = batch(context, _SPLIT), context.ground_truth["repeated"]
         each = context.loss(outputs(params, context, _SPLIT), examples.targets)
         half = len(context.read) // 2
         spread = jnp.broadcast_to(repeated[None], each.shape).astype(jnp.float32)
@@ -148,7 +148,7 @@ def in_context() -> Measure:
         )
         return dict(zip(names, values, strict=True))
 
-    needs = {**_NEEDS, "roles": (), "concepts": ("previous_occurrence", "repeated")}
+    needs = {**_NEEDS, "roles": (), "ground_truth": ("previous_occurrence", "repeated")}
     return Measure("in_context", function, dict.fromkeys(names, ()), units="loss", **needs)
 
 

@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 1e-14.
 """
 
-_NEEDS = {"roles": ("neurons",), "concepts": ("table", "residues"), "source": SOURCE}
+_NEEDS = {"roles": ("neurons",), "ground_truth": ("table", "residues"), "source": SOURCE}
 
 
 def neuron_shares(
@@ -219,6 +219,6 @@ def readout_fve() -> Measure:
         function,
         {"readout_fve_cos": ("frequency",), "readout_fve_sin": ("frequency",)},
         roles=("neurons", "output_map"),
-        concepts=("table", "residues", "cyclic_answer"),
+        ground_truth=("table", "residues", "cyclic_answer"),
         source=SOURCE,
     )

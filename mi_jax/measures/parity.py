@@ -53,14 +53,14 @@ def weight_gap() -> Measure:
     """
 
     def function(params: Params, context: Context) -> dict[str, Array]:
-        size, inside = jnp.abs(_input_map(params, context)), context.concepts["subset"][:, None]
+        size, inside = jnp.abs(_input_map(params, context)), context.ground_truth["subset"][:, None]
         outside = jnp.where(inside, 0.0, size).max(axis=0)
         gap = jnp.where(inside, size, jnp.inf).min(axis=0) - outside
         return {"weight_gap": gap.max(), "weight_gap_by_neuron": gap}
 
     dims = {"weight_gap": (), "weight_gap_by_neuron": ("neuron",)}
     return Measure(
-        "weight_gap", function, dims, roles=("input_map",), concepts=("subset",), source=_BARAK
+        "weight_gap", function, dims, roles=("input_map",), ground_truth=("subset",), source=_BARAK
     )
 
 
@@ -83,7 +83,7 @@ def gradient_gap(split: str = "test") -> Measure:
         value, gradients = jax.value_and_grad(loss)(params)
         size, inside = (
             jnp.abs(_input_map(gradients, context)).mean(axis=1),
-            context.concepts["subset"],
+            context.ground_truth["subset"],
         )
         gap = jnp.where(inside, size, jnp.inf).min() - jnp.where(inside, 0.0, size).max()
         return jnp.where(jnp.isfinite(value), gap, jnp.nan)
@@ -92,7 +92,7 @@ def gradient_gap(split: str = "test") -> Measure:
         "gradient_gap",
         function,
         roles=("input_map",),
-        concepts=("subset",),
+        ground_truth=("subset",),
         splits=(split,),
         options={"split": split},
         source=_BARAK,
@@ -165,7 +165,7 @@ def sensitivity(split: str = "test") -> Measure:
     return Measure(
         "sensitivity",
         function,
-        concepts=("subset",),
+        ground_truth=("subset",),
         splits=(split,),
         options={"split": split},
         source=_MERRILL,

@@ -18,13 +18,13 @@ def answer_surface() -> Measure:
 
     def function(params: Params, context: Context) -> Float[Array, "token token_other"]:
         logits = table_logits(params, context)
-        right = jax.nn.one_hot(context.concepts["answer"], logits.shape[-1], dtype=bool)
+        right = jax.nn.one_hot(context.ground_truth["answer"], logits.shape[-1], dtype=bool)
         return jnp.where(right, logits, 0).sum(axis=-1) - jnp.where(right, -jnp.inf, logits).max(
             axis=-1
         )
 
     return Measure(
-        "answer_surface", function, ("token", "token_other"), concepts=("table", "answer")
+        "answer_surface", function, ("token", "token_other"), ground_truth=("table", "answer")
     )
 
 
@@ -36,9 +36,9 @@ def trained_pairs() -> Measure:
             jnp.full(context.batches[name].targets.shape[0], float(name == "train"))
             for name in sorted(context.batches)
         ]
-        return jnp.concatenate(splits)[context.concepts["table"]]
+        return jnp.concatenate(splits)[context.ground_truth["table"]]
 
-    return Measure("trained_pairs", function, ("token", "token_other"), concepts=("table",))
+    return Measure("trained_pairs", function, ("token", "token_other"), ground_truth=("table",))
 
 
 def circle_coordinates() -> Measure:
@@ -69,9 +69,9 @@ def circle_coordinates() -> Measure:
         function,
         ("frequency", "token", "direction"),
         roles=("embedding",),
-        concepts=("residues",),
+        ground_truth=("residues",),
         uses=frozenset({"final"}),
-        labels={"direction": ("cos", "sin")},
+        coordinates={"direction": ("cos", "sin")},
     )
 
 

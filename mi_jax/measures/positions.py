@@ -28,7 +28,7 @@ def loss_by_position(split: str = "test") -> Measure:
 
     name = f"{split}_loss_by_position"
     return Measure(
-        name, function, ("position",), concepts=("places",), splits=(split,), units="loss"
+        name, function, ("position",), ground_truth=("places",), splits=(split,), units="loss"
     )
 
 
@@ -46,4 +46,4 @@ def exact_match(split: str = "test") -> Measure:
         right = (~wrong.any(axis=-1)).astype(jnp.float32)
         return jnp.where(jnp.isfinite(out).all(axis=(1, 2)), right, jnp.nan).mean()
 
-    return Measure(f"{split}_exact_match", function, concepts=("places",), splits=(split,))
+    return Measure(f"{split}_exact_match", function, ground_truth=("places",), splits=(split,))

@@ -138,7 +138,7 @@ def probe_effect(
         edits.probe,
         source=SOURCE,
         options=told,
-        labels={"draw": tuple(range(draws))},
+        coordinates={"draw": tuple(range(draws))},
     )
 
 

@@ -124,7 +124,7 @@ class Probe:
         for name in asked:
             known_labels(context, name, self.position)
 
-    def labels(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
+    def coordinates(self) -> Mapping[str, Callable[[Model, Sequence[str]], tuple[str, ...]]]:
         """The coordinates of the dims site and concept."""
         return {
             "site": lambda model, known: self.site_names(model),
@@ -411,8 +411,8 @@ def measure_of(
         dims,
         prepare=probe.prepare(),
         options={**probe.options(), **more.pop("options", {})},
-        labels={**probe.labels(), **more.pop("labels", {})},
-        null="own",
+        coordinates={**probe.coordinates(), **more.pop("coordinates", {})},
+        null="own_variable",
         source=source,
         **more,
     )

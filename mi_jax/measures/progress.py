@@ -21,7 +21,7 @@ from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_components, key_m
 Keys = Literal["final", "online"]
 
 _CONCEPTS = ("table", "answer", "cyclic_answer")
-_FREQUENCIES = {"concepts": _CONCEPTS, "source": SOURCE}
+_FREQUENCIES = {"ground_truth": _CONCEPTS, "source": SOURCE}
 """What measures of all frequencies need."""
 
 
@@ -33,7 +33,12 @@ def _frozen(keys: Keys) -> dict[str, Any]:
     return (
         online
         if keys == "online"
-        else {**online, "uses": frozenset({"final"}), "prepare": FINAL_KEYS, "null": "frequencies"}
+        else {
+            **online,
+            "uses": frozenset({"final"}),
+            "prepare": FINAL_KEYS,
+            "null": "other_frequencies",
+        }
     )
 
 
@@ -67,7 +72,7 @@ def _kept(
     components: Float[Array, "component unit"], keys: Bool[Array, " frequency"], context: Context
 ) -> Float[Array, "pair unit"]:
     kept = component_mask(keys, context.inputs.classes)[:, None] * components
-    return of_answers(kept, context)[context.concepts["cyclic_answer"].ravel()]
+    return of_answers(kept, context)[context.ground_truth["cyclic_answer"].ravel()]
 
 
 @shared
@@ -130,7 +135,7 @@ def excluded_loss_by_frequency() -> Measure:
         logits, p = _flat_logits(params, context), context.inputs.classes
         train = table_split(context, "train")
         trained, answers = logits[train], table_answers(context).reshape(-1)[train]
-        cyclic = context.concepts["cyclic_answer"].ravel()[train]
+        cyclic = context.ground_truth["cyclic_answer"].ravel()[train]
         held = by_frequency(logit_components(params, context), frequencies(p))
         waves = by_frequency(jnp.asarray(fourier_basis(p))[1:], frequencies(p)) / jnp.sqrt(p)
 
@@ -164,7 +169,9 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
         each = (shared * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
         without = (
             logits
-            - of_answers(each[:, None] * basis, context)[context.concepts["cyclic_answer"].ravel()]
+            - of_answers(each[:, None] * basis, context)[
+                context.ground_truth["cyclic_answer"].ravel()
+            ]
         )
         return _loss(without, context)[table_split(context, "train")].mean()
 

@@ -17,7 +17,7 @@ from mi_jax.contracts.measure import Subject
 class TaskNames(NamedTuple):
     """The names of a task's concepts, splits, and labels for probes."""
 
-    concepts: frozenset[str]
+    ground_truth: frozenset[str]
     splits: frozenset[str]
     labels: tuple[str, ...]
 
@@ -27,7 +27,7 @@ def task_names(task: Task) -> TaskNames:
     """The names of a task's concepts, splits and labels."""
     evaluation = task.evaluation(task.data(0), stream(0, "measure"))
     return TaskNames(
-        frozenset(evaluation.concepts),
+        frozenset(evaluation.ground_truth),
         frozenset(evaluation.batches),
         tuple(sorted(task.labels(evaluation))),
     )
@@ -35,7 +35,7 @@ def task_names(task: Task) -> TaskNames:
 
 def coordinate(dim: str, one: Measure, subject: Subject) -> np.ndarray | None:
     """The coordinate of a labelled dim; None where places are just counted from 0."""
-    given = one.labels.get(dim, subject.task.dim_names.get(dim))
+    given = one.coordinates.get(dim, subject.task.dim_names.get(dim))
     if given is not None:
         return np.array(
             given(subject.model, task_names(subject.task).labels) if callable(given) else given

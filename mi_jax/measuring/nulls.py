@@ -24,7 +24,7 @@ from mi_jax.training.trajectory import Trajectory
 KEYS = ("final_key_frequencies", "final_key_irreps")
 """What measures freeze of the final model, and what other frequencies (irreps) take the place of.
 """
-_FRESH = ("untrained", "another")
+_FRESH = ("untrained", "untrained_pair")
 """The nulls that freshly initialised networks give."""
 DRAWS = 20
 SNAPSHOTS = 12
@@ -66,7 +66,7 @@ def read_nulls(
     untrained = [
         one for one in measures if one.null in _FRESH and one.uses <= {"final"} and one.variables
     ]
-    swapped = [one for one in measures if one.null == "frequencies"]
+    swapped = [one for one in measures if one.null == "other_frequencies"]
     first = _kept(
         trajectory, "untrained", untrained, (draws,), lambda: _untrained(subject, untrained, draws)
     )
@@ -114,7 +114,7 @@ def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.
         one
         for null in _FRESH
         if (having := [one for one in measures if one.null == null])
-        for one in _of_fresh(subject, having, draws, beside=null == "another")
+        for one in _of_fresh(subject, having, draws, beside=null == "untrained_pair")
     ]
     merged = xr.merge(united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
     # What has draws of its own (the traces of chains, random subspaces) is evidence of a reading,

@@ -182,7 +182,7 @@ def make_context(
     with computing_in(subject.precision):
         context = Context(
             batches=cast(dict(evaluation.batches), subject.precision),
-            concepts=cast(dict(evaluation.concepts), subject.precision),
+            ground_truth=cast(dict(evaluation.ground_truth), subject.precision),
             reference=jax.tree.map(jnp.asarray, reference),
             prepared={},
             model=subject.model,

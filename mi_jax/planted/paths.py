@@ -18,7 +18,7 @@ from mi_jax.planted.gromov import quadrature
 from mi_jax.planted.induction import induction_parts, induction_weights
 from mi_jax.planted.network import Flat
 from mi_jax.tasks import ModularArithmetic, RepeatedSequences
-from mi_jax.training.planting import Ground, Path
+from mi_jax.training.planting import PlantContext, PlantedTrajectory
 
 _AHEAD = 2
 _MOST_MOVES = 2e8
@@ -26,7 +26,7 @@ _MOST_MOVES = 2e8
 
 
 @dataclass(frozen=True)
-class ScaledInduction(Path):
+class ScaledInduction(PlantedTrajectory):
     """The hand-made induction network while its previous-token head grows: beta rises from 0 in
     equal steps, all else is fixed.
 
@@ -51,7 +51,7 @@ class ScaledInduction(Path):
             value = getattr(self, name)
             require(0 < value < math.inf, f"{name}={value}: must be a finite number above 0")
 
-    def check(self, ground: Ground) -> None:
+    def check(self, ground: PlantContext) -> None:
         """Repeated sequences on the network of ``induction``."""
         require(
             isinstance(ground.task, RepeatedSequences),
@@ -65,7 +65,7 @@ class ScaledInduction(Path):
             " gives it",
         )
 
-    def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """The same for all seeds."""
         assert isinstance(ground.task, RepeatedSequences)
         task, settings, parts = induction_parts(ground.task)
@@ -75,7 +75,7 @@ class ScaledInduction(Path):
         stacks["blocks.0.attn.W_Q"] *= beta[:, None, None, None]
         return stacks
 
-    def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
         rate = self.beta / ground.steps
         last = 2 * ground.task.length - 1 if isinstance(ground.task, RepeatedSequences) else 0
@@ -84,7 +84,7 @@ class ScaledInduction(Path):
 
 
 @dataclass(frozen=True)
-class TwoCircuits(Path):
+class TwoCircuits(PlantedTrajectory):
     """Modular addition solved at two frequencies, one circuit after the other, in a quadratic MLP.
 
     Half of the neurons belong to each frequency. All begin at the seed's own initial parameters
@@ -118,7 +118,7 @@ class TwoCircuits(Path):
         require(self.width >= 1, f"width={self.width}: must be at least 1")
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
 
-    def check(self, ground: Ground) -> None:
+    def check(self, ground: PlantContext) -> None:
         """Addition mod an odd p on a quadratic MLP of one hidden layer without biases."""
         task, model = ground.task, ground.model
         fits = isinstance(task, ModularArithmetic) and task.operation == "add" and task.p % 2 == 1
@@ -144,7 +144,7 @@ class TwoCircuits(Path):
         """s of both circuits."""
         return np.clip((steps[:, None] - np.array(self.onsets)[None]) / self.width, 0.0, 1.0)
 
-    def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """See the class."""
         model = ground.model
         assert isinstance(model, MLP)
@@ -161,7 +161,7 @@ class TwoCircuits(Path):
             stacks[name] = ((1 - s) * begin[None] + s * end[None]).astype(np.float32)
         return stacks
 
-    def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
         onsets = dict(
             sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1])
@@ -174,7 +174,7 @@ class TwoCircuits(Path):
             "births": {str(seed): self._births(ground, seed) for seed in seeds},
         }
 
-    def _births(self, ground: Ground, seed: int) -> dict[str, int]:
+    def _births(self, ground: PlantContext, seed: int) -> dict[str, int]:
         steps = np.arange(ground.steps + 1)
         W_U = self.parameters(ground, seed, steps)["unembed.W_U"].astype(np.float64)
         power = (np.abs(np.fft.rfft(W_U, axis=2)[:, :, 1:]) ** 2).sum(axis=1)
@@ -183,7 +183,7 @@ class TwoCircuits(Path):
 
 
 @dataclass(frozen=True)
-class RandomWalk(Path):
+class RandomWalk(PlantedTrajectory):
     """A walk from the seed's initial parameters, which moves alike in every step: the null, in
     which nothing ever happens.
 
@@ -203,7 +203,7 @@ class RandomWalk(Path):
     def __post_init__(self) -> None:
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
 
-    def check(self, ground: Ground) -> None:
+    def check(self, ground: PlantContext) -> None:
         """Any task and model, as long as all moves of a seed fit into memory."""
         moves = ground.steps * _count(ground)
         told = (
@@ -212,7 +212,7 @@ class RandomWalk(Path):
         )
         require(moves <= _MOST_MOVES, f"{told}; take fewer steps or a smaller model")
 
-    def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """See the class."""
         initial, key = _initial(ground, seed), stream(seed, "planted")
         count = sum(value.size for value in initial.values())
@@ -227,12 +227,12 @@ class RandomWalk(Path):
             stacks[name] = (begin[None] + sigma * walk.reshape(-1, *begin.shape)).astype(np.float32)
         return stacks
 
-    def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
         return {"kind": "random_walk", "transitions": []}
 
 
-PATHS: dict[str, type[Path]] = {
+PATHS: dict[str, type[PlantedTrajectory]] = {
     "scaled_induction": ScaledInduction,
     "two_circuits": TwoCircuits,
     "random_walk": RandomWalk,
@@ -240,14 +240,14 @@ PATHS: dict[str, type[Path]] = {
 """Every planted path by name."""
 
 
-def _count(ground: Ground) -> int:
+def _count(ground: PlantContext) -> int:
     """How many parameters the model has."""
     return parameter_count(
         jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init"))
     )
 
 
-def _initial(ground: Ground, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
+def _initial(ground: PlantContext, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
     """The seed's initial parameters, as training would begin with them, by dotted name in float64."""
     params = ground.model.build(ground.task.inputs).init(stream(seed, "init"))
     return {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}

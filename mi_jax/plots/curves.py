@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mi_jax.dynamics import Interval, Phases, Transitions, interval
+from mi_jax.dynamics import Dates, Interval, Phases, interval
 from mi_jax.plots.style import (
     COLOURS,
     SEED_STYLES,
@@ -77,7 +77,7 @@ def band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> Non
     axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def mark_dates(axes: Axes, dates: Transitions | None) -> None:
+def mark_dates(axes: Axes, dates: Dates | None) -> None:
     """Triangles along the top where seeds memorised and grokked."""
     if dates is None:
         return
@@ -127,7 +127,7 @@ def _interval_bar(axes: Axes, end: Interval) -> None:
 def loss_curves(
     dataset: xr.Dataset,
     *,
-    dates: Transitions | None = None,
+    dates: Dates | None = None,
     phases: Phases | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
@@ -152,7 +152,7 @@ def loss_curves(
 def accuracy_curves(
     dataset: xr.Dataset,
     *,
-    dates: Transitions | None = None,
+    dates: Dates | None = None,
     phases: Phases | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
@@ -196,7 +196,7 @@ def label_noise_curves(
 def progress_curves(
     dataset: xr.Dataset,
     *,
-    dates: Transitions | None = None,
+    dates: Dates | None = None,
     phases: Phases | None = None,
     null: xr.Dataset | None = None,
     ax: Axes | None = None,
@@ -419,7 +419,7 @@ def singular_value_curves(
 @styled
 def aligned_seeds(
     dataset: xr.Dataset,
-    dates: Transitions,
+    dates: Dates,
     *,
     variable: str = "test_accuracy",
     label: str = "test accuracy",

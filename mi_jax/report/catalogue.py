@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import plots
-from mi_jax.dynamics import AT_ONCE, Phases, Transitions, readout_site
+from mi_jax.dynamics import AT_ONCE, Dates, Phases, readout_site
 from mi_jax.measuring.nulls import Nulls
 
 
@@ -41,7 +41,7 @@ _COMPARED |= {f"subspace_angle_{place}_final" for place in ("embedding", "unembe
 def plans(
     dataset: xr.Dataset,
     nulls: Nulls,
-    dates: Transitions | None,
+    dates: Dates | None,
     phases: Phases | None,
     born: xr.DataArray | None,
     pictures: xr.Dataset,
@@ -68,7 +68,7 @@ def plans(
 
 
 def _curves(
-    dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases: Phases | None
+    dataset: xr.Dataset, nulls: Nulls, dates: Dates | None, phases: Phases | None
 ) -> list[Plan]:
     seeds = "Lines of one colour are seeds, by style." if dataset.sizes["seed"] > 1 else ""
     shaded = (

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
-from mi_jax.dynamics import Phases, Transitions
+from mi_jax.dynamics import Dates, Phases
 from mi_jax.measuring.merging import united
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
@@ -17,7 +17,7 @@ def draw_figures(
     folder: Path,
     dataset: xr.Dataset,
     nulls: Nulls,
-    dates: Transitions | None,
+    dates: Dates | None,
     phases: Phases | None,
     born: xr.DataArray | None,
     pictures: xr.Dataset,
@@ -88,7 +88,7 @@ def _empty(dataset: xr.Dataset) -> set[str]:
 def _marks(
     dataset: xr.Dataset,
     nulls: Nulls,
-    dates: Transitions | None,
+    dates: Dates | None,
     phases: Phases | None,
     born: xr.DataArray | None,
 ) -> dict[str, xr.DataArray]:

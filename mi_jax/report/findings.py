@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics import AT_ONCE, RULE, Claim, Phases, Transitions, interval, judge, probe_claims
+from mi_jax.dynamics import AT_ONCE, RULE, Claim, Dates, Phases, interval, judge, probe_claims
 from mi_jax.measuring.merging import last_step
 from mi_jax.measuring.nulls import Nulls
 
@@ -63,7 +63,7 @@ _CLAIMS: tuple[
 
 
 def claims(
-    dataset: xr.Dataset, nulls: Nulls, dates: Transitions | None, phases: Phases | None = None
+    dataset: xr.Dataset, nulls: Nulls, dates: Dates | None, phases: Phases | None = None
 ) -> list[Claim]:
     """The findings that the readings allow, each with its level of evidence."""
     found: list[Claim] = []
@@ -126,7 +126,7 @@ def _too_large(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def summary(
-    dates: Transitions | None, phases: Phases | None = None, learned: xr.DataArray | None = None
+    dates: Dates | None, phases: Phases | None = None, learned: xr.DataArray | None = None
 ) -> str:
     """The story in a sentence: which seeds memorised and grokked, learned both sets at once or the
     test set alone, and when.
@@ -168,16 +168,14 @@ def _told(did: str, did_not: str, when: np.ndarray, seeds: int) -> str:
     return f"{did} in {over.found} of {seeds} seeds, at step {over.middle:,.0f}{range_}"
 
 
-def _at_once(dates: Transitions, phases: Phases | None) -> np.ndarray:
+def _at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
     """By seed, whether no snapshot lies between memorising and generalising."""
     return (
         np.zeros(len(dates.memorised), bool) if phases is None else phases.verdict.values == AT_ONCE
     )
 
 
-def numbers_table(
-    dataset: xr.Dataset, dates: Transitions | None, phases: Phases | None
-) -> list[Row]:
+def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | None) -> list[Row]:
     """Rows of a label, a cell a seed, and the interval over seeds: dates, and scalars and key
     frequencies of the last step.
     """

@@ -11,7 +11,7 @@ import xarray as xr
 from mi_jax.basics.errors import RunError
 from mi_jax.basics.files import replace_file
 from mi_jax.basics.pytrees import byte_count, parameter_count
-from mi_jax.dynamics import ACCURACY, Phases, Transitions, births, crossings, phases, transitions
+from mi_jax.dynamics import ACCURACY, Dates, Phases, births, crossings, phases, transitions
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.choosing import choose
 from mi_jax.measuring.nulls import Nulls
@@ -43,7 +43,7 @@ class Study:
     run: Run
     dataset: xr.Dataset
     nulls: Nulls
-    dates: Transitions | None
+    dates: Dates | None
     phases: Phases | None
     report: Path
 

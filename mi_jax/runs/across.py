@@ -71,7 +71,7 @@ def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None)
             np.asarray(tables, np.float64), run.steps, most=most, noise="first"
         )
         parts.append(
-            _lines_dataset(lines, "residues" in context.concepts).assign_coords(step=run.steps)
+            _lines_dataset(lines, "residues" in context.ground_truth).assign_coords(step=run.steps)
         )
     return xr.concat(parts, "seed").assign_coords(seed=seeds) if parts else xr.Dataset()
 
@@ -236,7 +236,7 @@ class _Compare(NamedTuple):
 
 
 def _representation(context: Context, kind: str) -> _Compare:
-    if context.model.roles.neurons is None or "table" not in context.concepts:
+    if context.model.roles.neurons is None or "table" not in context.ground_truth:
         raise MeasureError(
             f"{kind} compares neurons over all pairs: it needs the role 'neurons' and the concept"
             " 'table'"

@@ -21,10 +21,10 @@ from mi_jax.interventions import INTERVENTIONS, Intervention
 from mi_jax.models import MODELS, Transformer
 from mi_jax.tasks import TASKS, ModularArithmetic
 from mi_jax.training import FILTERS, LOSSES, OPTIMIZERS, RATES, SCHEDULES
-from mi_jax.training.course import Course
 from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
-from mi_jax.training.planting import Ground, Path
+from mi_jax.training.planting import PlantContext, PlantedTrajectory
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
@@ -61,7 +61,7 @@ class Experiment:
     interventions: tuple[Intervention, ...] = ()
     name: str = "experiment"
     storage: Storage = field(default_factory=Storage)
-    path: Path | None = added(None)
+    path: PlantedTrajectory | None = added(None)
     precision: Precision = added("float32")
 
     def __post_init__(self) -> None:
@@ -103,9 +103,9 @@ class Experiment:
         return self.schedule.steps(self.steps)
 
     @property
-    def ground(self) -> Ground:
+    def ground(self) -> PlantContext:
         """What a path is planted in."""
-        return Ground(self.task, self.model, self.steps)
+        return PlantContext(self.task, self.model, self.steps)
 
     def build(self) -> Model:
         """The model for the task's inputs."""
@@ -134,9 +134,9 @@ class Experiment:
             self.precision,
         )
         # What is changed says itself which settings it takes.
-        course = Course(parts)
+        programs = ProgramSchedule(parts)
         for step in {0, *(i.start for i in self.interventions)}:
-            course.regime(step)
+            programs.active(step)
         return parts
 
     def subject(self) -> Subject:
@@ -176,8 +176,8 @@ REGISTRY: Mapping[str, type] = {
 
 
 @lru_cache
-def _holders(kind: Literal["role", "concept"], name: str) -> str:
-    """Which models (tasks) have a role (a concept) with their default settings."""
+def _holders(kind: Literal["role", "ground truth"], name: str) -> str:
+    """Which models (tasks) have a role (a ground truth) with their default settings."""
     tasks = {known: make() for known, make in TASKS.items()}
     if kind == "role":
         held = [
@@ -189,7 +189,7 @@ def _holders(kind: Literal["role", "concept"], name: str) -> str:
         held = [
             known
             for known, one in tasks.items()
-            if name in one.evaluation(one.data(0), stream(0, "measure")).concepts
+            if name in one.evaluation(one.data(0), stream(0, "measure")).ground_truth
         ]
     return f" (which {', '.join(held)} has by default)" if held else ""
 

@@ -21,10 +21,10 @@ from mi_jax.runs.experiment import REGISTRY, Experiment
 from mi_jax.runs.replay import check_machine, elsewhere, mode_of
 from mi_jax.runs.run import Run, Step, open_run
 from mi_jax.runs.train import check_same, finish, run_record, train
-from mi_jax.training.course import Course
 from mi_jax.training.kept import read_arrays, write_arrays
 from mi_jax.training.loop import Watch, check_resumable
 from mi_jax.training.machine import machine
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.record import lock, write_record
 from mi_jax.training.state import Parts, TrainState, flat_state
 from mi_jax.training.trajectory import INITIAL, ORIGIN, Trajectory
@@ -247,9 +247,9 @@ def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
     if (folder / "run.json").exists():
         _check_same(folder, asked, experiment)
     else:
-        Course(parts, origin=asked.step, elsewhere=elsewhere(asked.parent.path, parts.seeds)).check(
-            asked.new
-        )
+        ProgramSchedule(
+            parts, origin=asked.step, elsewhere=elsewhere(asked.parent.path, parts.seeds)
+        ).check(asked.new)
     check_machine(asked.parent.trajectories[0], here, allow_other_machine)
     with lock(folder):
         if not (folder / "run.json").exists():
@@ -267,29 +267,31 @@ def _begin(asked: _Fork, trajectory: Trajectory, parts: Parts, allow_other_machi
     before.
     """
     parent, run = asked.parent.trajectories[0], trajectory.record["hash"]
-    course = Course(parts, origin=asked.step, initial=parent.initial)
+    programs = ProgramSchedule(parts, origin=asked.step, initial=parent.initial)
     for place, intervention in enumerate(asked.experiment.interventions[: -len(asked.new) or None]):
         kept = parent.prepared.read(asked.parent.experiment.interventions.index(intervention))
         if kept is not None and (intervention.start < asked.step or not intervention.reads_weights):
             trajectory.prepared.write(place, kept)
-    state = flat_state(_state(asked, course, allow_other_machine))
+    state = flat_state(_state(asked, programs, allow_other_machine))
     initial = {
         f"{INITIAL}{name}": np.asarray(value) for name, value in dotted(parent.initial()).items()
     }
     write_arrays(trajectory.path / ORIGIN, {**state, **initial}, run)
 
 
-def _state(asked: _Fork, course: Course, allow_other_machine: bool) -> TrainState:
+def _state(asked: _Fork, programs: ProgramSchedule, allow_other_machine: bool) -> TrainState:
     """The parent's exact state; or its parameters, with an optimizer state that is fresh."""
     parent = asked.parent.trajectories[0]
     if parent.has_states:
-        return course.begin(
+        return programs.begin(
             asked.parent.state_at(asked.step, allow_other_machine=allow_other_machine)
         )
     log.warning(
         "%s holds no train states: the fork begins with a fresh optimizer state", parent.path
     )
-    return course.fresh(jax.tree.map(lambda x: jax.numpy.asarray(x[0]), parent.stack([asked.step])))
+    return programs.fresh(
+        jax.tree.map(lambda x: jax.numpy.asarray(x[0]), parent.stack([asked.step]))
+    )
 
 
 def _check_same(folder: Path, asked: _Fork, experiment: Experiment) -> None:

@@ -13,25 +13,25 @@ from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import RunError
 from mi_jax.basics.pytrees import take
 from mi_jax.contracts import PLAIN
-from mi_jax.interventions.places import Elsewhere
+from mi_jax.interventions.places import LoadParams
 from mi_jax.runs.experiment import Experiment
 from mi_jax.training import loop, machine
-from mi_jax.training.course import Course
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.state import Mode, Parts, TrainState
 from mi_jax.training.trajectory import Trajectory
 
 
-def course_of(trajectory: Trajectory, parts: Parts) -> Course:
-    """The course of a run on disk, which keeps there what its interventions prepare."""
+def programs_of(trajectory: Trajectory, parts: Parts) -> ProgramSchedule:
+    """The programs of a run on disk, which keeps there what its interventions prepare."""
     parent = None if trajectory.parent is None else trajectory.parent[0]
     initial = None if parent is None else trajectory.initial
     where = elsewhere(parent, trajectory.seeds)
-    return Course(
+    return ProgramSchedule(
         parts, origin=trajectory.origin, store=trajectory.prepared, elsewhere=where, initial=initial
     )
 
 
-def elsewhere(parent: Path | None, seeds: tuple[int, ...]) -> Elsewhere:
+def elsewhere(parent: Path | None, seeds: tuple[int, ...]) -> LoadParams:
     """Where interventions find parameters of other runs, of these seeds."""
 
     def params(path: str | None, step: int) -> Params:
@@ -73,13 +73,13 @@ def state_at(trajectory: Trajectory, step: int, *, allow_other_machine: bool = F
             f"{trajectory.path} holds snapshots alone, no train states: .params gives them"
         )
     settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-    course = course_of(
+    programs = programs_of(
         trajectory, Experiment.from_json(settings).parts(*mode_of(trajectory.record))
     )
-    start, state = loop.stored_state(course, trajectory, step)
+    start, state = loop.stored_state(programs, trajectory, step)
     if start != step or start == 0:
         check_machine(trajectory, machine.machine(), allow_other_machine)
-    return loop.replay(course, state, start, step)
+    return loop.replay(programs, state, start, step)
 
 
 def mode_of(record: Mapping[str, Any]) -> Mode:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,8 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import plots
-from mi_jax.basics.errors import ConfigError, Interrupted, MiJaxError, RunError, nearest, require
+from mi_jax.basics.errors import Interrupted, MiJaxError, RunError, require
+from mi_jax.basics.fields import with_setting
 from mi_jax.basics.files import replace_file
 from mi_jax.dynamics import GAP, LEVEL, regimes, transitions
 from mi_jax.measuring.choosing import choose
@@ -134,7 +134,7 @@ def grid(experiment: Experiment, axes: Axes) -> dict[str, Experiment]:
     for values in itertools.product(*axes.values()):
         point = experiment
         for name, value in zip(axes, values, strict=True):
-            point = _with(point, name.split("."), value, name)
+            point = with_setting(point, name, value)
         points[",".join(f"{name}={value}" for name, value in zip(axes, values, strict=True))] = (
             point
         )
@@ -175,15 +175,6 @@ def _outcome(path: Path, gap: int, level: float) -> xr.Dataset:
         found = {**dates._asdict(), "regime": regimes(dataset, gap=gap, level=level)}
     last = dataset[[name for name in READ if name in dataset]].isel(step=-1, drop=True)
     return xr.Dataset({**found, **{f"final_{name}": one for name, one in last.data_vars.items()}})
-
-
-def _with(settings: Any, path: Sequence[str], value: Any, name: str) -> Any:
-    """Settings with one field, found by a path of names, replaced."""
-    known = [f.name for f in fields(settings)] if is_dataclass(settings) else []
-    if path[0] not in known or isinstance(settings, type):
-        raise ConfigError(f"'{name}' is no setting of this experiment; {nearest(path[0], known)}")
-    inner = _with(getattr(settings, path[0]), path[1:], value, name) if len(path) > 1 else value
-    return replace(settings, **{path[0]: inner})
 
 
 def _claim(folder: Path, experiment: Experiment, axes: Axes) -> None:

@@ -11,12 +11,12 @@ from mi_jax.basics.errors import RunError
 from mi_jax.basics.records import differences, digest
 from mi_jax.interventions import InProgram
 from mi_jax.runs.experiment import Experiment
-from mi_jax.runs.replay import check_machine, course_of, elsewhere, mode_of
+from mi_jax.runs.replay import check_machine, elsewhere, mode_of, programs_of
 from mi_jax.runs.run import Run, open_run
 from mi_jax.training import machine
-from mi_jax.training.course import Course
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
 from mi_jax.training.planting import follow
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.record import FORMAT, lock, read_record, write_record
 from mi_jax.training.state import Mode, Parts, SeedMode
 from mi_jax.training.trajectory import Storage, Trajectory
@@ -79,7 +79,7 @@ def train(
 
 def check(parts: Parts) -> None:
     """Refuses what can't be trained, before training. Raises ConfigError, RunError."""
-    Course(parts, elsewhere=elsewhere(None, parts.seeds)).check()
+    ProgramSchedule(parts, elsewhere=elsewhere(None, parts.seeds)).check()
 
 
 def finish(
@@ -89,10 +89,10 @@ def finish(
     if trajectory.done >= parts.steps:
         return
     check_machine(trajectory, machine.machine(), allow_other_machine)
-    course = course_of(trajectory, parts)
-    course.prepare()
+    programs = programs_of(trajectory, parts)
+    programs.prepare()
     train_to_end(
-        trajectory, course, np.array(trajectory.record["snapshots"]), _storage(trajectory), watch
+        trajectory, programs, np.array(trajectory.record["snapshots"]), _storage(trajectory), watch
     )
 
 

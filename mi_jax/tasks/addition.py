@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import require
+from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import distinct, minibatches
 
@@ -28,6 +29,7 @@ _CLASSES = {
 }
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class MultiDigitAddition(Task):
     """The sum of two N-digit numbers as tokens ``a + b = c``, leading zeros kept, the most
@@ -63,7 +65,7 @@ class MultiDigitAddition(Task):
     Attributes:
         digits: N.
         examples: different pairs (a, b) trained on; None draws fresh ones in every step.
-        batch: examples a step; None trains on the whole finite set in every step.
+        batch_size: examples a step; None trains on the whole finite set in every step.
         test_examples: pairs of the split "test". cascade_examples: pairs of the split "cascade"; 0
             leaves it out.
         split_seed: of the sets, shared by all seeds of a run.
@@ -73,7 +75,7 @@ class MultiDigitAddition(Task):
 
     digits: int = 5
     examples: int | None = None
-    batch: int | None = 64
+    batch_size: int | None = renamed("batch", 64)
     test_examples: int = 512
     cascade_examples: int = 128
     split_seed: int = 0
@@ -116,13 +118,16 @@ class MultiDigitAddition(Task):
             f" {self.digits}-digit numbers; take fewer",
         )
         require(
-            self.batch is not None or self.examples is not None,
-            "batch=None: fresh examples (examples=None) need a number",
+            self.batch_size is not None or self.examples is not None,
+            "batch_size=None: fresh examples (examples=None) need a number",
         )
         require(
-            self.batch is None
-            or (isinstance(self.batch, int) and 1 <= self.batch <= (self.examples or self.batch)),
-            f"batch={self.batch}: must be a whole number from 1"
+            self.batch_size is None
+            or (
+                isinstance(self.batch_size, int)
+                and 1 <= self.batch_size <= (self.examples or self.batch_size)
+            ),
+            f"batch_size={self.batch_size}: must be a whole number from 1"
             + (
                 f" to the {self.examples} trained examples, or None for all of them"
                 if self.examples
@@ -140,7 +145,7 @@ class MultiDigitAddition(Task):
     @classmethod
     def smallest(cls) -> "MultiDigitAddition":
         """Two digits, fresh examples."""
-        return cls(digits=2, batch=16, test_examples=48, cascade_examples=16)
+        return cls(digits=2, batch_size=16, test_examples=48, cascade_examples=16)
 
     @property
     def per_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -227,15 +232,15 @@ class MultiDigitAddition(Task):
         or in minibatches.
         """
         if not isinstance(data, Batch):
-            assert self.batch is not None
-            shape = (self.batch, 2, self.digits)
+            assert self.batch_size is not None
+            shape = (self.batch_size, 2, self.digits)
             return lambda i: self.examples_of(
                 jax.random.randint(jax.random.fold_in(key, start + i), shape, 0, 10)
             )
-        if self.batch is None:
+        if self.batch_size is None:
             return lambda i: data
         assert self.examples is not None
-        indices = minibatches(key, self.examples, self.batch, start, n)
+        indices = minibatches(key, self.examples, self.batch_size, start, n)
 
         def feed(i: Count) -> Batch:
             rows = indices(i)
@@ -271,7 +276,7 @@ class MultiDigitAddition(Task):
         digits = {"a": tokens[:, :n], "b": tokens[:, n + 1 : 2 * n + 1]}
         found = {name: labels(np.pad(x, ((0, 0), (1, 0))), 10) for name, x in digits.items()}
         found |= {
-            name: labels(np.asarray(evaluation.concepts[name]), classes)
+            name: labels(np.asarray(evaluation.ground_truth[name]), classes)
             for name, classes in _CLASSES.items()
         }
         return {**found, **trained_labels(evaluation)}

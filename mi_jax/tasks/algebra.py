@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.operations import DIVIDING, Operation, is_prime, logarithms, operate
 from mi_jax.tasks.pairs import PairTask
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class ModularArithmetic(PairTask):
     """All pairs (a, b) of residues mod p as tokens ``[a, b, =]``; the answer a o b mod p is read at

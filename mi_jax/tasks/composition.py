@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.basics.errors import require
+from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.groups import conjugacy_classes, group, parse
 from mi_jax.tasks.pairs import PairTask
@@ -21,6 +22,7 @@ _COSETS = 120
 """The largest group whose subgroups are listed: S6 takes a minute."""
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class GroupComposition(PairTask):
     """All pairs (x, y) of a group's elements as tokens ``[x, y, =]``; the composed element is read

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import require
-from mi_jax.basics.fields import added
+from mi_jax.basics.fields import added, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import minibatches
 from mi_jax.tasks.splits import Split, split_order, trained_count
@@ -68,7 +68,7 @@ class PairTask(Task):
             split_seed + seed.
         format: the tokens: ``[a, b, =]`` with '=' as token n; ``[a, b]``; ``[a, o, b, =]`` with o
             as token n and '=' as n + 1.
-        batch: examples a step; None trains on all of them in every step.
+        batch_size: examples a step; None trains on all of them in every step.
         label_noise: share xi of the training labels, rounded down to whole ones, that are replaced
             by uniformly drawn ones, which may be the right ones: who answers every pair rightly has
             a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). What a smaller share
@@ -80,7 +80,7 @@ class PairTask(Task):
     split_seed: int = 0
     split_per_seed: bool = False
     format: Format = "a b ="
-    batch: int | None = None
+    batch_size: int | None = renamed("batch", None)
     label_noise: float = added(0.0)
 
     def __post_init__(self) -> None:
@@ -103,8 +103,9 @@ class PairTask(Task):
             f"split_seed={seed}: must be a whole number of at least 0",
         )
         require(
-            self.batch is None or (isinstance(self.batch, int) and 1 <= self.batch <= trained),
-            f"batch={self.batch}: must be a whole number from 1 to the {trained} trained pairs, or"
+            self.batch_size is None
+            or (isinstance(self.batch_size, int) and 1 <= self.batch_size <= trained),
+            f"batch_size={self.batch_size}: must be a whole number from 1 to the {trained} trained pairs, or"
             " None for all of them",
         )
         require(
@@ -226,10 +227,10 @@ class PairTask(Task):
         )
 
     def batches(self, data: Batch, key: PRNGKey, start: Count, n: Count) -> Feed:
-        """All trained pairs in every step, or minibatches of ``batch``."""
-        if self.batch is None:
+        """All trained pairs in every step, or minibatches of ``batch_size``."""
+        if self.batch_size is None:
             return lambda i: data
-        indices = minibatches(key, self.trained, self.batch, start, n)
+        indices = minibatches(key, self.trained, self.batch_size, start, n)
 
         def feed(i: Count) -> Batch:
             rows: Int[Array, " batch"] = indices(i)

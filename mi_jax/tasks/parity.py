@@ -13,12 +13,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import distinct, minibatches
 
 Subset = Literal["first", "random"]
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class SparseParity(Task):
     """Signs x in {-1, +1}^n; the answer is their product over a subset S of size k, as class 1 for
@@ -45,7 +47,7 @@ class SparseParity(Task):
         subset: S: "first": coordinates 0 to k - 1; "random": drawn with
             ``numpy.random.default_rng((split_seed, 1))``.
         examples: different inputs trained on; None draws fresh ones in every step.
-        batch: examples a step; None trains on the whole finite set in every step.
+        batch_size: examples a step; None trains on the whole finite set in every step.
         test_examples: different inputs of the split "test", none of them in the finite training
             set.
         split_seed: of the sets, shared by all seeds of a run.
@@ -60,7 +62,7 @@ class SparseParity(Task):
     k: int = 3
     subset: Subset = "first"
     examples: int | None = 1000
-    batch: int | None = 32
+    batch_size: int | None = renamed("batch", 32)
     test_examples: int = 100
     split_seed: int = 0
     split_per_seed: bool = False
@@ -91,13 +93,16 @@ class SparseParity(Task):
             f" 2^{self.n} = {2**self.n} different inputs; take fewer, or a larger n",
         )
         require(
-            self.batch is not None or self.examples is not None,
-            "batch=None: fresh examples (examples=None) need a number",
+            self.batch_size is not None or self.examples is not None,
+            "batch_size=None: fresh examples (examples=None) need a number",
         )
         require(
-            self.batch is None
-            or (isinstance(self.batch, int) and 1 <= self.batch <= (self.examples or self.batch)),
-            f"batch={self.batch}: must be a whole number from 1"
+            self.batch_size is None
+            or (
+                isinstance(self.batch_size, int)
+                and 1 <= self.batch_size <= (self.examples or self.batch_size)
+            ),
+            f"batch_size={self.batch_size}: must be a whole number from 1"
             + (
                 f" to the {self.examples} trained examples, or None for all of them"
                 if self.examples
@@ -117,7 +122,7 @@ class SparseParity(Task):
     @classmethod
     def smallest(cls) -> "SparseParity":
         """The product of 2 of 6 signs, 32 examples."""
-        return cls(n=6, k=2, examples=32, batch=8, test_examples=16)
+        return cls(n=6, k=2, examples=32, batch_size=8, test_examples=16)
 
     @property
     def per_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -181,10 +186,10 @@ class SparseParity(Task):
         """
         if not isinstance(data, Batch):
             return lambda i: self._fresh(jax.random.fold_in(key, start + i))
-        if self.batch is None:
+        if self.batch_size is None:
             return lambda i: data
         assert self.examples is not None
-        indices = minibatches(key, self.examples, self.batch, start, n)
+        indices = minibatches(key, self.examples, self.batch_size, start, n)
 
         def feed(i: Count) -> Batch:
             rows = indices(i)
@@ -193,15 +198,15 @@ class SparseParity(Task):
         return feed
 
     def _fresh(self, key: PRNGKey) -> Batch:
-        assert self.batch is not None
+        assert self.batch_size is not None
         signs, noise = jax.random.split(key)
         flipped = (
-            jax.random.bernoulli(noise, self.label_noise, (self.batch,))
+            jax.random.bernoulli(noise, self.label_noise, (self.batch_size,))
             if self.label_noise
             else None
         )
         return self._labelled(
-            jax.random.rademacher(signs, (self.batch, self.n), jnp.float32), flipped
+            jax.random.rademacher(signs, (self.batch_size, self.n), jnp.float32), flipped
         )
 
     def evaluation(self, data: Batch | tuple[()], key: PRNGKey) -> Evaluation:
@@ -230,8 +235,8 @@ class SparseParity(Task):
         bits = (1 + evaluation.inputs[:, 0].astype(np.int64)) // 2
         chosen = self.coordinates
         outside = np.setdiff1d(np.arange(self.n), chosen)[:1]
-        found = {"answer": labels(np.asarray(evaluation.concepts["answer"]), 2)}
+        found = {"answer": labels(np.asarray(evaluation.ground_truth["answer"]), 2)}
         found |= {f"bit_{i}": labels(bits[:, i], 2) for i in (*chosen.tolist(), *outside.tolist())}
-        partial = np.asarray(evaluation.concepts["partial_parities"])
+        partial = np.asarray(evaluation.ground_truth["partial_parities"])
         found |= {f"parity_{j}": labels(partial[:, j - 1], 2) for j in range(2, self.k)}
         return {**found, **trained_labels(evaluation)}

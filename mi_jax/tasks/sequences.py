@@ -14,12 +14,14 @@ from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
 from mi_jax.tasks.sampling import distinct
 
 Scored = Literal["repeated", "all"]
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class RepeatedSequences(Task):
     """A start token, then L different tokens, then the same L again; at every position but the last
@@ -45,14 +47,14 @@ class RepeatedSequences(Task):
     Attributes:
         symbols: V. length: L, at most V.
         scored: which answers have weight in the loss: those that can be told by induction, or all.
-        batch: sequences a step. test_examples: different sequences of the split "test".
+        batch_size: sequences a step. test_examples: different sequences of the split "test".
         split_seed: of the split, shared by all seeds of a run.
     """
 
     symbols: int = 16
     length: int = 16
     scored: Scored = "repeated"
-    batch: int = 64
+    batch_size: int = renamed("batch", 64)
     test_examples: int = 64
     split_seed: int = 0
 
@@ -62,7 +64,7 @@ class RepeatedSequences(Task):
         for name, least in (
             ("symbols", 2),
             ("length", 2),
-            ("batch", 1),
+            ("batch_size", 1),
             ("test_examples", 1),
             ("split_seed", 0),
         ):
@@ -90,7 +92,7 @@ class RepeatedSequences(Task):
     @classmethod
     def smallest(cls) -> "RepeatedSequences":
         """Four of six tokens."""
-        return cls(symbols=6, length=4, batch=16, test_examples=32)
+        return cls(symbols=6, length=4, batch_size=16, test_examples=32)
 
     @property
     def inputs(self) -> Inputs:
@@ -135,7 +137,7 @@ class RepeatedSequences(Task):
         return lambda i: self.examples_of(self._fresh(jax.random.fold_in(key, start + i)))
 
     def _fresh(self, key: PRNGKey) -> Int[Array, "b half"]:
-        rows = jnp.broadcast_to(jnp.arange(self.symbols)[None], (self.batch, self.symbols))
+        rows = jnp.broadcast_to(jnp.arange(self.symbols)[None], (self.batch_size, self.symbols))
         return jax.random.permutation(key, rows, axis=1, independent=True)[:, : self.length]
 
     def _drawn(self) -> Any:
@@ -164,7 +166,7 @@ class RepeatedSequences(Task):
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
         """See the class."""
         back = {
-            name: np.asarray(evaluation.concepts[name])
+            name: np.asarray(evaluation.ground_truth[name])
             for name in ("previous_token", "token_two_back")
         }
         tokens = {"token": evaluation.inputs[:, :-1], **back}

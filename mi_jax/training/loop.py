@@ -18,7 +18,7 @@ from mi_jax.basics.errors import Interrupted, RunError
 from mi_jax.basics.pytrees import byte_count, dotted
 from mi_jax.contracts import LONGEST_CHUNK
 from mi_jax.training import segments
-from mi_jax.training.course import Course
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.state import TrainState, flat_state, state_from_flat
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 
@@ -42,7 +42,7 @@ Watch = Callable[[Progress], None]
 
 def train_to_end(
     trajectory: Trajectory,
-    course: Course,
+    programs: ProgramSchedule,
     snapshots: Int[np.ndarray, " step"],
     storage: Storage,
     watch: Watch,
@@ -55,33 +55,35 @@ def train_to_end(
     """
     with signals() as stopped:
         segments.remove_unfinished(trajectory.folder)
-        _, state = stored_state(course, trajectory, trajectory.done)
-        template = course.template(trajectory.done)
+        _, state = stored_state(programs, trajectory, trajectory.done)
+        template = programs.template(trajectory.done)
         ends = segment_ends(
-            snapshots, course.parts.steps, byte_count(template.params), storage, course.origin
+            snapshots, programs.parts.steps, byte_count(template.params), storage, programs.origin
         )
-        _run(course, trajectory, state, snapshots, ends, watch, stopped)
+        _run(programs, trajectory, state, snapshots, ends, watch, stopped)
 
 
-def stored_state(course: Course, trajectory: Trajectory, step: int) -> tuple[int, TrainState]:
+def stored_state(
+    programs: ProgramSchedule, trajectory: Trajectory, step: int
+) -> tuple[int, TrainState]:
     """The last state at or before ``step`` that is stored, and its step; or the initial one."""
     stored = trajectory.stored_state(step)
     if stored is None:
-        return 0, course.init()
-    return stored[0], state_from_flat(course.template(stored[0]), stored[1])
+        return 0, programs.init()
+    return stored[0], state_from_flat(programs.template(stored[0]), stored[1])
 
 
-def replay(course: Course, state: TrainState, start: int, step: int) -> TrainState:
+def replay(programs: ProgramSchedule, state: TrainState, start: int, step: int) -> TrainState:
     """The exact state at ``step`` from that at ``start``: the run's own programs again."""
     while start < step:
-        n = _next_stop(start, [step], course, LONGEST_CHUNK) - start
-        state, _ = course.advance(state, start, n)
+        n = _next_stop(start, [step], programs, LONGEST_CHUNK) - start
+        state, _ = programs.advance(state, start, n)
         start += n
     return state
 
 
 def _run(
-    course: Course,
+    programs: ProgramSchedule,
     trajectory: Trajectory,
     state: TrainState,
     snapshots: Int[np.ndarray, " step"],
@@ -92,14 +94,14 @@ def _run(
     """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in
     segments.
     """
-    parts, clock, done = course.parts, _Clock(), trajectory.done
+    parts, clock, done = programs.parts, _Clock(), trajectory.done
     recorder = _Recorder(trajectory, set(snapshots.tolist()))
-    if done == course.origin:
+    if done == programs.origin:
         recorder.snapshot(done, state)
     while done < parts.steps:
-        stop = _next_stop(done, [*recorder.after(done), *ends], course, clock.chunk)
+        stop = _next_stop(done, [*recorder.after(done), *ends], programs, clock.chunk)
         with clock.timing(stop - done):
-            state, buffer = jax.block_until_ready(course.advance(state, done, stop - done))
+            state, buffer = jax.block_until_ready(programs.advance(state, done, stop - done))
         recorder.losses.append(np.asarray(buffer)[:, : stop - done].T)
         done = stop
         recorder.snapshot(done, state)
@@ -115,9 +117,9 @@ def _run(
             )
 
 
-def _next_stop(done: int, stops: list[int], course: Course, most: int) -> int:
+def _next_stop(done: int, stops: list[int], programs: ProgramSchedule, most: int) -> int:
     """The next step at which training must look up, at most ``most`` away."""
-    change = course.next_change(done)
+    change = programs.next_change(done)
     return min(
         [stop for stop in stops if stop > done]
         + [done + most]

@@ -28,7 +28,7 @@ from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 _CHUNK = 64
 
 
-class Ground(NamedTuple):
+class PlantContext(NamedTuple):
     """What a path is planted in."""
 
     task: Task
@@ -37,23 +37,23 @@ class Ground(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Path(ABC):
+class PlantedTrajectory(ABC):
     """A known trajectory, followed in place of training: every weight of every step is put where it
     is.
     """
 
     @abstractmethod
-    def check(self, ground: Ground) -> None:
+    def check(self, ground: PlantContext) -> None:
         """Raises ConfigError where this path can't be planted here."""
 
     @abstractmethod
-    def parameters(self, ground: Ground, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """The parameters [step ...] at these steps, by dotted name, in float32: however the steps
         are cut, the same bits.
         """
 
     @abstractmethod
-    def truth(self, ground: Ground, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """What is known of it, as JSON has it; the path's docstring says what each entry means.
         Stored in ``run.json``.
         """
@@ -61,9 +61,9 @@ class Path(ABC):
 
 def follow(
     trajectory: Trajectory,
-    path: Path,
+    path: PlantedTrajectory,
     parts: Parts,
-    ground: Ground,
+    ground: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     storage: Storage,
     watch: Watch,
@@ -98,9 +98,9 @@ def follow(
 
 
 def _segment(
-    path: Path,
+    path: PlantedTrajectory,
     parts: Parts,
-    ground: Ground,
+    ground: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     start: int,
     end: int,
@@ -135,7 +135,7 @@ def _chunks(start: int, end: int) -> Iterator[Int[np.ndarray, " step"]]:
         yield steps[i : i + _CHUNK]
 
 
-def _at(path: Path, parts: Parts, ground: Ground, step: int) -> Any:
+def _at(path: PlantedTrajectory, parts: Parts, ground: PlantContext, step: int) -> Any:
     """The parameters of a step, leading axis seed."""
     return stacked(
         [take(nested(path.parameters(ground, seed, np.array([step]))), 0) for seed in parts.seeds]

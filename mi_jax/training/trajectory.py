@@ -331,7 +331,7 @@ class Trajectory:
 
 
 class Prepared(NamedTuple):
-    """What a run's interventions prepared, a file each: see ``course.Store``."""
+    """What a run's interventions prepared, a file each: see ``programs.Store``."""
 
     folder: Path
     run: str

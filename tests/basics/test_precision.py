@@ -54,7 +54,7 @@ def test_three_steps_are_those_computed_by_hand(tmp_path: Path) -> None:
     """One matrix, the gradient x^T (softmax(x W) - one-hot) / batch, and AdamW, all in NumPy's
     float64.
     """
-    task = SparseParity(n=6, k=2, examples=32, batch=None, test_examples=16)
+    task = SparseParity(n=6, k=2, examples=32, batch_size=None, test_examples=16)
     optimizer = AdamW(learning_rate=0.1, weight_decay=0.5, b1=0.9, b2=0.98, eps=1e-8)
     experiment = Experiment(
         task, DeepLinear(widths=()), optimizer, steps=3, schedule=every(1), precision="float64"
@@ -97,7 +97,7 @@ def test_it_begins_at_the_weights_of_the_float32_run_and_goes_its_own_way(
 
 @pytest.mark.slow
 def test_both_precisions_see_the_same_fresh_batches(tmp_path: Path) -> None:
-    task = SparseParity(n=6, k=2, examples=None, batch=8, test_examples=16)
+    task = SparseParity(n=6, k=2, examples=None, batch_size=8, test_examples=16)
     still = Experiment(task, DeepLinear(widths=()), SGD(learning_rate=0.0), steps=6, schedule=at(3))
     narrow = train(still, tmp_path / "narrow").losses.values
     wide = train(

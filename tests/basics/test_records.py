@@ -204,7 +204,7 @@ def _json(value: Any) -> Any:
             ModularArithmetic(operation="subtract"),
             ['operation: "add" there, "subtract" here'],
         ),
-        (ModularArithmetic(), ModularArithmetic(batch=7), ["batch: null there, 7 here"]),
+        (ModularArithmetic(), ModularArithmetic(batch_size=7), ["batch: null there, 7 here"]),
         (at(1) | at(2), at(1) | at(3), None),
     ],
 )

@@ -109,7 +109,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("--task.fraction -0.1", "fraction=-0.1"),
         ("--task.fraction nan", "fraction=nan"),
         ("--task.fraction 0.001", "leaves 0 to train on"),
-        ("--task.batch 0", "batch=0: must be a whole number from 1 to"),
+        ("--task.batch-size 0", "batch_size=0: must be a whole number from 1 to"),
         ("--task.operation multipl", "multiply"),
         ("--model.heads 5", "heads=5 don't divide d_model=16; choose a divisor, or give d_head"),
         ("--model.heads 0", "heads=0: must be at least 1"),

@@ -284,7 +284,7 @@ def test_measures_that_cannot_be_taken_are_listed_with_the_reason(
     assert "test_loss" in said.json
     assert "restricted_loss" not in said.json
     assert re.search(
-        r"not read: .*restricted_loss.*: needs the task's concept 'cyclic_answer'", said.errors
+        r"not read: .*restricted_loss.*: needs the task's ground truth 'cyclic_answer'", said.errors
     )
 
 
@@ -339,7 +339,7 @@ def test_list_tasks_says_what_is_known_and_the_smallest_setting(
     paper, _, truth, smallest = _say(capsys, "list", "tasks", "--json").json["sparse_parity"]
     assert "2207.08799" in paper
     assert truth.split(", ")[:2] == ["subset", "answer"]
-    assert smallest == "SparseParity(n=6, k=2, examples=32, batch=8, test_examples=16)"
+    assert smallest == "SparseParity(n=6, k=2, examples=32, batch_size=8, test_examples=16)"
 
 
 def test_list_options_says_what_a_measure_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -662,6 +662,6 @@ def test_run_takes_every_reading_that_the_experiment_allows(tmp_path: Path) -> N
         name
         for one in READINGS.values()
         for name in one.variables
-        if "corrupted" not in one.concepts
+        if "corrupted" not in one.ground_truth
     }
     assert without_noise <= set(readings)

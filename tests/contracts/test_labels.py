@@ -145,12 +145,12 @@ def test_carries_of_decimals() -> None:
 
 def test_bits_of_a_parity() -> None:
     evaluation, found = _read(
-        SparseParity(n=6, k=3, subset="random", examples=20, batch=None, test_examples=20)
+        SparseParity(n=6, k=3, subset="random", examples=20, batch_size=None, test_examples=20)
     )
     signs, S = (
         evaluation.inputs[:, 0],
         SparseParity(
-            n=6, k=3, subset="random", examples=20, batch=None, test_examples=20
+            n=6, k=3, subset="random", examples=20, batch_size=None, test_examples=20
         ).coordinates,
     )
     np.testing.assert_array_equal(found["answer"].values, signs[:, S].prod(axis=1) > 0)

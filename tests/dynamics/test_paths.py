@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from mi_jax.dynamics import likeness, path_of_products, principal_path, walk_like, walk_path
-from mi_jax.dynamics.paths import Path
+from mi_jax.dynamics.paths import PrincipalPath
 
 
 def test_joint_components_are_scikits() -> None:
@@ -80,5 +80,7 @@ def test_likeness_is_the_squared_cosine_of_all_seeds_scores_together() -> None:
     one[0, 0], one[1, 2] = [3, 1], [4, 0]
     other[0, 0] = [-2, 5]
     np.testing.assert_allclose(
-        likeness(Path(one, np.ones(2)), Path(other, np.ones(2))), [9 / 25, 1], rtol=1e-12
+        likeness(PrincipalPath(one, np.ones(2)), PrincipalPath(other, np.ones(2))),
+        [9 / 25, 1],
+        rtol=1e-12,
     )

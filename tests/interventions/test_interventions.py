@@ -15,8 +15,8 @@ from mi_jax.interventions import Change
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.train import train
 from mi_jax.training import AdamW, every
-from mi_jax.training.course import Course
 from mi_jax.training.loop import Progress, replay
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.state import TrainState
 
 
@@ -25,8 +25,8 @@ def _changed(*changes: Change, **settings: Any) -> Experiment:
 
 
 def _at(experiment: Experiment, step: int) -> TrainState:
-    course = Course(experiment.parts())
-    return replay(course, course.init(), 0, step)
+    programs = ProgramSchedule(experiment.parts())
+    return replay(programs, programs.init(), 0, step)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -45,7 +45,7 @@ def test_every_step_before_a_change_is_the_parents_bit_for_bit(step: int) -> Non
 
 @pytest.mark.parametrize("step", [18, 40])
 def test_from_its_start_on_a_change_is_a_run_from_that_state_with_that_setting(step: int) -> None:
-    other = Course(
+    other = ProgramSchedule(
         tiny_mlp_experiment(
             optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01), steps=40
         ).parts()
@@ -55,9 +55,9 @@ def test_from_its_start_on_a_change_is_a_run_from_that_state_with_that_setting(s
 
 
 def test_a_range_ends_where_it_says() -> None:
-    parent = Course(PARENT.parts())
+    parent = ProgramSchedule(PARENT.parts())
     changed = _changed(Change(field=DECAY, value=0.01, start=17, stop=23))
-    other = Course(
+    other = ProgramSchedule(
         tiny_mlp_experiment(optimizer=AdamW(learning_rate=1e-2, weight_decay=0.01)).parts()
     )
     within = replay(other, _at(PARENT, 17), 17, 23)
@@ -69,10 +69,10 @@ def test_overlapping_changes_of_one_number_are_won_by_the_later_one() -> None:
         Change(field=DECAY, value=0.2, start=5, stop=30),
         Change(field=DECAY, value=0.3, start=10, stop=20),
     )
-    course = Course(_changed(*both).parts())
-    in_force = [course.regime(step).numbers[DECAY] for step in (4, 5, 9, 10, 19, 20, 29, 30)]
+    programs = ProgramSchedule(_changed(*both).parts())
+    in_force = [programs.active(step).numbers[DECAY] for step in (4, 5, 9, 10, 19, 20, 29, 30)]
     assert in_force == [1.0, 0.2, 0.2, 0.3, 0.3, 0.2, 0.2, 1.0]
-    assert [course.next_change(step) for step in (0, 5, 10, 19, 20, 30)] == [
+    assert [programs.next_change(step) for step in (0, 5, 10, 19, 20, 30)] == [
         5,
         10,
         20,
@@ -87,7 +87,7 @@ def test_changes_of_two_numbers_are_both_in_force() -> None:
         Change(field=DECAY, value=0.01, start=17),
         Change(field="optimizer.learning_rate", value=3e-3, start=17),
     )
-    other = Course(
+    other = ProgramSchedule(
         tiny_mlp_experiment(optimizer=AdamW(learning_rate=3e-3, weight_decay=0.01)).parts()
     )
     assert _same(_at(both, 40), replay(other, _at(PARENT, 17), 17, 40))
@@ -111,9 +111,9 @@ def test_a_range_holds_its_start_and_not_its_stop(
 
 
 def test_a_change_compiles_nothing() -> None:
-    course = Course(_changed(Change(field=DECAY, value=0.01, start=3, stop=9)).parts())
+    programs = ProgramSchedule(_changed(Change(field=DECAY, value=0.01, start=3, stop=9)).parts())
     with compilations("jit(_advance") as compiled:
-        replay(course, course.init(), 0, 12)
+        replay(programs, programs.init(), 0, 12)
     assert len(compiled) == 1
 
 

@@ -24,7 +24,7 @@ from mi_jax.interventions import (
     Forward,
     Freeze,
     Graft,
-    Moment,
+    PrepareContext,
     Project,
     Reset,
     Transplant,
@@ -33,9 +33,9 @@ from mi_jax.interventions.directions import control, key_frequencies, random_row
 from mi_jax.interventions.parsing import parse
 from mi_jax.models.taps import capture
 from mi_jax.training import SGD
-from mi_jax.training.course import Course
 from mi_jax.training.decay import InitialState
 from mi_jax.training.loop import replay
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.state import TrainState
 
 DECAY = "optimizer.weight_decay"
@@ -45,15 +45,17 @@ MLP, TRANSFORMER = (
 )
 
 
-def _course(
+def _programs(
     *interventions: Any, of: Any = MLP, route: str | None = None, elsewhere: Any = None
-) -> Course:
+) -> ProgramSchedule:
     parts = replace(of, interventions=interventions).parts(route)
-    return Course(parts) if elsewhere is None else Course(parts, elsewhere=elsewhere)
+    return (
+        ProgramSchedule(parts) if elsewhere is None else ProgramSchedule(parts, elsewhere=elsewhere)
+    )
 
 
-def _at(course: Course, step: int) -> TrainState:
-    return replay(course, course.init(), 0, step)
+def _at(programs: ProgramSchedule, step: int) -> TrainState:
+    return replay(programs, programs.init(), 0, step)
 
 
 def _arrays(state: TrainState) -> dict[str, np.ndarray]:
@@ -63,9 +65,9 @@ def _arrays(state: TrainState) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def plain() -> dict[int, TrainState]:
     """The MLP's states without interventions."""
-    course, states = _course(), {0: _course().init()}
+    programs, states = _programs(), {0: _programs().init()}
     for step in range(1, 21):
-        states[step] = replay(course, states[step - 1], step - 1, step)
+        states[step] = replay(programs, states[step - 1], step - 1, step)
     return states
 
 
@@ -139,11 +141,11 @@ def test_a_transplanted_site_is_the_other_networks_and_passes_no_gradient() -> N
 
 
 def test_what_is_upstream_of_a_clamp_moves_by_decay_alone() -> None:
-    course = _course(
+    programs = _programs(
         Clamp("hidden.0.post", 0.5),
         of=replace(MLP, optimizer=SGD(learning_rate=0.5, weight_decay=0.1)),
     )
-    before, after = _arrays(course.init()), _arrays(_at(course, 3))
+    before, after = _arrays(programs.init()), _arrays(_at(programs, 3))
     for name in before:
         if name != "unembed.W_U":
             np.testing.assert_allclose(after[name], before[name] * 0.95**3, rtol=1e-6)
@@ -158,7 +160,7 @@ class Identity(AtSite):
     def place(self) -> str:
         return self.site
 
-    def form(self) -> "Identity":
+    def compile_key(self) -> "Identity":
         return replace(self, start=0, stop=None)
 
     def value_at(self, value: Any, arrays: Any, forward: Forward) -> Any:
@@ -169,7 +171,7 @@ class Identity(AtSite):
     "no_op", [Identity(start=5), Project("unembed.W_U", ((0, ()), (3, ())), start=5)]
 )
 def test_a_no_op_is_the_parent_to_rounding(no_op: Any, plain: dict[int, TrainState]) -> None:
-    ours, theirs = _arrays(_at(_course(no_op), 15)), _arrays(plain[15])
+    ours, theirs = _arrays(_at(_programs(no_op), 15)), _arrays(plain[15])
     for name, value in ours.items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-5)
 
@@ -177,7 +179,7 @@ def test_a_no_op_is_the_parent_to_rounding(no_op: Any, plain: dict[int, TrainSta
 @pytest.mark.slow
 def test_a_no_op_that_leaves_the_fast_path_is_the_plain_parent_to_rounding() -> None:
     parent, fork = (
-        _course(*new, of=TRANSFORMER, route="plain")
+        _programs(*new, of=TRANSFORMER, route="plain")
         for new in ((), (Identity(site="embed", start=2),))
     )
     ours, theirs = _arrays(_at(fork, 12)), _arrays(_at(parent, 12))
@@ -191,7 +193,7 @@ def test_a_no_op_that_leaves_the_fast_path_is_the_plain_parent_to_rounding() -> 
 def test_frozen_parameters_keep_their_values_and_the_others_move(
     plain: dict[int, TrainState],
 ) -> None:
-    frozen = _arrays(_at(_course(Freeze("unembed.*", start=5, stop=9)), 9))
+    frozen = _arrays(_at(_programs(Freeze("unembed.*", start=5, stop=9)), 9))
     before, free = _arrays(plain[5]), _arrays(plain[9])
     np.testing.assert_array_equal(frozen["unembed.W_U"], before["unembed.W_U"])
     for name in set(before) - {"unembed.W_U"}:
@@ -200,8 +202,8 @@ def test_frozen_parameters_keep_their_values_and_the_others_move(
 
 
 def test_reset_parameters_are_those_of_step_0_once(plain: dict[int, TrainState]) -> None:
-    course = _course(Reset("unembed.*", start=5))
-    six, nine = _arrays(_at(course, 6)), _arrays(_at(course, 9))
+    programs = _programs(Reset("unembed.*", start=5))
+    six, nine = _arrays(_at(programs, 6)), _arrays(_at(programs, 9))
     np.testing.assert_array_equal(six["unembed.W_U"], _arrays(plain[0])["unembed.W_U"])
     for name in set(six) - {"unembed.W_U"}:
         np.testing.assert_allclose(six[name], _arrays(plain[6])[name], atol=1e-6)
@@ -211,11 +213,11 @@ def test_reset_parameters_are_those_of_step_0_once(plain: dict[int, TrainState])
 def test_grafted_parameters_are_the_other_checkpoints_seed_by_seed(
     plain: dict[int, TrainState],
 ) -> None:
-    course = _course(
+    programs = _programs(
         Graft("unembed.*", None, 20, start=5), elsewhere=lambda path, step: plain[step].params
     )
     np.testing.assert_array_equal(
-        _arrays(_at(course, 6))["unembed.W_U"], _arrays(plain[20])["unembed.W_U"]
+        _arrays(_at(programs, 6))["unembed.W_U"], _arrays(plain[20])["unembed.W_U"]
     )
 
 
@@ -227,8 +229,8 @@ def _component(W: np.ndarray, k: int) -> float:
 def test_projected_frequencies_are_gone_to_a_millionth_and_the_others_are_left(
     plain: dict[int, TrainState],
 ) -> None:
-    course = _course(Project("unembed.W_U", ((0, (2, 5)), (3, (4,))), start=5))
-    after = _arrays(_at(course, 6))["unembed.W_U"]
+    programs = _programs(Project("unembed.W_U", ((0, (2, 5)), (3, (4,))), start=5))
+    after = _arrays(_at(programs, 6))["unembed.W_U"]
     free = _arrays(plain[6])["unembed.W_U"]
     for place, gone in ((0, (2, 5)), (1, (4,))):
         for k in range(1, 6):
@@ -242,30 +244,30 @@ def test_projected_frequencies_are_gone_to_a_millionth_and_the_others_are_left(
 
 
 def test_projecting_every_so_often_acts_at_those_updates_alone() -> None:
-    course = _course(Project("unembed.W_U", frequencies=(2,), every=3, start=5, stop=12))
-    state, seen = course.init(), []
+    programs = _programs(Project("unembed.W_U", frequencies=(2,), every=3, start=5, stop=12))
+    state, seen = programs.init(), []
     for step in range(14):
-        state = replay(course, state, step, step + 1)
+        state = replay(programs, state, step, step + 1)
         seen.append(_component(_arrays(state)["unembed.W_U"][0], 2) < 1e-6)
     assert [step for step, gone in enumerate(seen) if gone] == [5, 8, 11]
 
 
 def test_projection_of_given_directions_removes_their_span() -> None:
     rows = ((1.0, 1.0) + (0.0,) * 22, (1.0, -1.0) + (0.0,) * 22)
-    after = _arrays(_at(_course(Project("unembed.W_U", rows, start=2)), 3))["unembed.W_U"]
+    after = _arrays(_at(_programs(Project("unembed.W_U", rows, start=2)), 3))["unembed.W_U"]
     assert np.abs(after[:, :2]).max() < 1e-6
     assert np.abs(after[:, 2:]).min(axis=-1).max() > 0
 
 
 def test_directions_that_follow_from_others_or_are_nothing_remove_no_more() -> None:
     one, none = (1.0, 1.0) + (0.0,) * 22, (0.0,) * 24
-    expected = _arrays(_at(_course(Project("unembed.W_U", (one,), start=2)), 3))["unembed.W_U"]
-    after = _arrays(_at(_course(Project("unembed.W_U", (one, one, none), start=2)), 3))[
+    expected = _arrays(_at(_programs(Project("unembed.W_U", (one,), start=2)), 3))["unembed.W_U"]
+    after = _arrays(_at(_programs(Project("unembed.W_U", (one, one, none), start=2)), 3))[
         "unembed.W_U"
     ]
     np.testing.assert_allclose(after, expected, atol=1e-6)
-    untouched = _arrays(_at(_course(Project("unembed.W_U", (none,), start=2)), 3))["unembed.W_U"]
-    np.testing.assert_allclose(untouched, _arrays(_at(_course(), 3))["unembed.W_U"], atol=1e-6)
+    untouched = _arrays(_at(_programs(Project("unembed.W_U", (none,), start=2)), 3))["unembed.W_U"]
+    np.testing.assert_allclose(untouched, _arrays(_at(_programs(), 3))["unembed.W_U"], atol=1e-6)
 
 
 def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others() -> None:
@@ -291,7 +293,7 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
 def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> None:
     named = ((0, (2, 5)), (3, (4,)))
     W = _arrays(plain[5])["unembed.W_U"]
-    moment = Moment(
+    moment = PrepareContext(
         (0, 3), plain[5].params, lambda: None, MLP.build(), MLP.task.inputs, lambda path, step: None
     )
     rows = {
@@ -312,7 +314,7 @@ def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> N
 
 def test_frequencies_are_projected_out_of_arrays_of_residues_alone() -> None:
     with pytest.raises(ConfigError, match=r"blocks\.0\.mlp\.W_in has no axis of residues"):
-        _course(Project("blocks.0.mlp.W_*", (1,)), of=TRANSFORMER).check()
+        _programs(Project("blocks.0.mlp.W_*", (1,)), of=TRANSFORMER).check()
 
 
 def test_random_directions_take_as_much_off_the_norm_as_the_key_ones() -> None:
@@ -337,13 +339,13 @@ def test_another_optimizer_begins_with_a_fresh_state(plain: dict[int, TrainState
         Change("optimizer.name", "sgd", start=5),
         Change("optimizer.learning_rate", 0.25, start=5),
     )
-    course = _course(*change)
-    state = _at(course, 6)
-    assert jax.tree.structure(course.template(5)) != jax.tree.structure(course.template(6))
-    assert jax.tree.structure(state) == jax.tree.structure(course.template(6))
+    programs = _programs(*change)
+    state = _at(programs, 6)
+    assert jax.tree.structure(programs.template(5)) != jax.tree.structure(programs.template(6))
+    assert jax.tree.structure(state) == jax.tree.structure(programs.template(6))
     momentum = dotted(state.opt_state)
     by_hand = replace(MLP, optimizer=SGD(learning_rate=0.25))
-    other = Course(by_hand.parts())
+    other = ProgramSchedule(by_hand.parts())
     expected = replay(other, other.base.fresh(plain[5].params, 5), 5, 6)
     assert all(
         np.array_equal(momentum[name], value) for name, value in dotted(expected.opt_state).items()
@@ -357,7 +359,7 @@ def test_decay_and_a_held_norm_that_begin_later_go_by_step_0(plain: dict[int, Tr
         Change("optimizer.decay_to", "initial", start=5),
         Change("optimizer.weight_norm", 1.0, start=5),
     )
-    state = _at(_course(*changes), 6)
+    state = _at(_programs(*changes), 6)
     parts = jax.tree.leaves(state.opt_state, is_leaf=lambda part: isinstance(part, InitialState))
     [remembered] = [part.initial for part in parts if isinstance(part, InitialState)]
     for name, value in dotted(remembered).items():
@@ -368,8 +370,8 @@ def test_decay_and_a_held_norm_that_begin_later_go_by_step_0(plain: dict[int, Tr
 
 
 def test_more_data_from_a_step_on_is_a_run_on_that_data(plain: dict[int, TrainState]) -> None:
-    other = Course(replace(MLP, task=replace(MLP.task, fraction=0.7)).parts())  # pyright: ignore[reportCallIssue]
-    state = _at(_course(Change("task.fraction", 0.7, start=5)), 8)
+    other = ProgramSchedule(replace(MLP, task=replace(MLP.task, fraction=0.7)).parts())  # pyright: ignore[reportCallIssue]
+    state = _at(_programs(Change("task.fraction", 0.7, start=5)), 8)
     for name, value in _arrays(state).items():
         np.testing.assert_array_equal(value, _arrays(replay(other, plain[5], 5, 8))[name])
 
@@ -378,7 +380,7 @@ def test_more_data_from_a_step_on_is_a_run_on_that_data(plain: dict[int, TrainSt
 class Backwards(AtGradient, AtBatch):
     """Climbs, on the first half of the batch."""
 
-    def form(self) -> "Backwards":
+    def compile_key(self) -> "Backwards":
         return replace(self, start=0, stop=None)
 
     def batch(self, batch: Any, arrays: Any) -> Any:
@@ -393,7 +395,7 @@ class Backwards(AtGradient, AtBatch):
 
 def test_a_class_of_ones_own_acts_where_it_says() -> None:
     of = replace(MLP, optimizer=SGD(learning_rate=0.1))
-    before, after = (_arrays(_at(_course(Backwards(start=2), of=of), step)) for step in (2, 3))
+    before, after = (_arrays(_at(_programs(Backwards(start=2), of=of), step)) for step in (2, 3))
     model, data = MLP.build(), MLP.task.data(0)
     half = len(data.inputs) // 2
 
@@ -410,10 +412,10 @@ def test_a_class_of_ones_own_acts_where_it_says() -> None:
 
 
 def test_equal_forms_share_a_program() -> None:
-    course = _course(Clamp("hidden.0.post", 0.1, stop=3), Clamp("hidden.0.post", 0.7, start=3))
-    assert course.regime(2).program is course.regime(3).program
-    low, high = _course(Clamp("hidden.0.post", 0.1)), _course(Clamp("hidden.0.post", 0.7))
-    both = _at(course, 4)
+    programs = _programs(Clamp("hidden.0.post", 0.1, stop=3), Clamp("hidden.0.post", 0.7, start=3))
+    assert programs.active(2).program is programs.active(3).program
+    low, high = _programs(Clamp("hidden.0.post", 0.1)), _programs(Clamp("hidden.0.post", 0.7))
+    both = _at(programs, 4)
     expected = replay(high, replay(low, low.init(), 0, 3), 3, 4)
     for name, value in _arrays(both).items():
         np.testing.assert_array_equal(value, _arrays(expected)[name])
@@ -511,7 +513,7 @@ def test_a_value_of_another_kind_is_refused(field: str, value: Any) -> None:
         unchecked(),
         pytest.raises(ConfigError, match=rf"Change\({field}\) to .*: that setting is"),
     ):
-        _course(Change(field, value))
+        _programs(Change(field, value))
 
 
 def test_numbers_and_arrays_of_numpy_are_stored_as_pythons() -> None:

@@ -436,7 +436,7 @@ def test_chains_one_after_the_other_are_the_same_chains() -> None:
             {"mask": {"a": np.ones(5), "b": True}},
             r"the mask of a has the shape \(5,\), the parameter \(6,\)",
         ),
-        ({"batch": 4}, "batch is given without data"),
+        ({"batch_size": 4}, "batch is given without data"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:

@@ -466,7 +466,7 @@ def test_a_transformers_heads_are_read_at_the_last_position_for_the_first_token(
 
 def test_a_model_without_attention_has_no_heads_to_read() -> None:
     model = MLP(width=4).build(_task(5).inputs)
-    everything = frozenset(context_of(_task(5)).concepts)
+    everything = frozenset(context_of(_task(5)).ground_truth)
     assert (
         MEASURES["attention_fve"].missing(model.roles, everything, frozenset())
         == "needs the model's role 'attention'"

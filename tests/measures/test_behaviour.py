@@ -139,7 +139,7 @@ def test_the_margin_of_one_output_is_itself_on_the_right_side() -> None:
     context = dataclasses.replace(
         context_of(_TASK, model=model),
         batches={"test": vector},
-        concepts={},
+        ground_truth={},
         inputs=VECTOR,
         read=(0,),
     )

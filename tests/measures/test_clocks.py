@@ -201,12 +201,12 @@ def test_irrelevance_stays_under_an_offset_a_factor_and_a_shift_of_both_inputs(n
 
 
 def test_an_even_modulus_has_no_distance_that_tells_the_pair() -> None:
-    concepts = frozenset(context_of(_task(8)).concepts)
+    concepts = frozenset(context_of(_task(8)).ground_truth)
     for name in _IRRELEVANCE:
         reason = MEASURES[name].missing(
             MLP(width=4).build(_task(8).inputs).roles, concepts, frozenset()
         )
-        assert reason == "needs the task's concept 'distance'"
+        assert reason == "needs the task's ground truth 'distance'"
 
 
 # --- Gradient symmetricity
@@ -298,7 +298,7 @@ def test_a_network_of_the_sum_of_its_tokens_is_symmetric() -> None:
 def test_a_model_without_embedded_tokens_has_no_gradients_to_compare() -> None:
     roles, concepts = (
         MLP(width=4).build(_task(7).inputs).roles,
-        frozenset(context_of(_task(7)).concepts),
+        frozenset(context_of(_task(7)).ground_truth),
     )
     for name in ("gradient_symmetricity", "circle_fve"):
         assert (

@@ -239,7 +239,7 @@ def test_two_embeddings_are_read_side_by_side() -> None:
 
 def test_a_missing_role_or_concept_is_named() -> None:
     model = Transformer(d_model=8, heads=2, d_mlp=0).build(_task(7).inputs)
-    everything = frozenset(context_of(_task(7)).concepts)
+    everything = frozenset(context_of(_task(7)).ground_truth)
     none = frozenset[str]()
     reason = MEASURES["gini_unembedding"].missing(model.roles, everything, none)
     assert reason == "needs the model's role 'output_map'"

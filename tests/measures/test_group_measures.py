@@ -34,7 +34,7 @@ def _frozen(context: Context, final: Any) -> Context:
     made = {
         name: make(context.reference, context)
         for name, make in recipes.items()
-        if known[name] in context.concepts
+        if known[name] in context.ground_truth
     }
     return dataclasses.replace(context, prepared=made)
 
@@ -148,7 +148,10 @@ def test_power_is_that_of_the_transform_by_matrices(name: str) -> None:
 )
 def test_logit_similarity_is_the_cosine_with_the_trace_cube(name: str, form: Any) -> None:
     params, context = _subject(name, form)
-    logits, cubes = _logits(params, context), _cubes(name, np.asarray(context.concepts["answer"]))
+    logits, cubes = (
+        _logits(params, context),
+        _cubes(name, np.asarray(context.ground_truth["answer"])),
+    )
     around = logits - logits.mean(axis=2, keepdims=True)
     expected = (cubes * around).sum(axis=(1, 2, 3)) / np.sqrt(
         (cubes**2).sum(axis=(1, 2, 3)) * (around**2).sum()
@@ -166,7 +169,7 @@ def test_logit_similarity_is_the_cosine_with_the_trace_cube(name: str, form: Any
 @pytest.mark.parametrize("name", _GROUPS)
 def test_shares_of_the_weights_and_the_neurons_are_those_of_projections(name: str) -> None:
     params, context = _subject(name)
-    spans, answer, H = _spans(name), np.asarray(context.concepts["answer"]), _hidden(params)
+    spans, answer, H = _spans(name), np.asarray(context.ground_truth["answer"]), _hidden(params)
     E_a, E_b, W = (
         np.asarray(one, np.float64)
         for one in (params["embed_a"]["W_E"], params["embed_b"]["W_E"], params["layers"]["0"]["W"])
@@ -208,7 +211,7 @@ def _cross_entropy(logits: np.ndarray, answer: np.ndarray) -> np.ndarray:
 def test_hidden_losses_are_those_of_projected_activations(name: str) -> None:
     params, context = _subject(name)
     answer, H, U = (
-        np.asarray(context.concepts["answer"]).ravel(),
+        np.asarray(context.ground_truth["answer"]).ravel(),
         _hidden(params),
         np.asarray(params["unembed"]["W_U"], np.float64),
     )
@@ -218,7 +221,7 @@ def test_hidden_losses_are_those_of_projected_activations(name: str) -> None:
         [one for one, key in zip(_spans(name, answer), keys, strict=True) if key], axis=1
     )
     kept = Q @ (Q.T @ H)
-    table = np.asarray(context.concepts["table"]).ravel()
+    table = np.asarray(context.ground_truth["table"]).ravel()
     # The splits one after the other, "test" first.
     trained = table >= context.batches["test"].targets.shape[0]
     np.testing.assert_allclose(

@@ -684,7 +684,7 @@ _LOGITS_ALONE = sorted(
     for name, one in READINGS.items()
     if not one.roles
     and name not in _WEIGHTS_ALONE
-    and set(one.concepts) <= set(_EVALUATION.concepts)
+    and set(one.ground_truth) <= set(_EVALUATION.ground_truth)
     and set(one.splits) <= set(_EVALUATION.batches)
 )
 

@@ -204,5 +204,5 @@ def test_compiled_and_plain_agree(name: str) -> None:
 
 def test_a_model_without_neurons_is_told_apart() -> None:
     roles = Transformer(d_model=8, heads=2, d_mlp=0).build(_task(7).inputs).roles
-    reason = MEASURES["neuron_fve"].missing(roles, frozenset(_context(7).concepts), frozenset())
+    reason = MEASURES["neuron_fve"].missing(roles, frozenset(_context(7).ground_truth), frozenset())
     assert reason == "needs the model's role 'neurons'"

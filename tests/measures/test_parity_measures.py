@@ -19,9 +19,9 @@ from mi_jax.tasks import SparseParity
 from mi_jax.tasks.fourier_gap import majority_gap
 
 _CUBE = SparseParity(
-    n=5, k=2, subset="random", examples=None, batch=4, test_examples=32, split_seed=2
+    n=5, k=2, subset="random", examples=None, batch_size=4, test_examples=32, split_seed=2
 )
-_FINITE = SparseParity(n=8, k=2, examples=100, batch=None, test_examples=50)
+_FINITE = SparseParity(n=8, k=2, examples=100, batch_size=None, test_examples=50)
 
 
 def _net(width: int = 6, outputs: int = 2, task: SparseParity = _FINITE) -> tuple[Any, Context]:

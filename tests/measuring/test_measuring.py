@@ -522,10 +522,16 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
             [Measure("own", size, roles=("writers",))],
             "own can't be read here: it needs the model's role 'writers'",
         ),
-        ([Measure("own", size, concepts=("parity",))], "needs the task's concept 'parity'"),
         (
-            [Measure("own", size, roles=("writers", "neurons"), concepts=("parity",)), "test_loss"],
-            "needs the model's role 'writers' .*, the task's concept 'parity'",
+            [Measure("own", size, ground_truth=("parity",))],
+            "needs the task's ground truth 'parity'",
+        ),
+        (
+            [
+                Measure("own", size, roles=("writers", "neurons"), ground_truth=("parity",)),
+                "test_loss",
+            ],
+            "needs the model's role 'writers' .*, the task's ground truth 'parity'",
         ),
     ],
 )
@@ -544,7 +550,7 @@ def test_a_measure_without_what_it_needs_is_skipped_by_default_and_refused_by_na
     reasons = {one.name: one.reason for one in skipped}
     assert (
         reasons["restricted_loss"]
-        == "needs the task's concept 'cyclic_answer' (which modular_arithmetic has by default)"
+        == "needs the task's ground truth 'cyclic_answer' (which modular_arithmetic has by default)"
     )
     assert (
         reasons["attention_pattern"]
@@ -554,7 +560,7 @@ def test_a_measure_without_what_it_needs_is_skipped_by_default_and_refused_by_na
     assert not {one.name for one in taken} & set(reasons)
     with pytest.raises(
         MeasureError,
-        match="restricted_loss can't be read here: it needs the task's concept 'cyclic_answer'",
+        match="restricted_loss can't be read here: it needs the task's ground truth 'cyclic_answer'",
     ):
         choose(["restricted_loss"], experiment.subject())
 

@@ -54,7 +54,7 @@ def _masks(keys: str) -> Measure:
         ("frequency",),
         uses=frozenset({"final"}),
         prepare=_prepared(_KEYS[keys]),
-        null="frequencies",
+        null="other_frequencies",
     )
 
 
@@ -122,7 +122,7 @@ def test_an_untrained_network_is_its_own_final_model(copy: Run) -> None:
 def test_what_compares_with_the_final_model_is_compared_with_another_untrained_network(
     copy: Run,
 ) -> None:
-    final = Measure("is_final", _is_final, uses=frozenset({"final"}), null="another")
+    final = Measure("is_final", _is_final, uses=frozenset({"final"}), null="untrained_pair")
     np.testing.assert_array_equal(_nulls(copy, final).untrained["is_final"], 0)
     both = _nulls(copy, final, sum_squared_weights()).untrained
     assert set(both.data_vars) == {"is_final", "sum_squared_weights"}

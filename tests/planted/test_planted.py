@@ -296,7 +296,7 @@ def test_both_concepts_stand_in_the_stream_exactly(unused: Planted, name: str) -
     site = unused.truth["site"]
     _, seen = capture(unused.model.apply, [site])(unused.params, evaluation.batches["test"].inputs)
     stream = np.asarray(seen[site])[:, list(unused.task.read)][..., told["columns"]]
-    concept = np.asarray(evaluation.concepts[told["concept"]])
+    concept = np.asarray(evaluation.ground_truth[told["concept"]])
     np.testing.assert_allclose(stream, np.eye(9)[concept], atol=1e-5)
 
 
@@ -446,9 +446,9 @@ def test_scores_follow_the_heads_where_these_are_permuted(
 
 def test_measures_of_heads_have_a_context_of_their_own() -> None:
     net = planted.induction(4)
-    context = dataclasses.replace(context_of(net.task, model=net.model), concepts={})
+    context = dataclasses.replace(context_of(net.task, model=net.model), ground_truth={})
     missing = MEASURES["induction_score"].missing(
-        net.model.roles, frozenset(context.concepts), frozenset()
+        net.model.roles, frozenset(context.ground_truth), frozenset()
     )
     assert missing is not None
     assert "previous_occurrence" in missing

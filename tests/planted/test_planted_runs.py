@@ -226,7 +226,7 @@ def test_the_losses_are_those_that_training_would_have_seen(
 
 def _path(**changes: Any) -> Experiment:
     settings: dict[str, Any] = {
-        "task": ModularArithmetic(p=7, fraction=0.5, format="a b", batch=5),
+        "task": ModularArithmetic(p=7, fraction=0.5, format="a b", batch_size=5),
         "model": MLP(width=6),
         "steps": 90,
         "schedule": every(10),

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
 from mi_jax import plots
-from mi_jax.dynamics import Phases, Transitions, probe_readings
+from mi_jax.dynamics import Dates, Phases, probe_readings
 from mi_jax.plots.curves import PHASES
 from mi_jax.plots.style import COLOURS, COLUMN, SEED_STYLES
 
@@ -109,9 +109,9 @@ def _by_seed(*values: float) -> xr.DataArray:
 
 
 @pytest.fixture
-def dates() -> Transitions:
+def dates() -> Dates:
     memorised, grokked = _by_seed(4.0, 6.0), _by_seed(300.0, np.nan)
-    return Transitions(memorised, grokked, grokked - memorised)
+    return Dates(memorised, grokked, grokked - memorised)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_losses_are_on_log_axes_and_step_zero_has_its_place(dataset: xr.Dataset)
     assert plots.loss_curves(dataset, scale="linear").get_xscale() == "linear"
 
 
-def test_a_seed_that_never_grokked_has_no_triangle(dataset: xr.Dataset, dates: Transitions) -> None:
+def test_a_seed_that_never_grokked_has_no_triangle(dataset: xr.Dataset, dates: Dates) -> None:
     axes = plots.loss_curves(dataset, dates=dates)
     marks = [
         (to_hex(line.get_color()).upper(), line.get_xdata()[0])
@@ -499,9 +499,7 @@ def test_shares_stay_linear_and_losses_of_many_decades_do_not() -> None:
     ]
 
 
-def test_aligned_seeds_meet_at_one_and_others_are_grey(
-    dataset: xr.Dataset, dates: Transitions
-) -> None:
+def test_aligned_seeds_meet_at_one_and_others_are_grey(dataset: xr.Dataset, dates: Dates) -> None:
     first, second, *_ = plots.aligned_seeds(dataset, dates).get_lines()
     np.testing.assert_allclose(np.asarray(first.get_xdata()), _STEPS / 300)
     assert (to_hex(first.get_color()).upper(), to_hex(second.get_color())) == (

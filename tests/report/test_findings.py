@@ -14,7 +14,7 @@ from conftest import tiny_mlp_experiment
 from PIL import Image
 
 from mi_jax.cli.main import main
-from mi_jax.dynamics import RULE, Claim, Phases, Transitions
+from mi_jax.dynamics import RULE, Claim, Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
 from mi_jax.report.catalogue import DATES
@@ -42,9 +42,9 @@ def _by_seed(*values: Any) -> xr.DataArray:
     return xr.DataArray(np.array(values), {"seed": np.arange(len(values)) + 3}, ("seed",))
 
 
-def _dates(memorised: list[float], grokked: list[float]) -> Transitions:
+def _dates(memorised: list[float], grokked: list[float]) -> Dates:
     first, second = _by_seed(*memorised), _by_seed(*grokked)
-    return Transitions(first, second, second - first)
+    return Dates(first, second, second - first)
 
 
 def _untrained(**draws: list[float]) -> Nulls:

@@ -39,7 +39,7 @@ from mi_jax.training.loop import Progress
 
 RICH = Experiment(
     task=ModularArithmetic(
-        p=13, operation="x^2+xy+y^2", fraction=0.4, split="permutation", split_seed=5, batch=9
+        p=13, operation="x^2+xy+y^2", fraction=0.4, split="permutation", split_seed=5, batch_size=9
     ),
     model=Transformer(
         layers=2,

@@ -22,8 +22,8 @@ from mi_jax.runs.fork import fork, train_again, zoom
 from mi_jax.runs.run import Run, open_run
 from mi_jax.runs.train import train
 from mi_jax.training import AdamW, Storage, segments
-from mi_jax.training.course import Course
 from mi_jax.training.loop import Progress, replay
+from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.record import write_record
 from mi_jax.training.trajectory import Trajectory
 from mi_jax.training.verifying import problems
@@ -82,7 +82,9 @@ def test_before_the_range_it_is_the_parent_and_not_after(parent: Run, changed: R
 def test_a_changed_decay_is_a_run_from_that_state_with_that_decay(
     parent: Run, changed: Run
 ) -> None:
-    other = Course(replace(PARENT, optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0)).parts())
+    other = ProgramSchedule(
+        replace(PARENT, optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0)).parts()
+    )
     assert same(replay(other, parent.state_at(45), 45, 60), changed.state_at(60))
 
 
@@ -281,11 +283,11 @@ def test_weights_without_train_states_go_on_with_a_fresh_one_and_say_so(
     step = int(parent.steps[5])
     made = fork(folder, step=step, out=tmp_path / "fork")
     assert made.record["parent"]["state"] == "fresh optimizer state"
-    course = Course(PARENT.parts())
-    state = course.base.fresh(
+    programs = ProgramSchedule(PARENT.parts())
+    state = programs.base.fresh(
         jax.tree.map(lambda x: jax.numpy.asarray(x[0]), parent.stack([step])), step
     )
-    assert same(replay(course, state, step, 60), made.state_at(60))
+    assert same(replay(programs, state, step, 60), made.state_at(60))
     assert not same(made.state_at(60).params, parent.state_at(60).params)
     with pytest.raises(RunError, match=rf"step {step + 1} is no snapshot.*nearest are.*{step}"):
         fork(folder, step=step + 1, out=tmp_path / "no")

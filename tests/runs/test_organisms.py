@@ -165,7 +165,7 @@ def test_a_task_says_where_it_is_from_and_its_smallest_setting_is_small(task: st
     smallest = TASKS[task].smallest()
     assert "arXiv" in smallest.paper
     evaluation = smallest.evaluation(smallest.data(0), jax.random.key(0))
-    assert evaluation.concepts, "nothing is known of it"
+    assert evaluation.ground_truth, "nothing is known of it"
     assert all(
         isinstance(batch, Batch) and len(batch.inputs) <= 1024
         for batch in evaluation.batches.values()

@@ -101,16 +101,16 @@ def test_the_splits_share_no_pair_and_the_hardest_carry_from_end_to_end(
     examples: int | None,
 ) -> None:
     task = MultiDigitAddition(
-        digits=3, examples=examples, batch=8, test_examples=300, cascade_examples=100
+        digits=3, examples=examples, batch_size=8, test_examples=300, cascade_examples=100
     )
     evaluation = task.evaluation(task.data(0), _KEY)
     batches = evaluation.batches
     assert sorted(batches) == sorted(["cascade", "test", *(["train"] if examples else [])])
     seen = [pair for batch in batches.values() for pair in _numbers(batch.inputs, 3)]
     assert len(set(seen)) == len(seen) == 400 + (examples or 0)
-    cases = np.asarray(evaluation.concepts["carry_case"])
+    cases = np.asarray(evaluation.ground_truth["carry_case"])
     np.testing.assert_array_equal(cases[:100], np.tile([2, 2, 1, 0], (100, 1)))
-    assert evaluation.concepts["places"].tolist() == [3, 2, 1, 0]
+    assert evaluation.ground_truth["places"].tolist() == [3, 2, 1, 0]
     rows = [pair for name in sorted(batches) for pair in _numbers(batches[name].inputs, 3)]
     assert cases.tolist() == [_facts(a, b, 3)["carry_case"] for a, b in rows]
 
@@ -128,7 +128,7 @@ def test_digits_are_uniform_and_the_alphabet_is_what_stands_there() -> None:
 
 
 def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> None:
-    task = MultiDigitAddition(digits=4, batch=32, test_examples=20, cascade_examples=0)
+    task = MultiDigitAddition(digits=4, batch_size=32, test_examples=20, cascade_examples=0)
 
     @jax.jit
     def drawn(start: jax.Array, n: jax.Array, i: jax.Array) -> Any:
@@ -150,14 +150,19 @@ def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> Non
 
 def test_a_finite_set_is_read_whole_or_in_minibatches_and_may_differ_by_seed() -> None:
     task = MultiDigitAddition(
-        digits=2, examples=60, batch=20, test_examples=20, cascade_examples=20, split_per_seed=True
+        digits=2,
+        examples=60,
+        batch_size=20,
+        test_examples=20,
+        cascade_examples=20,
+        split_per_seed=True,
     )
     data: Any = task.data(0)
     trained = _numbers(data.inputs, 2)
     feed = task.batches(data, _KEY, 0, 3)
     assert sorted(pair for i in range(3) for pair in _numbers(feed(i).inputs, 2)) == sorted(trained)
     whole = MultiDigitAddition(
-        digits=2, examples=60, batch=None, test_examples=20, cascade_examples=20
+        digits=2, examples=60, batch_size=None, test_examples=20, cascade_examples=20
     )
     assert whole.batches(data, _KEY, 0, 3)(1) is data
     other: Any = task.data(1)
@@ -280,9 +285,12 @@ _BAD: list[tuple[dict[str, Any], str]] = [
         "cascade_examples=128: 2-digit numbers have 450 such pairs, of which 1212",
     ),
     ({"examples": 0}, "examples=0.*or None for fresh ones"),
-    ({"examples": 700, "batch": 701}, "batch=701.*from 1 to the 700 trained examples, or None"),
-    ({"batch": None}, "batch=None: fresh examples"),
-    ({"batch": 0}, "batch=0.*whole number from 1"),
+    (
+        {"examples": 700, "batch_size": 701},
+        "batch_size=701.*from 1 to the 700 trained examples, or None",
+    ),
+    ({"batch_size": None}, "batch_size=None: fresh examples"),
+    ({"batch_size": 0}, "batch_size=0.*whole number from 1"),
     ({"split_seed": -1}, "split_seed=-1.*at least 0"),
 ]
 

@@ -79,20 +79,20 @@ def test_division_undoes_multiplication_where_it_can(p: int) -> None:
 def test_division_has_no_table_and_what_needs_one_says_so() -> None:
     experiment = tiny_mlp_experiment(task=ModularArithmetic(p=11, operation="divide", fraction=0.5))
     with pytest.raises(
-        MeasureError, match="logit_fve can't be read here: it needs the task's concept 'table'"
+        MeasureError, match="logit_fve can't be read here: it needs the task's ground truth 'table'"
     ):
         choose(["logit_fve"], experiment.subject())
     taken = {one.name for one in choose(None, experiment.subject())[0]}
     assert {"train_loss", "test_accuracy", "gini_embedding"} <= taken
     assert {"table", "answer"}.isdisjoint(
-        experiment.task.evaluation(experiment.task.data(0), _KEY).concepts
+        experiment.task.evaluation(experiment.task.data(0), _KEY).ground_truth
     )
 
 
 @pytest.mark.parametrize(("p", "operation"), [(7, "multiply"), (11, "divide"), (2, "multiply")])
 def test_logarithms_turn_products_into_sums(p: int, operation: Any) -> None:
     task = ModularArithmetic(p=p, operation=operation, fraction=0.5)
-    logarithm = np.asarray(task.evaluation(task.data(0), _KEY).concepts["logarithm"])
+    logarithm = np.asarray(task.evaluation(task.data(0), _KEY).ground_truth["logarithm"])
     assert logarithm[0] == -1
     assert sorted(logarithm[1:]) == list(range(p - 1))
     sign = 1 if operation == "multiply" else -1
@@ -100,7 +100,7 @@ def test_logarithms_turn_products_into_sums(p: int, operation: Any) -> None:
         if a and b:
             assert logarithm[c] == (logarithm[a] + sign * logarithm[b]) % (p - 1)
     others = (ModularArithmetic(p=7), ModularArithmetic(p=9, operation="multiply", fraction=0.5))
-    assert all("logarithm" not in one.evaluation(one.data(0), _KEY).concepts for one in others)
+    assert all("logarithm" not in one.evaluation(one.data(0), _KEY).ground_truth for one in others)
 
 
 def _composed(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
@@ -127,7 +127,7 @@ def test_every_composition_is_that_of_the_permutations(name: str, form: Any) -> 
     assert all(
         elements[c] == _FORMS[form](elements[x], elements[y]) for (x, y), c in answers.items()
     )
-    concepts = task.evaluation(task.data(0), _KEY).concepts
+    concepts = task.evaluation(task.data(0), _KEY).ground_truth
     assert all(int(concepts["answer"][x, y]) == c for (x, y), c in list(answers.items())[:200])
 
 
@@ -135,7 +135,7 @@ def test_a_groups_concepts_are_its_table_and_irreps() -> None:
     task = GroupComposition("S4", "xyx^-1")
     concepts = {
         name: np.asarray(value)
-        for name, value in task.evaluation(task.data(0), _KEY).concepts.items()
+        for name, value in task.evaluation(task.data(0), _KEY).ground_truth.items()
     }
     np.testing.assert_array_equal(concepts["product"], group("S4").table)
     assert task.irrep_labels == ("4", "3+1", "2+2", "2+1+1", "1+1+1+1")
@@ -159,8 +159,8 @@ def test_a_cyclic_group_is_modular_addition() -> None:
     ours, theirs = (task.evaluation(task.data(0), _KEY) for task in (cyclic, modular))
     for split, batch in theirs.batches.items():
         jax.tree.map(np.testing.assert_array_equal, ours.batches[split], batch)
-    for name, concept in theirs.concepts.items():
-        np.testing.assert_array_equal(ours.concepts[name], concept)
+    for name, concept in theirs.ground_truth.items():
+        np.testing.assert_array_equal(ours.ground_truth[name], concept)
     rng = np.random.default_rng(0)
     params = tables(
         logits=rng.normal(size=(11, 11, 11)),
@@ -195,7 +195,7 @@ def test_in_the_longest_format_the_operation_and_the_equals_sign_are_tokens_of_t
     np.testing.assert_array_equal(tokens[:, [0, 2]], np.asarray(task.data(0).inputs)[:, :2])
     assert _answers(long) == _answers(task)
     np.testing.assert_array_equal(
-        *(one.evaluation(one.data(0), _KEY).concepts["table"] for one in (long, task))
+        *(one.evaluation(one.data(0), _KEY).ground_truth["table"] for one in (long, task))
     )
 
 
@@ -296,10 +296,10 @@ def test_label_noise_draws_its_share_of_training_labels_and_no_other() -> None:
         evaluation.batches["test"],
         clean.evaluation(right, _KEY).batches["test"],
     )
-    corrupted = np.asarray(evaluation.concepts["corrupted"])
-    np.testing.assert_array_equal(evaluation.concepts["right_answer"], right.targets[:, 0])
+    corrupted = np.asarray(evaluation.ground_truth["corrupted"])
+    np.testing.assert_array_equal(evaluation.ground_truth["right_answer"], right.targets[:, 0])
     np.testing.assert_array_equal(
-        evaluation.concepts["answer"], np.add.outer(np.arange(31), np.arange(31)) % 31
+        evaluation.ground_truth["answer"], np.add.outer(np.arange(31), np.arange(31)) % 31
     )
     changed = np.asarray(data.targets != right.targets)[:, 0]
     assert corrupted.sum() == int(0.35 * noisy.trained)
@@ -337,7 +337,7 @@ def test_noise_is_shared_by_seeds_unless_each_has_its_own_split() -> None:
 
 
 def test_minibatches_say_what_is_corrupted() -> None:
-    task = _noisy(0.5, batch=20)
+    task = _noisy(0.5, batch_size=20)
     feed = task.batches(task.data(0), _KEY, 0, 2)(1)
     right = np.asarray(feed.inputs)[:, :2].sum(axis=1) % 31
     np.testing.assert_array_equal(feed.info["right_answer"], right)
@@ -366,7 +366,7 @@ def test_accuracies_under_label_noise_by_hand() -> None:
         name: float(value) for name, value in values.items()
     }
     subject = tiny_mlp_experiment().subject()
-    with pytest.raises(MeasureError, match="needs the task's concept 'corrupted'"):
+    with pytest.raises(MeasureError, match="needs the task's ground truth 'corrupted'"):
         choose(["memorised_accuracy"], subject)
 
 
@@ -395,7 +395,7 @@ _TRAINED = {
         )
     ),
     "a group, an mlp": tiny_mlp_experiment(
-        task=GroupComposition("S3", "xyx^-1", fraction=0.6, batch=8)
+        task=GroupComposition("S3", "xyx^-1", fraction=0.6, batch_size=8)
     ),
 }
 
@@ -442,7 +442,7 @@ _BAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"group": "S7"}, "group='S7' is unknown; did you mean S3"),
     ({"form": "yx"}, "form='yx': must be one of"),
     ({"group": "C2", "fraction": 0.2}, "of 4 pairs leaves 0 to train on"),
-    ({"group": "S3", "batch": 15}, "batch=15.*14 trained pairs"),
+    ({"group": "S3", "batch_size": 15}, "batch_size=15.*14 trained pairs"),
 )
 
 

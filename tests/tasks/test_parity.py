@@ -46,10 +46,10 @@ def _class(row: tuple[int, ...], coordinates: Any) -> int:
 @pytest.mark.parametrize(("n", "k"), [(5, 1), (5, 5), (9, 3)])
 def test_class_one_is_a_product_of_plus_one(n: int, k: int, subset: Any) -> None:
     task = SparseParity(
-        n=n, k=k, subset=subset, examples=12, batch=None, test_examples=20, split_seed=3
+        n=n, k=k, subset=subset, examples=12, batch_size=None, test_examples=20, split_seed=3
     )
     evaluation = task.evaluation(task.data(0), _KEY)
-    S = np.flatnonzero(evaluation.concepts["subset"])
+    S = np.flatnonzero(evaluation.ground_truth["subset"])
     assert len(S) == k
     assert S.tolist() == (list(range(k)) if subset == "first" else task.coordinates.tolist())
     rows = [row for split in ("test", "train") for row in _rows(evaluation.batches[split].inputs)]
@@ -59,24 +59,26 @@ def test_class_one_is_a_product_of_plus_one(n: int, k: int, subset: Any) -> None
         [evaluation.batches[split].targets[:, 0] for split in ("test", "train")]
     )
     np.testing.assert_array_equal(labels, answers)
-    np.testing.assert_array_equal(evaluation.concepts["answer"], answers)
+    np.testing.assert_array_equal(evaluation.ground_truth["answer"], answers)
     np.testing.assert_array_equal(
-        evaluation.concepts["relevant_bits"], [[int(row[i] == 1) for i in S] for row in rows]
+        evaluation.ground_truth["relevant_bits"], [[int(row[i] == 1) for i in S] for row in rows]
     )
     expected = [[_class(row, S[: j + 1]) for j in range(k)] for row in rows]
-    np.testing.assert_array_equal(evaluation.concepts["partial_parities"], expected)
-    assert not evaluation.concepts["corrupted"].any()
+    np.testing.assert_array_equal(evaluation.ground_truth["partial_parities"], expected)
+    assert not evaluation.ground_truth["corrupted"].any()
 
 
 def test_the_sets_are_different_inputs_and_the_whole_cube_where_they_are_as_large() -> None:
-    task = SparseParity(n=5, k=2, examples=20, batch=None, test_examples=12)
+    task = SparseParity(n=5, k=2, examples=20, batch_size=None, test_examples=12)
     batches = task.evaluation(task.data(0), _KEY).batches
     seen = [*_rows(batches["train"].inputs), *_rows(batches["test"].inputs)]
     assert sorted(seen) == sorted(itertools.product((-1, 1), repeat=5))
 
 
 def test_splits_by_seed_differ_and_never_share_inputs_with_the_test_set() -> None:
-    task = SparseParity(n=8, k=2, examples=100, batch=None, test_examples=100, split_per_seed=True)
+    task = SparseParity(
+        n=8, k=2, examples=100, batch_size=None, test_examples=100, split_per_seed=True
+    )
     assert task.per_seed
     sets = []
     for seed in (0, 1):
@@ -84,23 +86,25 @@ def test_splits_by_seed_differ_and_never_share_inputs_with_the_test_set() -> Non
         sets.append(set(_rows(batches["train"].inputs)))
         assert not sets[-1] & set(_rows(batches["test"].inputs))
     assert sets[0] != sets[1]
-    alone = SparseParity(n=8, k=2, examples=100, batch=None, test_examples=100, split_seed=1)
+    alone = SparseParity(n=8, k=2, examples=100, batch_size=None, test_examples=100, split_seed=1)
     assert set(_rows(alone.data(0).inputs)) == sets[1]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_exactly_the_stated_share_of_the_trained_labels_is_flipped() -> None:
-    task = SparseParity(n=10, k=3, examples=200, batch=None, test_examples=50, label_noise=0.25)
-    clean = SparseParity(n=10, k=3, examples=200, batch=None, test_examples=50)
+    task = SparseParity(
+        n=10, k=3, examples=200, batch_size=None, test_examples=50, label_noise=0.25
+    )
+    clean = SparseParity(n=10, k=3, examples=200, batch_size=None, test_examples=50)
     ours, theirs = (one.evaluation(one.data(0), _KEY) for one in (task, clean))
     np.testing.assert_array_equal(ours.batches["train"].inputs, theirs.batches["train"].inputs)
     wrong = np.asarray(ours.batches["train"].targets != theirs.batches["train"].targets)[:, 0]
     assert wrong.sum() == 50
-    np.testing.assert_array_equal(ours.concepts["corrupted"], [*[False] * 50, *wrong])
-    np.testing.assert_array_equal(ours.concepts["answer"], theirs.concepts["answer"])
+    np.testing.assert_array_equal(ours.ground_truth["corrupted"], [*[False] * 50, *wrong])
+    np.testing.assert_array_equal(ours.ground_truth["answer"], theirs.ground_truth["answer"])
 
 
 def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> None:
-    task = SparseParity(n=12, k=3, examples=None, batch=16, test_examples=32)
+    task = SparseParity(n=12, k=3, examples=None, batch_size=16, test_examples=32)
 
     @jax.jit
     def at(start: jax.Array, n: jax.Array, i: jax.Array) -> Any:
@@ -122,7 +126,9 @@ def test_online_examples_are_fresh_and_the_same_however_training_is_cut() -> Non
 
 
 def test_online_labels_are_flipped_with_the_stated_probability() -> None:
-    task = SparseParity(n=12, k=3, examples=None, batch=4000, test_examples=32, label_noise=0.2)
+    task = SparseParity(
+        n=12, k=3, examples=None, batch_size=4000, test_examples=32, label_noise=0.2
+    )
     batch = task.batches(task.data(0), _KEY, 7, 1)(0)
     wrong = np.mean(np.asarray(batch.targets)[:, 0] != np.asarray(task.answers(batch.inputs[:, 0])))
     assert abs(wrong - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 4000)
@@ -159,7 +165,7 @@ def test_the_inputs_are_one_position_of_floats() -> None:
 @pytest.mark.slow
 def test_a_model_of_two_functions_learns_a_small_parity_and_is_read(tmp_path: Path) -> None:
     experiment = Experiment(
-        task=SparseParity(n=6, k=2, examples=None, batch=32, test_examples=64),
+        task=SparseParity(n=6, k=2, examples=None, batch_size=32, test_examples=64),
         model=SignNet(width=32),
         optimizer=AdamW(learning_rate=1e-2, weight_decay=0.0, warmup=1),
         steps=400,
@@ -190,9 +196,12 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"n": 2.5}, r"n=2\.5: must be a whole number"),
     ({"n": 6, "k": 2}, r"examples=1000 and test_examples=100: there are only 2\^6 = 64"),
     ({"examples": 0}, "examples=0.*or None for fresh ones"),
-    ({"examples": 10, "batch": 11}, "batch=11.*from 1 to the 10 trained examples, or None"),
-    ({"batch": 0}, "batch=0.*whole number from 1"),
-    ({"examples": None, "batch": None}, "batch=None: fresh examples"),
+    (
+        {"examples": 10, "batch_size": 11},
+        "batch_size=11.*from 1 to the 10 trained examples, or None",
+    ),
+    ({"batch_size": 0}, "batch_size=0.*whole number from 1"),
+    ({"examples": None, "batch_size": None}, "batch_size=None: fresh examples"),
     ({"subset": "frist"}, "subset='frist' is unknown; did you mean first"),
     ({"label_noise": 0.6}, r"label_noise=0\.6.*between 0 and 0\.5"),
     ({"label_noise": float("nan")}, "label_noise=nan"),

@@ -24,7 +24,7 @@ def test_answers_and_concepts_are_those_of_the_tokens(task: RepeatedSequences) -
     evaluation = task.evaluation(task.data(0), _KEY)
     (batch,), concepts = (
         evaluation.batches.values(),
-        {k: np.asarray(v) for k, v in evaluation.concepts.items()},
+        {k: np.asarray(v) for k, v in evaluation.ground_truth.items()},
     )
     tokens, L = np.asarray(batch.inputs), task.length
     assert len({tuple(row) for row in tokens.tolist()}) == task.test_examples
@@ -54,7 +54,7 @@ def test_answers_and_concepts_are_those_of_the_tokens(task: RepeatedSequences) -
 
 
 def test_a_steps_sequences_are_fresh_uniform_and_the_same_however_training_is_cut() -> None:
-    task = RepeatedSequences(symbols=3, length=2, batch=4096, test_examples=6)
+    task = RepeatedSequences(symbols=3, length=2, batch_size=4096, test_examples=6)
     whole = task.batches((), _KEY, 0, 3)
     np.testing.assert_array_equal(whole(2).inputs, task.batches((), _KEY, 2, 1)(0).inputs)
     tokens = np.asarray(whole(0).inputs)
@@ -72,7 +72,7 @@ def test_a_steps_sequences_are_fresh_uniform_and_the_same_however_training_is_cu
         ({"length": 17}, "length=17.*at most symbols=16"),
         ({"scored": "al"}, "scored='al' is unknown; did you mean all"),
         ({"symbols": 2, "length": 2}, "test_examples=64: there are only 2"),
-        ({"batch": 0}, "batch=0"),
+        ({"batch_size": 0}, "batch_size=0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict, message: str) -> None:

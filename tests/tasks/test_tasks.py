@@ -79,7 +79,7 @@ def test_every_answer_is_the_operation_mod_p(operation: Any, p: int) -> None:
             assert answer == [_FORMULAS[operation](a, b) % p]
             assert equals == p
     expected = [[_FORMULAS[operation](a, b) % p for b in range(p)] for a in range(p)]
-    np.testing.assert_array_equal(evaluation.concepts["answer"], expected)
+    np.testing.assert_array_equal(evaluation.ground_truth["answer"], expected)
 
 
 @pytest.mark.parametrize("split", ["published", "permutation"])
@@ -102,7 +102,7 @@ def test_the_table_says_where_a_pair_stands_in_the_splits_one_after_the_other(p:
         for name in sorted(evaluation.batches)
         for pair in _pairs(evaluation.batches[name].inputs)
     ]
-    table = np.asarray(evaluation.concepts["table"])
+    table = np.asarray(evaluation.ground_truth["table"])
     assert [rows[table[a, b]] for a in range(p) for b in range(p)] == [
         (a, b) for a in range(p) for b in range(p)
     ]
@@ -111,7 +111,7 @@ def test_the_table_says_where_a_pair_stands_in_the_splits_one_after_the_other(p:
 @pytest.mark.parametrize("operation", _FORMULAS)
 def test_only_group_tables_of_the_cyclic_group_have_a_cyclic_answer(operation: Any) -> None:
     task = ModularArithmetic(p=7, operation=operation, fraction=0.5)
-    concepts = task.evaluation(task.data(0), _KEY).concepts
+    concepts = task.evaluation(task.data(0), _KEY).ground_truth
     assert ("cyclic_answer" in concepts) == (operation in ("add", "subtract"))
     if "cyclic_answer" in concepts:
         np.testing.assert_array_equal(concepts["cyclic_answer"], concepts["answer"])
@@ -155,13 +155,13 @@ def test_without_an_equals_sign_the_same_pairs_are_two_tokens_read_at_the_second
     for name, batch in theirs.batches.items():
         np.testing.assert_array_equal(ours.batches[name].inputs, np.asarray(batch.inputs)[:, :2])
         np.testing.assert_array_equal(ours.batches[name].targets, batch.targets)
-    assert ours.concepts.keys() == theirs.concepts.keys()
-    for name, concept in theirs.concepts.items():
-        np.testing.assert_array_equal(ours.concepts[name], concept)
+    assert ours.ground_truth.keys() == theirs.ground_truth.keys()
+    for name, concept in theirs.ground_truth.items():
+        np.testing.assert_array_equal(ours.ground_truth[name], concept)
 
 
 def test_minibatches_have_two_tokens_where_examples_do() -> None:
-    task = ModularArithmetic(p=5, fraction=0.5, format="a b", batch=4)
+    task = ModularArithmetic(p=5, fraction=0.5, format="a b", batch_size=4)
     assert task.batches(task.data(0), _KEY, 0, 2)(1).inputs.shape == (4, 2)
 
 
@@ -171,7 +171,7 @@ def test_answer_and_distance_together_tell_the_pair_where_there_is_a_distance(
     operation: Any, p: int
 ) -> None:
     task = ModularArithmetic(p=p, operation=operation, fraction=0.5)
-    concepts = task.evaluation(task.data(0), _KEY).concepts
+    concepts = task.evaluation(task.data(0), _KEY).ground_truth
     assert ("distance" in concepts) == (operation in ("add", "subtract") and p % 2 == 1)
     if "distance" in concepts:
         sign = -1 if operation == "add" else 1
@@ -205,7 +205,7 @@ def test_random_labels_are_one_table_of_the_split_seed(split: Any) -> None:
     task = ModularArithmetic(p=7, operation="random", fraction=0.5, split=split, split_seed=5)
     table = np.random.default_rng(5).integers(7, size=(7, 7))
     assert _labels(task) == {(a, b): table[a, b] for a in range(7) for b in range(7)}
-    concepts = task.evaluation(task.data(0), _KEY).concepts
+    concepts = task.evaluation(task.data(0), _KEY).ground_truth
     np.testing.assert_array_equal(concepts["answer"], table)
     assert "cyclic_answer" not in concepts
     plain = ModularArithmetic(p=7, fraction=0.5, split=split, split_seed=5)
@@ -228,7 +228,7 @@ def test_random_labels_are_shared_by_seeds_even_where_splits_are_not_and_differ_
 def test_random_labels_are_all_used_about_equally_and_follow_no_sum() -> None:
     p = 31
     task = ModularArithmetic(p=p, operation="random", fraction=0.5)
-    answer = np.asarray(task.evaluation(task.data(0), _KEY).concepts["answer"])
+    answer = np.asarray(task.evaluation(task.data(0), _KEY).ground_truth["answer"])
     counts = np.bincount(answer.ravel(), minlength=p)
     # Chi-squared of p - 1 degrees of freedom: mean p - 1, variance 2 (p - 1).
     assert abs(((counts - p) ** 2 / p).sum() - (p - 1)) < 4 * np.sqrt(2 * (p - 1))
@@ -311,7 +311,7 @@ def test_the_longest_chunk_ends_as_a_chunk_of_one_step_does(batch: int) -> None:
 
 
 def test_other_starts_and_lengths_compile_nothing() -> None:
-    task = ModularArithmetic(p=5, fraction=0.5, batch=3)
+    task = ModularArithmetic(p=5, fraction=0.5, batch_size=3)
 
     @jax.jit
     def last(data: Any, start: jax.Array, n: jax.Array) -> Any:
@@ -323,7 +323,7 @@ def test_other_starts_and_lengths_compile_nothing() -> None:
 
 
 def test_a_minibatch_holds_whole_examples_of_the_trained_pairs() -> None:
-    task = ModularArithmetic(p=7, fraction=0.5, batch=10)
+    task = ModularArithmetic(p=7, fraction=0.5, batch_size=10)
     data = task.data(0)
     trained = dict(zip(_pairs(data.inputs), np.asarray(data.targets)[:, 0].tolist(), strict=True))
     feed = task.batches(data, _KEY, 0, 4)
@@ -368,9 +368,9 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"label_noise": float("nan")}, "label_noise=nan.*between 0 and 1"),
     ({"split": "random"}, "split='random'.*published.*permutation"),
     ({"format": "a+b"}, r"format='a\+b'.*a b =.*a b"),
-    ({"p": 5, "fraction": 0.5, "batch": 13}, "batch=13.*12 trained pairs, or None"),
-    ({"batch": 0}, "batch=0.*whole number from 1"),
-    ({"batch": 2.5}, r"batch=2\.5.*whole number"),
+    ({"p": 5, "fraction": 0.5, "batch_size": 13}, "batch_size=13.*12 trained pairs, or None"),
+    ({"batch_size": 0}, "batch_size=0.*whole number from 1"),
+    ({"batch_size": 2.5}, r"batch_size=2\.5.*whole number"),
     ({"split": "permutation", "split_seed": -1}, "split_seed=-1.*at least 0"),
 ]
 
@@ -384,7 +384,7 @@ def test_bad_settings_are_refused_with_what_is_allowed(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"p": 2}, {"p": 5, "fraction": 0.5, "batch": 12}, {"p": 5, "fraction": 0.99}]
+    "settings", [{"p": 2}, {"p": 5, "fraction": 0.5, "batch_size": 12}, {"p": 5, "fraction": 0.99}]
 )
 def test_settings_at_the_edge_are_accepted(settings: dict[str, Any]) -> None:
     task = ModularArithmetic(**settings)

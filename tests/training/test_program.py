@@ -29,9 +29,9 @@ EXPERIMENTS = {
     "two layers": tiny_experiment(
         task=SMALL, model=Transformer(layers=2, d_model=16, heads=2, d_mlp=32), seeds=(0,)
     ),
-    "minibatch": tiny_experiment(task=replace(SMALL, batch=5), seeds=(0, 1)),
+    "minibatch": tiny_experiment(task=replace(SMALL, batch_size=5), seeds=(0, 1)),
     "mlp": tiny_mlp_experiment(),
-    "mlp, minibatch": tiny_mlp_experiment(task=ModularArithmetic(p=11, fraction=0.5, batch=7)),
+    "mlp, minibatch": tiny_mlp_experiment(task=ModularArithmetic(p=11, fraction=0.5, batch_size=7)),
     "mlp, a split a seed": tiny_mlp_experiment(
         task=ModularArithmetic(p=11, fraction=0.5, split_per_seed=True)
     ),
@@ -100,7 +100,7 @@ def test_a_number_given_to_advance_is_the_number_of_another_program() -> None:
 
 def test_one_compilation_serves_every_number_of_steps() -> None:
     program = Program(
-        tiny_mlp_experiment(task=ModularArithmetic(p=11, fraction=0.5, batch=7)).parts()
+        tiny_mlp_experiment(task=ModularArithmetic(p=11, fraction=0.5, batch_size=7)).parts()
     )
     state = program.init()
     with compilations("jit(_advance") as compiled:

@@ -32,7 +32,7 @@ from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, Storage, log_spaced
 
 experiment = Experiment(
-    task=ModularArithmetic(p=11, fraction=0.5, batch=20),
+    task=ModularArithmetic(p=11, fraction=0.5, batch_size=20),
     model=MLP(width=24),
     optimizer=AdamW(learning_rate=1e-3),
     steps=4_000,

@@ -1,4 +1,4 @@
-"""The course of a run: which program, which numbers and which arrays each update is made with, as
+"""The programs of a run: which program, which numbers and which arrays each update is made with, as
 interventions leave them.
 """
 
@@ -17,8 +17,15 @@ from mi_jax.basics.errors import DamagedError, RunError
 from mi_jax.basics.fields import Numbers
 from mi_jax.basics.precision import computing_in
 from mi_jax.basics.pytrees import dotted
-from mi_jax.interventions import AtSettings, InProgram, Intervention, Moment, Settings, Trained
-from mi_jax.interventions.places import Elsewhere
+from mi_jax.interventions import (
+    AtSettings,
+    CheckContext,
+    InProgram,
+    Intervention,
+    PrepareContext,
+    Settings,
+)
+from mi_jax.interventions.places import LoadParams
 from mi_jax.training.losses import LOSSES
 from mi_jax.training.optimizers import OPTIMIZERS
 from mi_jax.training.segments import Flat
@@ -58,7 +65,7 @@ def nowhere(path: str | None, step: int) -> Params:
     raise RunError(f"an intervention names the run {path} at step {step}, which can't be read here")
 
 
-class Regime(NamedTuple):
+class ActiveProgram(NamedTuple):
     """What an update is made by."""
 
     program: Program
@@ -67,7 +74,7 @@ class Regime(NamedTuple):
     """Of the interventions that are part of the program, among the run's."""
 
 
-class Course:
+class ProgramSchedule:
     """The programs of a run and their order. Building it compiles nothing.
 
     Args:
@@ -84,7 +91,7 @@ class Course:
         *,
         origin: int = 0,
         store: Store | None = None,
-        elsewhere: Elsewhere = nowhere,
+        elsewhere: LoadParams = nowhere,
         initial: Callable[[], Params] | None = None,
     ):
         self.parts, self.origin = parts, origin
@@ -92,7 +99,7 @@ class Course:
         self._elsewhere, self._initial = elsewhere, initial
         self._programs: dict[Any, Program] = {}
         self._arrays: dict[int, Mapping[str, Any]] = {}
-        self.regime = lru_cache(maxsize=64)(self._regime)
+        self.active = lru_cache(maxsize=64)(self._active)
 
     @cached_property
     def base(self) -> Program:
@@ -110,23 +117,23 @@ class Course:
         """Shapes and structure of the state that is stored at a step: of the optimizer in force at
         the update before.
         """
-        return self.regime(max(step - 1, self.origin)).program.template
+        return self.active(max(step - 1, self.origin)).program.template
 
     def init(self) -> TrainState:
         """The state at step 0."""
-        return self.regime(0).program.init()
+        return self.active(0).program.init()
 
     def begin(self, state: TrainState) -> TrainState:
         """The state that a fork begins with, given its parent's there."""
         program, before = (
-            self.regime(self.origin).program,
-            self.regime(max(self.origin - 1, 0)).program,
+            self.active(self.origin).program,
+            self.active(max(self.origin - 1, 0)).program,
         )
         return self._carried(state, before, program, self.origin)
 
     def fresh(self, params: Params) -> TrainState:
         """The state that it begins with where parameters alone are known."""
-        return self.regime(self.origin).program.fresh(params, self.origin, self._first)
+        return self.active(self.origin).program.fresh(params, self.origin, self._first)
 
     def advance(
         self, state: TrainState, step: int, n: int
@@ -134,9 +141,9 @@ class Course:
         """``n`` updates from ``step`` on, of one regime, and a buffer whose first n losses are
         theirs.
         """
-        regime = self.regime(step)
+        regime = self.active(step)
         if step > self.origin:
-            before = self.regime(step - 1).program
+            before = self.active(step - 1).program
             state = self._carried(state, before, regime.program, step)
         arrays = tuple(self._prepared(place, state, step) for place in regime.places)
         return regime.program.advance(state, regime.numbers, n, arrays)
@@ -150,13 +157,13 @@ class Course:
         """
         starts = {max(i.start, self.origin) for i in self.parts.interventions}
         for step in {self.origin, *(start for start in starts if start < self.parts.steps)}:
-            _ = self.regime(step).program.template
+            _ = self.active(step).program.template
         interventions = self.parts.interventions if interventions is None else interventions
         if not interventions:
             return
         shapes = {name: tuple(x.shape[1:]) for name, x in dotted(self.base.template.params).items()}
         batch = batch_shapes(self.parts.task, self.parts.seeds[0])
-        trained = Trained(self.parts.task, self.parts.model, shapes, batch, self._elsewhere)
+        trained = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._elsewhere)
         for intervention in interventions:
             intervention.check(trained)
 
@@ -201,7 +208,9 @@ class Course:
 
     def _make(self, place: int, params: Any) -> Flat:
         inputs, seeds = self.parts.task.inputs, self.parts.seeds
-        moment = Moment(seeds, params, self._first, self.parts.model, inputs, self._elsewhere)
+        moment = PrepareContext(
+            seeds, params, self._first, self.parts.model, inputs, self._elsewhere
+        )
         with computing_in(self.parts.precision):
             made = self.parts.interventions[place].prepare(moment)
         kept = {name: np.asarray(jax.device_get(value)) for name, value in made.items()}
@@ -211,7 +220,7 @@ class Course:
     def _first(self) -> Params:
         return self.base.init().params if self._initial is None else self._initial()
 
-    def _regime(self, step: int) -> Regime:
+    def _active(self, step: int) -> ActiveProgram:
         known = {"optimizer": OPTIMIZERS, "loss": LOSSES}
         settings = Settings(self.parts.task, self.parts.loss, self.parts.optimizer, {}, known)
         places = []
@@ -223,9 +232,9 @@ class Course:
             else:
                 places.append(place)
         program = self._program(
-            settings, tuple(self.parts.interventions[place].form() for place in places)
+            settings, tuple(self.parts.interventions[place].compile_key() for place in places)
         )
-        return Regime(program, {**program.parts.numbers, **settings.numbers}, tuple(places))
+        return ActiveProgram(program, {**program.parts.numbers, **settings.numbers}, tuple(places))
 
     def _program(self, settings: Settings, forms: tuple[InProgram, ...]) -> Program:
         key = (settings.task, settings.loss, settings.optimizer, forms)
