@@ -22,13 +22,13 @@ Row = tuple[str, ...]
 def _tasks() -> list[Row]:
     def row(name: str, task: Any) -> Row:
         truth = task.evaluation(task.data(0), jax.random.key(0)).ground_truth
-        return name, task.paper, _first_line(type(task)), ", ".join(truth), constructor(task)
+        return name, task.paper, _summary(type(task)), ", ".join(truth), constructor(task)
 
     return [row(name, task.smallest()) for name, task in TASKS.items()]
 
 
 def _models() -> list[Row]:
-    return [(name, _first_line(model)) for name, model in MODELS.items()]
+    return [(name, _summary(model)) for name, model in MODELS.items()]
 
 
 def _measures() -> list[Row]:
@@ -58,7 +58,7 @@ def _options() -> list[Row]:
             if name.startswith("probe")
             else []
         )
-        return name, _first_line(make), ", ".join([*told, *probed])
+        return name, _summary(make), ", ".join([*told, *probed])
 
     return [row(name, make) for name, make in WITH_OPTIONS.items()]
 
@@ -69,8 +69,9 @@ def _experiments() -> list[Row]:
     return [(name, summary(file)) for name, file in shipped().items()]
 
 
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().split("\n")[0]
+def _summary(thing: Any) -> str:
+    """The first paragraph of a docstring, as one line."""
+    return " ".join((thing.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 LISTS: dict[str, tuple[list[str], Callable[[], list[Row]]]] = {

@@ -158,8 +158,9 @@ def learning_coefficient(
         >>> bowl = lambda w: 0.5 * (w["a"] ** 2).sum()
         >>> found = learning_coefficient(
         ...     bowl, {"a": jnp.zeros(4)}, n=1000, n_beta=100.0, gamma=0.0, epsilon=1e-3,
-        burn_in=200, draws=400, chains=8, ...     key=jax.random.key(0)) >>>
-        abs(float(found.learning_coefficient) - 2.05) < 4 * float(found.standard_error) True
+        ...     burn_in=200, draws=400, chains=8, key=jax.random.key(0))
+        >>> abs(float(found.learning_coefficient) - 2.05) < 4 * float(found.standard_error)
+        True
     """
     given, n_beta = n_beta, default_n_beta(n) if n_beta is None else n_beta
     burn_in, draws, chains = check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)

@@ -29,8 +29,9 @@ def shipped() -> Mapping[str, Path]:
 
 
 def summary(file: Path) -> str:
-    """The first line of a file's docstring, without running it."""
-    return (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
+    """The first paragraph of a file's docstring, as one line, without running the file."""
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def find(name: str) -> Experiment:

@@ -527,7 +527,7 @@ def _with_room(limit: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     disk is to a writer.
     """
     code = (
-        "import resource, sys; from mi_jax.cli import main;"
+        "import resource, sys; from mi_jax.cli.main import main;"
         f" resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         " sys.exit(main(sys.argv[1:]))"
     )

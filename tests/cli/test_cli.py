@@ -555,7 +555,7 @@ _HEAVY = "('jax', 'jaxlib', 'optax', 'orbax', 'xarray', 'matplotlib', 'tyro', 'h
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("measure", "--help")])
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     done = _child(
-        "import sys\nfrom mi_jax.cli import main\ntry:\n    status = main(sys.argv[1:])\nexcept"
+        "import sys\nfrom mi_jax.cli.main import main\ntry:\n    status = main(sys.argv[1:])\nexcept"
         " SystemExit as stop:\n    status = stop.code\nprint('status', status, [name for name in"
         f" {_HEAVY} if name in sys.modules])",
         *arguments,
@@ -584,7 +584,7 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
 
 def test_listing_imports_nothing_that_only_computing_needs() -> None:
     done = _child(
-        "import sys, mi_jax.listing\nprint([one for one in ('scipy.integrate', 'matplotlib',"
+        "import sys, mi_jax.cli.listing\nprint([one for one in ('scipy.integrate', 'matplotlib',"
         " 'orbax') if one in sys.modules])"
     )
     assert done.stdout == "[]\n", done.stderr
@@ -626,7 +626,7 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_and_nowhere_else(
         " model=MLP(width=8), steps=30)\n"
     )
     command = ["train", str(tmp_path / "small.py"), "--dry-run"]
-    code = "import sys; from mi_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from mi_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = _child(
         code, *command, XDG_CACHE_HOME=str(tmp_path / "cache"), HOME=str(tmp_path / "home")
     )
@@ -653,7 +653,7 @@ def test_a_reader_that_closes_the_pipe_ends_a_command_quietly() -> None:
 @pytest.mark.slow
 def test_run_takes_every_reading_that_the_experiment_allows(tmp_path: Path) -> None:
     done = _child(
-        "import sys; from mi_jax.cli import main; sys.exit(main(sys.argv[1:]))",
+        "import sys; from mi_jax.cli.main import main; sys.exit(main(sys.argv[1:]))",
         *("run", "grokking", "--out", str(tmp_path / "run"), "--json", "--no-compile-cache", *TINY),
     )
     assert done.returncode == 0, done.stderr
