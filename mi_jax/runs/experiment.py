@@ -1,23 +1,21 @@
-"""An experiment as a value: task, model, optimizer, schedule, seeds; its JSON form, its identity,
-and the parts it trains.
-"""
+"""Experiments: frozen settings with a JSON form, an identity, and the parts that they train."""
 
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fields import added
 from mi_jax.basics.precision import Precision
 from mi_jax.basics.records import decode, digest, encode
 from mi_jax.basics.streams import stream
 from mi_jax.contracts import Architecture, Inputs, Loss, Model, Optimizer, Roles, Subject, Task
-from mi_jax.interventions import INTERVENTIONS, Intervention
+from mi_jax.interventions import INTERVENTIONS, InProgram, Intervention
 from mi_jax.models import MODELS, Transformer
 from mi_jax.tasks import TASKS, ModularArithmetic
 from mi_jax.training import FILTERS, LOSSES, OPTIMIZERS, RATES, SCHEDULES
@@ -32,23 +30,65 @@ from mi_jax.training.trajectory import Storage
 _OUTSIDE_IDENTITY = ("name", "seeds", "storage")
 
 
+class Plan(NamedTuple):
+    """An experiment made ready for training.
+
+    Attributes:
+        experiment: its JSON form.
+        hash: its identity (see ``Experiment.hash``).
+        parts: what training is made of.
+        snapshots: the steps that are kept, sorted.
+        planted: the known trajectory that is followed in place of training, and what it is
+            planted in; None where the experiment is trained.
+    """
+
+    experiment: dict[str, Any]
+    hash: str
+    parts: Parts
+    snapshots: Int[np.ndarray, " step"]
+    planted: tuple[PlantedTrajectory, PlantContext] | None
+
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether interventions store arrays in the run."""
+        return any(isinstance(change, InProgram) for change in self.parts.interventions)
+
+    def forked_hash(self, parent: Mapping[str, Any]) -> str:
+        """The identity of this experiment as a fork of a run at a step."""
+        origin = {"hash": parent["hash"], "step": parent["step"]}
+        return digest({"experiment": self.hash, "parent": origin})
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything that decides what a run computes.
 
     Attributes:
-        task, model, optimizer, loss: what is trained on what.
+        task: the data, and what is known to be true of it.
+        model: the settings of the network.
+        optimizer: the settings of the update rule.
+        loss: what is minimised.
         steps: optimizer updates.
-        schedule: when to keep a snapshot; the first and the last step always are.
-        seeds: labels; a seed varies initialisation and batch order, the split belongs to the task.
+        schedule: the steps at which a snapshot of the parameters is kept. The first and the last
+            step always are.
+        seeds: labels of the random seeds. A seed varies the initial parameters and the order of
+            batches; the split into training and test data belongs to the task.
         interventions: changes to training, each for a range of steps.
-        name: of the run's folder, where none is given.
-        storage: when segments are written.
-        path: a known trajectory that is followed in place of training (see ``mi_jax.planted``); its
-            forks are trained.
+        name: of the run's folder in ``checkpoints/``, unless a folder is given.
+        storage: how often segments are written to disk. No result depends on it.
+        path: a known trajectory that is followed in place of training (see ``mi_jax.planted``).
+            Its forks are trained.
         precision: "float32", or "float64" for parameters, optimizer state, losses and readings of
             this run alone. Data and initial parameters are drawn in float32 and cast, so that both
-            start at the same weights and see the same batches.
+            precisions start at the same weights and see the same batches.
+
+    Raises:
+        ConfigError: a setting is invalid, or two settings contradict each other.
+
+    Example:
+        >>> from mi_jax.tasks import ModularArithmetic
+        >>> Experiment(task=ModularArithmetic(p=59), steps=6_000, seeds=(0, 1, 2)).steps
+        6000
     """
 
     task: Task = field(default_factory=ModularArithmetic)
@@ -65,77 +105,95 @@ class Experiment:
     precision: Precision = added("float32")
 
     def __post_init__(self) -> None:
-        require(
-            isinstance(self.steps, int) and self.steps >= 1,
-            f"steps={self.steps}: must be a whole number of at least 1",
-        )
-        require(len(self.seeds) > 0, "seeds is empty; give at least one")
-        require(
-            len(set(self.seeds)) == len(self.seeds), f"seeds={self.seeds}: each must appear once"
-        )
-        require(
-            all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds),
-            f"seeds={self.seeds}: must be whole numbers from 0 to 2^31 - 1",
-        )
-        require(
-            bool(self.name) and "/" not in self.name, f"name={self.name!r}: must be a folder's name"
-        )
-        known = get_args(Precision)
-        require(
-            self.precision in known,
-            f"precision={self.precision!r} is unknown; {nearest(str(self.precision), known)}",
-        )
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ConfigError(f"steps={self.steps} must be a whole number of at least 1.")
+        self._check_seeds()
+        if not self.name or "/" in self.name:
+            raise ConfigError(f"name={self.name!r} must be the name of a folder, without '/'.")
+        precisions = get_args(Precision)
+        if self.precision not in precisions:
+            hint = nearest(str(self.precision), precisions)
+            raise ConfigError(f"precision={self.precision!r} is unknown; {hint}")
         self.snapshots()
-        late = [i for i in self.interventions if i.start >= self.steps]
-        require(not late, f"{late} would begin after the last update of {self.steps}")
-        if self.path is not None:
-            require(
-                not self.interventions,
-                "interventions change training, and a planted path isn't trained: fork it with"
-                " them",
+        late = [change for change in self.interventions if change.start >= self.steps]
+        if late:
+            raise ConfigError(
+                f"{late} would begin after the last of {self.steps} updates. Let it start earlier,"
+                " or train for more steps."
             )
-            told = f"precision={self.precision!r}: a planted path is written in float32"
-            require(self.precision == "float32", told)
-            self.path.check(self.ground)
+        if self.path is not None:
+            self._check_planted(self.path)
+
+    def _check_seeds(self) -> None:
+        if not self.seeds:
+            raise ConfigError("seeds is empty. Give at least one.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds={self.seeds} must not contain a seed twice.")
+        if not all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds):
+            raise ConfigError(f"seeds={self.seeds} must be whole numbers from 0 to 2^31 - 1.")
+
+    def _check_planted(self, path: PlantedTrajectory) -> None:
+        if self.interventions:
+            raise ConfigError(
+                "Interventions change training, and a planted trajectory is not trained. Fork the"
+                " planted run with the interventions instead."
+            )
+        if self.precision != "float32":
+            raise ConfigError(
+                f"precision={self.precision!r} is invalid for a planted trajectory, which is"
+                " written in float32."
+            )
+        path.check(self.plant_context)
 
     def snapshots(self) -> Int[np.ndarray, " step"]:
         """The steps that are kept, sorted."""
         return self.schedule.steps(self.steps)
 
     @property
-    def ground(self) -> PlantContext:
-        """What a path is planted in."""
+    def plant_context(self) -> PlantContext:
+        """What a planted trajectory is planted in."""
         return PlantContext(self.task, self.model, self.steps)
 
     def build(self) -> Model:
-        """The model for the task's inputs."""
+        """The model for the task's inputs. Raises ConfigError where they do not fit."""
         return self.model.build(self.task.inputs)
 
+    def plan(self, route: str | None = None, seed_mode: SeedMode | None = None) -> Plan:
+        """All that a run is made from.
+
+        Args:
+            route: how to compute the model, one of ``Model.routes``; the cheapest by default.
+            seed_mode: "mapped" or "vmapped"; the faster one on this device by default.
+        """
+        record = self.to_json()
+        planted = None if self.path is None else (self.path, self.plant_context)
+        parts = self.parts(route, seed_mode)
+        return Plan(record, digest(identity(record)), parts, self.snapshots(), planted)
+
     def parts(self, route: str | None = None, seed_mode: SeedMode | None = None) -> Parts:
-        """What training is made of; computed in the fastest way, unless another is named."""
+        """What training is made of. See ``plan`` for the arguments."""
         model = self.build()
-        mode = fastest(self.task, model, self.seeds)
-        mode = Mode(route or mode.route, seed_mode or mode.seed_mode)
+        fast = fastest(self.task, model, self.seeds)
+        mode = Mode(route or fast.route, seed_mode or fast.seed_mode)
         model.along(mode.route)
-        known = get_args(SeedMode)
-        require(
-            mode.seed_mode in known,
-            f"seed_mode={mode.seed_mode!r} is unknown; {nearest(mode.seed_mode, known)}",
-        )
+        modes = get_args(SeedMode)
+        if mode.seed_mode not in modes:
+            hint = nearest(mode.seed_mode, modes)
+            raise ConfigError(f"seed_mode={mode.seed_mode!r} is unknown; {hint}")
         parts = Parts(
-            self.task,
-            model,
-            self.loss,
-            self.optimizer,
-            self.seeds,
-            self.steps,
-            self.interventions,
-            mode,
-            self.precision,
+            task=self.task,
+            model=model,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            seeds=self.seeds,
+            steps=self.steps,
+            interventions=self.interventions,
+            mode=mode,
+            precision=self.precision,
         )
-        # What is changed says itself which settings it takes.
+        # Interventions on settings are refused by the settings that they change.
         programs = ProgramSchedule(parts)
-        for step in {0, *(i.start for i in self.interventions)}:
+        for step in {0, *(change.start for change in self.interventions)}:
             programs.active(step)
         return parts
 
@@ -144,19 +202,24 @@ class Experiment:
         return Subject(self.build(), self.task, self.loss, _holders, self.precision)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON, every nested one with its registry name."""
+        """The settings as JSON, each nested one with its registry name."""
         return encode(self, REGISTRY)
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> "Experiment":
-        """The experiment of ``to_json``. Raises ConfigError for an unknown key or a class that
-        can't be imported.
+        """The experiment whose ``to_json`` is ``record``.
+
+        Args:
+            record: as ``run.json`` holds it under ``experiment``.
+
+        Raises:
+            ConfigError: a key is unknown, or a class cannot be imported here.
         """
         return decode(dict(record), REGISTRY)
 
     @property
     def hash(self) -> str:
-        """Identity: the same for runs of one experiment with other seeds, names or storage."""
+        """The experiment's identity: equal for runs that differ in seeds, name or storage only."""
         return digest(identity(self.to_json()))
 
 
@@ -172,32 +235,30 @@ REGISTRY: Mapping[str, type] = {
     **SCHEDULES,
     **INTERVENTIONS,
 }
-"""Everything an experiment may be made of, by the name it is stored under."""
+"""All that an experiment may be made of, by the name under which it is stored."""
 
 
 @lru_cache
 def _holders(kind: Literal["role", "ground truth"], name: str) -> str:
-    """Which models (tasks) have a role (a ground truth) with their default settings."""
-    tasks = {known: make() for known, make in TASKS.items()}
+    """A half sentence naming the models (tasks) that have a role (a ground truth) by default."""
     if kind == "role":
-        held = [
-            known
-            for known, model in MODELS.items()
+        having = [
+            model_name
+            for model_name, model in MODELS.items()
             if any(getattr(roles, name) for roles in _roles(model()))
         ]
     else:
-        held = [
-            known
-            for known, one in tasks.items()
-            if name in one.evaluation(one.data(0), stream(0, "measure")).ground_truth
+        tasks = {task_name: task() for task_name, task in TASKS.items()}
+        having = [
+            task_name
+            for task_name, task in tasks.items()
+            if name in task.evaluation(task.data(0), stream(0, "measure")).ground_truth
         ]
-    return f" (which {', '.join(held)} has by default)" if held else ""
+    return f" (which {', '.join(having)} has by default)" if having else ""
 
 
 def _roles(model: Architecture) -> list[Roles]:
-    """The roles that a model has for pairs of tokens and for a vector of floats, where it reads
-    them.
-    """
+    """The roles of a model for a pair of tokens and for a vector of floats, where it reads them."""
     pair = ModularArithmetic(p=5).inputs
     vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=4)
     roles = []
@@ -208,5 +269,5 @@ def _roles(model: Architecture) -> list[Roles]:
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an experiment's JSON form decides what it is: without seeds, name and storage."""
-    return {key: value for key, value in record.items() if key not in _OUTSIDE_IDENTITY}
+    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage."""
+    return {name: value for name, value in record.items() if name not in _OUTSIDE_IDENTITY}

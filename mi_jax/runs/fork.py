@@ -1,6 +1,4 @@
-"""Forks: another history from the exact state of a run at any step, with one thing changed or none,
-or looked at more closely.
-"""
+"""Forks and zooms: another history from a run's exact state at any step, or a closer look at it."""
 
 import logging
 import os
@@ -13,12 +11,11 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.basics.errors import RunError, require, whole
+from mi_jax.basics.errors import ConfigError, RunError, whole
 from mi_jax.basics.pytrees import dotted
-from mi_jax.basics.records import encode
 from mi_jax.interventions import Intervention
-from mi_jax.runs.experiment import REGISTRY, Experiment
-from mi_jax.runs.replay import check_machine, load_params_of, mode_of
+from mi_jax.runs import replay
+from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.run import Run, Step, open_run
 from mi_jax.runs.train import check_same, finish, run_record, train
 from mi_jax.training.kept import read_arrays, write_arrays
@@ -30,6 +27,7 @@ from mi_jax.training.state import Parts, TrainState, flat_state
 from mi_jax.training.trajectory import INITIAL, ORIGIN, Trajectory
 
 _WIDTH = 64
+"""Snapshots to either side of a zoom's step, by default."""
 
 log = logging.getLogger(__name__)
 
@@ -44,42 +42,49 @@ def fork(
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
 ) -> Run:
-    """Another history of a run: from its exact state at ``step`` on, with the same data in the same
-    order.
+    """Trains another history of a run, from its exact state at a step, on the same batches.
 
-    What the run's own interventions do, they do in the fork too. Without new ones it is bitwise the
-    run; before the range of a new one begins, it still is. Snapshots are the run's steps from
-    ``step`` on, with ``step`` itself; the fork's directory needs neither the run nor any other to
-    be gone on with, replayed and read. The same call goes on with one that was interrupted.
+    The run's own interventions stay in force. Without new ones the fork is bitwise the run; with
+    one, it is bitwise the run until the intervention begins. The fork keeps snapshots at the run's
+    steps from ``step`` on. Its folder is complete: resuming, replaying and reading it need no other
+    run. The same call resumes a fork that was interrupted.
 
     Args:
-        run: a Run, or its directory.
-        step: any that the run has reached. Where it holds snapshots alone, one of those: training
-            then goes on with a fresh optimizer state, as the log, ``run.json`` and ``mi-jax info``
-            say.
-        interventions: changes from ``step`` on; one whose range would begin before it begins there.
+        run: a Run, or its folder.
+        step: where to fork: any step that the run has reached. Of a run that holds snapshots but no
+            train states (a planted one), a snapshot's; training then begins with a fresh optimizer
+            state, as the log, ``run.json`` and ``mi-jax info`` say.
+        interventions: changes to training from ``step`` on.
         steps: the step to train to; the run's last by default.
-        out: the fork's directory; beside the run by default, ``NAME-fork-STEP``.
-        watch, allow_other_machine: as for ``train``.
+        out: the fork's folder; ``NAME-fork-STEP`` beside the run by default.
+        watch: called with a ``Progress`` after each chunk of training.
+        allow_other_machine: continue even where versions, cores or flags differ from the run's.
+
+    Returns:
+        The finished fork.
 
     Raises:
-        ConfigError, RunError: before anything is written where step, steps or an intervention can't
-            be.
-        Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
+        ConfigError: a step or an intervention is invalid. Nothing was written.
+        RunError: the run has not reached the step, or the folder holds something else.
+        Interrupted: SIGINT or SIGTERM arrived. Everything up to that step is saved.
+
+    Example:
+        >>> from mi_jax import fork
+        >>> from mi_jax.interventions import Freeze
+        >>> forked = fork("my_run", step=400, interventions=[Freeze("embed.W_E")])  # doctest: +SKIP
     """
     parent = _single(run)
-    step, last = (
-        whole("step", step),
-        parent.trajectories[0].last if steps is None else whole("steps", steps),
+    trajectory = parent.trajectories[0]
+    step, last = whole("step", step), trajectory.last if steps is None else whole("steps", steps)
+    plan = _Fork(
+        parent,
+        step,
+        tuple(_from(step, intervention, last) for intervention in interventions),
+        last,
+        _snapshots(parent, step, last),
+        _folder(out, parent, f"fork-{step}"),
     )
-    new = tuple(_from(step, intervention, last) for intervention in interventions)
-    snapshots = _snapshots(parent, step, last)
-    folder = (
-        Path(out) if out is not None else parent.path.with_name(f"{parent.path.name}-fork-{step}")
-    )
-    return _train(
-        _Fork(parent, step, new, last, snapshots, folder.resolve()), watch, allow_other_machine
-    )
+    return _train(plan, watch, allow_other_machine)
 
 
 def zoom(
@@ -92,49 +97,65 @@ def zoom(
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
 ) -> Run:
-    """Dense snapshots of the same trajectory around a step: bitwise those that the run would have
-    kept there.
+    """Dense snapshots of a run around a step: bitwise those that the run would have kept there.
 
     Args:
-        around: the step in the middle. every: steps from one snapshot to the next.
-        width: steps to either side; 64 ``every`` by default. What lies outside the run is left out.
-        out: the directory; beside the run by default, ``NAME-zoom-STEP``.
+        run: a Run with train states, or its folder.
+        around: the step in the middle.
+        every: steps from one snapshot to the next.
+        width: steps to either side; 64 times ``every`` by default. Steps outside of the run are
+            left out.
+        out: the folder; ``NAME-zoom-STEP`` beside the run by default.
+        watch: called with a ``Progress`` after each chunk of training.
+        allow_other_machine: continue even where versions, cores or flags differ from the run's.
+
+    Returns:
+        A run of the steps around.
+
+    Raises:
+        ConfigError: ``every`` or ``width`` is invalid, or the run is planted.
+        RunError: the run does not reach the step, or holds no train states.
     """
     parent = _single(run)
-    require(
-        parent.experiment.path is None,
-        f"{parent.path} is planted: plant it with another schedule instead",
-    )
+    if parent.experiment.path is not None:
+        raise ConfigError(
+            f"{parent.path} is a planted run and has no train states to replay. Plant it again"
+            " with a denser schedule instead."
+        )
     around, every = whole("around", around), whole("every", every)
     width = _WIDTH * every if width is None else whole("width", width)
-    require(every >= 1, f"every={every}: must be at least 1")
-    require(width >= every, f"width={width}: must be at least every={every}")
+    if every < 1:
+        raise ConfigError(f"every={every} must be at least 1.")
+    if width < every:
+        raise ConfigError(f"width={width} must be at least every={every}.")
     trajectory = parent.trajectories[0]
     if not trajectory.has_states:
         raise RunError(
-            f"{parent.path} holds no train states: what lies between its snapshots is not known"
+            f"{parent.path} holds no train states, so the steps between its snapshots cannot be"
+            " computed."
         )
     if not trajectory.origin <= around <= trajectory.done:
         raise RunError(
-            f"there is no step {around} to zoom around: {parent.path} holds steps"
-            f" {trajectory.origin} to {trajectory.done}"
+            f"There is no step {around} to zoom around: {parent.path} holds the steps"
+            f" {trajectory.origin} to {trajectory.done}."
         )
     begin, end = max(trajectory.origin, around - width), min(trajectory.done, around + width)
-    snapshots = np.unique(
-        [begin, *range(around - (around - begin) // every * every, end, every), end]
-    )
-    folder = (
-        Path(out) if out is not None else parent.path.with_name(f"{parent.path.name}-zoom-{around}")
-    )
-    return _train(
-        _Fork(parent, begin, (), end, snapshots, folder.resolve()), watch, allow_other_machine
-    )
+    first = around - (around - begin) // every * every
+    snapshots = np.unique([begin, *range(first, end, every), end])
+    folder = _folder(out, parent, f"zoom-{around}")
+    return _train(_Fork(parent, begin, (), end, snapshots, folder), watch, allow_other_machine)
 
 
 def train_again(
     run: Run, out: str | os.PathLike[str], *, watch: Watch = lambda progress: None
 ) -> Run:
-    """Trains a run once more, from what it began with, into another directory."""
+    """Trains a run once more, from what it began with, into another folder.
+
+    Args:
+        run: a run of one folder.
+        out: the other folder.
+        watch: called with a ``Progress`` after each chunk of training.
+    """
     if run.parent is None:
         return train(run.experiment, out, watch=watch, **run.mode._asdict())
     first, folder = run.trajectories[0], Path(out).resolve()
@@ -144,23 +165,17 @@ def train_again(
             write_record(folder, {**run.record, "machine": machine()})
         trajectory = Trajectory(folder)
         if not (folder / ORIGIN).exists():
-            write_arrays(
-                folder / ORIGIN,
-                read_arrays(first.path / ORIGIN, first.record["hash"]),
-                run.record["hash"],
-            )
-            for place, intervention in enumerate(run.experiment.interventions):
-                kept = first.prepared.read(place)
-                if kept is not None and (
-                    intervention.start < first.origin or not intervention.reads_weights
-                ):
-                    trajectory.prepared.write(place, kept)
-        finish(trajectory, run.experiment.parts(*run.mode), watch=watch, allow_other_machine=False)
+            origin = read_arrays(first.path / ORIGIN, first.record["hash"])
+            write_arrays(folder / ORIGIN, origin, run.record["hash"])
+            for index, intervention in enumerate(run.experiment.interventions):
+                _copy_prepared(first, trajectory, index, index, intervention, first.origin)
+        parts = run.experiment.parts(*run.mode)
+        finish(trajectory, parts, watch=watch, allow_other_machine=False)
     return open_run(folder)
 
 
 class _Fork(NamedTuple):
-    """What is asked for."""
+    """A fork as it is asked for."""
 
     parent: Run
     step: int
@@ -171,66 +186,72 @@ class _Fork(NamedTuple):
 
     @property
     def experiment(self) -> Experiment:
-        """The parent's, with what is new. Raises ConfigError where that can't be."""
+        """The parent's experiment with the new interventions. Raises ConfigError where they clash
+        with its settings.
+        """
         own = self.parent.experiment
-        inherited = tuple(i for i in own.interventions if i.start < self.last)
-        # A planted path isn't followed any further: what comes after the step is trained.
-        changed = replace(own, interventions=(), steps=self.last, name=self.folder.name, path=None)
-        return replace(changed, interventions=(*inherited, *self.new))
+        inherited = tuple(change for change in own.interventions if change.start < self.last)
+        # After the step a planted run is trained, not planted.
+        bare = replace(own, interventions=(), steps=self.last, name=self.folder.name, path=None)
+        return replace(bare, interventions=(*inherited, *self.new))
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the fork says of its parent."""
+        """What the fork's ``run.json`` says of its parent."""
         exact = self.parent.trajectories[0].has_states
-        state = "exact" if exact else "fresh optimizer state"
         return {
             "path": str(self.parent.path),
             "hash": self.parent.record["hash"],
             "step": self.step,
-            "state": state,
+            "state": "exact" if exact else "fresh optimizer state",
         }
+
+
+def _folder(out: str | os.PathLike[str] | None, parent: Run, suffix: str) -> Path:
+    """The folder asked for, or one beside the parent's."""
+    beside = parent.path.with_name(f"{parent.path.name}-{suffix}")
+    return (beside if out is None else Path(out)).resolve()
 
 
 def _single(run: Run | str | os.PathLike[str]) -> Run:
     run = run if isinstance(run, Run) else open_run(run)
     if len(run.trajectories) > 1:
         raise RunError(
-            f"{len(run.trajectories)} runs are open as one; fork each, and open the forks as one"
+            f"Cannot fork {len(run.trajectories)} runs that are open as one. Fork each of them, and"
+            " open the forks as one."
         )
     return run
 
 
 def _from(step: int, intervention: Intervention, last: int) -> Intervention:
-    """The intervention with a range that begins at the fork. Raises ConfigError where none is left
-    of it.
+    """The intervention, beginning at the fork's step at the earliest. Raises ConfigError where it
+    would never be in force.
     """
-    told = (
-        f"{intervention} would never be in force: a fork from step {step} to {last} makes updates"
-        f" {step} to {last - 1}"
-    )
-    require(
-        intervention.start < last and (intervention.stop is None or intervention.stop > step), told
-    )
+    if intervention.start >= last or (intervention.stop is not None and intervention.stop <= step):
+        raise ConfigError(
+            f"{intervention} would never be in force: a fork from step {step} to {last} makes the"
+            f" updates {step} to {last - 1}."
+        )
     return replace(intervention, start=max(step, intervention.start))
 
 
 def _snapshots(parent: Run, step: int, last: int) -> Int[np.ndarray, " step"]:
-    """The parent's steps from ``step`` to ``last``, both of which are kept; its schedule goes on
-    where the parent ends.
+    """The fork's snapshots: the parent's between ``step`` and ``last``, and these two. Beyond the
+    parent's end its schedule continues.
     """
     trajectory = parent.trajectories[0]
     if not trajectory.origin <= step <= trajectory.done:
         raise RunError(
-            f"step {step} is beyond what {parent.path} holds: fork from one of its steps,"
-            f" {trajectory.origin} to {trajectory.done}"
+            f"Cannot fork at step {step}: {parent.path} holds the steps {trajectory.origin} to"
+            f" {trajectory.done}. Fork from one of them."
         )
     if not trajectory.has_states:
         trajectory.snapshot(step)
-    require(
-        last > step,
-        f"steps={last}: a fork from step {step} must be trained to a later one; give"
-        f" steps={step + 1} or more",
-    )
+    if last <= step:
+        raise ConfigError(
+            f"steps={last} is too early: a fork from step {step} must be trained further. Give"
+            f" steps={step + 1} or more."
+        )
     planned = [*trajectory.record["snapshots"], trajectory.done]
     if last > max(planned):
         schedule = parent.experiment.schedule.steps(last)
@@ -239,71 +260,93 @@ def _snapshots(parent: Run, step: int, last: int) -> Int[np.ndarray, " step"]:
 
 
 def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
-    folder, here = asked.folder, machine()
+    folder, here, parent = asked.folder, machine(), asked.parent.trajectories[0]
     check_resumable(folder)
-    require(folder != asked.parent.path, f"{folder} is the run itself; give another --out")
-    experiment = asked.experiment
-    parts = experiment.parts(*mode_of(asked.parent.record))
+    if folder == asked.parent.path:
+        raise ConfigError(f"{folder} is the run itself. Give another --out.")
+    plan = asked.experiment.plan(*replay.mode_of(parent.record))
     if (folder / "run.json").exists():
-        _check_same(folder, asked, experiment)
+        _check_same(asked, plan.experiment)
     else:
-        ProgramSchedule(
-            parts, origin=asked.step, load_params=load_params_of(asked.parent.path, parts.seeds)
-        ).check(asked.new)
-    check_machine(asked.parent.trajectories[0], here, allow_other_machine)
+        load_params = replay.load_params_of(parent.path, plan.parts.seeds)
+        programs = ProgramSchedule(plan.parts, origin=asked.step, load_params=load_params)
+        programs.check(asked.new)
+    replay.check_machine(parent, here, allow_other_machine)
     with lock(folder):
         if not (folder / "run.json").exists():
-            record = run_record(experiment, here, parts, asked.record)
+            record = run_record(plan, here, asked.record)
             write_record(folder, {**record, "snapshots": asked.snapshots.tolist()})
         trajectory = Trajectory(folder)
         if not (folder / ORIGIN).exists():
-            _begin(asked, trajectory, parts, allow_other_machine)
-        finish(trajectory, parts, watch=watch, allow_other_machine=allow_other_machine)
+            _begin(asked, trajectory, plan.parts, allow_other_machine)
+        finish(trajectory, plan.parts, watch=watch, allow_other_machine=allow_other_machine)
     return open_run(folder)
 
 
 def _begin(asked: _Fork, trajectory: Trajectory, parts: Parts, allow_other_machine: bool) -> None:
-    """Writes the state that the fork begins with, and what the parent's interventions prepared
-    before.
-    """
-    parent, run = asked.parent.trajectories[0], trajectory.record["hash"]
+    """Writes the state that the fork begins with, and what the parent's interventions prepared."""
+    parent = asked.parent.trajectories[0]
+    inherited = parts.interventions[: len(parts.interventions) - len(asked.new)]
+    for index, intervention in enumerate(inherited):
+        there = asked.parent.experiment.interventions.index(intervention)
+        _copy_prepared(parent, trajectory, there, index, intervention, asked.step)
     programs = ProgramSchedule(parts, origin=asked.step, initial=parent.initial)
-    for place, intervention in enumerate(asked.experiment.interventions[: -len(asked.new) or None]):
-        kept = parent.prepared.read(asked.parent.experiment.interventions.index(intervention))
-        if kept is not None and (intervention.start < asked.step or not intervention.reads_weights):
-            trajectory.prepared.write(place, kept)
     state = flat_state(_state(asked, programs, allow_other_machine))
-    initial = {
-        f"{INITIAL}{name}": np.asarray(value) for name, value in dotted(parent.initial()).items()
-    }
-    write_arrays(trajectory.path / ORIGIN, {**state, **initial}, run)
+    initial = dotted(parent.initial())
+    first = {f"{INITIAL}{name}": np.asarray(value) for name, value in initial.items()}
+    write_arrays(trajectory.path / ORIGIN, {**state, **first}, trajectory.record["hash"])
+
+
+def _copy_prepared(
+    source: Trajectory,
+    target: Trajectory,
+    there: int,
+    here: int,
+    intervention: Intervention,
+    step: int,
+) -> None:
+    """Copies the arrays of an inherited intervention, unless the fork must make its own: those that
+    are read from the run's weights at a step which the fork has not reached.
+
+    Args:
+        source: the run that prepared them.
+        target: the fork.
+        there: index of the intervention in the source.
+        here: its index in the fork.
+        intervention: the intervention.
+        step: where the fork begins.
+    """
+    arrays = source.prepared.read(there)
+    if arrays is not None and (intervention.start < step or not intervention.reads_weights):
+        target.prepared.write(here, arrays)
 
 
 def _state(asked: _Fork, programs: ProgramSchedule, allow_other_machine: bool) -> TrainState:
-    """The parent's exact state; or its parameters, with an optimizer state that is fresh."""
+    """The parent's exact state; where it has none, its parameters and a fresh optimizer state."""
     parent = asked.parent.trajectories[0]
     if parent.has_states:
-        return programs.begin(
-            asked.parent.state_at(asked.step, allow_other_machine=allow_other_machine)
-        )
+        exact = replay.state_at(parent, asked.step, allow_other_machine=allow_other_machine)
+        return programs.begin(exact)
     log.warning(
         "%s holds no train states: the fork begins with a fresh optimizer state", parent.path
     )
-    return programs.fresh(
-        jax.tree.map(lambda x: jax.numpy.asarray(x[0]), parent.stack([asked.step]))
-    )
+    stack = parent.stack([asked.step])
+    return programs.fresh(jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[0]), stack))
 
 
-def _check_same(folder: Path, asked: _Fork, experiment: Experiment) -> None:
-    """Refuses to go on with another fork. Raises RunError."""
+def _check_same(asked: _Fork, experiment: dict[str, Any]) -> None:
+    """Refuses to resume another fork. Raises RunError."""
+    folder = asked.folder
     there = Trajectory(folder)
-    own = there.record.get("parent", {})
-    for name in ("hash", "step"):
-        if own.get(name) != asked.record[name]:
-            raise RunError(
-                f"{folder} is no fork of {asked.parent.path} at step {asked.step}; give another"
-                " --out"
-            )
+    parent = there.record.get("parent", {})
+    if any(parent.get(name) != asked.record[name] for name in ("hash", "step")):
+        raise RunError(
+            f"{folder} is not a fork of {asked.parent.path} at step {asked.step}. Give another"
+            " --out."
+        )
     if there.record["snapshots"] != asked.snapshots.tolist():
-        raise RunError(f"{folder} keeps other snapshots than are asked for; give another --out")
-    check_same(folder, encode(experiment, REGISTRY))
+        raise RunError(
+            f"{folder} keeps other snapshots than you asked for. Give another --out, or the"
+            " arguments that it was made with."
+        )
+    check_same(folder, there.record, experiment)

@@ -1,6 +1,4 @@
-"""Exact train states of any step of a stored run: read from disk, or replayed from the last one
-stored.
-"""
+"""Exact train states of a stored run at any step: read from disk, or replayed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,83 +20,103 @@ from mi_jax.training.trajectory import Trajectory
 
 
 def programs_of(trajectory: Trajectory, parts: Parts) -> ProgramSchedule:
-    """The programs of a run on disk, which keeps there what its interventions prepare."""
+    """The program schedule of a stored run. It keeps in the run what interventions prepare."""
     parent = None if trajectory.parent is None else trajectory.parent[0]
-    initial = None if parent is None else trajectory.initial
-    where = load_params_of(parent, trajectory.seeds)
     return ProgramSchedule(
         parts,
         origin=trajectory.origin,
         store=trajectory.prepared,
-        load_params=where,
-        initial=initial,
+        load_params=load_params_of(parent, trajectory.seeds),
+        initial=None if parent is None else trajectory.initial,
     )
 
 
 def load_params_of(parent: Path | None, seeds: tuple[int, ...]) -> LoadParams:
-    """Where interventions find parameters of other runs, of these seeds."""
+    """The function by which interventions read parameters of other runs.
 
-    def params(path: str | None, step: int) -> Params:
-        if path is None and parent is None:
+    Args:
+        parent: the run that is read where an intervention names none; None for a run that is no
+            fork.
+        seeds: the seeds whose parameters are read, in this order.
+    """
+
+    def load(path: str | None, step: int) -> Params:
+        source = parent if path is None else Path(path)
+        if source is None:
             raise RunError(
-                "an intervention names no run, which would be the one that was forked, and this one"
-                " was not: give run="
+                "This intervention copies weights from another run, but `run=` is unset and this"
+                " run is not a fork. Pass run='path/to/run'."
             )
-        trajectory = Trajectory(Path(path) if path is not None else parent)  # pyright: ignore[reportArgumentType]
+        trajectory = Trajectory(source)
         missing = sorted(set(seeds) - set(trajectory.seeds))
         if missing:
             raise RunError(
-                f"{trajectory.path} has the seeds {list(trajectory.seeds)}, an intervention needs"
-                f" its seeds {missing}"
+                f"An intervention copies weights of the seeds {missing} from {trajectory.path},"
+                f" which has the seeds {list(trajectory.seeds)}. Name a run that has them."
             )
-        kept = step in trajectory.steps
-        stacked = take(trajectory.stack([step]), 0) if kept else state_at(trajectory, step).params
-        places = np.array([trajectory.seeds.index(seed) for seed in seeds])
-        return jax.tree.map(lambda x: x[places], stacked)
+        stored = step in trajectory.steps
+        params = take(trajectory.stack([step]), 0) if stored else state_at(trajectory, step).params
+        rows = np.array([trajectory.seeds.index(seed) for seed in seeds])
+        return jax.tree.map(lambda leaf: leaf[rows], params)
 
-    return params
+    return load
 
 
 def state_at(trajectory: Trajectory, step: int, *, allow_other_machine: bool = False) -> TrainState:
-    """The exact train state after ``step`` updates, leading axis seed: stored, or replayed from the
-    last stored one.
+    """The exact train state after ``step`` updates: stored, or replayed from the last stored one.
+
+    Args:
+        trajectory: the run.
+        step: optimizer updates done.
+        allow_other_machine: replay even where versions, cores or flags differ from the run's.
+
+    Returns:
+        The state, leading axis seed.
 
     Raises:
-        RunError: for a step that the run has not reached, a run without train states, or a replay
-            on a machine whose bits may differ.
+        RunError: the run has not reached the step, it holds no train states, or a replay here could
+            give other bits.
     """
     if not trajectory.origin <= step <= trajectory.done:
         raise RunError(
-            f"step {step} can't be reached: the run at {trajectory.path} holds steps"
-            f" {trajectory.origin} to {trajectory.done}"
+            f"There is no step {step} in {trajectory.path}, which holds the steps"
+            f" {trajectory.origin} to {trajectory.done}."
         )
     if not trajectory.has_states:
         raise RunError(
-            f"{trajectory.path} holds snapshots alone, no train states: .params gives them"
+            f"{trajectory.path} holds snapshots but no train states. Use `.params` for the"
+            " parameters of a snapshot."
         )
     settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-    programs = programs_of(
-        trajectory, Experiment.from_json(settings).parts(*mode_of(trajectory.record))
-    )
+    parts = Experiment.from_json(settings).parts(*mode_of(trajectory.record))
+    programs = programs_of(trajectory, parts)
     start, state = loop.stored_state(programs, trajectory, step)
+    # Step 0 is not stored but computed, so its bits depend on the machine too.
     if start != step or start == 0:
         check_machine(trajectory, machine.machine(), allow_other_machine)
     return loop.replay(programs, state, start, step)
 
 
 def mode_of(record: Mapping[str, Any]) -> Mode:
-    """How a run was begun; the first runs knew one way only."""
+    """How a run is computed. Records of the first version say nothing of routes."""
     return Mode(record["mode"].get("route", PLAIN), record["mode"]["seeds"])
 
 
 def check_machine(trajectory: Trajectory, here: dict[str, Any], allow: bool) -> None:
-    """Refuses to compute a run's bits where they may come out otherwise. Raises RunError, unless
-    that is allowed.
+    """Refuses to continue a run where its bits could come out differently.
+
+    Args:
+        trajectory: the run.
+        here: this machine (see ``training.machine``).
+        allow: continue all the same.
+
+    Raises:
+        RunError: naming what differs, unless that is allowed or nothing was trained yet.
     """
     different = machine.bit_differences(trajectory.record["machine"], here)
     if different and not allow and (trajectory.done or trajectory.indexes):
         raise RunError(
-            f"{trajectory.path} was begun elsewhere, its bits can't be continued:"
-            f" {'; '.join(different)}. --allow-other-machine (allow_other_machine=True) goes on all"
-            " the same"
+            f"{trajectory.path} was trained on another machine or with other versions, so"
+            f" continuing it here could change its bits: {'; '.join(different)}. To continue all"
+            " the same, pass --allow-other-machine (allow_other_machine=True)."
         )

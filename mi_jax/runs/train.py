@@ -1,4 +1,4 @@
-"""Training an experiment, opening the run it leaves, and measuring that."""
+"""Training an experiment: a new run, or one that is resumed."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from mi_jax.basics.errors import RunError
-from mi_jax.basics.records import differences, digest
-from mi_jax.interventions import InProgram
-from mi_jax.runs.experiment import Experiment
-from mi_jax.runs.replay import check_machine, load_params_of, mode_of, programs_of
+from mi_jax.basics.records import differences
+from mi_jax.runs import replay
+from mi_jax.runs.experiment import Experiment, Plan
 from mi_jax.runs.run import Run, open_run
 from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
@@ -31,150 +30,154 @@ def train(
     route: str | None = None,
     seed_mode: SeedMode | None = None,
 ) -> Run:
-    """Trains an experiment, or goes on with the run that ``out`` holds of it, and returns the run.
+    """Trains an experiment, or resumes the run of it that ``out`` holds.
+
+    A run that was killed or interrupted resumes from its last segment, to the same bits as one that
+    was never stopped.
 
     Args:
-        out: the run's directory; ``checkpoints/<name>`` by default.
-        watch: called after each chunk of training with a Progress.
-        route: which of the model's ways of computing to train through; the cheapest by default, and
-            a resumed run keeps its own.
-        seed_mode: "mapped", one seed after the other with the bits it has alone, or "vmapped", all
-            at once; by default the latter on accelerators. A resumed run keeps its own.
-        allow_other_machine: go on where versions, cores or flags differ from those the run began
-            with: its bits will too.
+        experiment: what to train.
+        out: the run's folder; ``checkpoints/<experiment.name>`` by default.
+        watch: called with a ``Progress`` after each chunk of training (about 0.7 s).
+        allow_other_machine: resume even where versions, cores or flags differ from those that the
+            run began with. Its bits will then differ too.
+        route: how to compute the model, one of ``Model.routes``; by default the one with the fewest
+            multiply-adds. A resumed run keeps its own.
+        seed_mode: "mapped" trains one seed after another, each with the bits it has alone;
+            "vmapped" trains all at once, the default on accelerators. A resumed run keeps its own.
+
+    Returns:
+        The finished run.
 
     Raises:
-        ConfigError, RunError: before anything is written where the experiment or the directory
-            can't be.
-        Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
+        ConfigError: the experiment is invalid. Nothing was written.
+        RunError: the folder holds something else, or cannot be written. Nothing was lost.
+        Interrupted: SIGINT or SIGTERM arrived. Everything up to that step is saved.
+
+    Example:
+        >>> from mi_jax import Experiment, train
+        >>> run = train(Experiment(steps=500), "my_run")  # doctest: +SKIP
     """
-    folder = Path(out if out is not None else Path("checkpoints") / experiment.name).resolve()
-    record, here = experiment.to_json(), machine.machine()
+    name = Path("checkpoints") / experiment.name if out is None else out
+    folder = Path(name).resolve()
     check_resumable(folder)
-    if (folder / "run.json").exists():
-        check_same(folder, record)
-        route, seed_mode = _check_mode(folder, route, seed_mode)
-    parts = experiment.parts(route, seed_mode)
-    if not (folder / "run.json").exists():
-        check(parts)
+    stored = read_record(folder) if (folder / "run.json").exists() else None
+    if stored is not None:
+        route, seed_mode = _resumed_mode(folder, stored, route, seed_mode)
+    plan = experiment.plan(route, seed_mode)
+    if stored is None:
+        check(plan.parts)
+    else:
+        check_same(folder, stored, plan.experiment)
+    here = machine.machine()
     with lock(folder):
         if not (folder / "run.json").exists():
-            write_record(folder, run_record(experiment, here, parts))
+            write_record(folder, run_record(plan, here))
         trajectory = Trajectory(folder)
-        if experiment.path is None:
-            finish(trajectory, parts, watch=watch, allow_other_machine=allow_other_machine)
-        elif trajectory.done < parts.steps:
-            check_machine(trajectory, here, allow_other_machine)
-            follow(
-                trajectory,
-                experiment.path,
-                parts,
-                experiment.ground,
-                experiment.snapshots(),
-                _storage(trajectory),
-                watch,
-            )
+        if plan.planted is None:
+            finish(trajectory, plan.parts, watch=watch, allow_other_machine=allow_other_machine)
+        elif trajectory.done < plan.parts.steps:
+            replay.check_machine(trajectory, here, allow_other_machine)
+            storage = storage_of(trajectory)
+            path, context = plan.planted
+            follow(trajectory, path, plan.parts, context, plan.snapshots, storage, watch)
     return open_run(folder)
 
 
 def check(parts: Parts) -> None:
-    """Refuses what can't be trained, before training. Raises ConfigError, RunError."""
-    ProgramSchedule(parts, load_params=load_params_of(None, parts.seeds)).check()
+    """Refuses, before training, what cannot be trained. Raises ConfigError, RunError."""
+    ProgramSchedule(parts, load_params=replay.load_params_of(None, parts.seeds)).check()
 
 
 def finish(
     trajectory: Trajectory, parts: Parts, *, watch: Watch, allow_other_machine: bool
 ) -> None:
-    """Trains the run of a directory to its end. The caller holds the writer's lock."""
+    """Trains the run in a folder to its end. The caller holds the writer's lock."""
     if trajectory.done >= parts.steps:
         return
-    check_machine(trajectory, machine.machine(), allow_other_machine)
-    programs = programs_of(trajectory, parts)
+    replay.check_machine(trajectory, machine.machine(), allow_other_machine)
+    programs = replay.programs_of(trajectory, parts)
     programs.prepare()
-    train_to_end(
-        trajectory, programs, np.array(trajectory.record["snapshots"]), _storage(trajectory), watch
-    )
+    snapshots = np.array(trajectory.record["snapshots"])
+    train_to_end(trajectory, programs, snapshots, storage_of(trajectory), watch)
 
 
-def _storage(trajectory: Trajectory) -> Storage:
-    """The run's own storage settings."""
-    return Storage(
-        **{
-            key: value
-            for key, value in trajectory.record["experiment"]["storage"].items()
-            if key != "type"
-        }
-    )
+def storage_of(trajectory: Trajectory) -> Storage:
+    """The storage settings that the run began with."""
+    settings = trajectory.record["experiment"]["storage"]
+    return Storage(**{name: value for name, value in settings.items() if name != "type"})
 
 
-def _check_mode(folder: Path, route: str | None, seed_mode: SeedMode | None) -> Mode:
-    """The mode of the run that is there. Raises RunError where another is asked for."""
-    own = mode_of(read_record(folder))
-    if route not in (None, own.route):
-        raise RunError(
-            f"{folder} was begun on the route '{own.route}', not '{route}': its bits can't be"
-            " continued. Give another --out"
-        )
-    if seed_mode not in (None, own.seed_mode):
-        raise RunError(
-            f"{folder} was begun with seeds {own.seed_mode}, not {seed_mode}: its bits can't be"
-            " continued. Give another --out"
-        )
-    return own
+def _resumed_mode(
+    folder: Path, record: Mapping[str, Any], route: str | None, seed_mode: SeedMode | None
+) -> Mode:
+    """The mode of a stored run. Raises RunError where another one is asked for."""
+    mode = replay.mode_of(record)
+    asked = (("route", mode.route, route), ("seed_mode", mode.seed_mode, seed_mode))
+    for option, own, other in asked:
+        if other not in (None, own):
+            raise RunError(
+                f"Cannot resume {folder}: it was trained with {option}='{own}', you asked for"
+                f" '{other}', and results would differ. Drop --{option.replace('_', '-')}, or use"
+                " a new --out."
+            )
+    return mode
 
 
 def run_record(
-    experiment: Experiment,
-    here: dict[str, Any],
-    parts: Parts,
-    parent: Mapping[str, Any] | None = None,
+    plan: Plan, here: Mapping[str, Any], parent: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What ``run.json`` says of a run; of a fork also what ``parent`` says of the run that it is
-    of.
+    """The content of ``run.json``.
+
+    Args:
+        plan: of the experiment.
+        here: this machine (see ``training.machine``).
+        parent: of a fork, the run and the step that it begins at.
     """
-    forked = {} if parent is None else {"parent": dict(parent)}
-    truth = (
-        {}
-        if experiment.path is None
-        else {"truth": experiment.path.truth(experiment.ground, experiment.seeds)}
-    )
-    prepares = any(isinstance(i, InProgram) for i in experiment.interventions)
-    own = {"hash": parent["hash"], "step": parent["step"]} if parent else None
+    truth = {}
+    if plan.planted is not None:
+        path, context = plan.planted
+        truth = {"truth": path.truth(context, plan.parts.seeds)}
     return {
-        "format": FORMAT if forked or prepares else 1,
-        **forked,
-        "experiment": experiment.to_json(),
-        "hash": (
-            experiment.hash
-            if own is None
-            else digest({"experiment": experiment.hash, "parent": own})
-        ),
-        "seeds": list(experiment.seeds),
-        "steps": experiment.steps,
-        "snapshots": experiment.snapshots().tolist(),
-        "numbers": dict(parts.numbers),
-        "machine": here,
-        "mode": {"seeds": parts.mode.seed_mode, "route": parts.mode.route},
+        "format": FORMAT if parent is not None or plan.keeps_arrays else 1,
+        **({} if parent is None else {"parent": dict(parent)}),
+        "experiment": plan.experiment,
+        "hash": plan.hash if parent is None else plan.forked_hash(parent),
+        "seeds": list(plan.parts.seeds),
+        "steps": plan.parts.steps,
+        "snapshots": plan.snapshots.tolist(),
+        "numbers": dict(plan.parts.numbers),
+        "machine": dict(here),
+        "mode": {"seeds": plan.parts.mode.seed_mode, "route": plan.parts.mode.route},
         **truth,
     }
 
 
-def check_same(path: Path, record: dict[str, Any]) -> None:
-    """Refuses to go on with a run of another experiment, or of this one with other seeds."""
-    there = Experiment.from_json(read_record(path)["experiment"]).to_json()
+def check_same(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuses to resume another experiment's run, or this experiment's run with other seeds.
+
+    Args:
+        folder: of the run.
+        stored: its record.
+        asked: the JSON form of the experiment.
+
+    Raises:
+        RunError: naming each setting that differs.
+    """
+    # Both in the form of today's version, which older records lack.
+    there = Experiment.from_json(stored["experiment"]).to_json()
+    free = ("name", "storage")
     different = differences(
-        {k: v for k, v in there.items() if k not in ("name", "storage")},
-        {k: v for k, v in record.items() if k not in ("name", "storage")},
+        {name: value for name, value in there.items() if name not in free},
+        {name: value for name, value in asked.items() if name not in free},
     )
-    if different:
-        only = {line.split(":")[0] for line in different}
+    if not different:
+        return
+    only = {line.split(":")[0] for line in different}
+    advice = "Use a new --out, or the settings that the run has."
+    if only <= {"seeds", "steps"}:
         advice = (
-            "a directory's seeds and steps are fixed: train other seeds into another --out and open"
-            " both together,"
-            if only <= {"seeds", "steps"}
-            else "give another --out,"
+            "The seeds and steps of a run are fixed. Train other seeds into a new --out and open"
+            " both runs together; to train longer, fork the run from its last step."
         )
-        raise RunError(
-            f"{path} holds another run: {'; '.join(different)}. {advice} or run with the settings"
-            " it has"
-        )
+    raise RunError(f"{folder} holds another run: {'; '.join(different)}. {advice}")
