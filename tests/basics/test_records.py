@@ -87,8 +87,8 @@ def test_every_registry_name_is_one_class_and_every_class_one_name() -> None:
         ({"type": "adamws"}, "unknown type 'adamws'.*adamw"),
         ({"learning_rate": 1.0}, "unknown type None"),
         ({"type": 3}, "unknown type 3"),
-        ({"type": "no_such_module_here:Thing"}, "can't be imported here.*no_such_module_here"),
-        ({"type": "mi_jax.models:Perceptron"}, "can't be imported here.*Perceptron"),
+        ({"type": "no_such_module_here:Thing"}, "cannot be imported here.*no_such_module_here"),
+        ({"type": "mi_jax.models:Perceptron"}, "cannot be imported here.*Perceptron"),
     ],
 )
 def test_unknown_keys_and_types_are_refused_by_name(record: dict[str, Any], told: str) -> None:
@@ -105,7 +105,7 @@ def test_an_unknown_key_deep_inside_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [{"a": 1}, np.float32(1.0), np.zeros(2), 1j, {1}, Inner, b"x"])
 def test_a_value_that_json_has_no_form_for_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="can't be stored"):
+    with pytest.raises(ConfigError, match="cannot be stored"):
         encode(value, OWN)
 
 
