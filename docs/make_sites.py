@@ -12,16 +12,19 @@ from mi_jax.tasks import ModularArithmetic
 
 _HEAD = """# Sites
 
-Every place in a forward pass that a tap may record or replace (`taps={site: fn}`, `capture(apply, sites)`). Names are those of
-TransformerLens, without `hook_`. This page is made by `python docs/make.py`; a test holds every equation to the code.
+Every place in a forward pass that a tap may record or replace (`taps={site: fn}`,
+`capture(apply, sites)`). Names are those of TransformerLens, without `hook_`. This page is made by
+`python docs/make.py`; a test holds every equation to the code.
 
-- An *activation*'s tap is `value -> value`. A *product*'s tap gets `(x, W)` and returns the product, without the bias; its name
-  is the name of the parameter. For `W_E` and `W_pos`, x are tokens and positions, and the product is `W[x]`.
+- An *activation*'s tap is `value -> value`. A *product*'s tap gets `(x, W)` and returns the
+  product, without the bias; its site has the name of the parameter. For `W_E` and `W_pos`, x are
+  tokens and positions, and the product is `W[x]`.
 - *Optional* sites are computed only where a tap listens.
-- With `positions` given, sites of the last layer from the query on have only these positions; all other sites keep every one.
-  `query` counts the positions that attend, `key` the positions that are attended to.
-- `blocks.i` stands for each layer; layer 0 reads `embed + pos_embed` where others read the previous layer. `mean` is over
-  `d_model`.
+- With `positions` given, sites of the last layer from the query on have only these positions; all
+  other sites keep every one. `query` counts the positions that attend, `key` the positions that are
+  attended to.
+- `blocks.i` stands for each layer; layer 0 reads `embed + pos_embed` where others read the previous
+  layer. `mean` is over `d_model`.
 - `capture` on a site that is also tapped records what the tap returned.
 """
 
@@ -96,8 +99,8 @@ def page() -> str:
         ),
         (
             (
-                "With a shared embedding, these come before `layers.0.W`; with `combination` sum, the"
-                " embeddings are added instead of concatenated:\n"
+                "With a shared embedding, these come before `layers.0.W`; with `combination` sum,"
+                " the embeddings are added instead of concatenated:\n"
             ),
             MLP(embedding="shared").build(inputs).sites[:3],
         ),

@@ -13,10 +13,11 @@ from mi_jax.tasks import TASKS
 
 _HEAD = """# Tasks
 
-Every task by its registry name. `mi-jax list tasks` lists them; `--task.name NAME` replaces an experiment's task with the smallest
-setting of another one. *Ground truth*: exact facts that readings are scored against, each defined in the task's docstring. *Labels*:
-classes of single examples, for probes, each with its number of classes. Both are those of the smallest setting; other settings may
-have more or fewer. This page is made by `python docs/make.py`.
+Every task by its registry name. `mi-jax list tasks` lists them; `--task.name NAME` replaces an
+experiment's task with the smallest setting of another one. *Ground truth*: exact facts that
+readings are scored against, each defined in the task's docstring. *Labels*: classes of single
+examples, for probes, each with its number of classes. Both are those of the smallest setting; other
+settings may have more or fewer. This page is made by `python docs/make.py`.
 
 | task | description | paper | inputs | splits | ground truth | labels | smallest setting |
 |---|---|---|---|---|---|---|---|

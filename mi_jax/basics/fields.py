@@ -262,17 +262,17 @@ def _path(settings: Any, name: str) -> list[tuple[Any, str]]:
     """Pairs (dataclass, name of its field) along a dotted name, with old names replaced."""
     path: list[tuple[Any, str]] = []
     for first in name.split("."):
-        known = (
+        names = (
             [f.name for f in fields(settings)]
             if is_dataclass(settings) and not isinstance(settings, type)
             else []
         )
-        old = old_names(settings) if known else {}
+        old = old_names(settings) if names else {}
         if first in old:
             warn_old_name(f"the setting {name}", f"{old[first]}", stacklevel=4)
             first = old[first]
-        if first not in known:
-            raise ConfigError(f"There is no setting '{name}' here; {nearest(first, known)}")
+        if first not in names:
+            raise ConfigError(f"There is no setting '{name}' here; {nearest(first, names)}")
         path.append((settings, first))
         settings = getattr(settings, first)
     return path

@@ -65,11 +65,11 @@ def decode(record: Any, registry: Registry) -> Any:
     if isinstance(record, dict):
         settings = dict(record)
         cls = _class(settings.pop("type", None), registry)
-        old, known = old_names(cls), {f.name for f in fields(cls)}
+        old, names = old_names(cls), {f.name for f in fields(cls)}
         settings = {old.get(str(key), str(key)): item for key, item in settings.items()}
         for key in settings:
-            if key not in known:
-                raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, known)}")
+            if key not in names:
+                raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, names)}")
         return cls(**{key: decode(item, registry) for key, item in settings.items()})
     if isinstance(record, list):
         return tuple(decode(item, registry) for item in record)
@@ -146,8 +146,8 @@ def _as_hinted(value: Any, hint: Any) -> Any:
 
 
 def _name(cls: type, registry: Registry) -> str:
-    for name, known in registry.items():
-        if known is cls:
+    for name, registered in registry.items():
+        if registered is cls:
             return name
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         raise ConfigError(

@@ -201,6 +201,12 @@ class MultiDigitAddition(Task):
         """Make fresh examples for each step, or batches of the finite set.
 
         Fresh examples of step s are drawn from ``fold_in(key, s)``.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
         """
         if isinstance(data, Batch):
             return finite_feed(data, self.batch_size, key, start, n)
@@ -211,7 +217,12 @@ class MultiDigitAddition(Task):
         )
 
     def evaluation(self, data: Batch | tuple[()], key: PRNGKey) -> Evaluation:
-        """Make the splits "test", "cascade" and, for a finite set, "train", which share no pair."""
+        """Make the splits "test", "cascade" and, for a finite set, "train", which share no pair.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
+        """
         pairs = {"train": self._digits(data)} if isinstance(data, Batch) else {}
         pairs["test"] = distinct(
             self._pairs(self.split_seed, 1), self.test_examples, pairs.get("train")

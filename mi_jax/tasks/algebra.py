@@ -92,7 +92,12 @@ class ModularArithmetic(PairTask):
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
     ) -> Int[np.ndarray, " pair"]:
-        """Right answers a o b mod p."""
+        """Right answers a o b mod p.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+        """
         if self.operation == "random":
             rng = np.random.default_rng(self.split_seed)
             return rng.integers(self.p, size=(self.p, self.p))[a, b]
@@ -117,7 +122,13 @@ class ModularArithmetic(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """Make the labels that the class describes, beyond those of every ``PairTask``."""
+        """Make the labels that the class describes, beyond those of every ``PairTask``.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+            answer: right answers, [pair].
+        """
         p, each = self.p, {"a": a, "b": b, "answer": answer}
         others = {
             "subtract": ("difference", a - b),

@@ -101,7 +101,12 @@ class GroupComposition(PairTask):
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
     ) -> Int[np.ndarray, " pair"]:
-        """Indices of the elements a b, a b a^-1 or a b a."""
+        """Indices of the elements a b, a b a^-1 or a b a.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+        """
         _, table, inverse = group(self.group)
         product = table[a, b]
         if self.form == "xy":
@@ -138,7 +143,13 @@ class GroupComposition(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """Make the labels that the class describes, beyond those of every ``PairTask``."""
+        """Make the labels that the class describes, beyond those of every ``PairTask``.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+            answer: right answers, [pair].
+        """
         kinds = element_labels(self.group)
         each = {"a": a, "b": b, "answer": answer}
         return {

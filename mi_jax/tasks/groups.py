@@ -61,10 +61,10 @@ def parse(name: str) -> tuple[str, int]:
         ConfigError: if no group has this name.
     """
     spelled = re.fullmatch(r"([CD])([1-9]\d*)", name)
-    known = name in _FIXED or (
+    valid = name in _FIXED or (
         spelled is not None and int(spelled[2]) >= {"C": 2, "D": 3}[spelled[1]]
     )
-    if not known:
+    if not valid:
         # difflib finds nothing near a name of two letters, so list the family with that letter.
         near = ", ".join(fixed for fixed in _FIXED if fixed[0] == name[:1].upper())
         suggestion = f"did you mean {near}? " if near else ""

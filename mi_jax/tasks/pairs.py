@@ -250,13 +250,24 @@ class PairTask(Task):
         )
 
     def batches(self, data: Batch, key: PRNGKey, start: Count, n: Count) -> Feed:
-        """Feed all trained pairs in every step, or minibatches of ``batch_size``."""
+        """Feed all trained pairs in every step, or minibatches of ``batch_size``.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
+        """
         return finite_feed(data, self.batch_size, key, start, n)
 
     def evaluation(self, data: Batch, key: PRNGKey) -> Evaluation:
         """Make the splits "train", as trained on, and "test", with right answers.
 
         Together they hold all pairs that have an answer.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
         """
         n, domain = self.elements, self.domain
         a, b = np.asarray(data.inputs).T[list(self.inputs.varied)]

@@ -164,6 +164,12 @@ class SparseParity(Task):
         """Make fresh examples for each step, or batches of the finite set.
 
         Fresh examples of step s are drawn from ``fold_in(key, s)``.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
         """
         if isinstance(data, Batch):
             return finite_feed(data, self.batch_size, key, start, n)
@@ -181,7 +187,12 @@ class SparseParity(Task):
         )
 
     def evaluation(self, data: Batch | tuple[()], key: PRNGKey) -> Evaluation:
-        """Make the split "test" and, for a finite set, "train"; they share no input."""
+        """Make the split "test" and, for a finite set, "train"; they share no input.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
+        """
         trained = np.asarray(data.inputs, np.int8)[:, 0] if isinstance(data, Batch) else None
         x = distinct(self._signs(self.split_seed, 3), self.test_examples, trained)
         batches = {"test": self._labelled(x)}

@@ -134,7 +134,14 @@ class RepeatedSequences(Task):
         return ()
 
     def batches(self, data: tuple[()], key: PRNGKey, start: Count, n: Count) -> Feed:
-        """Make fresh sequences for each step s, drawn from ``fold_in(key, s)``."""
+        """Make fresh sequences for each step s, drawn from ``fold_in(key, s)``.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
+        """
         return lambda i: self.examples_of(self._fresh(jax.random.fold_in(key, start + i)))
 
     def _fresh(self, key: PRNGKey) -> Int[Array, "b half"]:
@@ -149,7 +156,12 @@ class RepeatedSequences(Task):
         return lambda count: rng.permuted(np.repeat(rows, count, axis=0), axis=1)[:, : self.length]
 
     def evaluation(self, data: tuple[()], key: PRNGKey) -> Evaluation:
-        """Make the split "test"."""
+        """Make the split "test".
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
+        """
         batch = self.examples_of(distinct(self._drawn(), self.test_examples))
         tokens = np.asarray(batch.inputs)
         before = np.concatenate([tokens[:, :1], tokens[:, :1], tokens], axis=1)
