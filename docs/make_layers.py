@@ -1,4 +1,4 @@
-"""Write the table of layers in ARCHITECTURE.md from the one that ``tests/test_layers.py`` holds.
+"""Write the table of layers in ARCHITECTURE.md from the table in ``tests/test_layers.py``.
 
 python docs/make_layers.py
 """
@@ -12,7 +12,7 @@ _BEGIN, _END = "<!-- layers: made by docs/make_layers.py -->", "<!-- end of laye
 
 
 def _layers() -> ModuleType:
-    """The test module that holds the table."""
+    """Import the test module that holds the table."""
     spec = importlib.util.spec_from_file_location("layers", _ROOT / "tests" / "test_layers.py")
     assert spec is not None
     assert spec.loader is not None
@@ -22,7 +22,7 @@ def _layers() -> ModuleType:
 
 
 def table() -> str:
-    """The table as Markdown, a row for each room."""
+    """Table in Markdown, one row per room."""
     layers = _layers()
     rows = [
         f"| `{room}` | {', '.join(f'`{name}`' for name in layers.ordered(allowed)) or 'nothing'} |"
@@ -32,7 +32,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """ARCHITECTURE.md with the table in its place."""
+    """Text of ARCHITECTURE.md with the table in its place."""
     text = (_ROOT / "ARCHITECTURE.md").read_text()
     before, rest = text.split(_BEGIN)
     return f"{before}{_BEGIN}\n\n{table()}\n\n{_END}{rest.split(_END)[1]}"

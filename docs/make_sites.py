@@ -1,5 +1,4 @@
-"""Writes ``sites.md``, the page of every site with its equation, from the lists that the models are
-built with.
+"""Write ``sites.md``, the page of every site with its equation, from the models' own lists.
 
 python docs/make_sites.py
 """
@@ -13,16 +12,19 @@ from mi_jax.tasks import ModularArithmetic
 
 _HEAD = """# Sites
 
-Every place in a forward pass that a tap may listen to or replace (`taps={site: fn}`, `capture(apply, sites)`). Names are
-TransformerLens's without `hook_`. This page is made by `python docs/make_sites.py`; a test holds every equation to the code.
+Every place in a forward pass that a tap may record or replace (`taps={site: fn}`,
+`capture(apply, sites)`). Names are those of TransformerLens, without `hook_`. This page is made by
+`python docs/make.py`; a test holds every equation to the code.
 
-- An *activation*'s tap is `value -> value`. A *product*'s tap gets `(x, W)` and returns the product, without the bias; its name
-  is the parameter's. For `W_E` and `W_pos`, x are tokens and places, and the product is `W[x]`.
-- *Optional* sites are computed only when they are listened to.
-- With `positions` given, sites of the last layer from the query on have that many positions; all others keep every one.
-  `query` counts the positions that attend, `key` those attended to.
-- `blocks.i` stands for each layer; layer 0 reads `embed + pos_embed` where others read the layer before. `mean` is over
-  `d_model`.
+- An *activation*'s tap is `value -> value`. A *product*'s tap gets `(x, W)` and returns the
+  product, without the bias; its site has the name of the parameter. For `W_E` and `W_pos`, x are
+  tokens and positions, and the product is `W[x]`.
+- *Optional* sites are computed only where a tap listens.
+- With `positions` given, sites of the last layer from the query on have only these positions; all
+  other sites keep every one. `query` counts the positions that attend, `key` the positions that are
+  attended to.
+- `blocks.i` stands for each layer; layer 0 reads `embed + pos_embed` where others read the previous
+  layer. `mean` is over `d_model`.
 - `capture` on a site that is also tapped records what the tap returned.
 """
 
@@ -36,7 +38,7 @@ def _rows(sites: tuple[Site, ...]) -> list[str]:
 
 
 def _any_layer(sites: Iterable[Site]) -> tuple[Site, ...]:
-    """The sites of layer 1 as those of any layer i, and those outside of the layers."""
+    """Sites of layer 1, renamed to those of any layer i, and sites outside of the layers."""
     return tuple(
         site._replace(
             name=site.name.replace("blocks.1.", "blocks.i."),
@@ -48,13 +50,13 @@ def _any_layer(sites: Iterable[Site]) -> tuple[Site, ...]:
 
 
 def page() -> str:
-    """The page's text."""
+    """Text of the page."""
     inputs = ModularArithmetic(p=7, fraction=0.5).inputs
     learned = Transformer(layers=2, attention_bias=True, unembed_bias=True)
     rotary = Transformer(layers=2, positions="rotary", normalization="layer")
     relative = Transformer(layers=2, positions="relative")
     learned_sites, rotary_sites, relative_sites = (
-        _any_layer(one.build(inputs).sites) for one in (learned, rotary, relative)
+        _any_layer(model.build(inputs).sites) for model in (learned, rotary, relative)
     )
     plain = {site.name for site in learned_sites}
     vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=40)
@@ -63,23 +65,23 @@ def page() -> str:
         (
             (
                 "## Transformer\n\nLearned positions, causal, no norm, all biases. Without `d_mlp`"
-                " there are no `mlp` sites; without a bias its term is not there.\n"
+                " there are no `mlp` sites; without a bias its term is absent.\n"
             ),
             learned_sites,
         ),
         (
             (
                 "With `normalization` each place before a product with a weight is `ln1(...)`,"
-                " `ln2(...)` or `ln_final(...)` of what stands above, and with rotary positions"
-                " queries and keys are turned; these sites are added. RMSNorm leaves out the mean"
-                " and b.\n"
+                " `ln2(...)` or `ln_final(...)` of the value above, and with rotary positions"
+                " queries and keys are rotated; these sites are added. RMSNorm has no mean and"
+                " no b.\n"
             ),
             tuple(site for site in rotary_sites if site.name not in plain),
         ),
         (
             (
                 "With relative positions each distance adds a vector of its own to keys and values"
-                " (`relative_keys`: to keys alone), and there is no `pos_embed`. Bidirectional"
+                " (`relative_keys`: to keys only), and there is no `pos_embed`. Bidirectional"
                 " attention has rows for later keys too: `query - key + positions - 1`.\n"
             ),
             tuple(site for site in relative_sites if "W_rel" in site.equation),
@@ -97,16 +99,16 @@ def page() -> str:
         ),
         (
             (
-                "With a shared embedding this comes before `layers.0.W`; with `combination` sum, +"
-                " in the place of side by side:\n"
+                "With a shared embedding, these come before `layers.0.W`; with `combination` sum,"
+                " the embeddings are added instead of concatenated:\n"
             ),
             MLP(embedding="shared").build(inputs).sites[:3],
         ),
-        ("On floats, this does:\n", MLP().build(vector).sites[:1]),
+        ("On floats, this comes first:\n", MLP().build(vector).sites[:1]),
         ("## Bilinear\n", Bilinear().build(inputs).sites),
         ("## Deep linear\n\nTwo layers.\n", DeepLinear(widths=(16,)).build(vector).sites),
         (
-            "## Markov attention\n\nOne head a layer; tokens are one-hot.\n",
+            "## Markov attention\n\nOne head per layer; tokens are one-hot.\n",
             MarkovAttention().build(inputs).sites,
         ),
     ]

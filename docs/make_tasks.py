@@ -1,5 +1,4 @@
-"""Writes ``tasks.md``, the page of every task with its paper and what is known of it, from the
-registry.
+"""Write ``tasks.md``, the page of every task with its paper and ground truth, from the registry.
 
 python docs/make_tasks.py
 """
@@ -14,17 +13,19 @@ from mi_jax.tasks import TASKS
 
 _HEAD = """# Tasks
 
-Every task by its registry name: `mi-jax list tasks` lists them, `--task.name NAME` puts a task's smallest setting in place of an
-experiment's. *Truth* are the concepts of the smallest setting: exact facts that readings are scored against, each defined in the
-task's docstring; other settings may have more or fewer. *Labels* are what is known of single examples,
-for probes, each with its number of classes. This page is made by `python docs/make_tasks.py`.
+Every task by its registry name. `mi-jax list tasks` lists them; `--task.name NAME` replaces an
+experiment's task with the smallest setting of another one. *Ground truth*: exact facts that
+readings are scored against, each defined in the task's docstring. *Labels*: classes of single
+examples, for probes, each with its number of classes. Both are those of the smallest setting; other
+settings may have more or fewer. This page is made by `python docs/make.py`.
 
-| task | what it is | paper | inputs | splits | truth | labels | smallest setting |
+| task | description | paper | inputs | splits | ground truth | labels | smallest setting |
 |---|---|---|---|---|---|---|---|
 """
 
 
 def _inputs(task: Task) -> str:
+    """Description of a task's inputs."""
     inputs = task.inputs
     if inputs.kind == "floats":
         return (
@@ -37,23 +38,24 @@ def _inputs(task: Task) -> str:
 
 
 def _row(name: str, task: Task) -> str:
+    """Row of one task."""
     evaluation = task.evaluation(task.data(0), jax.random.key(0))
-    told = (type(task).__doc__ or "").strip().split("\n\n")[0]
+    summary = (type(task).__doc__ or "").strip().split("\n\n")[0]
     cells = [
         f"`{name}`",
-        " ".join(told.split()).replace("|", "\\|"),
+        " ".join(summary.split()).replace("|", "\\|"),
         task.paper,
         _inputs(task),
         ", ".join(sorted(evaluation.batches)),
-        ", ".join(f"`{concept}`" for concept in evaluation.ground_truth),
-        ", ".join(f"`{concept}` {one.classes}" for concept, one in task.labels(evaluation).items()),
+        ", ".join(f"`{name}`" for name in evaluation.ground_truth),
+        ", ".join(f"`{name}` {label.classes}" for name, label in task.labels(evaluation).items()),
         f"`{constructor(task)}`",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def page() -> str:
-    """The page's text."""
+    """Text of the page."""
     return _HEAD + "\n".join(_row(name, task.smallest()) for name, task in TASKS.items()) + "\n"
 
 

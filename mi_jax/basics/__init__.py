@@ -1,3 +1,1 @@
-"""Basics that every room may use: errors, dims, random streams, records, files, the Fourier basis
-of Z_p.
-"""
+"""Basics that every room may import: errors, dims, streams, records, files, Fourier basis."""

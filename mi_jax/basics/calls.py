@@ -1,4 +1,4 @@
-"""Calls as text: ``name(option=0.3, other=("a", "b"))``, literals only, parsed and never executed."""
+"""Calls as text, such as ``name(option=0.3)``: parsed as literals and never executed."""
 
 import ast
 import inspect
@@ -10,41 +10,47 @@ from mi_jax.basics.records import frozen
 
 
 def called(text: str, known: Mapping[str, Callable[..., Any]], *, kind: str, example: str) -> Any:
-    """What the call of one of the known functions or classes with literal arguments gives; lists
-    are tuples.
+    """Call one of the known functions or classes as a text says, with literal arguments.
 
     Args:
-        kind: what they make, for errors. example: a call as it should be written.
+        text: the call, such as ``pair(1, b=[2, 3])``. Lists become tuples.
+        known: the functions and classes that may be called, by name.
+        kind: noun for their results, used in errors.
+        example: a well-formed call, used in errors.
 
-    Example:
-        >>> called("pair(1, b=[2, 3])", {"pair": lambda a, b: (a, b)}, kind="pair", example="pair(1, b=2)")
-        (1, (2, 3))
+    Returns:
+        The result of the call.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: if the text is not such a call, or its arguments are refused.
+
+    Example:
+        >>> known = {"pair": lambda a, b: (a, b)}
+        >>> called("pair(1, b=[2, 3])", known, kind="pair", example="pair(1, b=2)")
+        (1, (2, 3))
     """
-    told = f"'{text}' is no {kind}; write it as {example}"
+    malformed = f"'{text}' is no {kind}; write it as {example}"
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"{told} ({error})") from error
+        raise ConfigError(f"{malformed} ({error})") from error
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise ConfigError(told)
+        raise ConfigError(malformed)
     name = call.func.id
     if name not in known:
         raise ConfigError(f"there is no {kind} '{name}'; {nearest(name, known)}")
     try:
-        given = [frozen(ast.literal_eval(argument)) for argument in call.args]
-        named = {keyword.arg: frozen(ast.literal_eval(keyword.value)) for keyword in call.keywords}
+        positional = [frozen(ast.literal_eval(argument)) for argument in call.args]
+        keywords = {k.arg: frozen(ast.literal_eval(k.value)) for k in call.keywords}
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(
             f"'{text}': its arguments must be numbers, strings, tuples of them, or None ({error})"
         ) from error
-    return _made(name, known[name], given, named)
+    return _call(name, known[name], positional, keywords)
 
 
 def split_calls(text: str) -> list[str]:
-    """Names and calls, separated by the commas outside of brackets and quotes.
+    """Split a list of names and calls at the commas outside of brackets and quotes.
 
     Example:
         >>> split_calls("train_loss, probe_mdl(sites=('a', 'b'))")
@@ -62,24 +68,29 @@ def split_calls(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _made(
-    name: str, make: Callable[..., Any], given: list[Any], named: dict[str | None, Any]
+def _call(
+    name: str,
+    function: Callable[..., Any],
+    positional: list[Any],
+    keywords: dict[str | None, Any],
 ) -> Any:
-    signature = inspect.signature(make)
-    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
-    for option in named:
-        if option is None or (option not in signature.parameters and not open_ended):
+    signature = inspect.signature(function)
+    parameters = signature.parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option in keywords:
+        # The name of ``**options`` in a call is None.
+        if option is None or (option not in parameters and not open_ended):
             raise ConfigError(
-                f"{name} has no setting '{option}'; {nearest(str(option), signature.parameters)}"
+                f"{name} has no setting '{option}'; {nearest(str(option), parameters)}"
             )
     try:
-        return make(*given, **named)  # pyright: ignore[reportCallIssue]
+        return function(*positional, **keywords)  # pyright: ignore[reportCallIssue]
     except TypeError as error:
-        raise ConfigError(f"{name}{_bare(signature)}: {error}") from error
+        raise ConfigError(f"{name}{_without_types(signature)}: {error}") from error
 
 
-def _bare(signature: inspect.Signature) -> inspect.Signature:
-    """Without its types, which are long."""
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    """The signature without its annotations, which are long."""
     empty = inspect.Parameter.empty
-    bare = [one.replace(annotation=empty) for one in signature.parameters.values()]
-    return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    parameters = [p.replace(annotation=empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)

@@ -1,23 +1,22 @@
-"""The names that arrays go by: the closed vocabulary of dims, and the types of parameters and
-scalars.
-"""
+"""The closed vocabulary of dims, and the types of parameters, keys and scalars."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 Params: TypeAlias = PyTree[Float[Array | np.ndarray, "..."]]
-"""A plain nested dict of arrays with string keys; its dotted names are TransformerLens's."""
+"""Parameters: a nested dict of arrays. Its dotted names follow TransformerLens."""
 
 PRNGKey: TypeAlias = Key[Array, ""]
+"""A JAX random key."""
 Scalar: TypeAlias = Float[Array, ""]
+"""A float array without axes."""
 Number: TypeAlias = float | Float[Array, ""]
-"""A setting: a Python number outside a compiled program, traced inside one."""
+"""A numeric setting: a Python number outside a compiled program, traced inside one."""
 Count: TypeAlias = int | np.integer | Int[Array | np.ndarray, ""]
-"""A number of steps: a Python int outside a compiled program, traced inside one."""
+"""A count, such as of steps: an int outside a compiled program, traced inside one."""
 
 DIMS: Mapping[str, str] = {
     "seed": "label of the random seed that initialised the parameters and ordered the batches",
@@ -52,20 +51,21 @@ DIMS: Mapping[str, str] = {
     "token_other": "second token of a comparison",
     "slot": "input of a head that is composed with: query, key or value",
 }
-"""Every dim that a result may carry, with what it counts. Nothing else is allowed in a dataset."""
+"""Meaning of every dim that a result may have. A dataset holds no other dims."""
 
 
 def check_dims(name: str, dims: tuple[str, ...]) -> None:
-    """Refuses a dim outside the vocabulary. Raises ValueError naming the variable and the allowed
-    dims.
+    """Refuse dims outside the vocabulary.
+
+    Args:
+        name: the variable that has the dims, used in the error.
+        dims: the dims to check.
+
+    Raises:
+        ValueError: if a dim is not in ``DIMS``.
     """
     unknown = [dim for dim in dims if dim not in DIMS]
     if unknown:
         raise ValueError(
             f"{name}: unknown dims {unknown}; a result's dims are among {sorted(DIMS)}"
         )
-
-
-def to_numpy(tree: Any) -> Any:
-    """The same pytree with every array as a NumPy array on the host."""
-    return jax.tree.map(np.asarray, tree)

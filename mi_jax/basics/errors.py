@@ -1,6 +1,4 @@
-"""The errors that a user can do something about. Each says what was given, what is allowed, and
-what to do next.
-"""
+"""Errors that a user can mend. Each says what is wrong, what was given, and what to do."""
 
 import difflib
 import operator
@@ -9,36 +7,39 @@ from typing import Any
 
 
 class MiJaxError(Exception):
-    """Base of the errors below: the command line prints its message without a traceback."""
+    """Base class of these errors. The command line prints their message without a traceback."""
 
 
 class ConfigError(MiJaxError, ValueError):
-    """A setting that can't be: refused where it enters, before anything is built or written."""
+    """An invalid setting. It is refused where it enters, before anything is built or written."""
 
 
 class RunError(MiJaxError, RuntimeError):
-    """A run directory that can't be opened, resumed or written as asked."""
+    """A run directory that cannot be opened, resumed or written as asked."""
 
 
 class DamagedError(RunError):
-    """Stored data whose hash or form is wrong. Names the segment."""
+    """Stored data with a wrong hash or layout. The message names the damaged segment."""
 
 
 class MeasureError(MiJaxError, ValueError):
-    """A measure that is unknown, or that needs something which the model or the task doesn't have."""
+    """An unknown measure, or one that needs what the model or the task does not have."""
 
 
 class WeightsError(MiJaxError, ValueError):
-    """A file of weights that doesn't fit the model."""
+    """A file of weights that does not fit the model."""
 
 
 class Interrupted(MiJaxError):
-    """Training was stopped by a signal, after everything done so far was saved."""
+    """Training was stopped by a signal, after all steps done so far had been saved."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """A half sentence for an error about an unknown name: the nearest allowed ones, or all of them
-    where none is near.
+    """The end of an error about an unknown name: the nearest allowed names, or all if none is near.
+
+    Args:
+        name: the unknown name.
+        allowed: the names that are allowed.
 
     Example:
         >>> nearest("mlp.pots", ["mlp.post", "mlp.pre", "attn.z"])
@@ -46,20 +47,34 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     allowed = list(allowed)
     close = difflib.get_close_matches(name, allowed, n=4, cutoff=0.6)
-    return (
-        f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(sorted(allowed))}"
-    )
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"known are {', '.join(sorted(allowed))}"
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ConfigError with ``message`` unless the condition holds."""
+    """Raise ConfigError unless a condition holds.
+
+    The message is built before the call. Where building it is costly, or fails while the condition
+    holds, use ``if`` and ``raise`` instead.
+
+    Args:
+        condition: what must hold.
+        message: text of the error.
+    """
     if not condition:
         raise ConfigError(message)
 
 
 def whole(name: str, value: Any) -> int:
-    """The whole number that a value is, Python's or NumPy's, as an int. Raises ConfigError for
-    anything else.
+    """Convert a whole number, Python's or NumPy's, to an int.
+
+    Args:
+        name: the setting, used in the error.
+        value: the number.
+
+    Raises:
+        ConfigError: if the value is not a whole number, or is a bool.
 
     Example:
         >>> whole("step", 3)
@@ -69,8 +84,6 @@ def whole(name: str, value: Any) -> int:
         number = operator.index(value)
     except TypeError:
         number = None
-    require(
-        number is not None and not isinstance(value, bool),
-        f"{name}={value!r}: must be a whole number",
-    )
-    return int(value)
+    if number is None or isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: must be a whole number")
+    return int(number)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import contextlib
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` to write to; renamed into its place when the block ends,
-    removed when the block fails.
+    """Context manager to replace a file in one step.
 
-    A reader sees the old file or the new one, never a part.
+    Inside the block, write to the temporary file that it gives. When the block ends, that file is
+    renamed to ``path``; when the block fails, it is removed. A reader of ``path`` sees the old file
+    or the new one, never a part.
 
     Example:
         >>> import tempfile
@@ -30,6 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file's whole content. See ``replacing``."""
+    """Replace a file in one step, see ``replacing``.
+
+    Args:
+        path: the file.
+        content: its new content.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -1,7 +1,6 @@
-"""Module paths of version 0.1.0 that have moved: importing one warns and gives the module that took
-its place.
+"""Old module paths and names of version 0.1.0, which still work but warn, until version 0.3.
 
-They go with version 0.3.
+Importing an old path gives the module that took its place.
 """
 
 import importlib
@@ -25,18 +24,21 @@ MOVED = {
     "mi_jax.settings": "mi_jax.runs.experiment",
     "mi_jax.streams": "mi_jax.basics.streams",
 }
-"""By the old path, the new one."""
+"""New path of each module that has moved, by its old path."""
 
 
 class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an old path, and loads the new module under it."""
+    """Import hook that loads the new module under its old path."""
 
     def find_spec(
         self, fullname: str, path: Any, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in MOVED:
             return None
-        message = f"{fullname} has moved to {MOVED[fullname]}; the old path goes with mi_jax 0.3"
+        message = (
+            f"{fullname} has moved to {MOVED[fullname]}. The old path will be removed in"
+            " mi_jax 0.3."
+        )
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         return importlib.machinery.ModuleSpec(fullname, self)
 
@@ -44,16 +46,16 @@ class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system takes what stands here after a module has run.
+        # After a module has run, the import system returns its entry in sys.modules.
         sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
 
 
 def renamed_attributes(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that gives renamed attributes under their old names, and warns.
+    """Make a module's ``__getattr__`` that accepts old names of attributes, with a warning.
 
     Args:
-        module: the module's name.
-        names: new names by old ones.
+        module: name of the module.
+        names: new name of each attribute, by its old name.
     """
 
     def get(name: str) -> Any:
@@ -69,6 +71,6 @@ def renamed_attributes(module: str, names: Mapping[str, str]) -> Callable[[str],
 
 
 def install() -> None:
-    """Makes old paths importable in this process. Imports nothing."""
+    """Make old paths importable in this process. This imports none of the modules."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())

@@ -1,4 +1,4 @@
-"""Float32 or float64 for one run: a context around what it computes, never JAX's global switch."""
+"""Precision of one run, float32 or float64: a context manager, never JAX's global switch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,25 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 
 Precision = Literal["float32", "float64"]
-"""What parameters, optimizer state, losses and readings are computed and stored in."""
+"""Precision in which parameters, optimizer state, losses and readings are computed and stored."""
 
 
 @contextlib.contextmanager
 def computing_in(precision: Precision) -> Iterator[None]:
-    """Inside, JAX computes in this precision, in this thread; what was in force before holds again
-    afterwards.
+    """Context manager inside which JAX computes in one precision, in this thread.
 
-    Draws differ between the two: ``jax.random`` makes other numbers in float64. So data and initial
-        parameters are drawn in
-    float32 and cast.
+    ``jax.random`` draws other numbers in float64 than in float32. Data and initial parameters are
+    therefore drawn in float32 and then cast, see ``cast``.
     """
     with jax.enable_x64(precision == "float64"):
         yield
 
 
 def cast(tree: Any, precision: Precision) -> Any:
-    """The same pytree with its floats in this precision, everything else as it is. To be called
-    inside ``computing_in``.
+    """Convert the float arrays of a pytree to a precision. Call it inside ``computing_in``.
+
+    Args:
+        tree: the pytree. Arrays of other dtypes stay as they are.
+        precision: the precision.
 
     Example:
         >>> with computing_in("float64"):
@@ -38,12 +39,11 @@ def cast(tree: Any, precision: Precision) -> Any:
 
 
 def precision_of(tree: Any) -> Precision:
-    """The precision of a pytree's arrays: float64 where any of them is."""
-    return (
-        "float64" if any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(tree)) else "float32"
-    )
+    """Precision of a pytree: float64 if any of its arrays is."""
+    wide = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(tree))
+    return "float64" if wide else "float32"
 
 
 def _is_float(x: Any) -> bool:
-    # Not jnp.issubdtype of a key's own dtype, which is no NumPy type.
+    # The dtype of a random key is no NumPy dtype, and np.issubdtype would refuse it.
     return isinstance(x.dtype, np.dtype) and np.issubdtype(x.dtype, np.floating)

@@ -1,6 +1,4 @@
-"""Pytrees by name: nested dicts to flat dicts of dotted names and back, and the shapes that a tree
-must have.
-"""
+"""Pytrees by name: nested dicts to flat dicts of dotted names and back; stacks; sizes."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -14,7 +12,7 @@ from mi_jax.basics.errors import ConfigError, nearest
 
 
 def dotted(tree: Any) -> dict[str, Any]:
-    """Flattens any pytree to ``{dotted name: leaf}``, in the tree's own order.
+    """Flatten a pytree to ``{dotted name: leaf}``, in the tree's own order.
 
     Example:
         >>> dotted({"embed": {"W_E": 1}, "blocks": {"0": {"b": 2}}})
@@ -27,7 +25,7 @@ def dotted(tree: Any) -> dict[str, Any]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict whose dotted names are the keys of ``flat``.
+    """Rebuild the nested dict whose dotted names are the keys of ``flat``.
 
     Example:
         >>> nested({"blocks.0.b": 2, "embed.W_E": 1})
@@ -44,10 +42,14 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rebuild(template: Any, flat: Mapping[str, Any]) -> Any:
-    """A tree of ``template``'s structure with the leaves that ``flat`` names.
+    """Rebuild a tree with the structure of a template.
+
+    Args:
+        template: a pytree of the wanted structure.
+        flat: the leaves, by dotted name.
 
     Raises:
-        KeyError: where a leaf of the template has no entry.
+        KeyError: if a leaf of the template has no entry in ``flat``.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
@@ -55,10 +57,15 @@ def rebuild(template: Any, flat: Mapping[str, Any]) -> Any:
 
 
 def matching(patterns: tuple[str, ...], names: tuple[str, ...], setting: str) -> frozenset[str]:
-    """The names that match one of the patterns (``*``, ``*.W_*``, ``unembed.*``).
+    """Names that match at least one pattern, such as ``*``, ``*.W_*`` or ``unembed.*``.
+
+    Args:
+        patterns: shell-style patterns, case-sensitive.
+        names: dotted names of parameters.
+        setting: the setting that holds the patterns, used in the error.
 
     Raises:
-        ConfigError: for a pattern that matches none of them, naming the setting that holds it.
+        ConfigError: if a pattern matches no name.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -71,22 +78,27 @@ def matching(patterns: tuple[str, ...], names: tuple[str, ...], setting: str) ->
 
 
 def take(tree: Any, index: Count) -> Any:
-    """Entry ``index`` of the leading axis of every leaf."""
+    """Select one entry of the leading axis of every leaf.
+
+    Args:
+        tree: a pytree of arrays.
+        index: the entry.
+    """
     return jax.tree.map(lambda x: x[index], tree)
 
 
 def stacked(trees: list[Any]) -> Any:
-    """Trees of equal structure as one, with a new leading axis; NumPy arrays."""
+    """Stack trees of equal structure along a new leading axis, as NumPy arrays."""
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 
 def parameter_count(tree: Any) -> int:
-    """How many numbers the arrays of a tree hold."""
+    """Number of entries of all arrays of a tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def byte_count(tree: Any) -> int:
-    """How many bytes the arrays of a tree take."""
+    """Size of all arrays of a tree, in bytes."""
     return sum(
         int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
     )

@@ -1,6 +1,4 @@
-"""Frozen dataclasses to JSON and back, every nested one with its registry name, unknown keys
-refused.
-"""
+"""Frozen dataclasses to JSON and back. Each is stored with its registry name."""
 
 import hashlib
 import importlib
@@ -17,20 +15,24 @@ from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fields import old_names, stored_name
 
 Registry = Mapping[str, type]
-"""By registry name, the classes that an experiment may be made of. A user's own class goes as
-``module:Class``.
+"""Classes that an experiment may consist of, by registry name. A user's own class needs no entry:
+it is stored as ``module:Class``.
 """
 
 
 def encode(value: Any, registry: Registry) -> Any:
-    """The JSON form: a dataclass becomes an object with its name under ``type``; a tuple a list; an
-    int in a float field a float.
+    """Convert settings to JSON.
 
-    A field that is marked as added later (``fields.added``) is left out where it has its default.
+    A dataclass becomes an object with its name under ``type``, and a tuple becomes a list. An int
+    in a float field becomes a float, so that 1 and 1.0 have the same hash. A field marked
+    ``fields.added`` is left out where it has its default.
+
+    Args:
+        value: the settings.
+        registry: classes by registry name.
 
     Raises:
-        ConfigError: for a value that JSON has no form for, or a class that no other process could
-            import.
+        ConfigError: if JSON cannot represent the value, or no other process could import its class.
     """
     if is_dataclass(value) and not isinstance(value, type):
         hints = get_type_hints(type(value))
@@ -45,25 +47,29 @@ def encode(value: Any, registry: Registry) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ConfigError(
-        f"{value!r} can't be stored: a setting is a number, a string, None, a tuple or a frozen"
-        " dataclass"
+        f"{value!r} cannot be stored. A setting is a number, a string, None, a tuple or a frozen"
+        " dataclass."
     )
 
 
 def decode(record: Any, registry: Registry) -> Any:
-    """The value whose ``encode`` is ``record``.
+    """Convert JSON back to settings: the inverse of ``encode``.
+
+    Args:
+        record: the JSON value.
+        registry: classes by registry name.
 
     Raises:
-        ConfigError: for an unknown type or key, or a class that can't be imported here.
+        ConfigError: if a type or key is unknown, or a class cannot be imported here.
     """
     if isinstance(record, dict):
         settings = dict(record)
         cls = _class(settings.pop("type", None), registry)
-        old, known = old_names(cls), {f.name for f in fields(cls)}
+        old, names = old_names(cls), {f.name for f in fields(cls)}
         settings = {old.get(str(key), str(key)): item for key, item in settings.items()}
         for key in settings:
-            if key not in known:
-                raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, known)}")
+            if key not in names:
+                raise ConfigError(f"{cls.__name__} has no setting '{key}'; {nearest(key, names)}")
         return cls(**{key: decode(item, registry) for key, item in settings.items()})
     if isinstance(record, list):
         return tuple(decode(item, registry) for item in record)
@@ -71,8 +77,9 @@ def decode(record: Any, registry: Registry) -> Any:
 
 
 def frozen(value: Any) -> Any:
-    """Lists and arrays as nested tuples, numbers of arrays as Python's: what can be hashed, and
-    stored.
+    """Convert lists and arrays to nested tuples of Python numbers, which can be hashed and stored.
+
+    Dicts keep their keys; their values are converted.
     """
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         value = np.asarray(value).tolist()
@@ -82,25 +89,30 @@ def frozen(value: Any) -> Any:
 
 
 def constructor(settings: Any) -> str:
-    """The call that makes a dataclass, with what differs from its defaults."""
-    given = [(field, getattr(settings, field.name)) for field in fields(settings)]
-    told = [
+    """Text of the call that makes a dataclass, with the arguments that differ from the defaults."""
+    values = [(field, getattr(settings, field.name)) for field in fields(settings)]
+    arguments = [
         f"{field.name}={value!r}"
-        for field, value in given
+        for field, value in values
         if field.default is MISSING or value != field.default
     ]
-    return f"{type(settings).__name__}({', '.join(told)})"
+    return f"{type(settings).__name__}({', '.join(arguments)})"
 
 
 def digest(record: Any) -> str:
-    """sha256 of a JSON value in canonical form."""
-    return hashlib.sha256(
-        json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    """SHA-256 of a JSON value in canonical form: sorted keys, no spaces."""
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON forms differ: one line a setting, ``task.p: 59 there, 61 here``."""
+    """List where two JSON records differ, one line per setting: ``task.p: 59 there, 61 here``.
+
+    Args:
+        old: the record called "there".
+        new: the record called "here".
+        path: dotted name of the records, put before the names of settings.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
         keys = [*old, *(key for key in new if key not in old)]
         return [
@@ -120,30 +132,27 @@ def _left_out(f: Field[Any], settings: Any) -> bool:
 
 
 def _as_hinted(value: Any, hint: Any) -> Any:
+    """The value with ints as floats where its type hint allows floats and no ints."""
     if get_origin(hint) is tuple and isinstance(value, tuple):
         hints = get_args(hint)
         each = hints[:1] * len(value) if hints[-1:] == (Ellipsis,) else hints
-        return (
-            tuple(_as_hinted(*pair) for pair in zip(value, each, strict=True))
-            if len(value) == len(each)
-            else value
-        )
+        if len(value) != len(each):
+            return value
+        return tuple(_as_hinted(*pair) for pair in zip(value, each, strict=True))
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    return (
-        float(value)
-        if is_int and float in (hint, *get_args(hint)) and int not in get_args(hint)
-        else value
-    )
+    if is_int and float in (hint, *get_args(hint)) and int not in get_args(hint):
+        return float(value)
+    return value
 
 
 def _name(cls: type, registry: Registry) -> str:
-    for name, known in registry.items():
-        if known is cls:
+    for name, registered in registry.items():
+        if registered is cls:
             return name
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         raise ConfigError(
             f"{cls.__name__} must be defined at the top of an importable module, so that a run can"
-            " name it"
+            " name it. Move the class into such a module."
         )
     return f"{cls.__module__}:{cls.__qualname__}"
 
@@ -153,12 +162,13 @@ def _class(name: str | None, registry: Registry) -> type:
         return registry[name]
     if not isinstance(name, str) or ":" not in name:
         raise ConfigError(
-            f"unknown type {name!r}; {nearest(str(name), registry)}, or module:Class for one's own"
+            f"unknown type {name!r}: it is neither registered nor named as module:Class;"
+            f" {nearest(str(name), registry)}"
         )
     module, _, qualname = name.partition(":")
     try:
         return attrgetter(qualname)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"the class {name} can't be imported here ({error}); put its file on the Python path"
+            f"The class {name} cannot be imported here ({error}). Put its file on the Python path."
         ) from error

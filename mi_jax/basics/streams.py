@@ -1,7 +1,7 @@
-"""Named random streams: every use of randomness in a run has a name, and no two share a key.
+"""Named random streams: each use of randomness in a run has a name and a key of its own.
 
-The root key of a seed is ``jax.random.key(seed)``; a stream is ``fold_in(root, number of its
-name)``. The numbers are fixed here for ever, so that adding a stream changes the bits of no other.
+The root key of a seed is ``jax.random.key(seed)``. The key of a stream is ``fold_in(root, number)``
+with the stream's number below.
 """
 
 from typing import Literal
@@ -12,7 +12,9 @@ from jaxtyping import Array, Key
 from mi_jax.basics.dims import PRNGKey
 
 Stream = Literal["init", "data", "measure", "intervention", "null", "planted"]
+"""Names of the streams."""
 
+# These numbers never change: another number would change the bits of every stored run.
 _NUMBERS: dict[Stream, int] = {
     "init": 0,
     "data": 1,
@@ -24,12 +26,22 @@ _NUMBERS: dict[Stream, int] = {
 
 
 def stream(seed: int, name: Stream) -> PRNGKey:
-    """The key of the stream ``name`` of the seed labelled ``seed``: the same in every process,
-    alone or beside others.
+    """Key of one stream of one seed.
+
+    It is the same in every process, whether the seed runs alone or beside others.
+
+    Args:
+        seed: label of the seed.
+        name: name of the stream.
     """
     return jax.random.fold_in(jax.random.key(seed), _NUMBERS[name])
 
 
 def streams(seeds: tuple[int, ...], name: Stream) -> Key[Array, " seed"]:
-    """One key a seed, stacked along a leading seed axis."""
+    """Keys of one stream, one per seed, stacked along a leading seed axis.
+
+    Args:
+        seeds: labels of the seeds.
+        name: name of the stream.
+    """
     return jax.numpy.stack([stream(seed, name) for seed in seeds])

@@ -1,11 +1,10 @@
-"""Contracts between the rooms: what a task, a model, a loss, an optimizer, a measure and an
-estimator are to one another.
+"""Contracts between the rooms: tasks, models, losses, optimizers, measures and estimators.
 
-The folders know each other through these types alone. Configuration is a frozen dataclass
-(hashable, stored in the run by its registry name); behaviour is pure functions.
+The rooms know one another through these types alone. Configuration is a frozen dataclass: it is
+hashable, and a run stores it by its registry name. Behaviour is pure functions.
 """
 
-from mi_jax.contracts.labels import Labels, labels, renamed, token_labels, with_parities
+from mi_jax.contracts.labels import Labels, labels, renamed, token_labels
 from mi_jax.contracts.measure import (
     Context,
     Estimator,
@@ -63,5 +62,4 @@ __all__ = [
     "renamed",
     "token_labels",
     "trained_labels",
-    "with_parities",
 ]

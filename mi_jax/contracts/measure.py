@@ -1,4 +1,4 @@
-"""Measures: readings of one checkpoint, and what they read it with; estimators."""
+"""Measures: readings of one checkpoint, their context, and estimators with state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +18,12 @@ from mi_jax.contracts.training import Loss
 
 
 class Reference(NamedTuple):
-    """Other checkpoints of the same seed that a measure may look at. None where the measures at
-    hand use none.
+    """Other checkpoints of the same seed. A field is None where no measure at hand uses it.
+
+    Attributes:
+        initial: parameters at step 0.
+        previous: parameters of the snapshot before.
+        final: parameters at the end of training.
     """
 
     initial: Params | None = None
@@ -28,39 +32,50 @@ class Reference(NamedTuple):
 
 
 class Shared:
-    """What the measures of one reading have computed in common: a memory that lives as long as one
-    trace of the program.
+    """Memory of values that several measures of one reading need, such as a forward pass.
 
-    XLA doesn't find equal forward passes by itself inside a loop. Values are kept with the
-    parameters they are of. Whatever fills it is called at the top of a measure, not inside a
-    transformation of the measure's own.
+    XLA does not find equal forward passes by itself inside a loop. The memory lives as long as one
+    trace of the measuring program. Call ``once`` at the top of a measure, never inside a
+    transformation (vmap, grad, scan) of the measure's own: a value traced there must not leave it.
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[Any, ...], tuple[Params, Any]] = {}
+        self._values: dict[tuple[Any, ...], tuple[Params, Any]] = {}
 
     def once(self, key: tuple[Any, ...], params: Params, make: Callable[[], Any]) -> Any:
-        """The value under a key for these very parameters; made where there is none yet."""
+        """The value stored under a key for these parameters, made at the first call.
+
+        Args:
+            key: name of the value, with everything that it depends on beside the parameters.
+            params: the parameters that the value is computed from, compared by identity.
+            make: function that computes the value.
+        """
         key = (id(params), *key)
-        if key not in self._held:
-            self._held[key] = (params, make())
-        return self._held[key][1]
+        if key not in self._values:
+            # The parameters are stored too: while they live, no other object takes their id.
+            self._values[key] = (params, make())
+        return self._values[key][1]
 
 
 @accepts_old_names(concepts="ground_truth")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Context:
-    """What a measure reads a checkpoint with: an argument of the compiled program, never a constant
-    in it.
+    """Everything beside the checkpoint that a measure may read.
+
+    The context is an argument of the compiled measuring program, never a constant in it.
 
     Attributes:
-        batches, ground_truth: the task's fixed evaluation (see Evaluation).
+        batches: evaluation batch of each split, see ``Evaluation``.
+        ground_truth: exact facts by name, see ``Evaluation``.
         reference: initial, previous and final parameters of the same seed.
-        prepared: what measures froze before the pass, by name.
-        model, inputs, read, loss: the static parts.
-        shared: what measures compute in common in this reading; None computes everything anew.
-        labels: the task's labels for probes.
+        prepared: results of ``Measure.prepare``, by name.
+        model: the model; static.
+        inputs: description of the task's inputs; static.
+        read: positions at which answers are read; static.
+        loss: the loss of the run; static.
+        shared: memory of values that several measures need; None computes each value anew.
+        labels: labels for probes, by concept.
     """
 
     batches: Mapping[str, Batch]
@@ -76,45 +91,62 @@ class Context:
 
 
 Null = Literal["untrained", "untrained_pair", "other_frequencies", "own_variable"]
+"""Kinds of null that a measure's values are compared with: see ``Measure.null``."""
 
 
 MeasureFunction = Callable[[Params, Context], Mapping[str, Array] | Array]
+"""Function (params, context) that returns one array, or several by variable."""
 
 
 Holders = Callable[[Literal["role", "ground truth"], str], str]
-"""A half sentence on which models (tasks) have a role (a concept); empty where nothing is known."""
+"""Function (kind, name) that says which models have a role, or which tasks a ground truth.
+
+It returns the end of a sentence, or an empty string where nothing is known.
+"""
 
 
 @accepts_old_names(concepts="ground_truth", labels="coordinates")
 @dataclass(frozen=True)
 class Measure:
-    """A reading of one checkpoint.
+    """A reading of one checkpoint: a pure function, with the names of what it needs and returns.
+
+    The measuring program maps the function over the snapshots and seeds of a run, and adds the dims
+    (seed, step).
 
     Attributes:
-        name: the variable of the dataset; with options other than the published default it carries
-            them as a suffix.
-        function: ``(params, context) -> array`` (or ``{variable: array}`` for several at once),
-            pure.
-        dims: the array's trailing dims, or a mapping of them by variable; the runner adds (seed,
-            step).
-        roles: the model's roles that it needs.
-        ground_truth: the task's exact facts that it needs.
-        splits: the task's splits that it needs.
-        uses: which references it looks at; "final" makes it retrospective, "initial" and "previous"
-            keep it online.
-        prepare: by name, ``(reference, context) -> pytree`` made once a seed before the pass, found
-            in ``context.prepared``.
-        options: the settings it was made with, stored beside the result.
-        coordinates: by dim, the coordinate of its places, where it isn't the runner's own (frequency,
-            class, parameter); or a function that gives it, of the model and the names of the task's
-            labels.
-        null: what its values are compared with. "untrained": untrained networks, each its own
-            final model. "untrained_pair": an untrained network with another one as its final
-            model, for readings that compare two checkpoints. "other_frequencies": the same
-            checkpoint with as many other frequencies in the place of the key ones.
-            "own_variable": another variable of the measure.
-        units: of the values; "loss" stands for those of the run's own loss. source: the paper that
-            defines it.
+        name: name of the variable in the dataset. A measure with options other than the published
+            defaults carries them as a suffix.
+        function: pure function (params, context) that returns an array, or arrays by variable.
+        dims: trailing dims of the array, from ``basics.dims.DIMS``; for several variables, a
+            mapping from each to its dims.
+        roles: names of the model's roles that the measure needs, see ``Roles``.
+        ground_truth: names of the task's exact facts that the measure needs.
+        splits: names of the task's splits that the measure needs.
+        uses: references that the measure reads. "final" makes it retrospective; with "initial" and
+            "previous" it stays online.
+        prepare: functions (reference, context) by name, each called once per seed, before the
+            snapshots; the measure finds the result in ``context.prepared``.
+        options: settings that the measure was made with, stored beside the result.
+        coordinates: coordinate of each dim for which the program has none of its own (it has one
+            for frequency, class and parameter), or a function (model, names of the task's labels)
+            that returns the coordinate.
+        null: null that the values are compared with. "untrained": untrained networks, each its own
+            final model. "untrained_pair": an untrained network with another one as its final model,
+            for readings that compare two checkpoints. "other_frequencies": the same checkpoint with
+            as many other frequencies in the place of the key frequencies. "own_variable": another
+            variable of the same measure.
+        units: unit of the values; "loss" stands for the unit of the run's own loss.
+        source: paper that defines the measure.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def largest_weight() -> Measure:
+        ...     def largest_weight(params, context):
+        ...         return jnp.stack([jnp.abs(x).max() for x in jax.tree.leaves(params)]).max()
+        ...
+        ...     return Measure("largest_weight", largest_weight)
+        >>> float(largest_weight().function({"W_E": jnp.array([[-3.0, 1.0]])}, None))
+        3.0
     """
 
     name: str
@@ -135,12 +167,12 @@ class Measure:
 
     @property
     def variables(self) -> Mapping[str, tuple[str, ...]]:
-        """Trailing dims by variable."""
+        """Trailing dims of each variable."""
         return self.dims if isinstance(self.dims, Mapping) else {self.name: self.dims}
 
     @property
     def retrospective(self) -> bool:
-        """Whether it knows the end of training, so that no forecast may use it."""
+        """Whether the measure reads the end of training, so that no forecast may use it."""
         return "final" in self.uses
 
     def missing(
@@ -152,11 +184,17 @@ class Measure:
         splits: frozenset[str] | None = None,
         holders: Holders = lambda kind, name: "",
     ) -> str | None:
-        """Why this measure can't be taken here, or None.
+        """Say why the measure cannot be taken on a subject.
 
         Args:
-            splits: the task's; None where they aren't looked at.
-            holders: says which models or tasks have what is missing.
+            roles: the model's roles.
+            ground_truth: names of the task's exact facts.
+            references: references that are at hand: "initial", "previous", "final".
+            splits: names of the task's splits; None skips their check.
+            holders: function that says which models or tasks have a missing part.
+
+        Returns:
+            A predicate such as "needs the model's role 'heads'"; None if nothing is missing.
         """
         lacking = [
             f"the model's role '{role}'{holders('role', role)}"
@@ -168,41 +206,52 @@ class Measure:
             for name in self.ground_truth
             if name not in ground_truth
         ]
-        lacking += [
-            f"the task's split '{name}'"
-            for name in self.splits
-            if splits is not None and name not in splits
-        ]
+        if splits is not None:
+            lacking += [f"the task's split '{name}'" for name in self.splits if name not in splits]
         lacking += [f"the {name} parameters" for name in sorted(self.uses - references)]
         return f"needs {', '.join(lacking)}" if lacking else None
 
     def read(self, params: Params, context: Context) -> dict[str, Array]:
-        """The values by variable. Raises MeasureError where the function returns other ones than
-        declared.
+        """Call the function and check what it returns.
+
+        Args:
+            params: parameters of the checkpoint.
+            context: everything else that the function may read.
+
+        Returns:
+            The values by variable.
+
+        Raises:
+            MeasureError: if the variables or their dims are not those declared.
         """
-        values = self.function(params, context)
-        values = dict(values) if isinstance(values, Mapping) else {self.name: values}
+        result = self.function(params, context)
+        values = dict(result) if isinstance(result, Mapping) else {self.name: result}
         for name, dims in self.variables.items():
             if name not in values or values[name].ndim != len(dims):
                 shape = values[name].shape if name in values else "nothing"
                 raise MeasureError(
                     f"{self.name}: dims {dims} are declared for {name}, the function returned"
-                    f" {shape}"
+                    f" {shape}. Correct the measure's dims or its function."
                 )
         extra = sorted(set(values) - set(self.variables))
         if extra:
             raise MeasureError(
-                f"{self.name}: the function returned {extra}, which aren't declared in dims"
+                f"{self.name}: the function returned {extra}, which dims does not declare. Add"
+                f" {'it' if len(extra) == 1 else 'them'} to the measure's dims."
             )
         return values
 
 
 class Estimator(NamedTuple):
-    """A computation with state (a sampler, a fit) as pure functions.
+    """A computation with state, such as a sampler or a fit, as pure functions.
 
-    ``init(key, start) -> state``; ``step(key, state, batch) -> (state, info)``; ``result(state) ->
-    NamedTuple``. Burn-in is a count in the state, and nothing is accumulated before it; traces are
-    what ``lax.scan`` stacks of ``info``.
+    Burn-in is a count in the state: nothing is accumulated before it ends. Traces are what
+    ``lax.scan`` stacks of ``info``.
+
+    Attributes:
+        init: function (key, start) -> state.
+        step: function (key, state, batch) -> (state, info).
+        result: function state -> NamedTuple of results.
     """
 
     init: Callable[[PRNGKey, PyTree], PyTree]
@@ -211,12 +260,18 @@ class Estimator(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is read: the model, and the task and loss it was trained with."""
+    """The subject of a reading: a model, with the task and the loss that it was trained with.
+
+    Attributes:
+        model: the model.
+        task: the task.
+        loss: the loss.
+        holders: function that says which models or tasks have what this one lacks.
+        precision: precision of the readings, which is that of the run.
+    """
 
     model: Model
     task: Task
     loss: Loss
     holders: Holders = lambda kind, name: ""
-    """What to say of the models and tasks that have what this one lacks."""
     precision: Precision = "float32"
-    """What it is read in: that of the run."""

@@ -1,6 +1,4 @@
-"""Models: pure functions of a nested dict of arrays, their sites and roles, and the settings that
-build them.
-"""
+"""Models: pure functions of a nested dict of arrays, their sites and roles, and their settings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,25 +9,39 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params, PRNGKey
-from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.contracts.task import Inputs
 
 
 class Site(NamedTuple):
-    """A place in a model's forward pass that a tap may listen to or replace."""
+    """Named place in a model's forward pass, where a tap may record or replace a value.
+
+    Attributes:
+        name: dotted name, such as ``blocks.0.mlp.post``.
+        equation: formula of the value, in terms of other sites and parameters.
+        dims: dims of the value.
+        kind: "activation" if the tap gets the value and returns one; "product" if it gets (x, W)
+            and returns their product, without the bias.
+        optional: whether the value is computed only where a tap listens.
+    """
 
     name: str
     equation: str
     dims: tuple[str, ...]
     kind: Literal["activation", "product"] = "activation"
-    """A product's tap gets (x, W) and returns the product, without the bias."""
     optional: bool = False
-    """Computed only when it is listened to."""
 
 
 class Heads(NamedTuple):
-    """The matrices of all attention heads, row vectors first: a query is x W_Q, a head adds pattern
-    (x W_V) W_O.
+    """Matrices of all attention heads, which act on row vectors from the right.
+
+    A query is x W_Q and a key is x W_K; a head adds pattern (x W_V) W_O to the residual stream.
+
+    Attributes:
+        W_Q: query matrices, [layer head d d_head].
+        W_K: key matrices, [layer head d d_head].
+        W_V: value matrices, [layer head d d_head].
+        W_O: output matrices, [layer head d_head d].
     """
 
     W_Q: Float[Array | np.ndarray, "layer head d d_head"]
@@ -40,52 +52,54 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True)
 class Roles:
-    """Which arrays and sites of a model play the field's parts. None or empty: the model has no
-    such part.
+    """Parts that a model's arrays and sites play, by which measures find them.
+
+    A measure names the roles that it needs and is skipped where one is missing. None or an empty
+    tuple means that the model has no such part.
+
+    Attributes:
+        embedding: functions of the parameters, one per token table, each returning the rows of the
+            task's tokens, [token d].
+        output_map: function of the parameters that returns the linear map from the last neurons to
+            the task's classes, W_L = W_out W_U, [neuron class]; one column where a single output
+            tells two classes apart.
+        neurons: site of the neurons that ``output_map`` reads.
+        neuron_inputs: functions of the parameters, one per input token, that return what each token
+            adds to each neuron before its activation, [token neuron]; only where that is a table of
+            the weights alone.
+        input_map: function of the parameters that returns what a unit of each float feature adds to
+            each neuron before its activation, [feature neuron]; only where the weights alone tell.
+        embedded: site of the embedded tokens, [batch position d], before positions are added.
+        unembedding: function of the parameters that returns the linear map from the residual stream
+            to the task's classes, [d class], without a norm before it.
+        heads: function of the parameters that returns the matrices of the attention heads.
+        attention: sites of the attention scores, by layer.
+        patterns: sites of the attention patterns, by layer.
+        neurons_added: a site after the neurons, and the function (params, value at that site) that
+            returns A W_L of the neurons' activations A, with fewer products than A W_L itself.
+        linear_readout: whether the outputs are ``output_map`` of the neurons plus terms that do not
+            depend on them, with no norm in between.
+        writers: sites that add to the residual stream, in order. The stream is their sum, except
+            for attention's output biases.
+        readers: sites that read the residual stream, in order.
     """
 
     embedding: tuple[Callable[[Params], Float[Array | np.ndarray, "token d"]], ...] = ()
-    """One function of the parameters a token table, the task's tokens only."""
     output_map: Callable[[Params], Float[Array | np.ndarray, "neuron class"]] | None = None
-    """The linear map from the last neurons to the task's classes, W_L = W_out W_U; one column where
-    one output tells two.
-    """
     neurons: str | None = None
-    """The site of the neurons that output_map reads."""
     neuron_inputs: tuple[Callable[[Params], Float[Array | np.ndarray, "token neuron"]], ...] = ()
-    """What each token adds to each neuron before its activation, where that is a table of the
-    weights alone.
-    """
     input_map: Callable[[Params], Float[Array | np.ndarray, "feature neuron"]] | None = None
-    """What a unit of each feature of float inputs adds to each neuron before its activation, where
-    the weights alone say that.
-    """
     embedded: str | None = None
-    """The site [batch position d] of the embedded tokens, before positions are added."""
     unembedding: Callable[[Params], Float[Array | np.ndarray, "d class"]] | None = None
-    """The linear map from the residual stream to the task's classes; a norm before it is left out.
-    """
     heads: Callable[[Params], Heads] | None = None
-    """The matrices of the attention heads."""
     attention: tuple[str, ...] = ()
-    """The sites of the attention scores, by layer."""
     patterns: tuple[str, ...] = ()
-    """The sites of the attention patterns, by layer."""
     neurons_added: (
         tuple[str, Callable[[Params, Float[Array, "*b d"]], Float[Array, "*b class"]]] | None
     ) = None
-    """A site after the neurons, and the map of (params, what it holds) that gives A W_L of them:
-    fewer products than A W_L.
-    """
     linear_readout: bool = False
-    """Whether the outputs are output_map of the neurons plus what doesn't depend on them (there is
-    no norm in between).
-    """
     writers: tuple[str, ...] = ()
-    """Sites that add to the residual stream, in order: its sum, but for attention's output biases.
-    """
     readers: tuple[str, ...] = ()
-    """Sites that read the residual stream, in order."""
 
     @property
     def heads_in_two_layers(self) -> bool:
@@ -94,28 +108,31 @@ class Roles:
 
 
 Tap = Callable[..., Any]
+"""Function at a site: ``value -> value`` for an activation, ``(x, W) -> product`` for a product."""
 
 
 Taps = Mapping[str, Tap]
+"""Taps by the name of their site."""
 
 
 PLAIN = "plain"
-"""The name of the simplest way of computing a model."""
+"""Name of the simplest route, by which every model can be computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A built model: pure functions of a plain nested dict of arrays. Compared by identity.
+    """A built model: pure functions of a nested dict of arrays. Models compare by identity.
 
     Attributes:
-        init: key -> params.
-        apply: ``apply(params, inputs, *, taps=None, positions=None) -> outputs [batch position
-            class]``; with ``positions`` only those are computed in the last layer and returned.
-        roles: the parts that measures ask for.
-        sites: every name that ``taps`` knows.
-        routes: ways of computing ``apply``, by name, equal but for rounding; ``apply`` takes the
-            cheapest. Empty where there is one way only.
-        cheapest: (inputs, shape of a batch, positions) -> the name of that way.
+        init: function of a key that draws the initial parameters, in float32.
+        apply: ``apply(params, inputs, *, taps=None, positions=None) -> outputs``, with outputs
+            [batch position class]. ``positions`` restricts the last layer, and so the outputs, to
+            the positions listed.
+        roles: parts that measures ask for.
+        sites: every site that ``taps`` may name.
+        routes: ways to compute ``apply``, by name, which agree up to rounding; ``apply`` takes the
+            cheapest. Empty where there is only one.
+        cheapest: function (inputs, shape of a batch, positions) that names the cheapest route.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -130,16 +147,58 @@ class Model:
     )
 
     def along(self, route: str) -> Callable[..., Float[Array, "batch position class"]]:
-        """``apply`` by the named way. Raises ConfigError for one that this model doesn't have."""
+        """The function ``apply``, computed by one route.
+
+        Raises:
+            ConfigError: if the model has no such route.
+        """
         known = self.routes or {PLAIN: self.apply}
-        require(route in known, f"this model has no route '{route}'; {nearest(route, known)}")
+        if route not in known:
+            raise ConfigError(f"This model has no route '{route}'; {nearest(route, known)}")
         return known[route]
 
 
 @dataclass(frozen=True)
 class Architecture(ABC):
-    """The settings of a model; ``build`` makes the model for a task's inputs."""
+    """Settings of a model.
+
+    A subclass is a frozen dataclass whose fields are its settings; a run stores them. ``build``
+    makes the model for a task's inputs. Roles are what lets measures read the model; sites, with
+    ``mi_jax.models.Tapped``, are what interventions and probes act on.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> @dataclass(frozen=True)
+        ... class Bigram(Architecture):
+        ...     scale: float = 0.1
+        ...
+        ...     def build(self, inputs):
+        ...         def init(key):
+        ...             shape = (inputs.vocabulary, inputs.classes)
+        ...             return {"W": self.scale * jax.random.normal(key, shape)}
+        ...
+        ...         def apply(params, tokens, *, taps=None, positions=None):
+        ...             if positions is not None:
+        ...                 tokens = tokens[:, list(positions)]
+        ...             return params["W"][tokens]  # [batch position class]
+        ...
+        ...         table = lambda params: params["W"][: inputs.tokens]
+        ...         return Model(init, apply, Roles(embedding=(table,)))
+        >>> inputs = Inputs("tokens", 5, positions=2, classes=5, alphabet=((0, 5), (0, 5)))
+        >>> model = Bigram().build(inputs)
+        >>> params = model.init(jax.random.key(0))
+        >>> model.apply(params, jnp.array([[1, 2], [3, 4], [0, 0]]), positions=(1,)).shape
+        (3, 1, 5)
+    """
 
     @abstractmethod
     def build(self, inputs: Inputs) -> Model:
-        """The model for these inputs. Raises ConfigError where they don't fit."""
+        """Build the model for a task's inputs.
+
+        Args:
+            inputs: description of the task's inputs.
+
+        Raises:
+            ConfigError: if the architecture cannot read these inputs.
+        """

@@ -1,4 +1,4 @@
-"""Losses and optimizers, as training and measures know them."""
+"""Losses and optimizers, in the form that training and measures share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,10 +16,22 @@ from mi_jax.contracts.task import Batch
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """A loss by position: the mean over weights is what is trained."""
+    """Loss of each answer. Training minimises its weighted mean, see ``mean_loss``.
+
+    A subclass is a frozen dataclass. Its fields are its settings, and calling it computes the loss.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Squared(Loss):
+        ...     def __call__(self, outputs, targets):
+        ...         right = jnp.eye(outputs.shape[-1])[targets]
+        ...         return ((outputs - right) ** 2).sum(axis=-1)
+        >>> Squared()(jnp.array([[[1.0, 2.0]]]), jnp.array([[0]])).tolist()
+        [[4.0]]
+    """
 
     units: ClassVar[str] = ""
-    """What its values are in, for readings and figures."""
+    """Unit of the loss (``"nats"``), shown with readings and on the axes of figures."""
 
     @abstractmethod
     def __call__(
@@ -27,28 +39,52 @@ class Loss(ABC):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read."""
+        """Compute the loss of each answer.
+
+        Args:
+            outputs: the model's outputs at the positions that are read, [batch position class].
+            targets: right class of each answer, [batch position].
+
+        Returns:
+            The losses, [batch position].
+        """
 
 
 def mean_loss(
     each: Float[Array, "batch position"], weights: Float[Array | np.ndarray, "batch position"]
 ) -> Float[Array, ""]:
-    """The weighted mean of a loss by position: sum(weights * loss) / sum(weights). What has no
-    weight may be NaN.
+    """Weighted mean of the losses of single answers: sum(weights * each) / sum(weights).
+
+    Args:
+        each: loss of each answer, [batch position]. It may be NaN where the weight is 0.
+        weights: weight of each answer, [batch position].
+
+    Returns:
+        The mean, a scalar.
     """
+    # NaN * 0 is NaN, so losses without weight are replaced before the product.
     return (jnp.where(weights == 0, 0.0, each) * weights).sum() / weights.sum()
 
 
 def batch_loss(
     loss: Loss, outputs: Float[Array, "batch position class"], batch: Batch
 ) -> Float[Array, ""]:
-    """The mean loss of a batch, given the model's outputs at the positions that are read."""
+    """Mean loss of a batch.
+
+    Args:
+        loss: the loss of each answer.
+        outputs: the model's outputs at the positions that are read, [batch position class].
+        batch: the examples, with their targets and weights.
+
+    Returns:
+        The mean, a scalar, in the units of ``loss``.
+    """
     return mean_loss(loss(outputs, batch.targets), batch.weights)
 
 
 @runtime_checkable
 class GradientTransformation(Protocol):
-    """optax's pair of functions, named here so that reading needs no optax."""
+    """Type of optax's pair of functions. It stands here so that readings need no optax."""
 
     @property
     def init(self) -> Callable[..., Any]:
@@ -63,10 +99,22 @@ class GradientTransformation(Protocol):
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """The settings of an optimizer. ``numbers`` holds its sweepable fields, traced."""
+    """Settings of an optimizer.
+
+    A subclass is a frozen dataclass. Its numbers are ``sweepable`` fields, which the compiled step
+    takes as arguments, so that other values compile nothing.
+    """
 
     @abstractmethod
     def transform(self, numbers: Numbers, step: Count) -> GradientTransformation:
-        """The update rule of step ``step``, built inside the traced function: its state's structure
-        depends on no number.
+        """Build the update rule of one step, inside the traced function.
+
+        The structure of the optimizer's state must not depend on any number.
+
+        Args:
+            numbers: values of the sweepable fields by dotted name, traced.
+            step: the update that is made, from 0, traced.
+
+        Returns:
+            The rule, from gradients to what is added to the parameters.
         """

@@ -1,4 +1,4 @@
-"""Tasks: the data, and what is known to be true of it."""
+"""Tasks: data to train on, and exact facts about them."""
 
 from mi_jax.tasks.addition import MultiDigitAddition
 from mi_jax.tasks.algebra import ModularArithmetic
@@ -15,7 +15,7 @@ TASKS = {
     "multi_digit_addition": MultiDigitAddition,
     "repeated_sequences": RepeatedSequences,
 }
-"""Every task by its registry name."""
+"""Every task by its registry name. A new task needs one line here."""
 
 __all__ = [
     "TASKS",

@@ -1,5 +1,6 @@
-"""Modular arithmetic: a o b mod p, the task on which grokking was found (arXiv 2201.02177) and
-explained (arXiv 2301.05217).
+"""Modular arithmetic, a o b mod p.
+
+Grokking was found on this task (arXiv 2201.02177) and explained on it (arXiv 2301.05217).
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.operations import DIVIDING, Operation, is_prime, logarithms, operate
@@ -23,34 +24,32 @@ class ModularArithmetic(PairTask):
     """All pairs (a, b) of residues mod p as tokens ``[a, b, =]``; the answer a o b mod p is read at
     the last position.
 
-    Concepts, beside those of every task on pairs (``PairTask``: table, answer, corrupted,
-    right_answer):
-        residues [token]: the residue of each token and class: 0 to p - 1 (what a Fourier basis of
-        weights needs). cyclic_answer [token token_other]: the answer, where it is a character's
-        argument: for addition and subtraction,
-            whose tables are group tables of Z_p (what the Fourier measures of logits need).
-        distance [token token_other]: a - b mod p for addition, a + b for subtraction, for odd p:
-        with the answer it tells the
-            pair.
-        logarithm [token]: for multiplication and division mod a prime, k with g^k = residue, g the
-        smallest primitive root; -1
-            for 0, which has none. Logarithms add (subtract) mod p - 1 where residues are multiplied
-            (divided).
+    Ground truth, beside that of every ``PairTask`` (table, answer, corrupted, right_answer):
+        residues [token]: residue of each token and of each class, 0 to p - 1, which the Fourier
+            basis of weights needs.
+        cyclic_answer [token token_other]: the answer, for addition and subtraction only. Their
+            tables are group tables of Z_p, which the Fourier measures of logits need.
+        distance [token token_other]: for odd p, a - b mod p for addition and a + b mod p for
+            subtraction. Together with the answer it determines the pair.
+        logarithm [token]: for multiplication and division mod a prime, the k with g^k = residue,
+            where g is the smallest primitive root; -1 for the residue 0, which has none. Where
+            residues are multiplied (divided), logarithms add (subtract) mod p - 1.
 
-    Labels for probes, beside those of every task on pairs:
-        a_parity, b_parity, answer_parity [2]: of the residue, from 0 to p - 1, as a whole number.
-        difference, sum, product [p]: a - b, a + b and a b mod p, those that aren't the task:
-        whoever answers needs none of them. larger [p]: max(a, b). order [3]: a < b, a = b, a > b.
-        carry [2]: for addition whether a + b reaches p, for subtraction whether a - b is negative.
+    Labels for probes, beside those of every ``PairTask``, with their number of classes:
+        a_parity, b_parity, answer_parity [2]: parity of the residue, a whole number 0 to p - 1.
+        difference, sum, product [p]: a - b, a + b and a b mod p, without the task's own operation.
+            No answer depends on them.
+        larger [p]: max(a, b).
+        order [3]: 0 for a < b, 1 for a = b, 2 for a > b.
+        carry [2]: for addition whether a + b >= p, for subtraction whether a - b < 0.
         a_square, b_square, answer_square [3]: for an odd prime p, 0 for the residue 0, 1 for
-        squares of other residues, 2 for the
-            rest: the cosets of the squares.
+            nonzero squares and 2 for all other residues: the cosets of the squares.
 
     Attributes:
-        p: the modulus; tokens 0 to p - 1 are residues, special ones follow.
-        operation: o, see ``operations.operate``. "divide" has the pairs with b != 0 alone, and
-            therefore no ``table``; "random" is a table of labels drawn with
-            ``numpy.random.default_rng(split_seed)``: nothing to generalise.
+        p: the modulus. Tokens 0 to p - 1 are residues, special tokens follow.
+        operation: the operation o, see ``operations.operate``. "divide" has only the pairs with
+            b != 0, and therefore no ``table``. "random" is a table of answers drawn with
+            ``numpy.random.default_rng(split_seed)``, so there is nothing to generalise.
     """
 
     p: int = 113
@@ -59,50 +58,53 @@ class ModularArithmetic(PairTask):
     paper: ClassVar[str] = "arXiv 2301.05217"
 
     def __post_init__(self) -> None:
-        require(
-            isinstance(self.p, int) and self.p >= 2,
-            f"p={self.p}: the modulus must be a whole number of at least 2",
-        )
+        if not (isinstance(self.p, int) and self.p >= 2):
+            raise ConfigError(f"p={self.p}: the modulus must be a whole number of at least 2")
         known = get_args(Operation)
-        require(
-            self.operation in known,
-            f"operation={self.operation!r} is unknown; {nearest(str(self.operation), known)}",
-        )
-        require(
-            self.operation not in DIVIDING or is_prime(self.p),
-            f"operation={self.operation!r} needs a prime modulus, so that every residue but 0 has"
-            f" an inverse; p={self.p} is none, {_next_prime(self.p)} is the next",
-        )
+        if self.operation not in known:
+            raise ConfigError(
+                f"operation={self.operation!r} is unknown; {nearest(str(self.operation), known)}"
+            )
+        if self.operation in DIVIDING and not is_prime(self.p):
+            raise ConfigError(
+                f"operation={self.operation!r} needs a prime modulus, so that every residue but 0"
+                f" has an inverse. p={self.p} is not prime; the next prime is"
+                f" {_next_prime(self.p)}."
+            )
         super().__post_init__()
 
     @classmethod
     def smallest(cls) -> "ModularArithmetic":
-        """Addition mod 23 on six tenths of the pairs."""
+        """Addition mod 23, trained on 60 % of the pairs."""
         return cls(p=23, fraction=0.6)
 
     @property
     def elements(self) -> int:
-        """p."""
+        """Number of residues, p."""
         return self.p
 
     @property
     def domain(self) -> Int[np.ndarray, " pair"]:
-        """All pairs; for division those with b != 0."""
+        """Flat indices of all pairs; for division of those with b != 0."""
         pairs = np.arange(self.p**2)
         return pairs[pairs % self.p != 0] if self.operation == "divide" else pairs
 
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
     ) -> Int[np.ndarray, " pair"]:
-        """a o b mod p."""
+        """Right answers a o b mod p.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+        """
         if self.operation == "random":
-            return np.random.default_rng(self.split_seed).integers(self.p, size=(self.p, self.p))[
-                a, b
-            ]
+            rng = np.random.default_rng(self.split_seed)
+            return rng.integers(self.p, size=(self.p, self.p))[a, b]
         return operate(self.operation, a, b, self.p)
 
     def facts(self) -> Mapping[str, Array]:
-        """See the class."""
+        """Ground truth that the class describes, beyond that of every ``PairTask``."""
         residues = jnp.arange(self.p)
         facts = {"residues": residues}
         if self.operation in ("add", "subtract"):
@@ -120,27 +122,34 @@ class ModularArithmetic(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """See the class."""
+        """Make the labels that the class describes, beyond those of every ``PairTask``.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+            answer: right answers, [pair].
+        """
         p, each = self.p, {"a": a, "b": b, "answer": answer}
         others = {
             "subtract": ("difference", a - b),
             "add": ("sum", a + b),
             "multiply": ("product", a * b),
         }
-        found = {f"{name}_parity": labels(x % 2, 2) for name, x in each.items()}
-        found |= {
+        by_concept = {f"{name}_parity": labels(x % 2, 2) for name, x in each.items()}
+        by_concept |= {
             name: labels(x % p, p)
             for operation, (name, x) in others.items()
             if operation != self.operation
         }
-        found |= {"larger": labels(np.maximum(a, b), p), "order": labels(1 + np.sign(a - b), 3)}
+        by_concept["larger"] = labels(np.maximum(a, b), p)
+        by_concept["order"] = labels(1 + np.sign(a - b), 3)
         if self.operation in ("add", "subtract"):
-            found["carry"] = labels(a + b >= p if self.operation == "add" else a < b, 2)
+            by_concept["carry"] = labels(a + b >= p if self.operation == "add" else a < b, 2)
         if p > 2 and is_prime(p):
             squares = np.isin(np.arange(p), np.arange(1, p) ** 2 % p)
             kinds = np.where(np.arange(p) == 0, 0, np.where(squares, 1, 2))
-            found |= {f"{name}_square": labels(kinds[x], 3) for name, x in each.items()}
-        return found
+            by_concept |= {f"{name}_square": labels(kinds[x], 3) for name, x in each.items()}
+        return by_concept
 
 
 def _next_prime(p: int) -> int:

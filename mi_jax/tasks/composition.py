@@ -1,4 +1,4 @@
-"""Composition in a finite group: x y, x y x^-1 or x y x (arXiv 2201.02177, arXiv 2302.03025)."""
+"""Composition in a finite group: x y, x y x^-1 or x y x (arXiv 2201.02177, 2302.03025)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.groups import conjugacy_classes, group, parse
@@ -17,9 +17,10 @@ from mi_jax.tasks.representations import characters, irrep_basis
 from mi_jax.tasks.subgroups import cosets
 
 Form = Literal["xy", "xyx^-1", "xyx"]
+"""Forms of composition of two elements x and y."""
 
-_COSETS = 120
-"""The largest group whose subgroups are listed: S6 takes a minute."""
+_LARGEST_WITH_COSETS = 120
+"""Order of the largest group whose subgroups are listed. S6, of order 720, would take a minute."""
 
 
 @accepts_old_names
@@ -28,41 +29,36 @@ class GroupComposition(PairTask):
     """All pairs (x, y) of a group's elements as tokens ``[x, y, =]``; the composed element is read
     at the last position.
 
-    Concepts, beside those of every task on pairs (``PairTask``: table, answer, corrupted,
-    right_answer):
-        product [token token_other]: x y: the group's table. inverse [token]: x^-1.
+    Ground truth, beside that of every ``PairTask`` (table, answer, corrupted, right_answer):
+        product [token token_other]: x y, the group's table.
+        inverse [token]: x^-1.
         characters [irrep token]: tr rho(x) of each real irrep, in the order of ``irrep_labels``.
-        The logits of a network that
-            composes by an irrep are along chi(x y z^-1): ``characters[:, product[answer[x, y],
-            inverse[z]]]``.
-        irrep_basis [token mode]: an orthonormal basis of the functions on the group, made of the
-        irreps' matrix elements: what
-            splits a table of elements by irrep. For a cyclic group it is the Fourier basis, for
-            products rho(x y) it is looked up at ``product``.
-        irrep_of_mode [mode]: which irrep each of its columns is of.
-        cosets [subgroup side element]: of every proper subgroup (``subgroups``) the left and the
-        right coset of each element,
-            named by its least element. Absent where there is no such subgroup, and for groups of
-            more than 120 elements.
+            The logits of a network that composes by an irrep are along chi(x y z^-1), which is
+            ``characters[:, product[answer[x, y], inverse[z]]]``.
+        irrep_basis [token mode]: orthonormal basis of the functions on the group, made of matrix
+            elements of the irreps. It splits a table of elements by irrep; for a cyclic group it is
+            the Fourier basis. For products, rho(x y) is looked up at ``product``.
+        irrep_of_mode [mode]: irrep that each column of the basis belongs to.
+        cosets [subgroup side element]: left and right coset of each element, for each proper
+            subgroup in the order of ``subgroups``, named by its smallest element. Absent where
+            there is no such subgroup, and for groups of more than 120 elements.
         residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in
-        modular addition (the last two for
-            the form x y alone; distance for odd n), so that Fourier measures read it.
+            ``ModularArithmetic``, so that Fourier measures apply. The last two exist only for the
+            form "xy"; distance only for odd n.
 
-    Labels for probes, beside those of every task on pairs; each for a, b and answer, as
-    ``a_class``:
-        class: the conjugacy class, where the group isn't abelian.
-        coset_LABEL [2]: for each irrep of one dimension with the values 1 and -1, the coset of its
-        kernel: of S_n the sign,
-            ``coset_1+1+1+1+1``.
-        image_of_0, preimage_of_0 [n]: for S_n and A_n where the permutation sends 0, and what it
-        sends to 0: the cosets of a
-            point's stabiliser.
+    Labels for probes, beside those of every ``PairTask``, each for x, y and the answer, under the
+    names ``a_...``, ``b_...`` and ``answer_...``, with their number of classes:
+        class: conjugacy class, where the group is not abelian.
+        coset_LABEL [2]: for each irrep of dimension 1 with the values 1 and -1, the coset of its
+            kernel. For S_5, ``coset_1+1+1+1+1`` is the sign.
+        image_of_0, preimage_of_0 [n]: for S_n and A_n, the point to which the permutation sends 0,
+            and the point that it sends to 0: the cosets of a point's stabiliser.
 
     Attributes:
-        group: ``C113``, ``D59``, ``S3`` to ``S6``, ``A4``, ``A5``, ``Q8`` (see ``groups.group``);
-            tokens are its elements, in their order.
-        form: what is computed; "xyx^-1" is conjugation.
-        fraction: .4 is the published share for an MLP on S5.
+        group: ``C113``, ``D59``, ``S3`` to ``S6``, ``A4``, ``A5`` or ``Q8``, see ``groups.group``.
+            Tokens are the group's elements, in their order.
+        form: the composition. "xyx^-1" is conjugation.
+        fraction: share of the pairs trained on; 0.4 is the published share for an MLP on S5.
     """
 
     group: str = "S5"
@@ -73,48 +69,52 @@ class GroupComposition(PairTask):
 
     def __post_init__(self) -> None:
         parse(self.group)
-        require(self.form in get_args(Form), f"form={self.form!r}: must be one of {get_args(Form)}")
+        if self.form not in get_args(Form):
+            raise ConfigError(f"form={self.form!r}: must be one of {get_args(Form)}")
         super().__post_init__()
 
     @classmethod
     def smallest(cls) -> "GroupComposition":
-        """Products in S4, on eight tenths of the pairs."""
+        """Products in S4, trained on 80 % of the pairs."""
         return cls(group="S4", fraction=0.8)
 
     @property
     def elements(self) -> int:
-        """|G|."""
+        """Number of elements of the group."""
         return len(group(self.group).table)
 
     @property
     def irrep_labels(self) -> tuple[str, ...]:
-        """The irreps' names, in the order of the dim irrep."""
+        """Names of the irreps, in the order of the dim irrep."""
         return tuple(label for label, _ in characters(self.group))
 
     @property
     def dim_names(self) -> Mapping[str, tuple[Any, ...]]:
-        """The irreps' names."""
+        """Names of the irreps, along the dim irrep."""
         return {"irrep": self.irrep_labels}
 
     @property
     def domain(self) -> Int[np.ndarray, " pair"]:
-        """All pairs."""
+        """Flat indices of all pairs."""
         return np.arange(self.elements**2)
 
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
     ) -> Int[np.ndarray, " pair"]:
-        """The index of a b, a b a^-1 or a b a."""
+        """Indices of the elements a b, a b a^-1 or a b a.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+        """
         _, table, inverse = group(self.group)
         product = table[a, b]
-        return (
-            product
-            if self.form == "xy"
-            else table[product, inverse[a] if self.form == "xyx^-1" else a]
-        )
+        if self.form == "xy":
+            return product
+        return table[product, inverse[a] if self.form == "xyx^-1" else a]
 
     def facts(self) -> Mapping[str, Array]:
-        """See the class."""
+        """Ground truth that the class describes, beyond that of every ``PairTask``."""
         _, table, inverse = group(self.group)
         basis, irrep = irrep_basis(self.group)
         facts = {
@@ -126,7 +126,7 @@ class GroupComposition(PairTask):
             "irrep_basis": jnp.asarray(basis, jnp.float32),
             "irrep_of_mode": jnp.asarray(irrep),
         }
-        if self.elements <= _COSETS and len(cosets(self.group)):
+        if self.elements <= _LARGEST_WITH_COSETS and len(cosets(self.group)):
             facts["cosets"] = jnp.asarray(cosets(self.group))
         family, n = parse(self.group)
         if family == "C":
@@ -143,32 +143,35 @@ class GroupComposition(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """See the class."""
-        kinds = {
-            kind: (np.asarray(one.values), one.classes)
-            for kind, one in element_labels(self.group).items()
-        }
+        """Make the labels that the class describes, beyond those of every ``PairTask``.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+            answer: right answers, [pair].
+        """
+        kinds = element_labels(self.group)
         each = {"a": a, "b": b, "answer": answer}
         return {
-            f"{name}_{kind}": labels(held[x], n)
+            f"{name}_{kind}": labels(np.asarray(of_elements.values)[x], of_elements.classes)
             for name, x in each.items()
-            for kind, (held, n) in kinds.items()
+            for kind, of_elements in kinds.items()
         }
 
 
 def element_labels(name: str) -> dict[str, Labels]:
-    """Classes of a group's elements by kind: see ``GroupComposition``. One row an element."""
+    """Labels of a group's elements by kind, with one row per element: see ``GroupComposition``."""
     elements, table, inverse = group(name)
-    found: dict[str, Labels] = {}
+    by_kind: dict[str, Labels] = {}
     if (table != table.T).any():
         classes = conjugacy_classes(name)
-        found["class"] = labels(classes, int(classes.max()) + 1)
+        by_kind["class"] = labels(classes, int(classes.max()) + 1)
     for label, values in characters(name):
         signs = np.round(values).astype(int)
         if np.allclose(values, signs, atol=1e-6) and set(signs.tolist()) == {1, -1}:
-            found[f"coset_{label}"] = labels((1 - signs) // 2, 2)
+            by_kind[f"coset_{label}"] = labels((1 - signs) // 2, 2)
     family, n = parse(name)
     if family in "SA":
         images = np.array([element[0] for element in elements])  # pyright: ignore[reportIndexIssue]
-        found |= {"image_of_0": labels(images, n), "preimage_of_0": labels(images[inverse], n)}
-    return found
+        by_kind |= {"image_of_0": labels(images, n), "preimage_of_0": labels(images[inverse], n)}
+    return by_kind

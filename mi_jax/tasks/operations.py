@@ -1,4 +1,4 @@
-"""The binary operations of arXiv 2201.02177 (Power et al.) on residues mod p."""
+"""Binary operations on residues mod p, from arXiv 2201.02177 (Power et al.)."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -21,9 +21,10 @@ Operation = Literal[
     "add_or_subtract",
     "random",
 ]
+"""Names of the operations: see ``operate``. "random" is a random table, without a formula."""
 
 DIVIDING = ("divide", "divide_or_subtract")
-"""Operations that need an inverse of every residue but 0: p must be prime."""
+"""Operations that need an inverse of every residue but 0, so that p must be prime."""
 
 _Residues = Int[np.ndarray, "..."]
 
@@ -44,12 +45,17 @@ _FORMULAS: Mapping[str, Callable[[_Residues, _Residues, int], _Residues]] = {
 
 
 def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
-    """x o y mod p; parities are those of the residues from 0 to p - 1. Of "random" there is no
-    formula.
+    """Compute x o y mod p.
 
-    "divide_or_subtract": x / y where y is odd, x - y where it is even (the paper's).
-    "add_or_multiply" and "add_or_subtract": x + y where x is even, x y or x - y where it is odd
-    (its code's).
+    "divide_or_subtract" is x / y where y is odd and x - y where y is even, as in the paper.
+    "add_or_multiply" and "add_or_subtract" are x + y where x is even, and x y or x - y where x is
+    odd, as in the paper's code. Parities are those of the residues 0 to p - 1.
+
+    Args:
+        operation: name of the operation; all but "random", which has no formula.
+        x: residues.
+        y: residues, of the shape of x.
+        p: the modulus.
 
     Example:
         >>> operate("divide", np.array([3]), np.array([4]), 7).tolist()
@@ -59,7 +65,7 @@ def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
 
 
 def inverses(p: int) -> Int[np.ndarray, " residue"]:
-    """1 / x mod a prime p, by residue; 0 for 0, which has none."""
+    """Inverses 1 / x mod a prime p, by residue x; 0 for the residue 0, which has none."""
     return np.array([0, *(pow(x, -1, p) for x in range(1, p))])
 
 
@@ -69,8 +75,9 @@ def is_prime(p: int) -> bool:
 
 
 def logarithms(p: int) -> Int[np.ndarray, " residue"]:
-    """k with g^k = x mod a prime p, by residue x, g the smallest number whose powers are all
-    residues but 0; -1 for 0.
+    """Discrete logarithms mod a prime p: the k with g^k = x, by residue x; -1 for the residue 0.
+
+    g is the smallest primitive root: the smallest number whose powers are all residues but 0.
 
     Example:
         >>> logarithms(5).tolist()
@@ -79,6 +86,6 @@ def logarithms(p: int) -> Int[np.ndarray, " residue"]:
     powers = next(
         row for g in range(1, p) if len(set(row := [pow(g, k, p) for k in range(p - 1)])) == p - 1
     )
-    found = np.full(p, -1)
-    found[powers] = np.arange(p - 1)
-    return found
+    exponents = np.full(p, -1)
+    exponents[powers] = np.arange(p - 1)
+    return exponents

@@ -1,6 +1,4 @@
-"""Tasks on pairs of elements: splits, formats, label noise, and the evaluation's bookkeeping,
-whatever the operation is.
-"""
+"""Tasks on pairs of elements, whatever the operation: splits, formats, label noise, evaluation."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,67 +10,76 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import added, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
-from mi_jax.tasks.sampling import minibatches
+from mi_jax.tasks.sampling import check_at_least, finite_feed
 from mi_jax.tasks.splits import Split, split_order, trained_count
 
 Format = Literal["a b =", "a b", "a op b = c"]
+"""Input formats of a pair: see ``PairTask``."""
 
 _NOISE = 1
-"""Sets the random numbers of label noise apart from those of the split with the same seed."""
+"""Extra seed of label noise, so that its numbers differ from those of the split."""
 
 
 class Noise(NamedTuple):
-    """What label noise does to the trained pairs, in their order."""
+    """Label noise of the trained pairs, in their order.
+
+    Attributes:
+        corrupted: whether the label of each pair is replaced, [example].
+        labels: uniformly drawn labels, [example]; they take effect where ``corrupted`` is true.
+    """
 
     corrupted: Bool[np.ndarray, " example"]
     labels: Int[np.ndarray, " example"]
-    """Drawn uniformly; the label where it is corrupted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(Task):
-    """A table of answers a o b over elements 0 to n - 1, a share of which is trained on; the answer
-    is read at the last position.
+    """A table of answers a o b over elements 0 to n - 1. Training sees a share of the pairs.
 
-    Concepts, of every task on pairs:
-        table [token token_other]: where pair (a, b) stands in the evaluation splits, one after the
-        other in sorted order. Absent
-            where not every pair has an answer (division), and with it what is read of the whole
-            table.
-        answer [token token_other]: a o b, the right answer. Absent where ``table`` is.
-        corrupted [example]: whether label noise drew the label of each training example, in the
-        order of the split "train".
-            Absent without label noise.
-        right_answer [example]: the right answer of each training example, in the same order. Absent
-        without label noise.
+    The answer is read at the last position.
 
-    Labels for probes, of every task on pairs: ``a``, ``b`` and ``answer`` (right, whatever label
-        noise says), of n classes each,
-    ``trained``, and those of its ``pair_labels``.
+    Splits:
+        train: the trained pairs, with label noise.
+        test: all other pairs, rightly answered.
+
+    Ground truth of every task on pairs:
+        table [token token_other]: row of pair (a, b) among the splits one after another, in sorted
+            order. Absent where not every pair has an answer (division); readings of the whole
+            table are then skipped.
+        answer [token token_other]: right answer a o b. Absent where ``table`` is absent.
+        corrupted [example]: whether label noise replaced the label of each training example, in
+            the order of the split "train". Absent without label noise.
+        right_answer [example]: right answer of each training example, in the same order. Absent
+            without label noise.
+
+    Labels for probes of every task on pairs, with their number of classes:
+        a, b [n]: the operands.
+        answer [n]: right answer, without label noise.
+        trained [2]: whether the pair is trained on.
 
     Attributes:
-        fraction: share of the pairs trained on, rounded down to whole pairs; a larger one contains
-            a smaller one. With the split "unordered" it is the share of both kinds of pairs; with
-            "held_out" the trained pairs are those of m kept elements, at most this share of all: m
-            = isqrt(int(fraction n^2)), so that a share of about 1 - sqrt(fraction) of the elements
-            is never seen.
-        split: "published": as in the code of arXiv 2301.05217; "power_2022": as in the code of
-            arXiv 2201.02177; "permutation": numpy's; "unordered": (a, b) and (b, a) on the same
-            side; "held_out": pairs with a held-out element are the test set. See
-            ``splits.split_order``.
-        split_seed: the seed of the split and of label noise, shared by all seeds of a run.
+        fraction: share of the pairs that is trained on, rounded down to whole pairs. A larger
+            share contains a smaller one. With the split "unordered" it is the share of both kinds
+            of pairs. With "held_out", the trained pairs are those of m kept elements, at most this
+            share of all pairs: m = isqrt(int(fraction n^2)), so that a share of about
+            1 - sqrt(fraction) of the elements is never seen.
+        split: choice of the trained pairs, see ``splits.split_order``. "published": as in the code
+            of arXiv 2301.05217. "power_2022": as in the code of arXiv 2201.02177. "permutation":
+            NumPy's permutation. "unordered": (a, b) and (b, a) on the same side. "held_out": the
+            pairs with a held-out element are the test set.
+        split_seed: seed of the split and of label noise, shared by all seeds of a run.
         split_per_seed: whether each seed of a run has a split and noise of its own, drawn with
             split_seed + seed.
-        format: the tokens: ``[a, b, =]`` with '=' as token n; ``[a, b]``; ``[a, o, b, =]`` with o
-            as token n and '=' as n + 1.
-        batch_size: examples a step; None trains on all of them in every step.
-        label_noise: share xi of the training labels, rounded down to whole ones, that are replaced
-            by uniformly drawn ones, which may be the right ones: who answers every pair rightly has
-            a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). What a smaller share
-            corrupts, a larger one corrupts in the same way.
+        format: input tokens. "a b =": ``[a, b, =]`` with '=' as token n. "a b": ``[a, b]``.
+            "a op b = c": ``[a, o, b, =]`` with o as token n and '=' as token n + 1.
+        batch_size: examples per step; None trains on all of them in every step.
+        label_noise: share xi of the training labels, rounded down to whole labels, that is
+            replaced by uniformly drawn labels, which may be right. A network that answers every
+            pair rightly has a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). A larger
+            share contains the corruptions of a smaller one.
     """
 
     fraction: float = 0.3
@@ -86,53 +93,56 @@ class PairTask(Task):
     def __post_init__(self) -> None:
         for name, kinds in (("split", Split), ("format", Format)):
             value = getattr(self, name)
-            require(value in get_args(kinds), f"{name}={value!r}: must be one of {get_args(kinds)}")
-        require(
-            0 < self.fraction < 1,
-            f"fraction={self.fraction}: the trained share must lie between 0 and 1, both excluded",
-        )
+            if value not in get_args(kinds):
+                raise ConfigError(f"{name}={value!r}: must be one of {get_args(kinds)}")
+        if not 0 < self.fraction < 1:
+            raise ConfigError(
+                f"fraction={self.fraction}: the trained share must lie between 0 and 1, both"
+                " excluded"
+            )
         pairs, trained = len(self.domain), self.trained
-        require(
-            0 < trained < pairs,
-            f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and"
-            f" {pairs - trained} to test on; both must be at least 1",
-        )
-        seed = self.split_seed
-        require(
-            isinstance(seed, int) and seed >= 0,
-            f"split_seed={seed}: must be a whole number of at least 0",
-        )
-        require(
-            self.batch_size is None
-            or (isinstance(self.batch_size, int) and 1 <= self.batch_size <= trained),
-            f"batch_size={self.batch_size}: must be a whole number from 1 to the {trained} trained pairs, or"
-            " None for all of them",
-        )
-        require(
-            0 <= self.label_noise <= 1,
-            f"label_noise={self.label_noise}: the share of replaced labels must lie between 0"
-            " and 1",
-        )
+        if not 0 < trained < pairs:
+            raise ConfigError(
+                f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and"
+                f" {pairs - trained} to test on; both must be at least 1"
+            )
+        check_at_least(self, split_seed=0)
+        size = self.batch_size
+        if size is not None and not (isinstance(size, int) and 1 <= size <= trained):
+            raise ConfigError(
+                f"batch_size={size}: must be a whole number from 1 to the {trained} trained pairs,"
+                " or None for all of them"
+            )
+        if not 0 <= self.label_noise <= 1:
+            raise ConfigError(
+                f"label_noise={self.label_noise}: the share of replaced labels must lie between 0"
+                " and 1"
+            )
 
     @property
     @abstractmethod
     def elements(self) -> int:
-        """n."""
+        """Number n of elements."""
 
     @property
     @abstractmethod
     def domain(self) -> Int[np.ndarray, " pair"]:
-        """The flat indices a n + b of the pairs that have an answer, rising."""
+        """Flat indices a n + b of the pairs that have an answer, in ascending order."""
 
     @abstractmethod
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]
     ) -> Int[np.ndarray, " pair"]:
-        """The right answers of pairs of the domain."""
+        """Compute the right answers of pairs of the domain.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+        """
 
     @abstractmethod
     def facts(self) -> Mapping[str, Array]:
-        """Concepts of this task beyond those of every task on pairs."""
+        """Compute the task's ground truth beyond that of every task on pairs."""
 
     def pair_labels(
         self,
@@ -140,22 +150,28 @@ class PairTask(Task):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """Labels of this task beyond those of every task on pairs; none, unless a task says more."""
+        """Make the task's labels for probes beyond those of every task on pairs; none by default.
+
+        Args:
+            a: first elements, [pair].
+            b: second elements, [pair].
+            answer: right answers, [pair].
+        """
         return {}
 
     @property
     def trained(self) -> int:
-        """How many pairs are trained on."""
+        """Number of trained pairs."""
         return trained_count(self.split, self.domain, self.elements, self.fraction)
 
     @property
     def per_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the data differ by seed."""
+        """Whether seeds differ in their data."""
         return self.split_per_seed
 
     @property
     def inputs(self) -> Inputs:
-        """Tokens [a, b, =], [a, b] or [a, o, b, =]."""
+        """Description of the inputs: tokens [a, b, =], [a, b] or [a, o, b, =]."""
         n = self.elements
         alphabet = {
             "a b": ((0, n), (0, n)),
@@ -169,12 +185,16 @@ class PairTask(Task):
 
     @property
     def read(self) -> tuple[int, ...]:
-        """The answer is read at the last position."""
+        """The last position."""
         return (len(self.inputs.alphabet) - 1,)
 
     def order(self, seed: int = 0) -> Int[np.ndarray, " pair"]:
-        """The pairs' flat indices a n + b in the order of the split: the first ``trained`` are
-        trained on.
+        """Flat indices a n + b of the pairs in the order of the split.
+
+        The first ``trained`` pairs are trained on.
+
+        Args:
+            seed: label of the run's seed; it matters only with ``split_per_seed``.
         """
         domain = self.domain
         answers = self.answers(*np.divmod(domain, self.elements))
@@ -183,11 +203,14 @@ class PairTask(Task):
         )
 
     def noise(self, seed: int = 0) -> Noise:
-        """Which trained pairs are corrupted, and with what label, in the order of the split.
+        """Label noise of the trained pairs, in the order of the split.
 
-        A number and a label are drawn for every pair; the ``int(label_noise trained)`` trained
-        pairs with the smallest numbers are corrupted. So another fraction or another share changes
-        the label of few pairs that it doesn't have to change.
+        A number and a label are drawn for every pair. The ``int(label_noise trained)`` trained
+        pairs with the smallest numbers are corrupted. A change of ``fraction`` or ``label_noise``
+        therefore changes few labels that need not change.
+
+        Args:
+            seed: label of the run's seed; it matters only with ``split_per_seed``.
         """
         n, trained = self.elements, self.order(seed)[: self.trained]
         rng = np.random.default_rng([_NOISE, self._seed(seed)])
@@ -197,14 +220,13 @@ class PairTask(Task):
         return Noise(corrupted, labels)
 
     def examples(self, pairs: Int[np.ndarray, " pair"]) -> Batch:
-        """The examples of flat pair indices, rightly answered."""
+        """Make the examples of flat pair indices, with right answers."""
         a, b = np.divmod(pairs.astype(np.int64), self.elements)
         inputs, operands = self.inputs, iter((a, b))
-        # What stands at a position that never varies is its only token.
-        places = enumerate(inputs.alphabet)
+        # A position that does not vary holds its only token.
         tokens = [
             next(operands) if i in inputs.varied else np.full_like(a, first)
-            for i, (first, _) in places
+            for i, (first, _) in enumerate(inputs.alphabet)
         ]
         targets = jnp.asarray(self.answers(a, b)[:, None], jnp.int32)
         return Batch(
@@ -214,8 +236,9 @@ class PairTask(Task):
         )
 
     def data(self, seed: int) -> Batch:
-        """The trained pairs, in the order of the split; with label noise, ``info`` says what was
-        corrupted and what is right.
+        """Make the trained pairs, in the order of the split.
+
+        With label noise, ``info`` holds ``corrupted`` and ``right_answer``, see the class.
         """
         right = self.examples(self.order(seed)[: self.trained])
         if self.label_noise == 0:
@@ -227,43 +250,49 @@ class PairTask(Task):
         )
 
     def batches(self, data: Batch, key: PRNGKey, start: Count, n: Count) -> Feed:
-        """All trained pairs in every step, or minibatches of ``batch_size``."""
-        if self.batch_size is None:
-            return lambda i: data
-        indices = minibatches(key, self.trained, self.batch_size, start, n)
+        """Feed all trained pairs in every step, or minibatches of ``batch_size``.
 
-        def feed(i: Count) -> Batch:
-            rows: Int[Array, " batch"] = indices(i)
-            info = {name: value[rows] for name, value in data.info.items()}
-            return Batch(data.inputs[rows], data.targets[rows], data.weights[rows], info)
-
-        return feed
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
+        """
+        return finite_feed(data, self.batch_size, key, start, n)
 
     def evaluation(self, data: Batch, key: PRNGKey) -> Evaluation:
-        """Splits "train", as it is trained on, and "test", rightly answered; together they are all
-        pairs that have an answer.
+        """Make the splits "train", as trained on, and "test", with right answers.
+
+        Together they hold all pairs that have an answer.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
         """
         n, domain = self.elements, self.domain
         a, b = np.asarray(data.inputs).T[list(self.inputs.varied)]
         trained = a * n + b
         rest = np.setdiff1d(domain, trained)
-        concepts: dict[str, Array | np.ndarray] = dict(self.facts())
+        ground_truth: dict[str, Array | np.ndarray] = dict(self.facts())
         if len(domain) == n * n:
-            place = np.empty(n * n, np.int32)
+            rows = np.empty(n * n, np.int32)
             # Splits are concatenated in sorted order: test, then train.
-            place[rest], place[trained] = np.arange(len(rest)), len(rest) + np.arange(len(trained))
-            concepts["table"] = jnp.asarray(place.reshape(n, n))
-            concepts["answer"] = self.examples(domain).targets.reshape(n, n)
-        return Evaluation({"train": data, "test": self.examples(rest)}, {**concepts, **data.info})
+            rows[rest] = np.arange(len(rest))
+            rows[trained] = len(rest) + np.arange(len(trained))
+            ground_truth["table"] = jnp.asarray(rows.reshape(n, n))
+            ground_truth["answer"] = self.examples(domain).targets.reshape(n, n)
+        batches = {"train": data, "test": self.examples(rest)}
+        return Evaluation(batches, {**ground_truth, **data.info})
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """See the class."""
+        """Make the labels for probes that the class and ``pair_labels`` describe."""
         a, b = evaluation.inputs.T[list(self.inputs.varied)].astype(np.int64)
         answer = np.asarray(self.answers(a, b))
-        whole = {
+        by_element = {
             name: labels(x, self.elements) for name, x in (("a", a), ("b", b), ("answer", answer))
         }
-        return {**whole, **trained_labels(evaluation), **self.pair_labels(a, b, answer)}
+        return {**by_element, **trained_labels(evaluation), **self.pair_labels(a, b, answer)}
 
     def _seed(self, seed: int) -> int:
+        """Seed of the split and of label noise."""
         return self.split_seed + (seed if self.split_per_seed else 0)

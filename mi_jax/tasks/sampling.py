@@ -1,6 +1,4 @@
-"""Finite sets of examples: drawing them once, and which of them a step sees, as a pure function of
-(key, step).
-"""
+"""Finite sets of examples: drawing distinct examples once, and minibatches by (key, step)."""
 
 from collections.abc import Callable
 
@@ -10,29 +8,34 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
+from mi_jax.basics.errors import ConfigError
+from mi_jax.contracts import Batch, Feed
 from mi_jax.contracts.task import LONGEST_CHUNK
 
 
 def minibatches(
     key: PRNGKey, size: int, batch: int, start: Count, n: Count
 ) -> Callable[[Count], Int[Array, " batch"]]:
-    """Indices of the examples of steps start to start + n - 1, each epoch a fresh permutation
-    without its remainder.
+    """Choose the examples of steps ``start`` to ``start + n - 1``.
 
-    Epoch e is ``permutation(fold_in(key, e), size)``, cut into size // batch batches, so that step
-    s sees the same examples however training is cut. Only the epochs that the chunk touches are
-    drawn, in a loop of traced length.
+    Epoch e is ``permutation(fold_in(key, e), size)``, cut into size // batch batches; the remainder
+    of the permutation is dropped. A step therefore sees the same examples however training is cut
+    into chunks. Only the epochs that the chunk touches are drawn, in a loop of traced length.
 
     Args:
-        size: examples in the set. batch: examples a step. start, n: traced; n is at most
-            LONGEST_CHUNK.
+        key: key of the random stream "data".
+        size: number of examples in the set.
+        batch: number of examples per step.
+        start: first step, traced.
+        n: number of steps, traced; at most ``LONGEST_CHUNK``.
 
     Returns:
-        i -> indices of step start + i.
+        The function i -> indices of the examples of step ``start + i``, [batch].
     """
     per_epoch = size // batch
     first = start // per_epoch
     touched = (start + n - 1) // per_epoch - first + 1
+    # Static bound on ``touched``, since the array of orders needs a static shape.
     most = min(LONGEST_CHUNK, -(-LONGEST_CHUNK // per_epoch) + 1)
 
     def _draw(e: Count, orders: Int[Array, "epoch size"]) -> Int[Array, "epoch size"]:
@@ -42,10 +45,78 @@ def minibatches(
     orders = jax.lax.fori_loop(0, touched, _draw, jnp.zeros((most, size), jnp.int32))
 
     def indices(i: Count) -> Int[Array, " batch"]:
-        epoch, place = (start + i) // per_epoch - first, (start + i) % per_epoch
-        return jax.lax.dynamic_slice(orders, (epoch, place * batch), (1, batch))[0]
+        epoch, number = (start + i) // per_epoch - first, (start + i) % per_epoch
+        return jax.lax.dynamic_slice(orders, (epoch, number * batch), (1, batch))[0]
 
     return indices
+
+
+def finite_feed(data: Batch, batch_size: int | None, key: PRNGKey, start: Count, n: Count) -> Feed:
+    """Feed a finite set of examples: all of them in every step, or in minibatches.
+
+    Args:
+        data: all examples.
+        batch_size: number of examples per step; None for all of them.
+        key: key of the random stream "data".
+        start: first step, traced.
+        n: number of steps, traced; at most ``LONGEST_CHUNK``.
+
+    Returns:
+        The function i -> batch of step ``start + i``.
+    """
+    if batch_size is None:
+        return lambda i: data
+    indices = minibatches(key, len(data.targets), batch_size, start, n)
+
+    def feed(i: Count) -> Batch:
+        rows = indices(i)
+        info = {name: values[rows] for name, values in data.info.items()}
+        return Batch(data.inputs[rows], data.targets[rows], data.weights[rows], info)
+
+    return feed
+
+
+def check_sizes(examples: int | None, batch_size: int | None) -> None:
+    """Refuse an invalid size of the training set, or of its batches.
+
+    Args:
+        examples: number of examples in a finite set; None where every step draws fresh ones.
+        batch_size: number of examples per step; None for the whole finite set.
+
+    Raises:
+        ConfigError: if a size is not a whole number of at least 1, the batch is larger than the
+            finite set, or fresh examples come without a batch size.
+    """
+    if examples is not None and not (isinstance(examples, int) and examples >= 1):
+        raise ConfigError(
+            f"examples={examples}: must be a whole number of at least 1, or None for fresh examples"
+            " in every step"
+        )
+    if batch_size is None:
+        if examples is None:
+            raise ConfigError(
+                "batch_size=None: fresh examples (examples=None) need a number. Set batch_size."
+            )
+        return
+    if not (isinstance(batch_size, int) and 1 <= batch_size <= (examples or batch_size)):
+        limit = f" to the {examples} trained examples, or None for all of them" if examples else ""
+        raise ConfigError(f"batch_size={batch_size}: must be a whole number from 1{limit}")
+
+
+def check_at_least(settings: object, **least: int) -> None:
+    """Refuse fields that are not whole numbers, or are too small.
+
+    Args:
+        settings: the dataclass.
+        least: smallest value allowed of each field, by its name.
+
+    Raises:
+        ConfigError: if a field is not a whole number of at least that value.
+    """
+    for name, minimum in least.items():
+        value = getattr(settings, name)
+        if not (isinstance(value, int) and value >= minimum):
+            raise ConfigError(f"{name}={value}: must be a whole number of at least {minimum}")
 
 
 def distinct(
@@ -53,12 +124,16 @@ def distinct(
     count: int,
     apart_from: Int[np.ndarray, "m ..."] | None = None,
 ) -> Int[np.ndarray, "count ..."]:
-    """The first ``count`` different examples that repeated draws give, none of them among
-    ``apart_from``.
+    """Draw distinct examples: the first ``count`` different ones among repeated draws.
 
     Args:
-        draw: n -> n examples, with replacement; there must be at least count + m different ones.
-        apart_from: m different examples.
+        draw: function n -> n examples, drawn with replacement. At least count + m different
+            examples must exist, or the loop never ends.
+        count: number of examples.
+        apart_from: m different examples that must not occur among the result.
+
+    Returns:
+        The examples, in the order in which they were first drawn.
     """
     rows = draw(count) if apart_from is None else np.concatenate([apart_from, draw(count)])
     taken = len(rows) - count

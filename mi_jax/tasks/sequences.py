@@ -1,6 +1,4 @@
-"""Sequences that repeat themselves: what a network tells by induction, the next token where the
-present one stood before.
-"""
+"""Repeated sequences, whose next token can be predicted by induction (arXiv 2209.11895)."""
 
 import math
 from collections.abc import Mapping
@@ -13,42 +11,55 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
-from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
-from mi_jax.tasks.sampling import distinct
+from mi_jax.tasks.sampling import check_at_least, distinct
 
 Scored = Literal["repeated", "all"]
+"""Choices of the answers that have weight in the loss: see ``RepeatedSequences``."""
 
 
 @accepts_old_names
 @dataclass(frozen=True)
 class RepeatedSequences(Task):
-    """A start token, then L different tokens, then the same L again; at every position but the last
-    the next token is the answer.
+    """A start token, L different tokens, and the same L tokens again. The answer at every position
+    but the last is the next token.
 
-    Tokens are 0 to V - 1, the start token is V. The answers at positions L + 1 to 2 L - 1 can be
-    told by induction (arXiv 2209.11895): what followed the present token before. The L + 1 before
-    them can't, and have weight only with ``scored="all"``. Sequences are drawn uniformly, fresh in
-    every step. A model that knows positions may also look back by L - 1, whatever the
-    tokens are: patches tell the two apart.
+    Tokens are 0 to V - 1; the start token is V. The answers at positions L + 1 to 2 L - 1 can be
+    predicted by induction: the present token occurred before, and the answer is the token that
+    followed it then. The L + 1 answers before them cannot be predicted. They have weight only with
+    ``scored="all"``. Sequences are drawn uniformly, fresh in every step.
 
-    Concepts (``example`` as in the split; ``position`` as in ``read``, 0 to 2 L - 1):
-        previous_occurrence [example position]: the last earlier position that holds the same token;
-        -1 where there is none. repeated [position]: whether the answer can be told by induction.
-        previous_token [example position]: the token one position back; the start token where there
-        is none. token_two_back [example position]: the token two positions back; the start token
-        where there is none.
+    A model that knows positions may instead look back by L - 1 positions, whatever the tokens are.
+    Activation patching tells the two mechanisms apart.
 
-    Labels for probes [example position]: ``token``, the one that stands there, ``previous_token``
-    and ``token_two_back`` [V + 1]; ``answer`` [V]; ``repeated`` [2], whether the answer can be
-    told.
+    Split:
+        test: different sequences.
+
+    Ground truth (``example`` as in the split; ``position`` as in ``read``, 0 to 2 L - 1):
+        previous_occurrence [example position]: last earlier position that holds the same token; -1
+            where there is none.
+        repeated [position]: whether the answer can be predicted by induction.
+        previous_token [example position]: token one position back; the start token where there is
+            none.
+        token_two_back [example position]: token two positions back; the start token where there is
+            none.
+
+    Labels for probes [example position], with their number of classes:
+        token [V + 1]: token at the position.
+        previous_token, token_two_back [V + 1]: as above.
+        answer [V]: next token.
+        repeated [2]: as above.
 
     Attributes:
-        symbols: V. length: L, at most V.
-        scored: which answers have weight in the loss: those that can be told by induction, or all.
-        batch_size: sequences a step. test_examples: different sequences of the split "test".
-        split_seed: of the split, shared by all seeds of a run.
+        symbols: number V of tokens beside the start token.
+        length: number L of tokens in a half, at most V.
+        scored: answers that have weight in the loss. "repeated": those that can be predicted by
+            induction. "all": all of them.
+        batch_size: sequences per step.
+        test_examples: number of different sequences in the split "test".
+        split_seed: seed of the split, shared by all seeds of a run.
     """
 
     symbols: int = 16
@@ -61,42 +72,31 @@ class RepeatedSequences(Task):
     paper: ClassVar[str] = "arXiv 2209.11895"
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("symbols", 2),
-            ("length", 2),
-            ("batch_size", 1),
-            ("test_examples", 1),
-            ("split_seed", 0),
-        ):
-            value = getattr(self, name)
-            require(
-                isinstance(value, int) and value >= least,
-                f"{name}={value}: must be a whole number of at least {least}",
+        check_at_least(self, symbols=2, length=2, batch_size=1, test_examples=1, split_seed=0)
+        if self.length > self.symbols:
+            raise ConfigError(
+                f"length={self.length}: the tokens of a half are all different, so it must be at"
+                f" most symbols={self.symbols}"
             )
-        require(
-            self.length <= self.symbols,
-            f"length={self.length}: the tokens of a half are all different, so there are at most"
-            f" symbols={self.symbols} of them",
-        )
-        require(
-            self.scored in get_args(Scored),
-            f"scored={self.scored!r} is unknown; {nearest(self.scored, get_args(Scored))}",
-        )
-        there = math.perm(self.symbols, self.length)
-        require(
-            self.test_examples <= there,
-            f"test_examples={self.test_examples}: there are only {there} different sequences; take"
-            " fewer",
-        )
+        if self.scored not in get_args(Scored):
+            raise ConfigError(
+                f"scored={self.scored!r} is unknown; {nearest(self.scored, get_args(Scored))}"
+            )
+        sequences = math.perm(self.symbols, self.length)
+        if self.test_examples > sequences:
+            raise ConfigError(
+                f"test_examples={self.test_examples}: there are only {sequences} different"
+                " sequences. Take fewer."
+            )
 
     @classmethod
     def smallest(cls) -> "RepeatedSequences":
-        """Four of six tokens."""
+        """Halves of four of six tokens."""
         return cls(symbols=6, length=4, batch_size=16, test_examples=32)
 
     @property
     def inputs(self) -> Inputs:
-        """The start token and two times L tokens."""
+        """Description of the inputs: the start token and 2 L tokens."""
         alphabet = ((self.symbols, self.symbols + 1), *((0, self.symbols),) * (2 * self.length))
         count = len(alphabet)
         return Inputs(
@@ -110,11 +110,11 @@ class RepeatedSequences(Task):
 
     @property
     def read(self) -> tuple[int, ...]:
-        """All positions but the last."""
+        """All positions but the last, 0 to 2 L - 1."""
         return tuple(range(2 * self.length))
 
     def examples_of(self, halves: Int[Array | np.ndarray, "b half"]) -> Batch:
-        """The examples of the tokens of the first half."""
+        """Make the examples whose halves are these tokens."""
         halves = jnp.asarray(halves, jnp.int32)
         start = jnp.full((len(halves), 1), self.symbols, jnp.int32)
         tokens = jnp.concatenate([start, halves, halves], axis=1)
@@ -126,45 +126,59 @@ class RepeatedSequences(Task):
 
     @property
     def _repeated(self) -> np.ndarray:
+        """Whether the answer at each position that is read can be predicted by induction."""
         return np.arange(2 * self.length) > self.length
 
     def data(self, seed: int) -> tuple[()]:
-        """Nothing: every step draws its own."""
+        """An empty tuple, since every step draws fresh sequences."""
         return ()
 
     def batches(self, data: tuple[()], key: PRNGKey, start: Count, n: Count) -> Feed:
-        """Fresh sequences, those of step s drawn from ``fold_in(key, s)``."""
+        """Make fresh sequences for each step s, drawn from ``fold_in(key, s)``.
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "data".
+            start: first step, traced.
+            n: number of steps, traced; at most ``LONGEST_CHUNK``.
+        """
         return lambda i: self.examples_of(self._fresh(jax.random.fold_in(key, start + i)))
 
     def _fresh(self, key: PRNGKey) -> Int[Array, "b half"]:
+        """Draw the halves of one step."""
         rows = jnp.broadcast_to(jnp.arange(self.symbols)[None], (self.batch_size, self.symbols))
         return jax.random.permutation(key, rows, axis=1, independent=True)[:, : self.length]
 
     def _drawn(self) -> Any:
+        """Make a function count -> uniformly drawn halves, [count half]."""
         rng = np.random.default_rng((self.split_seed, 0))
         rows = np.arange(self.symbols)[None]
         return lambda count: rng.permuted(np.repeat(rows, count, axis=0), axis=1)[:, : self.length]
 
     def evaluation(self, data: tuple[()], key: PRNGKey) -> Evaluation:
-        """The split "test"."""
+        """Make the split "test".
+
+        Args:
+            data: the result of ``data``.
+            key: key of the random stream "measure".
+        """
         batch = self.examples_of(distinct(self._drawn(), self.test_examples))
         tokens = np.asarray(batch.inputs)
         before = np.concatenate([tokens[:, :1], tokens[:, :1], tokens], axis=1)
-        places = np.arange(2 * self.length)[None]
-        concepts = {
-            "previous_occurrence": (
-                np.where(self._repeated[None], places - self.length, -1).repeat(len(tokens), axis=0)
-            ),
+        positions = np.arange(2 * self.length)[None]
+        previous = np.where(self._repeated[None], positions - self.length, -1)
+        ground_truth = {
+            "previous_occurrence": previous.repeat(len(tokens), axis=0),
             "repeated": self._repeated,
             "previous_token": before[:, 1:-2],
             "token_two_back": before[:, :-3],
         }
         return Evaluation(
-            {"test": batch}, {name: jnp.asarray(fact) for name, fact in concepts.items()}
+            {"test": batch}, {name: jnp.asarray(fact) for name, fact in ground_truth.items()}
         )
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """See the class."""
+        """Make the labels for probes that the class describes."""
         back = {
             name: np.asarray(evaluation.ground_truth[name])
             for name in ("previous_token", "token_two_back")

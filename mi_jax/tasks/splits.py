@@ -1,9 +1,9 @@
-"""Which pairs are trained on: published shuffles, and splits by structure.
+"""Splits of pairs into a training and a test set: published shuffles, and splits by structure.
 
-A split orders the pairs so that the first are trained on, and a larger fraction always trains on
-what a smaller one does. How many there are depends on the fraction alone, not on the seed. Pairs
-are flat indices a n + b of elements 0 to n - 1; a task's domain lists those that it has: all n^2,
-or those with b != 0 where b divides.
+A split orders the pairs; the first ``trained_count`` are trained on. A larger fraction trains on
+everything that a smaller one does. The count depends on the fraction alone, not on the seed. Pairs
+are flat indices a n + b of elements 0 to n - 1. A task's domain lists the pairs that it has: all
+n^2, or, where b divides, those with b != 0.
 """
 
 import math
@@ -14,25 +14,31 @@ import numpy as np
 from jaxtyping import Int
 
 Split = Literal["published", "power_2022", "permutation", "unordered", "held_out"]
+"""Names of the splits: see ``split_order``."""
 
 
 def trained_count(split: Split, domain: Int[np.ndarray, " pair"], n: int, fraction: float) -> int:
-    """How many pairs are trained on: at most ``int(fraction * pairs)``, and exactly that many but
-    for the splits by structure.
+    """Number of trained pairs.
 
-    "unordered": ``int(fraction * one)`` pairs of their own and ``int(fraction * two)`` pairs of
-    pairs (see ``split_order``). "held_out": those of m kept elements, m as large as that bound
-    allows.
+    It is ``int(fraction * pairs)``, except for the splits by structure, where it may be less.
+    "unordered": ``int(fraction * single)`` single pairs and ``int(fraction * mirrored)`` sets of
+    two mirrored pairs, see ``split_order``. "held_out": the pairs of m kept elements, with m as
+    large as possible.
+
+    Args:
+        split: name of the split.
+        domain: flat indices of the pairs, [pair].
+        n: number of elements.
+        fraction: share of the pairs that is trained on.
     """
     if split == "unordered":
         alone, mirrored = _orbits(domain, n)
         return int(fraction * len(alone)) + 2 * int(fraction * len(mirrored))
     target = int(fraction * len(domain))
-    return (
-        _pairs_of(_kept_count(target, len(domain) == n * n), len(domain) == n * n)
-        if split == "held_out"
-        else target
-    )
+    if split == "held_out":
+        full = len(domain) == n * n
+        return _pairs_of(_kept_count(target, full), full)
+    return target
 
 
 def split_order(
@@ -43,25 +49,32 @@ def split_order(
     seed: int,
     answers: Int[np.ndarray, " pair"],
 ) -> Int[np.ndarray, " pair"]:
-    """The domain's pairs in the order of the split; the first ``trained_count`` are trained on.
+    """Order the pairs of a domain; the first ``trained_count`` are trained on.
 
-    "published": Python's ``random.Random(seed).shuffle`` of the pairs in lexicographic order (the
-    code of arXiv 2301.05217 and of
-        arXiv 2310.13061).
-    "power_2022": ``numpy.random.RandomState(seed).shuffle`` of the pairs in lexicographic order,
-    where b divides in that of
-        (answer, b) (the code of arXiv 2201.02177, which rounds the trained share to the nearest
-        pair, not down).
+    "published": Python's ``random.Random(seed).shuffle`` of the pairs in lexicographic order, as in
+        the code of arXiv 2301.05217 and arXiv 2310.13061.
+    "power_2022": ``numpy.random.RandomState(seed).shuffle`` of the pairs in lexicographic order, or
+        in the order of (answer, b) where b divides, as in the code of arXiv 2201.02177. That code
+        rounds the trained share to the nearest pair, not down.
     "permutation": ``numpy.random.default_rng(seed).permutation`` of the pairs in lexicographic
-    order. "unordered": (a, b) and (b, a) on the same side. Pairs that are their own mirror image,
-    or whose mirror image is not in the
-        domain, and sets of two are shuffled apart, and of each the same share is trained on.
-    "held_out": the elements are shuffled and the first m kept; trained on are all pairs of kept
-    elements, so that every other
-        pair holds a held-out one. Where b divides, 0 is always kept.
+        order.
+    "unordered": (a, b) and (b, a) are on the same side. Two kinds are shuffled apart, with the same
+        share of each trained on: single pairs, which are their own mirror image or whose mirror
+        image is not in the domain; and sets of two mirrored pairs.
+    "held_out": the elements are shuffled and the first m kept. All pairs of kept elements are
+        trained on, so that every other pair has a held-out element. Where b divides, 0 is always
+        kept.
 
     Args:
-        answers: of the domain's pairs.
+        split: name of the split.
+        domain: flat indices of the pairs, [pair].
+        n: number of elements.
+        fraction: share of the pairs that is trained on.
+        seed: seed of the shuffle.
+        answers: answers of the domain's pairs, [pair].
+
+    Returns:
+        Flat indices of the pairs, [pair].
     """
     if split == "published":
         pairs = domain.tolist()
@@ -85,11 +98,15 @@ def split_order(
 
 
 class _Orbits(NamedTuple):
-    """The domain's pairs under (a, b) -> (b, a)."""
+    """The domain's pairs under the exchange (a, b) -> (b, a).
+
+    Attributes:
+        alone: pairs that are their own mirror image, or whose mirror image is not in the domain.
+        mirrored: pairs with a < b whose mirror image is in the domain too.
+    """
 
     alone: Int[np.ndarray, " pair"]
     mirrored: Int[np.ndarray, " pair"]
-    """Those with a < b whose mirror image is in the domain too."""
 
 
 def _orbits(domain: Int[np.ndarray, " pair"], n: int) -> _Orbits:
@@ -121,12 +138,10 @@ def _trained_kept(
 
 
 def _pairs_of(kept: int, full: bool) -> int:
-    """How many pairs so many elements make: m^2, or m (m - 1) where 0 is one of them and can't be
-    b.
-    """
+    """Number of pairs of m kept elements: m^2, or m (m - 1) where one is 0, which cannot be b."""
     return kept * kept if full else kept * (kept - 1)
 
 
 def _kept_count(target: int, full: bool) -> int:
-    """The largest m whose pairs are at most ``target``."""
+    """Largest m whose pairs are at most ``target``, by integer square roots, which are exact."""
     return math.isqrt(target) if full else (1 + math.isqrt(1 + 4 * target)) // 2

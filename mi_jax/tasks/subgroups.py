@@ -1,4 +1,4 @@
-"""The subgroups of a finite group, and the cosets that each cuts it into."""
+"""Subgroups of a finite group, and their cosets."""
 
 from functools import lru_cache
 
@@ -8,46 +8,52 @@ from jaxtyping import Bool, Int
 from mi_jax.tasks.groups import conjugacy_classes, group
 
 Members = Bool[np.ndarray, "subgroup element"]
+"""Subgroups as masks over the elements."""
 
 
 @lru_cache(maxsize=8)
 def subgroups(name: str) -> Members:
-    """Every proper, nontrivial subgroup that two elements generate, as masks over the elements, by
-    rising order.
+    """List the proper, nontrivial subgroups that two elements generate, by ascending order.
 
-    In the groups of ``groups.group`` these are all there are, but for S6, where some need three
-    generators.
+    In the groups of ``groups.group`` these are all proper, nontrivial subgroups, except in S6,
+    where some need three generators.
+
+    Args:
+        name: name of the group, see ``groups.group``.
+
+    Returns:
+        Masks over the elements, [subgroup element].
 
     Example:
         >>> [int(members.sum()) for members in subgroups("S3")]
         [2, 2, 2, 3]
 
     Raises:
-        ConfigError: for a name that is no group's.
+        ConfigError: if no group has this name.
     """
     _, table, inverse = group(name)
     n = len(table)
     cyclic: dict[bytes, int] = {}
-    found: dict[bytes, np.ndarray] = {}
+    masks: dict[bytes, np.ndarray] = {}
     for x in range(n):
         cyclic.setdefault(_generated(table, (x,)).tobytes(), x)
-    # Up to conjugation, one of the two generators stands for its class.
+    # Up to conjugation, the first generator may be any one element of its conjugacy class.
     for x in np.unique(conjugacy_classes(name), return_index=True)[1]:
         for y in cyclic.values():
             members = _generated(table, (int(x), y))
-            if members.tobytes() not in found:
-                found |= {one.tobytes(): one for one in _conjugates(table, inverse, members)}
-    proper = [members for members in found.values() if 1 < members.sum() < n]
+            if members.tobytes() not in masks:
+                masks |= {mask.tobytes(): mask for mask in _conjugates(table, inverse, members)}
+    proper = [members for members in masks.values() if 1 < members.sum() < n]
     proper.sort(key=lambda members: (members.sum(), tuple(np.flatnonzero(members))))
-    made = np.array(proper, bool).reshape(-1, n)
-    made.setflags(write=False)  # it is kept for the next caller
-    return made
+    listed = np.array(proper, bool).reshape(-1, n)
+    listed.setflags(write=False)  # the cache gives the same array to every caller
+    return listed
 
 
 def _generated(
     table: Int[np.ndarray, "element element"], generators: tuple[int, ...]
 ) -> Bool[np.ndarray, " element"]:
-    """The members of the subgroup that these elements generate: products until no more come."""
+    """Mask of the subgroup that some elements generate: products until no new element comes."""
     members, fresh = np.zeros(len(table), bool), np.array([0])
     members[0] = True
     while len(fresh):
@@ -63,7 +69,7 @@ def _conjugates(
     inverse: Int[np.ndarray, " element"],
     members: Bool[np.ndarray, " element"],
 ) -> Members:
-    """g H g^-1 for every g."""
+    """Masks of the conjugate subgroups g H g^-1, one per element g."""
     moved = table[table[:, np.flatnonzero(members)], inverse[:, None]]
     masks = np.zeros(table.shape, bool)
     np.put_along_axis(masks, moved, True, axis=1)
@@ -72,16 +78,20 @@ def _conjugates(
 
 @lru_cache(maxsize=8)
 def cosets(name: str) -> Int[np.ndarray, "subgroup side element"]:
-    """The coset that each element is in, named by its least element: side 0 the left ones x H, side
-    1 the right ones H x.
+    """Cosets of each subgroup, named by their smallest element.
 
-    Subgroups in the order of ``subgroups``.
+    Args:
+        name: name of the group, see ``groups.group``.
+
+    Returns:
+        Coset of each element, [subgroup side element], for subgroups in the order of ``subgroups``.
+        Side 0 holds the left cosets x H, side 1 the right cosets H x.
     """
     table = group(name).table
-    made = [
-        [table[:, held].min(axis=1), table[held].min(axis=0)]
-        for held in map(np.flatnonzero, subgroups(name))
+    smallest = [
+        [table[:, members].min(axis=1), table[members].min(axis=0)]
+        for members in map(np.flatnonzero, subgroups(name))
     ]
-    labels = np.array(made, np.int32).reshape(-1, 2, len(table))
-    labels.setflags(write=False)  # it is kept for the next caller
-    return labels
+    by_side = np.array(smallest, np.int32).reshape(-1, 2, len(table))
+    by_side.setflags(write=False)  # the cache gives the same array to every caller
+    return by_side

@@ -10,22 +10,25 @@ from mi_jax.measures import probe_accuracy
 from mi_jax.measuring.registry import EXPENSIVE, WITH_OPTIONS, with_options
 
 
-def test_commas_inside_of_brackets_and_quotes_separate_nothing() -> None:
+def test_commas_inside_of_brackets_and_quotes_do_not_separate() -> None:
     assert split_calls("a,b(c=(1, 2), d='),('), e") == ["a", "b(c=(1, 2), d='),(')", "e"]
     assert split_calls("f(a='\"', b=\"'\"),g") == ["f(a='\"', b=\"'\")", "g"]
 
 
-def test_a_measure_with_options_is_what_its_function_makes_and_says_them_in_its_name() -> None:
-    one = with_options(
+def test_a_measure_with_options_carries_them_in_its_name() -> None:
+    measure = with_options(
         "learning_coefficient(parameters=['unembed.*', 'embed.*'], entry=2, where=('carry', 1),"
         " epsilon=1e-4)"
     )
-    made = measure_learning_coefficient(
+    expected = measure_learning_coefficient(
         parameters=("unembed.*", "embed.*"), entry=2, where=("carry", 1), epsilon=1e-4
     )
-    assert (one.name, one.options) == (made.name, made.options)
-    assert one.name == "learning_coefficient_epsilon_0.0001_unembed.*+embed.*_entry_2_where_carry+1"
-    assert f"{one.name}_se" in one.variables
+    assert (measure.name, measure.options) == (expected.name, expected.options)
+    assert (
+        measure.name
+        == "learning_coefficient_epsilon_0.0001_unembed.*+embed.*_entry_2_where_carry+1"
+    )
+    assert f"{measure.name}_se" in measure.variables
     accuracy = with_options("probe_accuracy(kind='logistic', sites='embed')")
     assert (
         accuracy.name
@@ -36,15 +39,15 @@ def test_a_measure_with_options_is_what_its_function_makes_and_says_them_in_its_
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("learning_coefficient(preconditioner='adam')", "preconditioner='adam'; RMSProp"),
         ("learning_coefficient(draws=2.5)", r"draws=2\.5: must be a whole number"),
         ("learning_coefficient(chain_mode='x')", "chain_mode='x' is unknown"),
     ],
 )
-def test_values_of_another_type_are_refused_with_a_sentence(text: str, told: str) -> None:
-    with unchecked(), pytest.raises(ConfigError, match=told):
+def test_values_of_another_type_are_refused(text: str, message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=message):
         with_options(text)
 
 
@@ -55,10 +58,10 @@ def test_preconditioned_chains_have_a_name_that_can_be_typed() -> None:
     )
 
 
-def test_without_options_it_is_the_registered_one() -> None:
+def test_a_call_without_options_is_the_registered_measure() -> None:
     for name in WITH_OPTIONS:
-        one = with_options(f"{name}()")
-        assert (one.name, one.variables, one.options) == (
+        measure = with_options(f"{name}()")
+        assert (measure.name, measure.variables, measure.options) == (
             name,
             EXPENSIVE[name].variables,
             EXPENSIVE[name].options,
@@ -66,7 +69,7 @@ def test_without_options_it_is_the_registered_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("learning_coefficient(", "is no measure with options; write it as learning_coefficient"),
         ("mi_jax.x()", "is no measure with options"),
@@ -93,6 +96,6 @@ def test_without_options_it_is_the_registered_one() -> None:
         ("probe_effect(rank=0)", "rank=0: must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_calls_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         with_options(text)

@@ -1,6 +1,4 @@
-"""LAPACK of many matrices against NumPy's, and that no program of measures holds what can wait for
-ever.
-"""
+"""Decompositions of many matrices against NumPy's; measuring programs without deadlocks."""
 
 import contextlib
 import re
@@ -33,7 +31,7 @@ _MANY = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
     [lambda f: f, jax.vmap, lambda f: jax.vmap(jax.vmap(f))],
     ids=["batch", "vmap", "twice"],
 )
-def test_they_are_numpys_for_every_matrix(outer: Callable[..., Any]) -> None:
+def test_every_matrix_has_numpys_decomposition(outer: Callable[..., Any]) -> None:
     def of(function: Callable[..., Any]) -> Any:
         return jax.jit(outer(function))(jnp.asarray(_MANY))
 
@@ -45,17 +43,19 @@ def test_they_are_numpys_for_every_matrix(outer: Callable[..., Any]) -> None:
     Q, R = of(lapack.qr)
     np.testing.assert_allclose(Q @ R, _MANY, atol=1e-5)
     np.testing.assert_allclose(of(lapack.triangle), R, atol=1e-5)
-    found = jax.jit(lapack.eigenvalues)(jnp.asarray(_MANY[..., :4, :]))
-    np.testing.assert_allclose(found.prod(axis=-1), np.linalg.det(_MANY[..., :4, :]), rtol=1e-4)
+    eigenvalues = jax.jit(lapack.eigenvalues)(jnp.asarray(_MANY[..., :4, :]))
+    np.testing.assert_allclose(
+        eigenvalues.prod(axis=-1), np.linalg.det(_MANY[..., :4, :]), rtol=1e-4
+    )
 
 
 def _waiting(experiment: Experiment, measures: Sequence[Measure]) -> list[str]:
-    """Lines of the measuring program in which a thread of XLA's pool waits for others of it."""
+    """Lines of the measuring program in which a thread of XLA's pool waits for other threads."""
     subject = experiment.subject()
     params = subject.model.init(jax.random.key(0))
     stack = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], BATCH, axis=0), params)
     chosen, _ = choose(list(measures), subject)
-    chosen = [one for one in chosen if "previous" not in one.uses]
+    chosen = [measure for measure in chosen if "previous" not in measure.uses]
     context = make_context(subject, 0, Reference(initial=params, final=params), chosen)
     reader = Reader(chosen, subject.precision)
     text = (
@@ -86,14 +86,14 @@ def test_no_reading_waits_in_the_thread_pool(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", EXPENSIVE)
-def test_nor_does_what_is_read_when_named(measure: str) -> None:
+def test_no_expensive_reading_waits_in_the_thread_pool(measure: str) -> None:
     for name in ("a transformer", "a group"):
         with contextlib.suppress(MeasureError):
             assert _waiting(_SUBJECTS[name], [EXPENSIVE[measure]]) == []
 
 
 def test_a_batched_call_is_found() -> None:
-    def function(params: Params, context: Context) -> Array:
+    def triangles(params: Params, context: Context) -> Array:
         return jnp.linalg.qr(params["blocks"]["0"]["attn"]["W_Q"], mode="r").sum()
 
-    assert len(_waiting(_SUBJECTS["a transformer"], [Measure("triangles", function)])) > 0
+    assert len(_waiting(_SUBJECTS["a transformer"], [Measure("triangles", triangles)])) > 0

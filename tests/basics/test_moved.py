@@ -1,4 +1,4 @@
-"""Names of version 0.1.0: each still works, and warns."""
+"""Names of version 0.1.0, each of which still works and warns."""
 
 import importlib
 import subprocess
@@ -11,21 +11,16 @@ import pytest
 import mi_jax
 from mi_jax import dynamics, interventions
 from mi_jax.basics import moved
+from mi_jax.basics.fields import old_names
 from mi_jax.contracts import Evaluation, Measure
 from mi_jax.runs.experiment import Experiment
-from mi_jax.tasks import (
-    GroupComposition,
-    ModularArithmetic,
-    MultiDigitAddition,
-    RepeatedSequences,
-    SparseParity,
-)
+from mi_jax.tasks import TASKS
 
 
 @pytest.mark.parametrize(("old", "new"), moved.MOVED.items())
 def test_an_old_module_path_gives_the_new_module(old: str, new: str) -> None:
+    sys.modules.pop(old, None)
     with pytest.warns(DeprecationWarning, match=f"{old} has moved to {new}"):
-        sys.modules.pop(old, None)
         module = importlib.import_module(old)
     assert module is importlib.import_module(new)
 
@@ -57,13 +52,7 @@ def test_an_old_name_of_a_module_warns(module: object, old: str, new: str) -> No
         _ = module.Nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
-_TASKS = (
-    ModularArithmetic(p=11, fraction=0.5),
-    GroupComposition("S3", fraction=0.6),
-    MultiDigitAddition(),
-    SparseParity(),
-    RepeatedSequences(),
-)
+_TASKS = [task.smallest() for task in TASKS.values() if "batch" in old_names(task)]
 
 
 @pytest.mark.parametrize("task", _TASKS, ids=lambda task: type(task).__name__)
@@ -88,7 +77,9 @@ def test_old_names_of_the_contracts() -> None:
         facts = Evaluation(batches={}, concepts={"table": np.zeros(2)})  # pyright: ignore
     with pytest.warns(DeprecationWarning, match="concepts"):
         assert facts.concepts is facts.ground_truth
-    with pytest.warns(DeprecationWarning) as warned:
-        one = Measure("m", lambda params, context: 0, concepts=("table",), labels={"draw": (1,)})  # pyright: ignore
+    with pytest.warns(DeprecationWarning, match="is now") as warned:
+        measure = Measure(
+            "m", lambda params, context: 0, concepts=("table",), labels={"draw": (1,)}
+        )  # pyright: ignore
     assert len(warned) == 2
-    assert (one.ground_truth, one.coordinates) == (("table",), {"draw": (1,)})
+    assert (measure.ground_truth, measure.coordinates) == (("table",), {"draw": (1,)})

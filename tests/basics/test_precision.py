@@ -1,6 +1,4 @@
-"""Float64 as an option of one run: against three steps by hand, resumed, read, and with nothing
-left of it in the process.
-"""
+"""Float64 as an option of one run: steps by hand, resuming, readings, later runs."""
 
 import signal
 from pathlib import Path
@@ -40,13 +38,13 @@ def _dtypes(tree: Any) -> set[str]:
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A float32 run from before anything here was float64."""
+    """A float32 run, trained before any float64 run of this module."""
     return train(NARROW, tmp_path_factory.mktemp("runs") / "narrow")
 
 
 @pytest.fixture(scope="module")
 def run(before: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same in float64."""
+    """The same run in float64."""
     return train(WIDE, tmp_path_factory.mktemp("runs") / "wide")
 
 
@@ -86,7 +84,7 @@ def test_everything_of_the_run_is_float64_and_hashed_as_that(run: Run) -> None:
     assert {status.state for status in run.status.values()} == {"finished"}
 
 
-def test_it_begins_at_the_weights_of_the_float32_run_and_goes_its_own_way(
+def test_it_starts_at_the_weights_of_the_float32_run_and_then_differs(
     run: Run, before: Run
 ) -> None:
     first, narrow = run.params(0), before.params(0)
@@ -103,11 +101,11 @@ def test_both_precisions_see_the_same_fresh_batches(tmp_path: Path) -> None:
     wide = train(
         Experiment(**{**vars(still), "precision": "float64"}), tmp_path / "wide"
     ).losses.values
-    assert len(set(narrow.ravel().tolist())) == 6, "every batch is another"
+    assert len(set(narrow.ravel().tolist())) == 6, "all batches differ"
     np.testing.assert_allclose(wide, narrow, rtol=1e-6)
 
 
-def test_cut_short_it_goes_on_to_the_same_bits_and_any_step_can_be_replayed(
+def test_a_resumed_run_has_the_same_bits_and_any_step_can_be_replayed(
     run: Run, tmp_path: Path
 ) -> None:
     stop = [signal.SIGTERM]

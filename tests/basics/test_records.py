@@ -1,4 +1,4 @@
-"""Settings as JSON: every class by name, both ways, and where two differ."""
+"""Settings as JSON: every class by name, both ways, and differences of two records."""
 
 import json
 from dataclasses import dataclass, field, make_dataclass, replace
@@ -77,7 +77,7 @@ def test_every_registry_name_is_one_class_and_every_class_one_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "message"),
     [
         (
             {"type": "adamw", "learning_rat": 1.0},
@@ -87,12 +87,12 @@ def test_every_registry_name_is_one_class_and_every_class_one_name() -> None:
         ({"type": "adamws"}, "unknown type 'adamws'.*adamw"),
         ({"learning_rate": 1.0}, "unknown type None"),
         ({"type": 3}, "unknown type 3"),
-        ({"type": "no_such_module_here:Thing"}, "can't be imported here.*no_such_module_here"),
-        ({"type": "mi_jax.models:Perceptron"}, "can't be imported here.*Perceptron"),
+        ({"type": "no_such_module_here:Thing"}, "cannot be imported here.*no_such_module_here"),
+        ({"type": "mi_jax.models:Perceptron"}, "cannot be imported here.*Perceptron"),
     ],
 )
-def test_unknown_keys_and_types_are_refused_by_name(record: dict[str, Any], told: str) -> None:
-    with unchecked(), pytest.raises(ConfigError, match=told):
+def test_unknown_keys_and_types_are_refused_by_name(record: dict[str, Any], message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=message):
         decode(record, REGISTRY)
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_key_deep_inside_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [{"a": 1}, np.float32(1.0), np.zeros(2), 1j, {1}, Inner, b"x"])
 def test_a_value_that_json_has_no_form_for_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="can't be stored"):
+    with pytest.raises(ConfigError, match="cannot be stored"):
         encode(value, OWN)
 
 
@@ -211,8 +211,8 @@ def _json(value: Any) -> Any:
 def test_differences_say_each_setting_with_both_values(
     old: Any, new: Any, lines: list[str] | None
 ) -> None:
-    found = differences(_json(old), _json(new))
-    assert found == lines if lines is not None else len(found) == 1
+    listed = differences(_json(old), _json(new))
+    assert listed == lines if lines is not None else len(listed) == 1
 
 
 def test_differences_name_the_whole_path_and_missing_keys() -> None:

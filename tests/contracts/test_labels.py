@@ -1,4 +1,4 @@
-"""What tasks say of their examples for probes, by brute force, and the control labels."""
+"""Labels that tasks make for probes, by brute force, and control inputs."""
 
 from collections.abc import Mapping
 
@@ -25,43 +25,43 @@ def _read(task: Task) -> tuple[Evaluation, Mapping[str, Labels]]:
 
 
 @pytest.mark.parametrize("task", [make.smallest() for make in TASKS.values()], ids=list(TASKS))
-def test_every_task_labels_every_example_and_says_so(task: Task) -> None:
-    evaluation, found = _read(task)
-    for name, one in found.items():
-        held = np.asarray(one.values)
-        assert held.shape in (
+def test_every_task_labels_every_example(task: Task) -> None:
+    evaluation, by_concept = _read(task)
+    for name, label in by_concept.items():
+        values = np.asarray(label.values)
+        assert values.shape in (
             (len(evaluation.inputs),),
             (len(evaluation.inputs), len(task.read)),
         ), name
-        assert held.dtype == np.int32
-        assert held.min() >= 0, name
-        assert held.max() < one.classes, name
-        assert len(np.unique(held)) > 1, f"{name} says nothing"
-    assert any(name.startswith("answer") for name in found)
+        assert values.dtype == np.int32
+        assert values.min() >= 0, name
+        assert values.max() < label.classes, name
+        assert len(np.unique(values)) > 1, f"{name} is constant"
+    assert any(name.startswith("answer") for name in by_concept)
 
 
 class _Plain(ModularArithmetic):
-    """A task that says nothing more than every task does."""
+    """A task with only the labels of every task."""
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
         return super(PairTask, self).labels(evaluation)
 
 
-def test_a_task_that_says_nothing_has_its_answer_its_tokens_and_what_was_trained() -> None:
+def test_the_default_labels_are_answer_tokens_and_trained() -> None:
     task = _Plain(p=5, fraction=0.4, format="a op b = c")
-    evaluation, found = _read(task)
-    assert {name: one.classes for name, one in found.items()} == {
+    evaluation, by_concept = _read(task)
+    assert {name: label.classes for name, label in by_concept.items()} == {
         "answer": 5,
         "trained": 2,
         "token_0": 5,
         "token_2": 5,
     }
-    np.testing.assert_array_equal(found["token_2"].values, evaluation.inputs[:, 2])
+    np.testing.assert_array_equal(by_concept["token_2"].values, evaluation.inputs[:, 2])
     np.testing.assert_array_equal(
-        found["answer"].values, evaluation.inputs[:, [0, 2]].sum(axis=1) % 5
+        by_concept["answer"].values, evaluation.inputs[:, [0, 2]].sum(axis=1) % 5
     )
     trained = np.asarray(task.data(0).inputs)
-    np.testing.assert_array_equal(evaluation.inputs[found["trained"].values == 1], trained)
+    np.testing.assert_array_equal(evaluation.inputs[by_concept["trained"].values == 1], trained)
 
 
 _P = 7
@@ -69,7 +69,7 @@ _P = 7
 
 @pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide"])
 def test_labels_of_residues_by_brute_force(operation: str) -> None:
-    evaluation, found = _read(ModularArithmetic(p=_P, fraction=0.4, operation=operation))  # pyright: ignore[reportArgumentType]
+    evaluation, by_concept = _read(ModularArithmetic(p=_P, fraction=0.4, operation=operation))  # pyright: ignore[reportArgumentType]
     squares = {x * x % _P for x in range(1, _P)}
     for i, (a, b, _) in enumerate(evaluation.inputs.tolist()):
         answer = {
@@ -92,37 +92,37 @@ def test_labels_of_residues_by_brute_force(operation: str) -> None:
         }
         expected |= {"difference": (a - b) % _P, "sum": (a + b) % _P, "product": a * b % _P}
         expected |= {"carry": int(a + b >= _P if operation == "add" else a - b < 0)}
-        for name in expected.keys() & found.keys():
-            assert found[name].values[i] == expected[name], name
+        for name in expected.keys() & by_concept.keys():
+            assert by_concept[name].values[i] == expected[name], name
     absent = {"add": "sum", "subtract": "difference", "multiply": "product", "divide": "carry"}[
         operation
     ]
-    assert absent not in found
-    assert len(found) == {"add": 15, "subtract": 15, "multiply": 14, "divide": 15}[operation]
+    assert absent not in by_concept
+    assert len(by_concept) == {"add": 15, "subtract": 15, "multiply": 14, "divide": 15}[operation]
 
 
 def test_the_demo_has_ten_concepts_of_up_to_59_classes() -> None:
-    _, found = _read(ModularArithmetic(p=59, fraction=0.35))
-    assert len(found) >= 10
-    assert max(one.classes for one in found.values()) == 59
+    _, by_concept = _read(ModularArithmetic(p=59, fraction=0.35))
+    assert len(by_concept) >= 10
+    assert max(label.classes for label in by_concept.values()) == 59
 
 
 def test_cosets_of_s4_by_hand() -> None:
-    evaluation, found = _read(GroupComposition(group="S4", fraction=0.5))
+    evaluation, by_concept = _read(GroupComposition(group="S4", fraction=0.5))
     elements = group("S4").elements
     for i, (x, y, _) in enumerate(evaluation.inputs.tolist()):
         first, second = elements[x], elements[y]
         both = tuple(second[j] for j in first)  # pyright: ignore
         odd = sum(both[j] > both[k] for j in range(4) for k in range(j + 1, 4)) % 2
-        assert found["answer_coset_1+1+1+1"].values[i] == odd
-        assert found["answer_image_of_0"].values[i] == both[0]
-        assert found["answer_preimage_of_0"].values[i] == both.index(0)
-    sizes = {np.sum(found["a_class"].values == c) // 24 for c in range(5)}
+        assert by_concept["answer_coset_1+1+1+1"].values[i] == odd
+        assert by_concept["answer_image_of_0"].values[i] == both[0]
+        assert by_concept["answer_preimage_of_0"].values[i] == both.index(0)
+    sizes = {np.sum(by_concept["a_class"].values == c) // 24 for c in range(5)}
     assert sizes == {1, 3, 6, 8}
 
 
 def test_carries_of_decimals() -> None:
-    evaluation, found = _read(MultiDigitAddition.smallest())
+    evaluation, by_concept = _read(MultiDigitAddition.smallest())
     for i, row in enumerate(evaluation.inputs.tolist()):
         (a1, a0), (b1, b0) = row[:2], row[3:5]
         total = 10 * (a1 + b1) + a0 + b0
@@ -140,11 +140,11 @@ def test_carries_of_decimals() -> None:
             "sum_nine": [0, a1 + b1 == 9, a0 + b0 == 9],
         }
         for name, by_place in expected.items():
-            np.testing.assert_array_equal(found[name].values[i], by_place, name)
+            np.testing.assert_array_equal(by_concept[name].values[i], by_place, name)
 
 
 def test_bits_of_a_parity() -> None:
-    evaluation, found = _read(
+    evaluation, by_concept = _read(
         SparseParity(n=6, k=3, subset="random", examples=20, batch_size=None, test_examples=20)
     )
     signs, S = (
@@ -153,15 +153,15 @@ def test_bits_of_a_parity() -> None:
             n=6, k=3, subset="random", examples=20, batch_size=None, test_examples=20
         ).coordinates,
     )
-    np.testing.assert_array_equal(found["answer"].values, signs[:, S].prod(axis=1) > 0)
-    np.testing.assert_array_equal(found["parity_2"].values, signs[:, S[:2]].prod(axis=1) > 0)
+    np.testing.assert_array_equal(by_concept["answer"].values, signs[:, S].prod(axis=1) > 0)
+    np.testing.assert_array_equal(by_concept["parity_2"].values, signs[:, S[:2]].prod(axis=1) > 0)
     outside = [
         int(name.removeprefix("bit_"))
-        for name in found
+        for name in by_concept
         if name.startswith("bit_") and int(name[4:]) not in S
     ]
     assert len(outside) == 1
-    np.testing.assert_array_equal(found[f"bit_{outside[0]}"].values, signs[:, outside[0]] > 0)
+    np.testing.assert_array_equal(by_concept[f"bit_{outside[0]}"].values, signs[:, outside[0]] > 0)
 
 
 def test_control_inputs_rename_tokens_everywhere_and_leave_special_ones() -> None:

@@ -285,7 +285,7 @@ def test_a_run_whose_class_is_gone_still_gives_its_arrays(own_run: Run) -> None:
 def test_a_run_whose_class_is_gone_says_what_is_missing_when_it_is_needed(
     own_run: Run, ask: Any
 ) -> None:
-    with pytest.raises(ConfigError, match=r"own_task:Mine can't be imported here .*Python path"):
+    with pytest.raises(ConfigError, match=r"own_task:Mine cannot be imported here .*Python path"):
         ask(own_run)
 
 

@@ -1,4 +1,4 @@
-"""Multi-digit addition: tokens and carries against whole numbers, its sets, its readings."""
+"""Multi-digit addition: tokens and carries against integer arithmetic, sets, and readings."""
 
 import itertools
 from functools import partial
@@ -26,7 +26,7 @@ _KEY = jax.random.key(5)
 
 
 def _numbers(inputs: Any, digits: int) -> list[tuple[int, int]]:
-    """(a, b) of each row of tokens."""
+    """The numbers (a, b) of each row of tokens."""
     tokens = np.asarray(inputs)
     power = 10 ** np.arange(digits)[::-1]
     a, b = tokens[:, :digits] @ power, tokens[:, digits + 1 : 2 * digits + 1] @ power
@@ -38,7 +38,7 @@ def _digit(number: int, place: int) -> int:
 
 
 def _facts(a: int, b: int, digits: int) -> dict[str, list[int]]:
-    """The concepts, by arithmetic on whole numbers."""
+    """The ground truth, by integer arithmetic."""
     places = range(digits, -1, -1)
     sums = {place: _digit(a, place) + _digit(b, place) for place in range(digits + 1)}
     carry = {place: int(a % 10**place + b % 10**place >= 10**place) for place in places}
@@ -56,7 +56,7 @@ def _facts(a: int, b: int, digits: int) -> dict[str, list[int]]:
 
 
 def _pairs(digits: int) -> np.ndarray:
-    """All pairs of numbers of 1 or 2 digits; a thousand of more."""
+    """All pairs of numbers of 1 or 2 digits; a thousand pairs of longer numbers."""
     if digits <= 2:
         return np.array(list(itertools.product(range(10), repeat=2 * digits))).reshape(
             -1, 2, digits
@@ -76,7 +76,7 @@ def test_answers_and_carries_are_those_of_whole_numbers(digits: int, traced: boo
     expected = [_facts(a, b, digits) for a, b in numbers]
     assert set(facts) == set(expected[0])
     for name, fact in facts.items():
-        assert np.asarray(fact).tolist() == [one[name] for one in expected], name
+        assert np.asarray(fact).tolist() == [by_name[name] for by_name in expected], name
 
 
 def test_an_example_is_the_sum_as_it_is_written() -> None:
@@ -171,11 +171,11 @@ def test_a_finite_set_is_read_whole_or_in_minibatches_and_may_differ_by_seed() -
 
 
 # --- Models and readings
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 
 
 def _without_carries(digits: int, wrong: float) -> Model:
-    """Answers each digit as if nothing were carried; logits 0, and ``wrong`` for the answer."""
+    """A model that answers each digit without carries: logits 0, and ``wrong`` for its answer."""
 
     def apply(params: Any, inputs: Any, *, taps: Any = None, positions: Any = None) -> jax.Array:
         sums = (inputs[:, :digits] + inputs[:, digits + 1 : 2 * digits + 1]) % 10
@@ -265,7 +265,7 @@ def test_a_run_is_read_by_split_position_and_carry(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(read, dataset["test_loss"], rtol=1e-5)
     _, skipped = choose(None, whole.subject)
-    assert "split 'train'" in {one.name: one.reason for one in skipped}["train_loss"]
+    assert "split 'train'" in {measure.name: measure.reason for measure in skipped}["train_loss"]
     with pytest.raises(
         MeasureError, match="train_accuracy can't be read here: it needs the task's split 'train'"
     ):
@@ -284,7 +284,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
         {"digits": 2, "examples": 700},
         "cascade_examples=128: 2-digit numbers have 450 such pairs, of which 1212",
     ),
-    ({"examples": 0}, "examples=0.*or None for fresh ones"),
+    ({"examples": 0}, "examples=0.*or None for fresh examples"),
     (
         {"examples": 700, "batch_size": 701},
         "batch_size=701.*from 1 to the 700 trained examples, or None",

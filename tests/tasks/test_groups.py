@@ -1,6 +1,4 @@
-"""Groups against sympy and tuples, irreps against what theory says of them, characters against
-Murnaghan and Nakayama.
-"""
+"""Groups against sympy and tuples, irreps against theory, characters by Murnaghan and Nakayama."""
 
 import itertools
 from collections.abc import Callable
@@ -31,8 +29,8 @@ _SYMPY: dict[str, Callable[[int], Any]] = {
 }
 _COMMUTANT = {"real": 1, "complex": 2, "quaternionic": 4}
 _SQUARES = {"real": 1, "complex": 0, "quaternionic": -2}
-"""The mean of chi(x^2), by type (Frobenius and Schur; of a real irrep that is the sum of two, twice
-theirs).
+"""Mean of chi(x^2) by type (Frobenius and Schur). A real irrep that is the sum of two complex
+irreps has twice their mean.
 """
 
 
@@ -57,11 +55,11 @@ def test_a_table_is_a_groups(name: str) -> None:
 def test_permutations_are_lexicographic_and_multiply_as_sympys_do(name: str) -> None:
     elements, table, _ = group(name)
     n = int(name[1])
-    ours = [Permutation(list(one)) for one in elements]  # pyright: ignore[reportArgumentType]
+    ours = [Permutation(list(element)) for element in elements]  # pyright: ignore[reportArgumentType]
     assert list(elements) == [
-        one
-        for one in itertools.permutations(range(n))
-        if name[0] == "S" or Permutation(list(one)).is_even
+        images
+        for images in itertools.permutations(range(n))
+        if name[0] == "S" or Permutation(list(images)).is_even
     ]
     assert len(elements) == _SYMPY[name[0]](n).order()
     rng = np.random.default_rng(1)
@@ -99,7 +97,7 @@ def test_quaternion_units_multiply_as_sympys_do() -> None:
 
 @pytest.mark.parametrize("name", ["C7", "D4", "D7", "S4", "S5", "A4", "A5"])
 def test_conjugacy_classes_are_as_many_and_as_large_as_sympys(name: str) -> None:
-    theirs = [len(one) for one in _SYMPY[name[0]](int(name[1:])).conjugacy_classes()]
+    theirs = [len(members) for members in _SYMPY[name[0]](int(name[1:])).conjugacy_classes()]
     assert sorted(np.bincount(conjugacy_classes(name)).tolist()) == sorted(theirs)
 
 
@@ -119,20 +117,22 @@ def test_irreps_are_homomorphisms_by_orthogonal_matrices(name: str) -> None:
 
 
 def _commuting(rho: np.ndarray) -> np.ndarray:
-    """An orthonormal basis [c d d] of the matrices that commute with some random elements, which
-    generate the group.
+    """Orthonormal basis [c d d] of the matrices that commute with a representation.
+
+    They are those that commute with some random elements, which generate the group.
     """
     d, eye = rho.shape[1], np.eye(rho.shape[1])
     some = rho[np.random.default_rng(2).integers(len(rho), size=8)]
-    commutators = [np.kron(one, eye) - np.kron(eye, one.T) for one in some]
-    values, vectors = np.linalg.eigh(sum(one.T @ one for one in commutators))
+    commutators = [np.kron(matrix, eye) - np.kron(eye, matrix.T) for matrix in some]
+    values, vectors = np.linalg.eigh(sum(map_.T @ map_ for map_ in commutators))
     return vectors[:, values < 1e-9].T.reshape(-1, d, d)
 
 
 @pytest.mark.parametrize("name", [name for name in _NAMES if name != "D59"])
 def test_matrix_elements_are_orthogonal_but_for_what_commutes(name: str) -> None:
-    """mean_x rho_ij rho_kl = sum_a X_a,ik X_a,jl over an orthonormal basis X_a of the commutant; of
-    two irreps it is 0.
+    """With an orthonormal basis X_a of the commutant, mean_x rho_ij rho_kl = sum_a X_a,ik X_a,jl.
+
+    For matrix elements of two different irreps, the mean is 0.
     """
     all_irreps = irreps(name)
     flat = np.concatenate([rho.reshape(len(rho), -1) for _, rho in all_irreps], axis=1)
@@ -151,26 +151,26 @@ def test_matrix_elements_are_orthogonal_but_for_what_commutes(name: str) -> None
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_irreps_are_all_there_are(name: str) -> None:
-    made, classes, (_, table, inverse) = irreps(name), conjugacy_classes(name), group(name)
+    listed, classes, (_, table, inverse) = irreps(name), conjugacy_classes(name), group(name)
     n = len(table)
-    assert sum(rho.shape[1] ** 2 / _COMMUTANT[irrep_type(rho)] for _, rho in made) == n
-    # Real irreps are as many as classes, where those of x and x^-1 count as one.
-    assert len(made) == len({frozenset((classes[x], classes[inverse[x]])) for x in range(n)})
-    assert len({label for label, _ in made}) == len(made)
-    np.testing.assert_array_equal(made[0][1], 1)
+    assert sum(rho.shape[1] ** 2 / _COMMUTANT[irrep_type(rho)] for _, rho in listed) == n
+    # There are as many real irreps as classes, with the classes of x and x^-1 counted as one.
+    assert len(listed) == len({frozenset((classes[x], classes[inverse[x]])) for x in range(n)})
+    assert len({label for label, _ in listed}) == len(listed)
+    np.testing.assert_array_equal(listed[0][1], 1)
     squares = table[np.arange(n), np.arange(n)]
-    for (label, chi), (_, rho) in zip(characters(name), made, strict=True):
+    for (label, chi), (_, rho) in zip(characters(name), listed, strict=True):
         np.testing.assert_allclose(
             chi[squares].mean(), _SQUARES[irrep_type(rho)], atol=1e-12, err_msg=label
         )
-        for one in range(classes.max() + 1):
-            np.testing.assert_allclose(chi[classes == one], chi[classes == one][0], atol=1e-12)
+        for number in range(classes.max() + 1):
+            np.testing.assert_allclose(
+                chi[classes == number], chi[classes == number][0], atol=1e-12
+            )
 
 
 def _murnaghan_nakayama(shape: tuple[int, ...], cycles: tuple[int, ...]) -> int:
-    """The character of a partition at a cycle type: rim hooks are removed from the first-column
-    hook lengths.
-    """
+    """Character of a partition at a cycle type: rim hooks leave the first-column hook lengths."""
 
     def value(beta: frozenset[int], rest: tuple[int, ...]) -> int:
         if not rest:
@@ -190,14 +190,16 @@ def _murnaghan_nakayama(shape: tuple[int, ...], cycles: tuple[int, ...]) -> int:
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_symmetric_characters_are_those_of_murnaghan_and_nakayama(n: int) -> None:
     elements = group(f"S{n}").elements
-    types = [Permutation(list(one)).cycle_structure for one in elements]  # pyright: ignore[reportArgumentType]
-    cycles = [tuple(length for length, count in one.items() for _ in range(count)) for one in types]
+    types = [Permutation(list(element)).cycle_structure for element in elements]  # pyright: ignore[reportArgumentType]
+    cycles = [
+        tuple(length for length, count in type_.items() for _ in range(count)) for type_ in types
+    ]
     assert [label for label, _ in characters(f"S{n}")] == [
         "+".join(map(str, shape)) for shape in partitions(n)
     ]
     for (_, chi), shape in zip(characters(f"S{n}"), partitions(n), strict=True):
-        known = {one: _murnaghan_nakayama(shape, one) for one in set(cycles)}
-        np.testing.assert_allclose(chi, [known[one] for one in cycles], atol=1e-12)
+        values = {cycle: _murnaghan_nakayama(shape, cycle) for cycle in set(cycles)}
+        np.testing.assert_allclose(chi, [values[cycle] for cycle in cycles], atol=1e-12)
 
 
 def test_labels_say_what_they_are_of() -> None:
@@ -259,8 +261,8 @@ def test_the_two_halves_of_a5_differ_by_the_golden_ratio_at_five_cycles() -> Non
 def test_the_basis_is_orthonormal_and_its_shares_are_by_irrep(name: str) -> None:
     basis, irrep = irrep_basis(name)
     np.testing.assert_allclose(basis.T @ basis, np.eye(len(basis)), atol=1e-12)
-    for place, (_, rho) in enumerate(irreps(name)):
-        inside = basis[:, irrep == place]
+    for index, (_, rho) in enumerate(irreps(name)):
+        inside = basis[:, irrep == index]
         elements = rho.reshape(len(rho), -1)
         np.testing.assert_allclose(inside @ (inside.T @ elements), elements, atol=1e-12)
         # The projector on an irrep is d / (c |G|) chi(x^-1 y).
@@ -275,7 +277,7 @@ def test_the_basis_of_a_cyclic_group_is_the_fourier_basis(n: int) -> None:
     np.testing.assert_allclose(irrep_basis(f"C{n}").basis.T, fourier_basis(n), atol=1e-6)
 
 
-def test_what_is_kept_can_not_be_written_to() -> None:
+def test_cached_arrays_are_read_only() -> None:
     for array in (
         group("S3").table,
         group("S3").inverse,
@@ -289,7 +291,7 @@ def test_what_is_kept_can_not_be_written_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("S7", r"group='S7' is unknown; did you mean S3, S4, S5, S6\?"),
         ("Q16", "group='Q16' is unknown"),
@@ -301,7 +303,7 @@ def test_what_is_kept_can_not_be_written_to() -> None:
         ("s5", "did you mean S3, S4, S5, S6"),
     ],
 )
-def test_an_unknown_group_is_answered_with_those_there_are(name: str, told: str) -> None:
+def test_an_unknown_group_is_refused_with_the_known_ones(name: str, message: str) -> None:
     for ask in (group, irreps, characters):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             ask(name)

@@ -50,12 +50,12 @@ def _pairs(task: PairTask, batch: Any) -> list[tuple[int, int]]:
 
 
 def _answers(task: PairTask, seed: int = 0) -> dict[tuple[int, int], int]:
-    """By pair, the targets of both splits."""
+    """Target of each pair, from both splits."""
     batches = task.evaluation(task.data(seed), _KEY).batches.values()
     return {
         pair: int(y)
-        for one in batches
-        for pair, y in zip(_pairs(task, one), np.asarray(one.targets)[:, 0], strict=True)
+        for batch in batches
+        for pair, y in zip(_pairs(task, batch), np.asarray(batch.targets)[:, 0], strict=True)
     }
 
 
@@ -76,13 +76,13 @@ def test_division_undoes_multiplication_where_it_can(p: int) -> None:
     assert all(c * b % p == a if b % 2 else c == (a - b) % p for (a, b), c in mixed.items())
 
 
-def test_division_has_no_table_and_what_needs_one_says_so() -> None:
+def test_division_has_no_table_and_measures_that_need_one_say_so() -> None:
     experiment = tiny_mlp_experiment(task=ModularArithmetic(p=11, operation="divide", fraction=0.5))
     with pytest.raises(
         MeasureError, match="logit_fve can't be read here: it needs the task's ground truth 'table'"
     ):
         choose(["logit_fve"], experiment.subject())
-    taken = {one.name for one in choose(None, experiment.subject())[0]}
+    taken = {measure.name for measure in choose(None, experiment.subject())[0]}
     assert {"train_loss", "test_accuracy", "gini_embedding"} <= taken
     assert {"table", "answer"}.isdisjoint(
         experiment.task.evaluation(experiment.task.data(0), _KEY).ground_truth
@@ -100,7 +100,9 @@ def test_logarithms_turn_products_into_sums(p: int, operation: Any) -> None:
         if a and b:
             assert logarithm[c] == (logarithm[a] + sign * logarithm[b]) % (p - 1)
     others = (ModularArithmetic(p=7), ModularArithmetic(p=9, operation="multiply", fraction=0.5))
-    assert all("logarithm" not in one.evaluation(one.data(0), _KEY).ground_truth for one in others)
+    assert all(
+        "logarithm" not in other.evaluation(other.data(0), _KEY).ground_truth for other in others
+    )
 
 
 def _composed(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,7 +197,7 @@ def test_in_the_longest_format_the_operation_and_the_equals_sign_are_tokens_of_t
     np.testing.assert_array_equal(tokens[:, [0, 2]], np.asarray(task.data(0).inputs)[:, :2])
     assert _answers(long) == _answers(task)
     np.testing.assert_array_equal(
-        *(one.evaluation(one.data(0), _KEY).ground_truth["table"] for one in (long, task))
+        *(each.evaluation(each.data(0), _KEY).ground_truth["table"] for each in (long, task))
     )
 
 
@@ -227,17 +229,17 @@ def test_every_test_pair_holds_a_held_out_element_and_no_trained_one_does(
         p=11, operation=operation, fraction=fraction, split="held_out", split_seed=1
     )
     trained, everything = _trained(task), set(_answers(task))
-    kept = {x for pair in trained for x in pair}
-    assert trained == {(a, b) for a, b in everything if {a, b} <= kept}
+    retained = {x for pair in trained for x in pair}
+    assert trained == {(a, b) for a, b in everything if {a, b} <= retained}
     most = int(fraction * len(everything))
-    larger = len(kept) + 1
+    larger = len(retained) + 1
     assert (
         len(trained)
         == task.trained
         <= most
         < (larger**2 if operation == "add" else larger * (larger - 1))
     )
-    assert operation == "add" or 0 in kept
+    assert operation == "add" or 0 in retained
 
 
 def test_the_split_of_power_et_al_is_numpys_old_shuffle_of_their_equations() -> None:
@@ -272,11 +274,11 @@ def test_a_larger_fraction_trains_on_more_of_the_same_and_seeds_on_as_many(
         for fraction in (0.05, 0.2, 0.21, 0.5, 0.73, 0.95)
     ]
     for seed in range(4):
-        sets = [_trained(one, seed) for one in larger]
+        sets = [_trained(task, seed) for task in larger]
         assert all(first <= second for first, second in itertools.pairwise(sets))
-        assert [len(one) for one in sets] == [one.trained for one in larger]
+        assert [len(trained) for trained in sets] == [task.trained for task in larger]
         rest = [
-            set(_answers(one, seed)) - one_set for one, one_set in zip(larger, sets, strict=True)
+            set(_answers(task, seed)) - trained for task, trained in zip(larger, sets, strict=True)
         ]
         assert all(len(a) + len(b) == len(task.domain) for a, b in zip(sets, rest, strict=True))
     assert _trained(larger[3], 0) != _trained(larger[3], 1)
@@ -314,7 +316,7 @@ def test_label_noise_draws_its_share_of_training_labels_and_no_other() -> None:
     assert abs(((counts - mean) ** 2 / mean).sum() - 30) < 4 * np.sqrt(60)
 
 
-def test_what_a_smaller_share_corrupts_a_larger_one_corrupts_in_the_same_way() -> None:
+def test_a_larger_share_contains_the_corruptions_of_a_smaller_one() -> None:
     before = (np.zeros(_noisy(0.0).trained, bool), None)
     for share in (0.1, 0.35, 0.36, 0.8, 1.0):
         corrupted, labels = _noisy(share).noise()
@@ -331,12 +333,12 @@ def test_another_fraction_leaves_most_labels_as_they_were() -> None:
 
 
 def test_noise_is_shared_by_seeds_unless_each_has_its_own_split() -> None:
-    shared, own = _noisy(0.3), _noisy(0.3, split_per_seed=True)
+    shared, per_seed = _noisy(0.3), _noisy(0.3, split_per_seed=True)
     assert _answers(shared, 0) == _answers(shared, 3)
-    assert _answers(own, 3) == _answers(_noisy(0.3, split_seed=3)) != _answers(own, 0)
+    assert _answers(per_seed, 3) == _answers(_noisy(0.3, split_seed=3)) != _answers(per_seed, 0)
 
 
-def test_minibatches_say_what_is_corrupted() -> None:
+def test_minibatches_mark_corrupted_examples() -> None:
     task = _noisy(0.5, batch_size=20)
     feed = task.batches(task.data(0), _KEY, 0, 2)(1)
     right = np.asarray(feed.inputs)[:, :2].sum(axis=1) % 31
@@ -370,7 +372,7 @@ def test_accuracies_under_label_noise_by_hand() -> None:
         choose(["memorised_accuracy"], subject)
 
 
-def test_a_split_and_noise_a_seed_are_stacked_for_the_program() -> None:
+def test_splits_and_noise_per_seed_are_stacked_for_the_program() -> None:
     task = ModularArithmetic(
         p=11,
         operation="divide",
@@ -382,7 +384,7 @@ def test_a_split_and_noise_a_seed_are_stacked_for_the_program() -> None:
     data = Program(tiny_mlp_experiment(task=task).parts()).data
     for seed in (0, 1, 2):
         jax.tree.map(
-            lambda x, one, seed=seed: np.testing.assert_array_equal(x[seed], one),
+            lambda x, alone, seed=seed: np.testing.assert_array_equal(x[seed], alone),
             data,
             task.data(seed),
         )
@@ -419,13 +421,13 @@ def test_both_models_read_the_longest_format(model: Any) -> None:
     params = jax.jit(built.init)(_KEY)
     routes = built.routes or ("plain",)
     passes = [jax.jit(partial(built.along(route), positions=task.read)) for route in routes]
-    outputs = [one(params, data.inputs) for one in passes]
+    outputs = [apply(params, data.inputs) for apply in passes]
     assert outputs[0].shape == (
         32,
         1,
         task.inputs.classes if isinstance(model, MLP) else task.inputs.vocabulary,
     )
-    assert all(jnp.allclose(outputs[0], one, atol=1e-5) for one in outputs)
+    assert all(jnp.allclose(outputs[0], other, atol=1e-5) for other in outputs)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -446,7 +448,7 @@ _BAD: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-def test_a_group_task_refuses_what_can_not_be() -> None:
-    for settings, told in _BAD:
-        with unchecked(), pytest.raises(ConfigError, match=told):
+def test_a_group_task_refuses_invalid_settings() -> None:
+    for settings, message in _BAD:
+        with unchecked(), pytest.raises(ConfigError, match=message):
             GroupComposition(**settings)

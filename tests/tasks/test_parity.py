@@ -39,7 +39,7 @@ def _class(row: tuple[int, ...], coordinates: Any) -> int:
 
 
 # --- The task
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("subset", ["first", "random"])
@@ -95,7 +95,7 @@ def test_exactly_the_stated_share_of_the_trained_labels_is_flipped() -> None:
         n=10, k=3, examples=200, batch_size=None, test_examples=50, label_noise=0.25
     )
     clean = SparseParity(n=10, k=3, examples=200, batch_size=None, test_examples=50)
-    ours, theirs = (one.evaluation(one.data(0), _KEY) for one in (task, clean))
+    ours, theirs = (each.evaluation(each.data(0), _KEY) for each in (task, clean))
     np.testing.assert_array_equal(ours.batches["train"].inputs, theirs.batches["train"].inputs)
     wrong = np.asarray(ours.batches["train"].targets != theirs.batches["train"].targets)[:, 0]
     assert wrong.sum() == 50
@@ -219,7 +219,7 @@ def test_bad_settings_are_refused_with_what_is_allowed(
 
 
 # --- Functions of signs
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------
 
 
 def _majority(n: int) -> np.ndarray:
@@ -270,7 +270,7 @@ def test_the_gradient_at_a_neuron_of_signs_is_that_of_brute_force(
     np.testing.assert_allclose(sign_neuron_gradient(w, S), expected, atol=1e-12)
 
 
-def test_what_has_no_closed_form_is_refused() -> None:
+def test_arguments_without_a_closed_form_are_refused() -> None:
     for call, message in (
         (lambda: majority_coefficient(8, 1), "n=8: a majority needs an odd number"),
         (lambda: majority_coefficient(9, 10), "m=10"),

@@ -1,4 +1,4 @@
-"""Repeated sequences: halves, answers and concepts, by loops over the tokens."""
+"""Repeated sequences: halves, answers and ground truth, by loops over the tokens."""
 
 import jax
 import numpy as np
@@ -38,9 +38,9 @@ def test_answers_and_concepts_are_those_of_the_tokens(task: RepeatedSequences) -
             assert concepts["previous_occurrence"][e, i] == (earlier[-1] if earlier else -1)
             assert concepts["previous_token"][e, i] == row[max(i - 1, 0)]
             assert concepts["token_two_back"][e, i] == row[max(i - 2, 0)]
-            told = bool(earlier) and row[earlier[-1] + 1] == row[i + 1]
-            assert concepts["repeated"][i] == told
-            assert np.asarray(batch.weights)[e, i] == (task.scored == "all" or told)
+            predicted = bool(earlier) and row[earlier[-1] + 1] == row[i + 1]
+            assert concepts["repeated"][i] == predicted
+            assert np.asarray(batch.weights)[e, i] == (task.scored == "all" or predicted)
     inputs = task.inputs
     assert (inputs.vocabulary, inputs.positions, inputs.classes) == (
         task.symbols + 1,
@@ -75,7 +75,7 @@ def test_a_steps_sequences_are_fresh_uniform_and_the_same_however_training_is_cu
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict, message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict, message: str) -> None:
     with unchecked(), pytest.raises(ConfigError, match=message):
         RepeatedSequences(**settings)
 

@@ -94,7 +94,7 @@ def test_the_splits_are_disjoint_and_together_the_full_table(split: Any) -> None
 
 
 @pytest.mark.parametrize("p", [5, 8])
-def test_the_table_says_where_a_pair_stands_in_the_splits_one_after_the_other(p: int) -> None:
+def test_the_table_gives_the_row_of_each_pair_among_the_splits(p: int) -> None:
     task = ModularArithmetic(p=p, fraction=0.4, split_seed=2)
     evaluation = task.evaluation(task.data(0), _KEY)
     rows = [
@@ -188,7 +188,7 @@ def test_answer_and_distance_together_tell_the_pair_where_there_is_a_distance(
 
 
 def _labels(task: ModularArithmetic, seed: int = 0) -> dict[tuple[int, int], int]:
-    """By pair, from both splits."""
+    """Target of each pair, from both splits."""
     batches = task.evaluation(task.data(seed), _KEY).batches.values()
     pairs = [pair for batch in batches for pair in _pairs(batch.inputs)]
     return dict(
@@ -215,12 +215,12 @@ def test_random_labels_are_one_table_of_the_split_seed(split: Any) -> None:
 def test_random_labels_are_shared_by_seeds_even_where_splits_are_not_and_differ_by_split_seed() -> (
     None
 ):
-    own = ModularArithmetic(
+    per_seed = ModularArithmetic(
         p=7, operation="random", fraction=0.5, split_seed=5, split_per_seed=True
     )
-    assert _pairs(own.data(0).inputs) != _pairs(own.data(1).inputs)
-    assert _labels(own, 0) == _labels(own, 1)
-    assert _labels(own) != _labels(
+    assert _pairs(per_seed.data(0).inputs) != _pairs(per_seed.data(1).inputs)
+    assert _labels(per_seed, 0) == _labels(per_seed, 1)
+    assert _labels(per_seed) != _labels(
         ModularArithmetic(p=7, operation="random", fraction=0.5, split_seed=6)
     )
 
@@ -238,14 +238,14 @@ def test_random_labels_are_all_used_about_equally_and_follow_no_sum() -> None:
 
 def test_splits_by_seed_differ_and_are_those_of_the_shifted_split_seed() -> None:
     shared = ModularArithmetic(p=11, split_seed=3)
-    own = ModularArithmetic(p=11, split_seed=3, split_per_seed=True)
+    per_seed = ModularArithmetic(p=11, split_seed=3, split_per_seed=True)
     assert not shared.per_seed
-    assert own.per_seed
+    assert per_seed.per_seed
     assert _pairs(shared.data(0).inputs) == _pairs(shared.data(5).inputs)
     for seed in (0, 5):
         alone = ModularArithmetic(p=11, split_seed=3 + seed)
-        assert _pairs(own.data(seed).inputs) == _pairs(alone.data(0).inputs)
-    assert set(_pairs(own.data(0).inputs)) != set(_pairs(own.data(5).inputs))
+        assert _pairs(per_seed.data(seed).inputs) == _pairs(alone.data(0).inputs)
+    assert set(_pairs(per_seed.data(0).inputs)) != set(_pairs(per_seed.data(5).inputs))
 
 
 def test_a_full_batch_is_the_data_in_every_step() -> None:
@@ -354,11 +354,11 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"operation": "gcd"}, "operation='gcd' is unknown; known are add, add_or_multiply"),
     (
         {"operation": "divide", "p": 15},
-        r"'divide' needs a prime modulus.*p=15 is none, 17 is the next",
+        r"'divide' needs a prime modulus.*p=15 is not prime; the next prime is 17",
     ),
     (
         {"operation": "divide_or_subtract", "p": 9},
-        "'divide_or_subtract' needs a prime modulus.*p=9 is none, 11",
+        "'divide_or_subtract' needs a prime modulus.*p=9 is not prime; the next prime is 11",
     ),
     ({"operation": "divide", "p": 2, "fraction": 0.2}, "of 2 pairs leaves 0 to train on"),
     ({"split": "held_out", "p": 5, "fraction": 0.03}, "of 25 pairs leaves 0 to train on"),
