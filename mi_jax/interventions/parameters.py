@@ -135,7 +135,7 @@ class Graft(OfParameters):
 
     def prepare(self, moment: PrepareContext) -> dict[str, Any]:
         """See ``Intervention``."""
-        theirs = dotted(moment.elsewhere(self.run, self.step))
+        theirs = dotted(moment.load_params(self.run, self.step))
         return {name: theirs[name] for name in self.names(theirs)}
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:

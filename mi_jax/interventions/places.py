@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import require, whole
-from mi_jax.basics.fields import Numbers
+from mi_jax.basics.fields import Numbers, accepts_old_names
 from mi_jax.contracts import Batch, Inputs, Loss, Model, Optimizer, Task
 from mi_jax.models.taps import capture
 
@@ -30,6 +30,7 @@ Raises RunError.
 """
 
 
+@accepts_old_names(elsewhere="load_params")
 class CheckContext(NamedTuple):
     """What an intervention is checked against before training."""
 
@@ -39,7 +40,7 @@ class CheckContext(NamedTuple):
     """Every parameter's shape by dotted name, without the seed axis."""
     batch: Batch
     """The shapes of a batch."""
-    elsewhere: LoadParams
+    load_params: LoadParams
 
 
 class Forward(NamedTuple):
@@ -60,6 +61,7 @@ class Forward(NamedTuple):
         return capture(self.apply, [name])(params, self.inputs, positions=self.positions)[1][name]
 
 
+@accepts_old_names(elsewhere="load_params")
 class PrepareContext(NamedTuple):
     """What an intervention makes its arrays from. Leading axis of parameters: seed."""
 
@@ -72,7 +74,7 @@ class PrepareContext(NamedTuple):
     """Those of step 0."""
     model: Model
     inputs: Inputs
-    elsewhere: LoadParams
+    load_params: LoadParams
 
 
 class Settings(NamedTuple):

@@ -245,7 +245,7 @@ class Transplant(_Override):
         """See ``Intervention``."""
         return {
             f"{_PREFIX}{name}": value
-            for name, value in dotted(moment.elsewhere(self.run, self.step)).items()
+            for name, value in dotted(moment.load_params(self.run, self.step)).items()
         }
 
     def value_at(self, value: Array, arrays: Arrays, forward: Forward) -> Array:
@@ -280,7 +280,8 @@ def fitting(
     be read.
     """
     theirs = {
-        name: tuple(value.shape[1:]) for name, value in dotted(trained.elsewhere(run, step)).items()
+        name: tuple(value.shape[1:])
+        for name, value in dotted(trained.load_params(run, step)).items()
     }
     for name in sorted(trained.shapes if names is None else names):
         own = trained.shapes[name]

@@ -18,7 +18,7 @@ from mi_jax.basics.pytrees import dotted
 from mi_jax.basics.records import encode
 from mi_jax.interventions import Intervention
 from mi_jax.runs.experiment import REGISTRY, Experiment
-from mi_jax.runs.replay import check_machine, elsewhere, mode_of
+from mi_jax.runs.replay import check_machine, load_params_of, mode_of
 from mi_jax.runs.run import Run, Step, open_run
 from mi_jax.runs.train import check_same, finish, run_record, train
 from mi_jax.training.kept import read_arrays, write_arrays
@@ -248,7 +248,7 @@ def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
         _check_same(folder, asked, experiment)
     else:
         ProgramSchedule(
-            parts, origin=asked.step, elsewhere=elsewhere(asked.parent.path, parts.seeds)
+            parts, origin=asked.step, load_params=load_params_of(asked.parent.path, parts.seeds)
         ).check(asked.new)
     check_machine(asked.parent.trajectories[0], here, allow_other_machine)
     with lock(folder):

@@ -25,13 +25,17 @@ def programs_of(trajectory: Trajectory, parts: Parts) -> ProgramSchedule:
     """The programs of a run on disk, which keeps there what its interventions prepare."""
     parent = None if trajectory.parent is None else trajectory.parent[0]
     initial = None if parent is None else trajectory.initial
-    where = elsewhere(parent, trajectory.seeds)
+    where = load_params_of(parent, trajectory.seeds)
     return ProgramSchedule(
-        parts, origin=trajectory.origin, store=trajectory.prepared, elsewhere=where, initial=initial
+        parts,
+        origin=trajectory.origin,
+        store=trajectory.prepared,
+        load_params=where,
+        initial=initial,
     )
 
 
-def elsewhere(parent: Path | None, seeds: tuple[int, ...]) -> LoadParams:
+def load_params_of(parent: Path | None, seeds: tuple[int, ...]) -> LoadParams:
     """Where interventions find parameters of other runs, of these seeds."""
 
     def params(path: str | None, step: int) -> Params:

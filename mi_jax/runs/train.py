@@ -11,7 +11,7 @@ from mi_jax.basics.errors import RunError
 from mi_jax.basics.records import differences, digest
 from mi_jax.interventions import InProgram
 from mi_jax.runs.experiment import Experiment
-from mi_jax.runs.replay import check_machine, elsewhere, mode_of, programs_of
+from mi_jax.runs.replay import check_machine, load_params_of, mode_of, programs_of
 from mi_jax.runs.run import Run, open_run
 from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
@@ -79,7 +79,7 @@ def train(
 
 def check(parts: Parts) -> None:
     """Refuses what can't be trained, before training. Raises ConfigError, RunError."""
-    ProgramSchedule(parts, elsewhere=elsewhere(None, parts.seeds)).check()
+    ProgramSchedule(parts, load_params=load_params_of(None, parts.seeds)).check()
 
 
 def finish(

@@ -81,7 +81,7 @@ class ProgramSchedule:
         parts: what is trained, with the run's interventions.
         origin: the step that the run begins at: 0, or where it was forked.
         store: where what interventions prepare is kept.
-        elsewhere: parameters of other runs.
+        load_params: parameters of other runs.
         initial: the parameters of step 0, where they aren't those that the model begins with.
     """
 
@@ -91,12 +91,12 @@ class ProgramSchedule:
         *,
         origin: int = 0,
         store: Store | None = None,
-        elsewhere: LoadParams = nowhere,
+        load_params: LoadParams = nowhere,
         initial: Callable[[], Params] | None = None,
     ):
         self.parts, self.origin = parts, origin
         self._store: Store = Memory() if store is None else store
-        self._elsewhere, self._initial = elsewhere, initial
+        self._load_params, self._initial = load_params, initial
         self._programs: dict[Any, Program] = {}
         self._arrays: dict[int, Mapping[str, Any]] = {}
         self.active = lru_cache(maxsize=64)(self._active)
@@ -163,7 +163,7 @@ class ProgramSchedule:
             return
         shapes = {name: tuple(x.shape[1:]) for name, x in dotted(self.base.template.params).items()}
         batch = batch_shapes(self.parts.task, self.parts.seeds[0])
-        trained = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._elsewhere)
+        trained = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._load_params)
         for intervention in interventions:
             intervention.check(trained)
 
@@ -209,7 +209,7 @@ class ProgramSchedule:
     def _make(self, place: int, params: Any) -> Flat:
         inputs, seeds = self.parts.task.inputs, self.parts.seeds
         moment = PrepareContext(
-            seeds, params, self._first, self.parts.model, inputs, self._elsewhere
+            seeds, params, self._first, self.parts.model, inputs, self._load_params
         )
         with computing_in(self.parts.precision):
             made = self.parts.interventions[place].prepare(moment)

@@ -46,11 +46,13 @@ MLP, TRANSFORMER = (
 
 
 def _programs(
-    *interventions: Any, of: Any = MLP, route: str | None = None, elsewhere: Any = None
+    *interventions: Any, of: Any = MLP, route: str | None = None, load_params: Any = None
 ) -> ProgramSchedule:
     parts = replace(of, interventions=interventions).parts(route)
     return (
-        ProgramSchedule(parts) if elsewhere is None else ProgramSchedule(parts, elsewhere=elsewhere)
+        ProgramSchedule(parts)
+        if load_params is None
+        else ProgramSchedule(parts, load_params=load_params)
     )
 
 
@@ -214,7 +216,7 @@ def test_grafted_parameters_are_the_other_checkpoints_seed_by_seed(
     plain: dict[int, TrainState],
 ) -> None:
     programs = _programs(
-        Graft("unembed.*", None, 20, start=5), elsewhere=lambda path, step: plain[step].params
+        Graft("unembed.*", None, 20, start=5), load_params=lambda path, step: plain[step].params
     )
     np.testing.assert_array_equal(
         _arrays(_at(programs, 6))["unembed.W_U"], _arrays(plain[20])["unembed.W_U"]
