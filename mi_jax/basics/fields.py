@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from mi_jax.basics.errors import ConfigError, nearest
 
@@ -15,14 +15,116 @@ Numbers = Mapping[str, Any]
 ``{"optimizer.learning_rate": 1e-3}``.
 """
 
+LARGEST_FLOAT32 = 3.4028235e38
+"""The largest number, rounded, that the compiled step can take."""
 
-def sweepable(default: float | None, *, added: bool = False) -> Any:
-    """A dataclass field holding a number that the compiled step takes as an argument, so that other
-    values compile nothing.
 
-    Where it is None the step has no such number. ``added``: see the function of that name.
+class Bounds(NamedTuple):
+    """Bounds of a number; None where it has none on that side.
+
+    Attributes:
+        minimum: smallest value allowed.
+        maximum: largest value allowed.
+        above: value that the number must exceed.
+        below: value that the number must stay under.
     """
-    return field(default=default, metadata={"sweepable": True, "added": added})
+
+    minimum: float | int | None = None
+    maximum: float | int | None = None
+    above: float | int | None = None
+    below: float | int | None = None
+
+    def contain(self, value: Any) -> bool:
+        """Whether a number is finite, fits float32 and lies within the bounds; False for NaN."""
+        return (
+            -LARGEST_FLOAT32 <= value <= LARGEST_FLOAT32
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits: list[str] = []
+        if self.minimum is not None:
+            limits.append(f"at least {self.minimum:g}")
+        if self.above is not None:
+            limits.append(f"above {self.above:g}")
+        if self.maximum is not None:
+            limits.append(f"at most {self.maximum:g}")
+        if self.below is not None:
+            limits.append(f"less than {self.below:g}")
+        if self.maximum is not None or self.below is not None:
+            return " and ".join(limits)
+        if not limits:
+            return "a finite number"
+        return f"a finite number {'of ' if self.above is None else ''}{' and '.join(limits)}"
+
+
+def sweepable(
+    default: float | None,
+    *,
+    added: bool = False,
+    minimum: float | int | None = None,
+    maximum: float | int | None = None,
+    above: float | int | None = None,
+    below: float | int | None = None,
+) -> Any:
+    """Make a dataclass field for a number that the compiled step takes as an argument.
+
+    Other values of the field compile nothing. Where the field is None, the step has no such number.
+    The bounds live here, in the field; ``check_bounds`` enforces them.
+
+    Args:
+        default: value of the field where none is given; only a field whose default is None may be
+            None.
+        added: whether the field came after runs had been stored: see the function ``added``.
+        minimum: smallest value allowed.
+        maximum: largest value allowed.
+        above: value that the number must exceed.
+        below: value that the number must stay under.
+    """
+    bounds = Bounds(minimum, maximum, above, below)
+    return field(default=default, metadata={"sweepable": True, "added": added, "bounds": bounds})
+
+
+def check_bounds(settings: Any) -> None:
+    """Refuse a dataclass whose own sweepable fields leave their bounds.
+
+    Every value must also be finite and fit float32, in which the compiled step computes.
+
+    Example:
+        >>> from dataclasses import make_dataclass
+        >>> SGD = make_dataclass("SGD", [("momentum", float, sweepable(0.0, minimum=0, below=1))])
+        >>> check_bounds(SGD(momentum=1.5))
+        Traceback (most recent call last):
+        mi_jax.basics.errors.ConfigError: momentum=1.5: must be at least 0 and less than 1.
+
+    Raises:
+        ConfigError: if a field is out of its bounds, NaN, infinite, no number, or None where its
+            default is not None.
+    """
+    for f in fields(settings):
+        if not f.metadata.get("sweepable"):
+            continue
+        value, optional = getattr(settings, f.name), f.default is None
+        if value is None and optional:
+            continue
+        bounds: Bounds = f.metadata["bounds"]
+        try:
+            allowed = bounds.contain(value)
+        except TypeError:  # not a number
+            allowed = False
+        if not allowed:
+            choices = f"{bounds}, or None for none" if optional else f"{bounds}"
+            raise ConfigError(
+                f"{f.name}={value}: must be {choices}."
+                + (" It must fit float32, up to 3.4e+38." if _too_large(value) else "")
+            )
+
+
+def _too_large(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) > LARGEST_FLOAT32
 
 
 def added(default: Any) -> Any:
