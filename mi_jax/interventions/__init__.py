@@ -1,5 +1,9 @@
-"""Interventions on training: one change at one named place, for a range of updates, stored in the
-run.
+"""Interventions on training: one change at one named place, for a range of updates, stored with
+the run.
+
+To add an intervention, write a frozen dataclass in a new file that derives from one of the places
+(``AtSettings``, ``AtBatch``, ``AtSite``, ``AtGradient``, ``AtParams``), and add a line to
+``INTERVENTIONS``. Mark the fields whose values reach the program as arrays with ``value_field``.
 """
 
 from mi_jax.basics.moved import renamed_attributes
@@ -17,6 +21,7 @@ from mi_jax.interventions.places import (
     Intervention,
     PrepareContext,
     Settings,
+    value_field,
 )
 from mi_jax.interventions.project import Project
 from mi_jax.interventions.sites import Ablate, Clamp, Transplant
@@ -31,7 +36,7 @@ INTERVENTIONS = {
     "reset": Reset,
     "project": Project,
 }
-"""Every intervention by registry name."""
+"""The interventions by registry name."""
 
 __all__ = [
     "INTERVENTIONS",
@@ -54,6 +59,7 @@ __all__ = [
     "Reset",
     "Settings",
     "Transplant",
+    "value_field",
 ]
 
 __getattr__ = renamed_attributes(__name__, {"Moment": "PrepareContext", "Trained": "CheckContext"})

@@ -1,143 +1,149 @@
-"""Interventions on parameters after an update: frozen, reset to where they began, or grafted from
-another checkpoint.
+"""Interventions on parameters after an update: freeze them, reset them to step 0, or graft them
+from another checkpoint.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted, matching, rebuild
 from mi_jax.basics.records import frozen
-from mi_jax.interventions.places import Arrays, AtParams, CheckContext, PrepareContext
-from mi_jax.interventions.sites import fitting, hold_checkpoint
+from mi_jax.interventions.places import (
+    Arrays,
+    AtParams,
+    CheckContext,
+    PrepareContext,
+    value_field,
+)
+from mi_jax.interventions.sites import check_same_shapes, normalize_checkpoint
 
 Patterns = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class OfParameters(AtParams):
-    """What interventions on parameters share: patterns of dotted names (``*``, ``*.W_*``,
-    ``unembed.*``); one may stand alone.
+    """Base of the interventions on parameters that are chosen by name.
+
+    Attributes:
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
     """
 
     parameters: Patterns | str
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = (self.parameters,) if isinstance(self.parameters, str) else frozen(self.parameters)
-        told = (
-            f"{type(self).__name__}: parameters={self.parameters!r} must be a pattern of names such"
-            " as 'embed.*', or several"
-        )
-        require(
-            isinstance(given, tuple) and all(isinstance(pattern, str) for pattern in given), told
-        )
-        require(
-            len(given) > 0,
-            f"{type(self).__name__}: parameters is empty; name some, such as 'embed.*'",
-        )
-        object.__setattr__(self, "parameters", given)
+        name, given = type(self).__name__, self.parameters
+        patterns = (given,) if isinstance(given, str) else frozen(given)
+        if not isinstance(patterns, tuple) or not all(isinstance(p, str) for p in patterns):
+            raise ConfigError(
+                f"{name}: parameters={given!r} must be a pattern of names such as 'embed.*', or"
+                " several."
+            )
+        if not patterns:
+            raise ConfigError(f"{name}: parameters is empty. Name some, such as 'embed.*'.")
+        object.__setattr__(self, "parameters", patterns)
 
     def names(self, params: Any) -> list[str]:
-        """The dotted names that match, sorted. Raises ConfigError for a pattern that matches none."""
+        """The dotted names that match, sorted.
+
+        Raises:
+            ConfigError: for a pattern that matches no name.
+        """
         patterns = (self.parameters,) if isinstance(self.parameters, str) else self.parameters
         return sorted(matching(patterns, tuple(params), type(self).__name__))
 
 
-def _replaced(params: Params, others: dict[str, Any]) -> Params:
-    return rebuild(params, {**dotted(params), **others})
+def _with_arrays(params: Params, arrays: Arrays) -> Params:
+    """The parameters with the named arrays in place of their own."""
+    return rebuild(params, {**dotted(params), **arrays})
 
 
 @dataclass(frozen=True)
 class Freeze(OfParameters):
-    """Parameters keep the values that they have when the range begins, decay included. The
-    optimizer's moments go on.
+    """Parameters keep the values that they have when the range begins: neither gradient nor decay
+    changes them. The optimizer's moments continue to be updated.
+
+    Attributes:
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
+
+    Example:
+        >>> Freeze("embed.*", start=400).parameters
+        ('embed.*',)
     """
 
-    def compile_key(self) -> "Freeze":
-        """Itself without range and values."""
-        return replace(self, start=0, stop=None)
-
-    def check(self, trained: CheckContext) -> None:
-        """See ``Intervention``."""
-        self.names(trained.shapes)
+    def check(self, context: CheckContext) -> None:
+        """Check that every pattern matches a parameter."""
+        self.names(context.shapes)
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """See ``AtParams``."""
-        kept = dotted(before)
-        return _replaced(params, {name: kept[name] for name in self.names(kept)})
+        """The parameters after the update, with the frozen ones as they were before it."""
+        values = dotted(before)
+        return _with_arrays(params, {name: values[name] for name in self.names(values)})
 
 
 @dataclass(frozen=True)
 class Reset(OfParameters):
-    """Parameters have their values of step 0 again after update ``start``, and train on from there.
-    ``Freeze`` holds them.
+    """Parameters are set back to their values of step 0 once, after update ``start``, and train on
+    from there. ``Freeze`` keeps them.
+
+    Attributes:
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
     """
 
     @property
     def period(self) -> int | None:
-        """Once."""
+        """None: once."""
         return None
 
-    def compile_key(self) -> "Reset":
-        """Itself without range and values."""
-        return replace(self, start=0, stop=None)
+    def check(self, context: CheckContext) -> None:
+        """Check that every pattern matches a parameter."""
+        self.names(context.shapes)
 
-    def check(self, trained: CheckContext) -> None:
-        """See ``Intervention``."""
-        self.names(trained.shapes)
-
-    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
-        """See ``Intervention``."""
-        initial = dotted(moment.initial())
+    def prepare(self, context: PrepareContext) -> dict[str, Any]:
+        """The chosen parameters of step 0."""
+        initial = dotted(context.initial())
         return {name: initial[name] for name in self.names(initial)}
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """See ``AtParams``."""
-        return _replaced(params, dict(arrays))
+        """The parameters after the update, with the chosen ones as at step 0."""
+        return _with_arrays(params, arrays)
 
 
 @dataclass(frozen=True)
 class Graft(OfParameters):
-    """Parameters are those of another checkpoint of the same seed after update ``start``, and train
-    on from there.
+    """Parameters are replaced once, after update ``start``, by those of another checkpoint of the
+    same seed, and train on from there.
 
     Attributes:
-        parameters: patterns of dotted names.
-        run: path of the run that the checkpoint is of; None for the one that was forked. step: its
-            step.
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
+        run: path of the run that the checkpoint belongs to; None: the run that was forked.
+        step: step of the checkpoint.
     """
 
-    run: str | None
-    step: int
+    run: str | None = value_field(neutral=None)
+    step: int = value_field(neutral=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        hold_checkpoint(self)
+        normalize_checkpoint(self)
 
     @property
     def period(self) -> int | None:
-        """Once."""
+        """None: once."""
         return None
 
-    def compile_key(self) -> "Graft":
-        """Itself without range and values."""
-        return replace(self, run=None, step=0, start=0, stop=None)
+    def check(self, context: CheckContext) -> None:
+        """Check that the other checkpoint has the chosen parameters, of the same shapes."""
+        label = f"Graft: {self.run or 'the parent'} at step {self.step}"
+        names = frozenset(self.names(context.shapes))
+        check_same_shapes(label, context, self.run, self.step, names)
 
-    def check(self, trained: CheckContext) -> None:
-        """See ``Intervention``."""
-        told, names = (
-            f"Graft: {self.run or 'the parent'} at step {self.step}",
-            frozenset(self.names(trained.shapes)),
-        )
-        fitting(told, trained, self.run, self.step, names)
-
-    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
-        """See ``Intervention``."""
-        theirs = dotted(moment.load_params(self.run, self.step))
-        return {name: theirs[name] for name in self.names(theirs)}
+    def prepare(self, context: PrepareContext) -> dict[str, Any]:
+        """The chosen parameters of the other checkpoint."""
+        other = dotted(context.load_params(self.run, self.step))
+        return {name: other[name] for name in self.names(other)}
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """See ``AtParams``."""
-        return _replaced(params, dict(arrays))
+        """The parameters after the update, with the chosen ones of the other checkpoint."""
+        return _with_arrays(params, arrays)

@@ -1,6 +1,9 @@
-"""Interventions as text: ``Change(field="optimizer.weight_decay", value=0.3, start=400)``, literals
-only, never executed.
+"""Interventions as text: ``Change(field="optimizer.weight_decay", value=0.3, start=400)``.
+
+The arguments are literals; the text is parsed and never executed.
 """
+
+from collections.abc import Mapping
 
 from mi_jax.basics.calls import called
 from mi_jax.interventions.places import Intervention
@@ -8,17 +11,20 @@ from mi_jax.interventions.places import Intervention
 _EXAMPLE = 'Change(field="optimizer.weight_decay", value=0.3, start=400)'
 
 
-def parse(text: str, known: dict[str, type[Intervention]]) -> Intervention:
-    """The intervention that a call of one of the known classes with literal arguments says.
+def parse(text: str, known: Mapping[str, type[Intervention]]) -> Intervention:
+    """Read an intervention from text: the call of a known class with literal arguments.
+
+    Args:
+        text: the call, by the name of the class.
+        known: the classes by registry name, such as ``INTERVENTIONS``.
+
+    Raises:
+        ConfigError: for any other text.
 
     Example:
         >>> from mi_jax.interventions import INTERVENTIONS
         >>> parse('Freeze("embed.*", start=10, stop=20)', INTERVENTIONS)
         Freeze(start=10, stop=20, parameters=('embed.*',))
-
-    Raises:
-        ConfigError: for anything else.
     """
-    return called(
-        text, {one.__name__: one for one in known.values()}, kind="intervention", example=_EXAMPLE
-    )
+    classes = {cls.__name__: cls for cls in known.values()}
+    return called(text, classes, kind="intervention", example=_EXAMPLE)

@@ -1,138 +1,210 @@
-"""What an intervention is: one change to training at one named place, for a range of updates.
+"""Base classes of interventions: one change to training at one named place, for a range of updates.
 
-The places: ``AtSettings`` (numbers, data, optimizer, loss), ``AtBatch``, ``AtSite``,
-    ``AtGradient``, ``AtParams``. A class of
-one's own derives from the one where it acts.
+The five places are ``AtSettings`` (numbers, data, loss, optimizer), ``AtBatch``, ``AtSite``,
+``AtGradient`` and ``AtParams``. A new intervention derives from the class of the place where it
+acts.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import require, whole
-from mi_jax.basics.fields import Numbers, accepts_old_names
+from mi_jax.basics.errors import ConfigError, whole
+from mi_jax.basics.fields import Numbers, accepts_old_names, warn_old_name
 from mi_jax.contracts import Batch, Inputs, Loss, Model, Optimizer, Task
 from mi_jax.models.taps import capture
 
 Arrays = Mapping[str, Any]
-"""What an intervention prepared, by name: of all seeds with a leading seed axis, or, in the
-compiled step, of one seed.
+"""The arrays that an intervention prepared, by name. They have a leading seed axis, except inside
+the compiled step, which sees the arrays of one seed.
 """
 
 LoadParams = Callable[[str | None, int], Params]
-"""(path of a run, step) -> its parameters, leading axis seed; None for the run that was forked.
-Raises RunError.
+"""Loads the parameters of another run: (path of the run, step) -> parameters, leading axis seed.
+The path None stands for the run that was forked. Raises RunError where they cannot be read.
 """
+
+
+def value_field(default: Any = MISSING, *, neutral: Any = MISSING, added: bool = False) -> Any:
+    """Mark a dataclass field of an intervention whose value reaches the program as an array.
+
+    The program is compiled with the neutral value in its place, so that interventions which differ
+    in this field alone share one program. The methods that run inside the program (``batch``,
+    ``value_at``, ``gradient``, ``after``) must therefore never read a marked field: ``prepare``
+    turns it into arrays, and they read those. ``period`` may depend on it.
+
+    Args:
+        default: the field's default; without one the field is required.
+        neutral: the value in the compile key; the default where it is not given.
+        added: whether the field was added after runs had been stored (see ``fields.added``).
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Shift(AtBatch):
+        ...     by: int = value_field(neutral=0)
+        ...
+        ...     def batch(self, batch: Batch, arrays: Arrays) -> Batch:
+        ...         return batch._replace(inputs=batch.inputs + arrays["by"])
+        >>> Shift(3, start=10).compile_key()
+        Shift(start=0, stop=None, by=0)
+    """
+    metadata = {"neutral": default if neutral is MISSING else neutral, "added": added}
+    return field(default=default, metadata=metadata)
 
 
 @accepts_old_names(elsewhere="load_params")
 class CheckContext(NamedTuple):
-    """What an intervention is checked against before training."""
+    """The run that an intervention is checked against, before training.
+
+    Attributes:
+        task: the run's task.
+        model: the run's model.
+        shapes: the shape of every parameter by dotted name, without the seed axis.
+        batch: the shapes of one batch.
+        load_params: loads the parameters of other runs.
+    """
 
     task: Task
     model: Model
     shapes: Mapping[str, tuple[int, ...]]
-    """Every parameter's shape by dotted name, without the seed axis."""
     batch: Batch
-    """The shapes of a batch."""
     load_params: LoadParams
 
 
 class Forward(NamedTuple):
-    """The forward pass of one update, as interventions at its sites know it."""
+    """The forward pass of one update, for interventions at its sites.
+
+    Attributes:
+        model: the run's model.
+        apply: the model's forward pass, by the route that the run is trained through.
+        inputs: the inputs of the batch.
+        positions: the positions that the task reads.
+    """
 
     model: Model
     apply: Callable[..., Array]
-    """By the run's own route."""
     inputs: Any
     positions: tuple[int, ...]
 
     def dims(self, name: str) -> tuple[str, ...]:
-        """The dims of a site."""
+        """Names of the dimensions of a site's value."""
         return next(site.dims for site in self.model.sites if site.name == name)
 
     def activation(self, params: Params, name: str) -> Array:
-        """What other parameters of this model give at a site for the same inputs."""
+        """The activation at a site for the same inputs under other parameters.
+
+        Args:
+            params: the other parameters of this model.
+            name: the name of the site.
+        """
         return capture(self.apply, [name])(params, self.inputs, positions=self.positions)[1][name]
 
 
 @accepts_old_names(elsewhere="load_params")
 class PrepareContext(NamedTuple):
-    """What an intervention makes its arrays from. Leading axis of parameters: seed."""
+    """The material from which an intervention makes its arrays.
+
+    Attributes:
+        seeds: the run's seeds.
+        params: the run's parameters before the first update that is changed, leading axis seed.
+            Where ``reads_weights`` is False their values are undefined, and they may be shapes.
+        initial: gives the parameters of step 0, leading axis seed.
+        model: the run's model.
+        inputs: the description of the task's inputs.
+        load_params: loads the parameters of other runs.
+    """
 
     seeds: tuple[int, ...]
     params: Params
-    """The run's own before the first update that is changed; where ``reads_weights`` is False they
-    may be any.
-    """
     initial: Callable[[], Params]
-    """Those of step 0."""
     model: Model
     inputs: Inputs
     load_params: LoadParams
 
 
 class Settings(NamedTuple):
-    """What an update is made by, as interventions leave it."""
+    """The settings of one update, with the interventions in force applied.
+
+    Attributes:
+        task: the task that batches are drawn from.
+        loss: the loss that is minimised.
+        optimizer: the optimizer.
+        numbers: traced numbers that replace the optimizer's own, by dotted name.
+        known: the registered losses and optimizers, by part ("loss", "optimizer") and name; each
+            call gives one with default settings.
+    """
 
     task: Task
     loss: Loss
     optimizer: Optimizer
     numbers: Numbers
-    """Traced numbers that differ from the optimizer's own, by dotted name."""
     known: Mapping[str, Mapping[str, Callable[[], Any]]]
-    """Losses and optimizers with their default settings, by part and name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
-    """One change to training at one named place, in force for updates ``start`` <= step < ``stop``
-    (None: to the end).
+class Intervention(ABC):  # noqa: B024 (the abstract methods depend on the place)
+    """One change to training at one named place, for updates ``start`` <= step < ``stop``.
 
-    Those at the settings put others in their place. All others are part of the compiled program,
-    one for each set in force, as their ``form``: without range and values, which reach the program
-    as arrays. The trainer ends a chunk where an intervention comes into force or leaves it, so that
-    no step outside knows of it.
+    Interventions at the settings replace settings. All others are part of the compiled program, one
+    program for each set of them in force; their values reach it as arrays. The trainer ends a chunk
+    where an intervention comes into force or leaves it, so steps outside the range run the program
+    without it.
+
+    Attributes:
+        start: the first update that is changed, counted from 0.
+        stop: the first update that is no longer changed; None: until the end of the run.
     """
 
     start: int = 0
     stop: int | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept the name ``rhythm`` of mi_jax 0.1 for ``period``, with a warning."""
+        super().__init_subclass__(**options)
+        if "rhythm" in vars(cls) and "period" not in vars(cls):
+            warn_old_name(f"{cls.__name__}.rhythm", "period")
+            cls.period = property(lambda self: self.rhythm)  # pyright: ignore
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", whole("start", self.start))
         object.__setattr__(self, "stop", None if self.stop is None else whole("stop", self.stop))
-        require(
-            self.start >= 0 and (self.stop is None or self.stop > self.start),
-            f"an intervention's range is empty: start={self.start}, stop={self.stop}; 0 <= start <"
-            " stop is needed",
-        )
+        if self.start < 0 or (self.stop is not None and self.stop <= self.start):
+            raise ConfigError(
+                f"The intervention's range is empty: start={self.start}, stop={self.stop}. Choose"
+                " 0 <= start < stop, or stop=None for the end of the run."
+            )
 
     @property
     def period(self) -> int | None:
-        """In force at every so manyth update of the range; None: at the first one alone."""
+        """Apply every ``period`` updates of the range; None: once, at the first."""
         return 1
 
     @property
     def reads_weights(self) -> bool:
-        """Whether its arrays depend on the run's own parameters at its first update; else they are
-        made before training.
+        """Whether the arrays depend on the run's parameters at the first update that is changed.
+
+        Where they do not, they are prepared before training.
         """
         return False
 
-    def check(self, trained: CheckContext) -> None:
-        """Raises ConfigError or RunError, before training, where it can't be done to what is
-        trained.
+    def check(self, context: CheckContext) -> None:
+        """Check, before training, that the intervention fits the run.
+
+        Raises:
+            ConfigError: where it does not fit the task, the model or the parameters.
+            RunError: where another run that it needs cannot be read.
         """
         return
 
-    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
-        """Its arrays by name, with a leading seed axis; empty where it has none. Called once a run,
-        and stored in it.
+    def prepare(self, context: PrepareContext) -> dict[str, Any]:
+        """Make the intervention's arrays: by name, each with a leading seed axis.
+
+        Called once per run; the arrays are stored in it. Empty where the intervention has none.
         """
         return {}
 
@@ -147,8 +219,9 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
         )
 
     def next_change(self, step: int) -> int | None:
-        """The first step after ``step`` at which it comes into force or leaves it; None where there
-        is none.
+        """The first step after ``step`` at which the intervention comes into force or leaves it.
+
+        None where there is no such step.
         """
         if step < self.start:
             return self.start
@@ -167,65 +240,104 @@ class Intervention(ABC):  # noqa: B024 (what is abstract depends on the place)
 
 @dataclass(frozen=True, kw_only=True)
 class AtSettings(Intervention):
-    """Other settings in the place of the run's: numbers, data, optimizer, loss."""
+    """A change of the run's settings: numbers, data, loss, optimizer."""
 
     @abstractmethod
     def changed(self, settings: Settings) -> Settings:
-        """The settings with the change made. Raises ConfigError where it can't be."""
+        """The settings with the change made. Raises ConfigError where it is invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InProgram(Intervention):
     """A change inside the compiled step."""
 
-    @abstractmethod
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept the name ``form`` of mi_jax 0.1 for ``compile_key``, with a warning."""
+        super().__init_subclass__(**options)
+        if "form" in vars(cls) and "compile_key" not in vars(cls):
+            warn_old_name(f"{cls.__name__}.form", "compile_key")
+            cls.compile_key = vars(cls)["form"]
+
     def compile_key(self) -> "InProgram":
-        """Itself without range and values: what the program is compiled for. Equal forms share a
-        program.
+        """The intervention that the program is compiled for; equal keys share a program.
+
+        It has no range, and a neutral value in each field marked with ``value_field``. A field that
+        is not marked stays in the key: the result is correct whatever the methods read, but each of
+        its values compiles a program of its own.
         """
+        neutral = {f.name: f.metadata["neutral"] for f in fields(self) if "neutral" in f.metadata}
+        return replace(self, **{**neutral, "start": 0, "stop": None})
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtBatch(InProgram):
-    """Another batch for the update."""
+    """A change of the batch."""
 
     @abstractmethod
     def batch(self, batch: Batch, arrays: Arrays) -> Batch:
-        """The batch that is trained on."""
+        """The batch that is trained on.
+
+        Args:
+            batch: the batch that the task drew.
+            arrays: the arrays of ``prepare`` for one seed.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtSite(InProgram):
-    """Another value at a site of the forward pass."""
+    """A change of the value at one site of the forward pass."""
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """The site's name."""
+        """The name of the site."""
 
     @abstractmethod
     def value_at(self, value: Array, arrays: Arrays, forward: Forward) -> Array:
-        """What goes on from the site."""
+        """The value that the forward pass continues with.
+
+        Args:
+            value: the value at the site.
+            arrays: the arrays of ``prepare`` for one seed.
+            forward: the forward pass of this update.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtGradient(InProgram):
-    """Another gradient for the optimizer."""
+    """A change of the gradient, before the optimizer sees it."""
 
     @abstractmethod
     def gradient(self, gradients: Params, params: Params, arrays: Arrays) -> Params:
-        """The gradient that the optimizer is given."""
+        """The gradient that the optimizer is given.
+
+        Args:
+            gradients: the gradient of the loss.
+            params: the parameters before the update.
+            arrays: the arrays of ``prepare`` for one seed.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtParams(InProgram):
-    """Other parameters after the update."""
+    """A change of the parameters after the update."""
 
     @abstractmethod
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """The parameters that the update leaves, given those it gave and those it began from."""
+        """The parameters that training continues with.
+
+        Args:
+            params: the parameters after the optimizer's update.
+            before: the parameters before it.
+            arrays: the arrays of ``prepare`` for one seed.
+        """
 
 
 def repeated(array: Array, seeds: tuple[int, ...]) -> Array:
-    """The same for every seed."""
-    return jax.numpy.broadcast_to(array, (len(seeds), *array.shape))
+    """One array repeated for every seed: leading axis seed.
+
+    Args:
+        array: the array of one seed.
+        seeds: the run's seeds.
+    """
+    return jnp.broadcast_to(array, (len(seeds), *array.shape))
