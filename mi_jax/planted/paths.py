@@ -51,34 +51,34 @@ class ScaledInduction(PlantedTrajectory):
             value = getattr(self, name)
             require(0 < value < math.inf, f"{name}={value}: must be a finite number above 0")
 
-    def check(self, ground: PlantContext) -> None:
+    def check(self, context: PlantContext) -> None:
         """Repeated sequences on the network of ``induction``."""
         require(
-            isinstance(ground.task, RepeatedSequences),
-            f"scaled induction is of repeated_sequences, not {ground.task}",
+            isinstance(context.task, RepeatedSequences),
+            f"scaled induction is of repeated_sequences, not {context.task}",
         )
-        assert isinstance(ground.task, RepeatedSequences)
-        _, settings, _ = induction_parts(ground.task)
+        assert isinstance(context.task, RepeatedSequences)
+        _, settings, _ = induction_parts(context.task)
         require(
-            ground.model == settings,
+            context.model == settings,
             f"scaled induction needs the model {settings}; mi_jax.planted.scaled_induction"
             " gives it",
         )
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """The same for all seeds."""
-        assert isinstance(ground.task, RepeatedSequences)
-        task, settings, parts = induction_parts(ground.task)
+        assert isinstance(context.task, RepeatedSequences)
+        task, settings, parts = induction_parts(context.task)
         flat = induction_weights(task, settings, parts, 1.0, self.match, self.gain)
         stacks = {name: np.repeat(value[None], len(steps), axis=0) for name, value in flat.items()}
-        beta = (self.beta * steps / ground.steps).astype(np.float32)
+        beta = (self.beta * steps / context.steps).astype(np.float32)
         stacks["blocks.0.attn.W_Q"] *= beta[:, None, None, None]
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
-        rate = self.beta / ground.steps
-        last = 2 * ground.task.length - 1 if isinstance(ground.task, RepeatedSequences) else 0
+        rate = self.beta / context.steps
+        last = 2 * context.task.length - 1 if isinstance(context.task, RepeatedSequences) else 0
         half = {str(i): math.log(i) / rate for i in range(1, last + 1) if math.log(i) <= self.beta}
         return {"kind": "scaled_induction", "rate": rate, "half": half}
 
@@ -118,9 +118,9 @@ class TwoCircuits(PlantedTrajectory):
         require(self.width >= 1, f"width={self.width}: must be at least 1")
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
 
-    def check(self, ground: PlantContext) -> None:
+    def check(self, context: PlantContext) -> None:
         """Addition mod an odd p on a quadratic MLP of one hidden layer without biases."""
-        task, model = ground.task, ground.model
+        task, model = context.task, context.model
         fits = isinstance(task, ModularArithmetic) and task.operation == "add" and task.p % 2 == 1
         require(fits, f"two circuits are of addition mod an odd p, not of {task}")
         plain = isinstance(model, MLP) and model == MLP(width=model.width) and model.width % 18 == 0
@@ -135,8 +135,8 @@ class TwoCircuits(PlantedTrajectory):
             f"frequencies={self.frequencies}: must be from 1 to {highest}",
         )
         require(
-            max(self.onsets) + self.width <= ground.steps,
-            f"onsets={self.onsets} and width={self.width}: the run ends at step {ground.steps},"
+            max(self.onsets) + self.width <= context.steps,
+            f"onsets={self.onsets} and width={self.width}: the run ends at step {context.steps},"
             " before both have formed",
         )
 
@@ -144,14 +144,14 @@ class TwoCircuits(PlantedTrajectory):
         """s of both circuits."""
         return np.clip((steps[:, None] - np.array(self.onsets)[None]) / self.width, 0.0, 1.0)
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """See the class."""
-        model = ground.model
+        model = context.model
         assert isinstance(model, MLP)
-        half, initial = model.width // 2, _initial(ground, seed)
+        half, initial = model.width // 2, _initial(context, seed)
         shares = self.formed(steps).repeat(half, axis=1)
         circuits = [
-            quadrature(ground.task.inputs.classes, half, k, self.scale) for k in self.frequencies
+            quadrature(context.task.inputs.classes, half, k, self.scale) for k in self.frequencies
         ]
         stacks: Flat = {}
         for name, begin in initial.items():
@@ -161,7 +161,7 @@ class TwoCircuits(PlantedTrajectory):
             stacks[name] = ((1 - s) * begin[None] + s * end[None]).astype(np.float32)
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
         onsets = dict(
             sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1])
@@ -171,12 +171,12 @@ class TwoCircuits(PlantedTrajectory):
             "order": list(onsets),
             "onsets": {str(k): step for k, step in onsets.items()},
             "formed": {str(k): step + self.width for k, step in onsets.items()},
-            "births": {str(seed): self._births(ground, seed) for seed in seeds},
+            "births": {str(seed): self._births(context, seed) for seed in seeds},
         }
 
-    def _births(self, ground: PlantContext, seed: int) -> dict[str, int]:
-        steps = np.arange(ground.steps + 1)
-        W_U = self.parameters(ground, seed, steps)["unembed.W_U"].astype(np.float64)
+    def _births(self, context: PlantContext, seed: int) -> dict[str, int]:
+        steps = np.arange(context.steps + 1)
+        W_U = self.parameters(context, seed, steps)["unembed.W_U"].astype(np.float64)
         power = (np.abs(np.fft.rfft(W_U, axis=2)[:, :, 1:]) ** 2).sum(axis=1)
         behind = power / power.sum(axis=1, keepdims=True) <= _AHEAD / power.shape[1]
         return {str(k): int(np.flatnonzero(behind[:, k - 1])[-1]) + 1 for k in self.frequencies}
@@ -203,31 +203,31 @@ class RandomWalk(PlantedTrajectory):
     def __post_init__(self) -> None:
         require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
 
-    def check(self, ground: PlantContext) -> None:
+    def check(self, context: PlantContext) -> None:
         """Any task and model, as long as all moves of a seed fit into memory."""
-        moves = ground.steps * _count(ground)
+        moves = context.steps * _count(context)
         told = (
-            f"a random walk of {ground.steps} steps draws {moves:.2g} numbers a seed, at most"
+            f"a random walk of {context.steps} steps draws {moves:.2g} numbers a seed, at most"
             f" {_MOST_MOVES:.0e} are"
         )
         require(moves <= _MOST_MOVES, f"{told}; take fewer steps or a smaller model")
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """See the class."""
-        initial, key = _initial(ground, seed), stream(seed, "planted")
+        initial, key = _initial(context, seed), stream(seed, "planted")
         count = sum(value.size for value in initial.values())
-        moves = np.asarray(jax.random.normal(key, (ground.steps, count)), np.float64)
+        moves = np.asarray(jax.random.normal(key, (context.steps, count)), np.float64)
         walked = np.concatenate([np.zeros((1, count)), np.cumsum(moves, axis=0)])[steps]
         ends = np.cumsum([value.size for value in initial.values()])
         stacks: Flat = {}
         for (name, begin), walk in zip(
             initial.items(), np.split(walked, ends[:-1], axis=1), strict=True
         ):
-            sigma = self.scale * np.sqrt((begin**2).mean() / ground.steps)
+            sigma = self.scale * np.sqrt((begin**2).mean() / context.steps)
             stacks[name] = (begin[None] + sigma * walk.reshape(-1, *begin.shape)).astype(np.float32)
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """See the class."""
         return {"kind": "random_walk", "transitions": []}
 
@@ -240,14 +240,14 @@ PATHS: dict[str, type[PlantedTrajectory]] = {
 """Every planted path by name."""
 
 
-def _count(ground: PlantContext) -> int:
+def _count(context: PlantContext) -> int:
     """How many parameters the model has."""
     return parameter_count(
-        jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init"))
+        jax.eval_shape(context.model.build(context.task.inputs).init, stream(0, "init"))
     )
 
 
-def _initial(ground: PlantContext, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
+def _initial(context: PlantContext, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
     """The seed's initial parameters, as training would begin with them, by dotted name in float64."""
-    params = ground.model.build(ground.task.inputs).init(stream(seed, "init"))
+    params = context.model.build(context.task.inputs).init(stream(seed, "init"))
     return {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}

@@ -96,15 +96,15 @@ class Experiment:
             )
             told = f"precision={self.precision!r}: a planted path is written in float32"
             require(self.precision == "float32", told)
-            self.path.check(self.ground)
+            self.path.check(self.plant_context)
 
     def snapshots(self) -> Int[np.ndarray, " step"]:
         """The steps that are kept, sorted."""
         return self.schedule.steps(self.steps)
 
     @property
-    def ground(self) -> PlantContext:
-        """What a path is planted in."""
+    def plant_context(self) -> PlantContext:
+        """The task, model and number of steps in which a trajectory is planted."""
         return PlantContext(self.task, self.model, self.steps)
 
     def build(self) -> Model:

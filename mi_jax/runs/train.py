@@ -69,7 +69,7 @@ def train(
                 trajectory,
                 experiment.path,
                 parts,
-                experiment.ground,
+                experiment.plant_context,
                 experiment.snapshots(),
                 _storage(trajectory),
                 watch,
@@ -136,7 +136,7 @@ def run_record(
     truth = (
         {}
         if experiment.path is None
-        else {"truth": experiment.path.truth(experiment.ground, experiment.seeds)}
+        else {"truth": experiment.path.truth(experiment.plant_context, experiment.seeds)}
     )
     prepares = any(isinstance(i, InProgram) for i in experiment.interventions)
     own = {"hash": parent["hash"], "step": parent["step"]} if parent else None

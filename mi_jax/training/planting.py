@@ -43,17 +43,17 @@ class PlantedTrajectory(ABC):
     """
 
     @abstractmethod
-    def check(self, ground: PlantContext) -> None:
+    def check(self, context: PlantContext) -> None:
         """Raises ConfigError where this path can't be planted here."""
 
     @abstractmethod
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
         """The parameters [step ...] at these steps, by dotted name, in float32: however the steps
         are cut, the same bits.
         """
 
     @abstractmethod
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
         """What is known of it, as JSON has it; the path's docstring says what each entry means.
         Stored in ``run.json``.
         """
@@ -63,7 +63,7 @@ def follow(
     trajectory: Trajectory,
     path: PlantedTrajectory,
     parts: Parts,
-    ground: PlantContext,
+    context: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     storage: Storage,
     watch: Watch,
@@ -77,17 +77,17 @@ def follow(
     """
     segments.remove_unfinished(trajectory.folder)
     loss = _loss(parts)
-    first = path.parameters(ground, parts.seeds[0], np.array([0]))
+    first = path.parameters(context, parts.seeds[0], np.array([0]))
     size = len(parts.seeds) * sum(value.nbytes for value in first.values())
     start = trajectory.done
     with signals() as stopped:
         for end in segment_ends(snapshots, parts.steps, size, storage):
             if end <= start:
                 continue
-            segment = _segment(path, parts, ground, snapshots, start, end, loss)
+            segment = _segment(path, parts, context, snapshots, start, end, loss)
             segments.write(trajectory.folder, segment, parts.seeds, trajectory.record["hash"])
             state = TrainState(
-                _at(path, parts, ground, end), (), jnp.full(len(parts.seeds), end, jnp.int32)
+                _at(path, parts, context, end), (), jnp.full(len(parts.seeds), end, jnp.int32)
             )
             watch(Progress(end, parts.steps, segment.losses[-1], float("nan"), state))
             if stopped.is_set() and end < parts.steps:
@@ -100,7 +100,7 @@ def follow(
 def _segment(
     path: PlantedTrajectory,
     parts: Parts,
-    ground: PlantContext,
+    context: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     start: int,
     end: int,
@@ -112,7 +112,7 @@ def _segment(
     kept = [int(step) for step in snapshots if start < step <= end or step == start == 0]
     held, losses = list[Flat](), list[np.ndarray]()
     for steps in _chunks(start, end):
-        stacks = [path.parameters(ground, seed, steps) for seed in parts.seeds]
+        stacks = [path.parameters(context, seed, steps) for seed in parts.seeds]
         updates = min(len(steps), end - int(steps[0]))
         losses.append(
             np.stack(
@@ -135,10 +135,10 @@ def _chunks(start: int, end: int) -> Iterator[Int[np.ndarray, " step"]]:
         yield steps[i : i + _CHUNK]
 
 
-def _at(path: PlantedTrajectory, parts: Parts, ground: PlantContext, step: int) -> Any:
+def _at(path: PlantedTrajectory, parts: Parts, context: PlantContext, step: int) -> Any:
     """The parameters of a step, leading axis seed."""
     return stacked(
-        [take(nested(path.parameters(ground, seed, np.array([step]))), 0) for seed in parts.seeds]
+        [take(nested(path.parameters(context, seed, np.array([step]))), 0) for seed in parts.seeds]
     )
 
 
