@@ -16,7 +16,20 @@ from mi_jax.contracts.measure import (
     Shared,
     Subject,
 )
-from mi_jax.contracts.model import PLAIN, Architecture, Heads, Model, Roles, Site, Tap, Taps
+from mi_jax.contracts.model import (
+    EXAMPLE_INPUTS,
+    PAIR_INPUTS,
+    PLAIN,
+    VECTOR_INPUTS,
+    Architecture,
+    DocumentedSites,
+    Heads,
+    Model,
+    Roles,
+    Site,
+    Tap,
+    Taps,
+)
 from mi_jax.contracts.task import (
     LONGEST_CHUNK,
     Batch,
@@ -29,11 +42,15 @@ from mi_jax.contracts.task import (
 from mi_jax.contracts.training import GradientTransformation, Loss, Optimizer, batch_loss, mean_loss
 
 __all__ = [
+    "EXAMPLE_INPUTS",
     "LONGEST_CHUNK",
+    "PAIR_INPUTS",
     "PLAIN",
+    "VECTOR_INPUTS",
     "Architecture",
     "Batch",
     "Context",
+    "DocumentedSites",
     "Estimator",
     "Evaluation",
     "Feed",

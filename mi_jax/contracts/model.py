@@ -158,6 +158,21 @@ class Model:
         return known[route]
 
 
+DocumentedSites = tuple[tuple[str, tuple[Site, ...]], ...]
+"""Pairs of a text and the sites in the table below it."""
+
+PAIR_INPUTS = Inputs(
+    "tokens", vocabulary=8, positions=3, classes=7, alphabet=((0, 7), (0, 7), (7, 8))
+)
+"""A pair of tokens and an equals sign."""
+
+VECTOR_INPUTS = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=40)
+"""One vector of 40 floats in two classes."""
+
+EXAMPLE_INPUTS = (PAIR_INPUTS, VECTOR_INPUTS)
+"""Inputs on which the documentation builds every model."""
+
+
 @dataclass(frozen=True)
 class Architecture(ABC):
     """Settings of a model.
@@ -191,6 +206,32 @@ class Architecture(ABC):
         >>> model.apply(params, jnp.array([[1, 2], [3, 4], [0, 0]]), positions=(1,)).shape
         (3, 1, 5)
     """
+
+    @classmethod
+    def smallest(cls) -> "Architecture":
+        """The smallest sensible setting, which trains in seconds: tests run it on every task."""
+        return cls()
+
+    @classmethod
+    def documented_sites(cls) -> "DocumentedSites":
+        """Tables for ``docs/sites.md``, one per variant worth showing.
+
+        By default one table: the sites of ``smallest()`` on the first of ``EXAMPLE_INPUTS`` that
+        the model accepts.
+
+        Returns:
+            Pairs (text, sites): Markdown shown above the table, and the rows of the table.
+        """
+        refusals: list[str] = []
+        for inputs in EXAMPLE_INPUTS:
+            try:
+                return (("", cls.smallest().build(inputs).sites),)
+            except ConfigError as error:
+                refusals.append(str(error))
+        raise ConfigError(
+            f"{cls.__name__} accepts none of the example inputs: {'; '.join(refusals)}."
+            f" Override {cls.__name__}.documented_sites."
+        )
 
     @abstractmethod
     def build(self, inputs: Inputs) -> Model:

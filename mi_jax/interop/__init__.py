@@ -1,4 +1,4 @@
-"""Interop: other people's formats of weights and graphs."""
+"""Interop: readers for weights in the formats of other libraries and papers."""
 
 from mi_jax.interop.pth import Record, read_pth
 

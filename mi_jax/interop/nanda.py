@@ -1,13 +1,14 @@
-"""The public checkpoints of Nanda et al. (arXiv 2301.05217) as weights that ``mi-jax measure``
-reads.
+"""Converts the public checkpoints of Nanda et al. (arXiv 2301.05217) to weights that ``mi-jax
+measure`` reads.
 
-Of github.com/mechanistic-interpretability-grokking/progress-measures-paper,
-``saved_runs/wd_10-1_mod_addition_loss_curve.pth``:
+The checkpoint ``saved_runs/wd_10-1_mod_addition_loss_curve.pth`` of
+github.com/mechanistic-interpretability-grokking/progress-measures-paper, for example:
 
     python -m mi_jax.interop.nanda wd_10-1_mod_addition_loss_curve.pth nanda.npz
     mi-jax measure nanda.npz --like nanda_2023 --task.split-seed 1
 
-(that run's split has seed 1). Their modules act on column vectors, W x; ours on row vectors, x W.
+The split of that run has seed 1. The published modules act on column vectors, W x; those of mi_jax
+act on row vectors, x W.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from mi_jax.basics.errors import ConfigError, MiJaxError, WeightsError
+from mi_jax.basics.files import replacing
 from mi_jax.interop.pth import read_pth
 
 _OUTER = {
@@ -40,65 +42,71 @@ _BLOCK = {
     "mlp.W_out": ("d_model", "d_mlp"),
     "mlp.b_out": ("d_model",),
 }
-"""The file's arrays and their dims there, outside the blocks and in each."""
+"""Arrays of each block in the checkpoint, with their dims there; ``_OUTER`` has the others."""
 
 _LEFT_OUT = "attn.mask"
+"""A buffer of the checkpoint that is no parameter."""
+
 _LOSSES = ("train_losses", "test_losses")
 
 
 def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
-    """Writes the model of a checkpoint as an npz of dotted names and row-vector arrays.
+    """Converts the model of a checkpoint to an npz of dotted names and row-vector arrays.
 
-    The npz holds what ``row_vectors`` returns and, where the checkpoint has them, ``train_losses``
-    and ``test_losses``: float64, in nats, one for each time they were logged (in the public file
-    every step, and every 10th).
+    The npz holds the arrays that ``row_vectors`` returns and, where the checkpoint has them,
+    ``train_losses`` and ``test_losses``: float64, in nats, one value per logged step (in the public
+    checkpoint every step, and every 10th).
+
+    Args:
+        pth: the checkpoint to read.
+        npz: the file to write; an existing one is replaced.
+
+    Returns:
+        The path of the npz.
 
     Raises:
         ConfigError: where the npz would replace the checkpoint.
-        WeightsError: where the checkpoint can't be read or isn't of this model, or the npz can't be
-            written.
+        WeightsError: where the checkpoint cannot be read or holds another model, or the npz cannot
+            be written.
     """
     source, file = Path(pth), Path(npz)
     if source.resolve() == file.resolve():
-        raise ConfigError(f"{file} is the checkpoint itself; name another file for the npz")
+        raise ConfigError(f"{file} is the checkpoint itself. Name another file for the npz.")
     data = read_pth(source)
     try:
         arrays: dict[str, Any] = {**row_vectors(_state(data)), **_losses(data)}
     except WeightsError as error:
         raise WeightsError(f"{source} {error}") from error
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp.npz")
     try:
-        np.savez(temporary, **arrays)
-        temporary.replace(file)
+        # np.savez adds ".npz" to a name without that ending, but leaves an open file alone.
+        with replacing(file) as temporary, temporary.open("wb") as opened:
+            np.savez(opened, **arrays)
     except OSError as error:
-        raise WeightsError(f"{file} can't be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise WeightsError(f"Cannot write {file} ({error.strerror}).") from error
     return file
 
 
 def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]:
-    """The parameters of a state dict, each for x W instead of W x.
+    """Converts a state dict whose arrays act as W x to arrays that act as x W.
 
     Args:
         state: the arrays by dotted name: W_E [d_model vocabulary], W_Q, W_K, W_V [head d_head
             d_model], W_O [d_model head * d_head], W_in [d_mlp d_model], W_out [d_model d_mlp]. The
-            buffer ``mask`` is left out.
+            buffer ``mask`` is ignored.
 
     Returns:
-        By the same names: W_E [vocabulary d_model], W_Q, W_K, W_V [head d_model d_head], W_O [head
-            d_head d_model],
-        W_in [d_model d_mlp], W_out [d_mlp d_model]; W_pos [position d_model], W_U [d_model
-        vocabulary] and biases as they were. float32, or float64 where the state dict is.
+        The arrays by the same names: W_E [vocabulary d_model], W_Q, W_K, W_V [head d_model d_head],
+        W_O [head d_head d_model], W_in [d_model d_mlp], W_out [d_mlp d_model]; W_pos [position
+        d_model], W_U [d_model vocabulary] and the biases unchanged. They are float32, or float64
+        where the state dict is.
 
     Raises:
-        WeightsError: naming every array that is missing, is none of this model's, or doesn't fit
-            the others.
+        WeightsError: naming every array that is missing, unknown, or does not fit the others.
     """
     blocks = {
-        int(found[1])
-        for found in (re.match(r"blocks\.(\d+)\.", str(name)) for name in state)
-        if found
+        int(match[1])
+        for match in (re.match(r"blocks\.(\d+)\.", str(name)) for name in state)
+        if match
     }
     wanted = dict(_OUTER)
     for block in range(max(len(blocks), 1)):
@@ -120,8 +128,8 @@ def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]
         ]
     if problems:
         raise WeightsError(
-            f"{'; '.join(problems)}. The model must be the published code's, whose arrays act on"
-            " column vectors"
+            f"{'; '.join(problems)}. Give a checkpoint of the published code, whose arrays act on"
+            " column vectors."
         )
     return {
         name: _row_vector(name.rpartition(".")[2], state[name], sizes["head"]) for name in wanted
@@ -129,6 +137,7 @@ def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]
 
 
 def _row_vector(kind: str, x: Shaped[np.ndarray, "..."], heads: int) -> Float[np.ndarray, "..."]:
+    """An array for x W, of the kind that the last part of its name says."""
     match kind:
         case "W_Q" | "W_K" | "W_V":
             x = x.swapaxes(1, 2)
@@ -140,7 +149,7 @@ def _row_vector(kind: str, x: Shaped[np.ndarray, "..."], heads: int) -> Float[np
 
 
 def _misfits(name: str, x: Any, dims: tuple[str, ...], sizes: dict[str, int]) -> list[str]:
-    """What is wrong with an array, given the sizes of dims known so far, to which it adds its own."""
+    """The problems of an array, given the sizes of dims so far; adds the array's own sizes."""
     if not isinstance(x, np.ndarray) or not jnp.issubdtype(x.dtype, jnp.floating):
         return [
             f"has {name} as {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}, which is"
@@ -152,47 +161,52 @@ def _misfits(name: str, x: Any, dims: tuple[str, ...], sizes: dict[str, int]) ->
         (dim, size, sizes.setdefault(dim, size)) for dim, size in zip(dims, x.shape, strict=True)
     ]
     return [
-        f"has {name} {list(x.shape)} where {dim} is {known} elsewhere"
-        for dim, size, known in pairs
-        if size != known
+        f"has {name} {list(x.shape)} where {dim} is {size_elsewhere} elsewhere"
+        for dim, size, size_elsewhere in pairs
+        if size != size_elsewhere
     ]
 
 
 def _state(data: Any) -> dict[str, Any]:
-    """The state dict: the checkpoint itself, or the one entry that has the embedding's array."""
+    """The state dict: the checkpoint itself, or its only entry that holds an ``embed.W_E``."""
     if not isinstance(data, dict):
         raise WeightsError(
-            f"holds a {type(data).__name__} instead of a dict with the model's state dict"
+            f"holds a {type(data).__name__} instead of a dict with the model's state dict."
         )
-    found = [one for one in (data, *data.values()) if isinstance(one, dict) and "embed.W_E" in one]
-    if len(found) != 1:
+    states = [
+        value
+        for value in (data, *data.values())
+        if isinstance(value, dict) and "embed.W_E" in value
+    ]
+    if len(states) != 1:
         entries = ", ".join(f"{key} ({type(value).__name__})" for key, value in data.items())
         raise WeightsError(
-            f"holds {len(found)} state dicts with an embed.W_E, and must hold one; its entries are:"
-            f" {entries}"
+            f"holds {len(states)} state dicts with an embed.W_E instead of one. Its entries are:"
+            f" {entries}."
         )
-    return found[0]
+    return states[0]
 
 
 def _losses(data: dict[str, Any]) -> dict[str, Float[np.ndarray, " log"]]:
+    """The loss curves that the checkpoint has."""
     curves: dict[str, np.ndarray] = {}
     for name in (name for name in _LOSSES if name in data):
         try:
             curves[name] = np.asarray(data[name], np.float64)
         except (TypeError, ValueError) as error:
-            raise WeightsError(f"has {name} that are no list of numbers ({error})") from error
+            raise WeightsError(f"has {name} that are not a list of numbers ({error}).") from error
         if curves[name].ndim != 1:
             raise WeightsError(
-                f"has {name} of shape {list(curves[name].shape)} instead of a list of numbers"
+                f"has {name} of shape {list(curves[name].shape)} instead of a list of numbers."
             )
     return curves
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Converts. Returns 0, or 2 for an error that the user can mend."""
+    """Runs the command line. Returns 0, or 2 for an error that the user can correct."""
     parser = argparse.ArgumentParser(
         "python -m mi_jax.interop.nanda",
-        description="A .pth of Nanda et al. as weights for mi-jax measure.",
+        description="Convert a .pth of Nanda et al. to weights for mi-jax measure.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -201,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a checkpoint of github.com/.../progress-measures-paper/saved_runs",
     )
     parser.add_argument(
-        "npz", metavar="OUT.npz", help="where to write; an existing file is replaced"
+        "npz", metavar="OUT.npz", help="the file to write; an existing one is replaced"
     )
     options = parser.parse_args(arguments)
     try:

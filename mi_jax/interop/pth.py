@@ -1,10 +1,10 @@
-"""PyTorch's checkpoints (torch.save) as NumPy arrays, without torch and without running anything
-that the file names.
+"""Reads PyTorch's checkpoints (torch.save) as NumPy arrays.
 
-A checkpoint is a pickle that rebuilds each tensor from a storage (its flat memory), an offset,
-sizes and strides. The storages are files of the same zip since torch 1.6; in the older stream they
-follow the pickle. A pickle calls whatever it names: here it can name two functions of this file,
-dict, tuple and dtypes. Everything else becomes a ``Record`` of what it would be made of.
+This needs no torch and runs nothing that the file names. A checkpoint is a pickle that rebuilds
+each tensor from a storage (its flat memory), an offset, sizes and strides. Since torch 1.6 the
+storages are files of the same zip; in the older stream they follow the pickle. A pickle calls
+whatever it names. Here it can name two functions of this file, dict, tuple and dtypes; everything
+else becomes a ``Record`` of the object that the pickle describes.
 """
 
 import io
@@ -37,28 +37,31 @@ _DTYPES = {
     "ComplexDouble": "complex128",
     "ComplexFloat": "complex64",
 }
-"""torch's word for a storage's type, and the dtype, which torch and NumPy call by the same name."""
+"""By torch's word for the type of a storage, the dtype's name, which torch and NumPy share."""
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-"""How the older stream begins: two pickled numbers."""
+"""The two pickled numbers with which the older stream starts."""
 
 Opened: TypeAlias = io.BufferedReader | io.BytesIO
 Storage: TypeAlias = Shaped[np.ndarray, " numel"]
 Storages: TypeAlias = Callable[[str, np.dtype, int], Storage]
-"""The flat memory of a key, given the dtype and the number of elements that the pickle says it has.
+"""(key, dtype, number of elements) -> the flat memory. The pickle states dtype and number, and the
+function checks them.
 """
 
 
 class Record:
-    """An object of a class that isn't read: what the file says of it, and nothing that acts.
+    """An inert stand-in for an object of an unknown class: what the file states about it.
 
     Attributes:
-        name: "module.class", as the file names it. A subclass made for that name stands for the
-            class itself.
-        args, kwargs: what it would have been called with.
-        state: what its ``__setstate__`` (or ``__dict__``) would have been given; of a dataclass,
-            the dict of its fields.
-        items: what would have been appended, added, or set as (key, value).
+        name: "module.class" as the file names it. The class itself is represented by a subclass of
+            ``Record`` with this name.
+        args: positional arguments with which the object would have been made.
+        kwargs: keyword arguments with which the object would have been made.
+        state: the argument of its ``__setstate__``, or its ``__dict__``; for a dataclass, the dict
+            of its fields.
+        items: values that would have been appended or added, and pairs (key, value) that would have
+            been set.
     """
 
     __slots__ = ("args", "items", "kwargs", "state")
@@ -70,7 +73,7 @@ class Record:
     items: list[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Record":
-        """Keeps the arguments."""
+        """Stores the arguments."""
         record = super().__new__(cls)
         record.args, record.kwargs, record.state, record.items = args, kwargs, None, []
         return record
@@ -82,11 +85,11 @@ class Record:
         self.items.append((key, value))
 
     def append(self, item: Any) -> None:
-        """Keeps an element of what would have been a list."""
+        """Stores an element that would have been appended to a list."""
         self.items.append(item)
 
     def add(self, item: Any) -> None:
-        """Keeps an element of what would have been a set."""
+        """Stores an element that would have been added to a set."""
         self.items.append(item)
 
     def __repr__(self) -> str:
@@ -97,8 +100,9 @@ class Record:
 
 
 class _OrderedDict(dict[Any, Any]):
-    """A plain dict in the place of an OrderedDict. A state dict's attribute (versions of its
-    modules) is left out.
+    """A plain dict in place of an OrderedDict.
+
+    The attributes of a state dict (versions of its modules) are dropped.
     """
 
     __slots__ = ()
@@ -108,16 +112,16 @@ class _OrderedDict(dict[Any, Any]):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits the names that tensors need; the rest becomes Records.
+    """An unpickler that knows the names that tensors need and turns every other into a Record.
 
-    A pickle may also set the state of what is in its reach: hence dtypes are strings there, and
-        functions are made for each file.
+    A pickle can also set the state of any object it can reach. Dtypes are therefore strings here,
+    and functions are made anew for each file.
     """
 
     def __init__(self, opened: Opened, storages: Storages):
         super().__init__(opened)
         self._storages = storages
-        self._known: dict[tuple[str, str], Any] = {
+        self._globals: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): _OrderedDict,
             ("torch", "Size"): tuple,
             ("torch._utils", "_rebuild_tensor_v2"): lambda *description: _tensor(*description[:4]),
@@ -128,49 +132,52 @@ class _Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """What stands for a name of the file. Nothing is imported."""
+        """The object that stands for a name in the file. Nothing is imported."""
         key = (module_name, global_name)
-        if key not in self._known:
-            self._known[key] = type(
+        if key not in self._globals:
+            self._globals[key] = type(
                 "Record", (Record,), {"__slots__": (), "name": f"{module_name}.{global_name}"}
             )
-        return self._known[key]
+        return self._globals[key]
 
     def persistent_load(self, pid: Any, /) -> Any:
-        """The storage that a tensor refers to; of a module's class, its Record."""
+        """The storage that a tensor refers to, or the Record that stands for a module's class."""
         match pid:
             case ("storage", str() as dtype, str() as key, _, int() as numel, *views) if all(
                 view is None for view in views
             ):
                 if dtype not in _DTYPES.values() or numel < 0:
-                    raise pickle.UnpicklingError(f"the storage {key} is {numel} of {dtype!r}")
+                    raise pickle.UnpicklingError(f"storage {key} is {numel} of {dtype!r}")
                 return self._storages(key, jnp.dtype(dtype), numel)
             case ("module", kind, *_):
                 return kind
-        raise pickle.UnpicklingError("it refers to something that is no storage of a known type")
+        raise pickle.UnpicklingError("it refers to something other than a storage of a known type")
 
 
 def _load(opened: Opened, storages: Storages) -> Any:
-    """The next pickle of an opened file. It is walked through first: a size or memo index past its
-    end would take all memory.
+    """Loads the next pickle of an open file.
+
+    The opcodes are read first: a size or memo index beyond the pickle's own end would make the
+    unpickler allocate all memory.
     """
     start = opened.tell()
-    for opcode, argument, place in pickletools.genops(opened):
+    for opcode, argument, byte in pickletools.genops(opened):
         if (
             opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
             and isinstance(argument, int)
-            and argument > (place or 0)
+            and argument > (byte or 0)
         ):
             raise pickle.UnpicklingError(
-                f"the pickle puts into place {argument} at its byte {place}"
+                f"the pickle writes to memo index {argument} at its byte {byte}"
             )
     opened.seek(start)
     return _Unpickler(opened, storages).load()
 
 
 def _tensor(storage: Storage, offset: Any, size: Any, stride: Any) -> np.ndarray:
-    """The view x[i, j, ...] = storage[offset + i stride_0 + j stride_1 + ...]; NumPy refuses one
-    that leaves the storage.
+    """The view x[i, j, ...] = storage[offset + i stride_0 + j stride_1 + ...] of a storage.
+
+    NumPy refuses a view that leaves the storage.
     """
     step = storage.itemsize
     strides = tuple(step * s for s in stride)
@@ -184,14 +191,26 @@ def _tensor(storage: Storage, offset: Any, size: Any, stride: Any) -> np.ndarray
 
 
 def read_pth(file: str | os.PathLike[str]) -> Any:
-    """What was given to torch.save: dicts, lists, numbers and strings as they were, tensors and
-    Parameters as NumPy arrays.
+    """Reads the object that was given to torch.save.
 
-    Arrays whose tensors shared a storage share memory, and have their strides. bfloat16 is
-    ml_dtypes'; a dtype is its name; a device or another object is a ``Record``.
+    Dicts, lists, numbers and strings are returned as they were, tensors and Parameters as NumPy
+    arrays. Arrays whose tensors shared a storage share memory, and have the tensors' strides.
+    bfloat16 is the type of ml_dtypes. A dtype is returned as its name; a device or any other object
+    as a ``Record``.
+
+    Args:
+        file: the checkpoint.
+
+    Returns:
+        The object.
 
     Raises:
-        WeightsError: for a file that can't be read, is no checkpoint of torch, or is damaged.
+        WeightsError: for a file that cannot be read, is no checkpoint of torch, or is damaged.
+
+    Example:
+        >>> state = read_pth("model.pth")  # doctest: +SKIP
+        >>> state["embed.W_E"].shape  # doctest: +SKIP
+        (128, 114)
     """
     path = Path(file)
     try:
@@ -200,20 +219,21 @@ def read_pth(file: str | os.PathLike[str]) -> Any:
             opened.seek(0)
             return _read_zip(opened) if zipped else _read_stream(opened, path.stat().st_size)
     except OSError as error:
-        raise WeightsError(f"{path} can't be read ({error.strerror or error})") from error
+        raise WeightsError(f"Cannot read {path} ({error.strerror or error}).") from error
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from error
-    # A damaged pickle can fail as anything: it calls the two functions above, and sets items, with
-    # whatever it has.
+    # A damaged pickle can raise any error, since it calls the functions above and sets items with
+    # arbitrary arguments.
     except Exception as error:
         raise WeightsError(
-            f"{path} can't be read as a checkpoint of torch.save ({type(error).__name__}: {error})"
+            f"Cannot read {path} as a checkpoint of torch.save ({type(error).__name__}: {error})."
         ) from error
 
 
 def _read_zip(opened: Opened) -> Any:
-    """NAME/data.pkl, NAME/data/KEY for each storage, and NAME/byteorder (little where there is
-    none).
+    """Reads a zip of NAME/data.pkl, NAME/data/KEY per storage, and NAME/byteorder.
+
+    Without NAME/byteorder, the order is little-endian.
     """
     with zipfile.ZipFile(opened) as archive:
         names = set(archive.namelist())
@@ -224,9 +244,9 @@ def _read_zip(opened: Opened) -> Any:
         ]
         if len(roots) != 1:
             raise WeightsError(
-                "is a zip without a NAME/data.pkl; give a file that torch.save wrote"
+                "is a zip without a NAME/data.pkl. Give a file that torch.save wrote."
             )
-        root, read = roots[0], {}
+        root, loaded = roots[0], {}
         order = (
             archive.read(f"{root}byteorder").decode() if f"{root}byteorder" in names else "little"
         )
@@ -235,65 +255,71 @@ def _read_zip(opened: Opened) -> Any:
             member = f"{root}data/{key}"
             if member not in names:
                 raise WeightsError(
-                    f"has no {member}, which its tensors are made of; fetch it again"
+                    f"lacks {member}, from which its tensors are made. Download it again."
                 )
-            if key not in read:
+            if key not in loaded:
                 _check_bytes(key, archive.getinfo(member).file_size, dtype, numel)
-                read[key] = np.frombuffer(bytearray(archive.read(member)), dtype)
-                _to_native(read[key], order)
-            return _same(read[key], key, dtype, numel)
+                loaded[key] = np.frombuffer(bytearray(archive.read(member)), dtype)
+                _to_native(loaded[key], order)
+            return _same(loaded[key], key, dtype, numel)
 
         return _load(io.BytesIO(archive.read(f"{root}data.pkl")), storages)
 
 
 def _read_stream(opened: Opened, size: int) -> Any:
-    """Pickles of the magic number, the protocol, the machine, the object and its keys; then by key
-    numel and the elements.
+    """Reads a stream of pickles: magic number, protocol, machine, object and the keys of storages.
+
+    Per key, the number of elements and the elements follow.
     """
-    made: dict[str, Storage] = {}
+    loaded: dict[str, Storage] = {}
 
     def storages(key: str, dtype: np.dtype, numel: int) -> Storage:
-        if key not in made:
-            if sum(one.nbytes for one in made.values()) + numel * dtype.itemsize > size:
-                raise WeightsError(f"is too short for its storage {key}; fetch it again")
-            made[key] = np.zeros(numel, dtype)
-        return _same(made[key], key, dtype, numel)
+        if key not in loaded:
+            # Checked before anything is allocated: the pickle can state any number of elements.
+            if sum(storage.nbytes for storage in loaded.values()) + numel * dtype.itemsize > size:
+                raise WeightsError(f"is too short for its storage {key}. Download it again.")
+            loaded[key] = np.zeros(numel, dtype)
+        return _same(loaded[key], key, dtype, numel)
 
     if opened.read(1) != b"\x80":
-        raise WeightsError("is neither the zip nor the older stream that torch.save writes")
+        raise WeightsError("is neither the zip nor the older stream that torch.save writes.")
     opened.seek(0)
     for expected in (_MAGIC, _PROTOCOL):
         if _load(opened, storages) != expected:
-            raise WeightsError("is a pickle, but not the stream that torch.save writes")
+            raise WeightsError("is a pickle, but not the stream that torch.save writes.")
     _, data, keys = (_load(opened, storages) for _ in range(3))
     for key in keys:
         numel = int.from_bytes(opened.read(8), "little")
-        raw = opened.read(made[key].nbytes)
-        _check_bytes(key, len(raw), made[key].dtype, numel)
-        made[key].view(np.uint8)[:] = np.frombuffer(raw, np.uint8)
-        _to_native(made[key], "little")
-    if set(keys) != set(made):
-        raise WeightsError(f"lacks the storages {sorted(set(made) - set(keys))}; fetch it again")
+        raw = opened.read(loaded[key].nbytes)
+        _check_bytes(key, len(raw), loaded[key].dtype, numel)
+        loaded[key].view(np.uint8)[:] = np.frombuffer(raw, np.uint8)
+        _to_native(loaded[key], "little")
+    if set(keys) != set(loaded):
+        raise WeightsError(
+            f"lacks the storages {sorted(set(loaded) - set(keys))}. Download it again."
+        )
     return data
 
 
-def _check_bytes(key: str, found: int, dtype: np.dtype, numel: int) -> None:
-    if found != numel * dtype.itemsize:
+def _check_bytes(key: str, size: int, dtype: np.dtype, numel: int) -> None:
+    """Refuses a storage whose size in bytes does not fit what the pickle states."""
+    if size != numel * dtype.itemsize:
         raise WeightsError(
-            f"has {found} bytes for the storage {key}, which is {numel} of {dtype}; fetch it again"
+            f"has {size} bytes for storage {key}, which is {numel} of {dtype}. Download it again."
         )
 
 
 def _same(storage: Storage, key: str, dtype: np.dtype, numel: int) -> Storage:
-    """The storage, unless the file now says something else of it."""
+    """Returns the storage; refuses one that the file describes in two different ways."""
     if (storage.dtype, storage.size) != (dtype, numel):
         raise WeightsError(
-            f"says that storage {key} is {numel} of {dtype}, and also {storage.size} of"
-            f" {storage.dtype}"
+            f"describes storage {key} both as {numel} of {dtype} and as {storage.size} of"
+            f" {storage.dtype}."
         )
     return storage
 
 
 def _to_native(storage: Storage, order: str) -> None:
+    """Swaps the bytes of a storage in place where its order is not this machine's."""
     if order != sys.byteorder:
         storage.byteswap(inplace=True)

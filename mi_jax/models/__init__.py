@@ -1,4 +1,8 @@
-"""Models: pure functions of plain nested dicts of arrays, with named sites and roles."""
+"""Models: pure functions of plain nested dicts of arrays, with named sites and roles.
+
+A new model takes one file here, one line in ``MODELS`` and one test file.
+``python docs/make_sites.py`` then adds its sites to the documentation.
+"""
 
 from mi_jax.models.bilinear import Bilinear
 from mi_jax.models.linear import DeepLinear
@@ -14,7 +18,7 @@ MODELS = {
     "deep_linear": DeepLinear,
     "markov_attention": MarkovAttention,
 }
-"""Every model's settings by registry name."""
+"""The settings class of every model, by registry name."""
 
 __all__ = [
     "MLP",

@@ -17,4 +17,8 @@ ACTIVATIONS: dict[Activation, Callable[[Float[Array, "..."]], Float[Array, "..."
     "quadratic": lambda x: x * x,
     "identity": lambda x: x,
 }
-"""x -> f(x), elementwise. "gelu" is exact (x Phi(x)), "gelu_new" its tanh approximation."""
+"""Elementwise functions x -> f(x), by name.
+
+"gelu" is exact, x Phi(x) with Phi the normal distribution function; "gelu_new" is its tanh
+approximation.
+"""

@@ -1,6 +1,4 @@
-"""The bilinear network of a pair of tokens: each neuron is a number of the one times a number of
-the other.
-"""
+"""The bilinear network on a pair of tokens: a neuron is a product of one number per token."""
 
 import math
 from dataclasses import dataclass
@@ -9,45 +7,47 @@ from typing import Any
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, PRNGKey
-from mi_jax.basics.errors import require
 from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
-from mi_jax.models.entries import pair, table
+from mi_jax.models.checks import check_at_least_one, check_init_scale
+from mi_jax.models.entries import pair_positions, table
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.products import lookup, matmul
+from mi_jax.models.site_dims import LOGIT_DIMS, NEURON_DIMS
 from mi_jax.models.taps import Tapped
-
-_NEURONS = ("batch", "position", "neuron")
-_LOGITS = ("batch", "position", "class")
 
 
 @dataclass(frozen=True)
 class Bilinear(Architecture):
-    """logits = (W_a[a] * W_b[b]) W_U, * elementwise: the least network that composes group elements
-    (arXiv 2302.03025's code).
+    """A bilinear network, the smallest that composes group elements (code of arXiv 2302.03025).
+
+    logits = (W_a[a] * W_b[b]) W_U, where * is elementwise.
 
     Attributes:
-        width: columns N of both tables.
-        init_scale: initial weights are N(0, init_scale^2 / N), all three.
+        width: number of columns N of both tables W_a and W_b.
+        init_scale: all three matrices start as N(0, init_scale^2 / N).
     """
 
     width: int = 256
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, f"width={self.width}: must be at least 1")
-        require(
-            0 <= self.init_scale < math.inf,
-            f"init_scale={self.init_scale}: must be a finite number of at least 0",
-        )
+        check_at_least_one(self, "width")
+        check_init_scale(self.init_scale)
+
+    @classmethod
+    def smallest(cls) -> "Bilinear":
+        """Sixteen neurons."""
+        return cls(width=16)
 
     def build(self, inputs: Inputs) -> Model:
-        """The model for a task with two varying tokens."""
-        n, N, (place_a, place_b), sites = (
-            inputs.tokens,
-            self.width,
-            pair(inputs, "a bilinear network"),
-            bilinear_sites(),
-        )
+        """Builds the model for a task with two varying tokens.
+
+        Raises:
+            ConfigError: where the task's inputs are not a pair of tokens.
+        """
+        n, N = inputs.tokens, self.width
+        position_a, position_b = pair_positions(inputs, "A bilinear network")
+        sites = bilinear_sites()
         shapes = {"embed_a.W_E": (n, N), "embed_b.W_E": (n, N), "unembed.W_U": (N, inputs.classes)}
 
         def init(key: PRNGKey) -> Params:
@@ -64,8 +64,10 @@ class Bilinear(Architecture):
         ) -> Float[Array, "batch 1 class"]:
             tapped = Tapped(taps, sites)
             first, second = (
-                tapped.product(f"{name}.W_E", inputs[:, place, None], params[name]["W_E"], lookup)
-                for name, place in (("embed_a", place_a), ("embed_b", place_b))
+                tapped.product(
+                    f"{name}.W_E", inputs[:, position, None], params[name]["W_E"], lookup
+                )
+                for name, position in (("embed_a", position_a), ("embed_b", position_b))
             )
             post = tapped.at("hidden.0.post", first * second)
             return tapped.at(
@@ -84,8 +86,8 @@ class Bilinear(Architecture):
 def bilinear_sites() -> tuple[Site, ...]:
     """The sites of a bilinear network, in the order of the forward pass."""
     return (
-        *(Site(f"embed_{x}.W_E", f"embed_{x}.W_E[{x}]", _NEURONS, "product") for x in "ab"),
-        Site("hidden.0.post", "embed_a.W_E[a] embed_b.W_E[b]", _NEURONS),
-        Site("unembed.W_U", "hidden.0.post W_U", _LOGITS, "product"),
-        Site("logits", "hidden.0.post W_U", _LOGITS),
+        *(Site(f"embed_{x}.W_E", f"embed_{x}.W_E[{x}]", NEURON_DIMS, "product") for x in "ab"),
+        Site("hidden.0.post", "embed_a.W_E[a] embed_b.W_E[b]", NEURON_DIMS),
+        Site("unembed.W_U", "hidden.0.post W_U", LOGIT_DIMS, "product"),
+        Site("logits", "hidden.0.post W_U", LOGIT_DIMS),
     )

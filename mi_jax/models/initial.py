@@ -1,5 +1,7 @@
-"""Drawing initial parameters: one draw for all arrays of a kind, cut and scaled, so that
-initialising compiles in one piece.
+"""Initial parameters.
+
+All arrays of one distribution are cut from a single draw and scaled, so that initialisation
+compiles as one piece.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +18,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def normal_parameters(key: PRNGKey, shapes: Shapes, scales: Mapping[str, float]) -> Params:
-    """Arrays of N(0, scale^2) by dotted name; those without a scale are zero, and norms' weights
-    ``*.w`` are one.
+    """Draws arrays from N(0, scale^2).
+
+    Arrays without a scale are constant: 1 for weights of norms (names ending in ``.w``), else 0.
 
     Args:
-        shapes: by dotted name. scales: standard deviations by dotted name.
+        key: the random key, which is consumed.
+        shapes: by dotted name, the shape of every array.
+        scales: by dotted name, the standard deviations of the arrays to draw.
+
+    Returns:
+        The nested dict of parameters.
     """
     return nested(
         {**_constant(shapes), **_drawn(shapes, scales, lambda n: jax.random.normal(key, (n,)))}
@@ -30,12 +38,20 @@ def normal_parameters(key: PRNGKey, shapes: Shapes, scales: Mapping[str, float])
 def torch_parameters(
     key: PRNGKey, shapes: Shapes, scales: Mapping[str, float], bounds: Mapping[str, float]
 ) -> Params:
-    """PyTorch's default spreads: N(0, scale^2) for embeddings, U(-bound, bound) for linear layers
-    and their biases.
+    """Draws arrays from PyTorch's default distributions.
+
+    Embeddings are N(0, scale^2); linear layers and their biases are U(-bound, bound), where
+    PyTorch's bound is 1 / sqrt(rows). Arrays in neither ``scales`` nor ``bounds`` are constant
+    (see ``normal_parameters``).
 
     Args:
-        shapes: by dotted name. scales: standard deviations. bounds: half-widths, 1/sqrt(rows) in
-            PyTorch. What has neither is constant (see ``normal_parameters``).
+        key: the random key, which is consumed.
+        shapes: by dotted name, the shape of every array.
+        scales: by dotted name, the standard deviations of the normal arrays.
+        bounds: by dotted name, the half-widths of the uniform arrays.
+
+    Returns:
+        The nested dict of parameters.
     """
     normal, uniform = jax.random.split(key)
     return nested(
@@ -50,7 +66,9 @@ def torch_parameters(
 def _drawn(
     shapes: Shapes, scales: Mapping[str, float], draw: Callable[[int], Float[Array, " n"]]
 ) -> dict[str, Array]:
-    """One draw, cut into the arrays that have a scale."""
+    """The arrays that have a scale, cut from one draw."""
+    # Sorted by name: this order decides which array gets which part of the draw, in stored runs
+    # too.
     names = sorted(scales)
     sizes = [int(np.prod(shapes[name])) for name in names]
     ends, values = np.cumsum(sizes, dtype=int), draw(sum(sizes))
@@ -61,6 +79,7 @@ def _drawn(
 
 
 def _constant(shapes: Shapes) -> dict[str, Array]:
+    """Ones for the weights of norms, zeros for every other array."""
     return {
         name: jnp.ones(shape) if name.endswith(".w") else jnp.zeros(shape)
         for name, shape in shapes.items()

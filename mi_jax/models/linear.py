@@ -1,6 +1,4 @@
-"""Deep linear networks: functions that one matrix could write, learned as a product of several
-(arXiv 1312.6120).
-"""
+"""Deep linear networks: a linear map learned as a product of several matrices (arXiv 1312.6120)."""
 
 import math
 from dataclasses import dataclass
@@ -10,27 +8,36 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params, PRNGKey
-from mi_jax.basics.errors import require
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
+from mi_jax.basics.errors import ConfigError
+from mi_jax.contracts import (
+    VECTOR_INPUTS,
+    Architecture,
+    DocumentedSites,
+    Inputs,
+    Model,
+    Roles,
+    Site,
+    Taps,
+)
+from mi_jax.models.checks import check_at_least_one, check_init_scale
 from mi_jax.models.entries import check_features, feature_count, output_count
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.products import matmul
+from mi_jax.models.site_dims import LOGIT_DIMS, NEURON_DIMS
 from mi_jax.models.taps import Tapped
-
-_NEURONS = ("batch", "position", "neuron")
-_LOGITS = ("batch", "position", "class")
 
 
 @dataclass(frozen=True)
 class DeepLinear(Architecture):
-    """outputs = x W_0 W_1 ... W_{L-1} of a vector x of features, without biases; its rows are
-    layers ``layers.{i}.W [in out]``.
+    """A deep linear network on a vector x of features, without biases.
+
+    outputs = x W_0 W_1 ... W_{L-1}; W_i is the parameter ``layers.{i}.W`` [in out].
 
     Attributes:
-        widths: of the hidden layers, H_1 to H_{L-1}; none is one matrix.
-        outputs: how many outputs there are, if not the task's classes: more, or 1 for two classes
-            (see ``MLP``).
-        init_scale: initial weights are N(0, init_scale^2 / rows).
+        widths: widths of the L - 1 hidden layers; () for a single matrix.
+        outputs: number of outputs; None for the task's number of classes. More outputs are
+            allowed, and so is 1 where there are two classes (see ``MLP``).
+        init_scale: W_i starts as N(0, init_scale^2 / rows).
     """
 
     widths: tuple[int, ...] = (16, 16)
@@ -38,21 +45,29 @@ class DeepLinear(Architecture):
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            all(width >= 1 for width in self.widths),
-            f"widths={self.widths}: each must be at least 1",
-        )
-        require(
-            self.outputs is None or self.outputs >= 1, f"outputs={self.outputs}: must be at least 1"
-        )
-        require(
-            0 <= self.init_scale < math.inf,
-            f"init_scale={self.init_scale}: must be a finite number of at least 0",
-        )
+        if not all(width >= 1 for width in self.widths):
+            raise ConfigError(f"widths={self.widths}: each must be at least 1")
+        check_at_least_one(self, "outputs")
+        check_init_scale(self.init_scale)
+
+    @classmethod
+    def smallest(cls) -> "DeepLinear":
+        """One hidden layer of four neurons."""
+        return cls(widths=(4,))
+
+    @classmethod
+    def documented_sites(cls) -> DocumentedSites:
+        """The sites of two layers."""
+        return (("Two layers.", cls(widths=(16,)).build(VECTOR_INPUTS).sites),)
 
     def build(self, inputs: Inputs) -> Model:
-        """The model for a task of one vector of floats."""
-        count = feature_count(inputs, "a deep linear network")
+        """Builds the model for a task of one vector of floats.
+
+        Raises:
+            ConfigError: where the task's inputs are something else, or where ``outputs`` cannot
+                distinguish its classes.
+        """
+        count = feature_count(inputs, "A deep linear network")
         sizes = (count, *self.widths, output_count(self.outputs, inputs))
         layers = len(sizes) - 1
         shapes = {f"layers.{i}.W": (sizes[i], sizes[i + 1]) for i in range(layers)}
@@ -99,7 +114,7 @@ def linear_sites(layers: int) -> tuple[Site, ...]:
     sites, x = [Site("input", "the features", ("batch", "position", "feature"))], "input"
     for i in range(layers):
         last = i == layers - 1
-        name, dims = ("logits", _LOGITS) if last else (f"hidden.{i}", _NEURONS)
+        name, dims = ("logits", LOGIT_DIMS) if last else (f"hidden.{i}", NEURON_DIMS)
         sites += [
             Site(f"layers.{i}.W", f"{x} layers.{i}.W", dims, "product"),
             Site(name, f"{x} layers.{i}.W", dims),

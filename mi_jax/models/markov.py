@@ -1,8 +1,8 @@
-"""The least network that learns Markov chains in context: an average over distances, then a match
-(arXiv 2402.11004).
+"""The smallest network that learns Markov chains in context (arXiv 2402.11004).
+
+Its first layer averages over distances, its second matches tokens.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,46 +11,67 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, PRNGKey
-from mi_jax.basics.errors import require
-from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
+from mi_jax.basics.errors import ConfigError
+from mi_jax.contracts import (
+    PAIR_INPUTS,
+    Architecture,
+    DocumentedSites,
+    Inputs,
+    Model,
+    Roles,
+    Site,
+    Taps,
+)
+from mi_jax.models.checks import check_init_scale
 from mi_jax.models.initial import normal_parameters
 from mi_jax.models.positions import causal_mask, distance_rows, positions_read
 from mi_jax.models.products import lookup, spread
+from mi_jax.models.site_dims import LOGIT_DIMS
 from mi_jax.models.taps import Tapped
-
-_LOGITS = ("batch", "position", "class")
 
 
 @dataclass(frozen=True)
 class MarkovAttention(Architecture):
-    """Two layers of attention with one vector and one matrix: logits_i = sum over j <= i of (e_i W
-    . y_j) e_j.
+    """Two layers of attention that hold one vector v and one matrix W (arXiv 2402.11004).
 
-    e_i is token i, one-hot; y_j = sum over s <= j of softmax_s(v[j - s]) e_s looks back by learned
-    distances. Where v comes to look one back and W to match, the sum counts what has followed the
-    last token: the statistical induction head.
+    With e_i the one-hot token at position i, layer 0 looks back by learned distances,
+
+        y_j = sum over s <= j of softmax_s(v[j - s]) e_s,
+
+    and layer 1 matches the present token against what layer 0 found,
+
+        logits_i = sum over j <= i of (e_i W . y_j) e_j.
+
+    When v has learned to look one position back and W to match, the sum counts the tokens that
+    have followed the present one: the statistical induction head.
 
     Attributes:
-        init_scale: W starts as N(0, init_scale^2); v at 0, so that layer 0 averages all that came
-            before.
+        init_scale: W starts as N(0, init_scale^2). v starts at 0, so that layer 0 averages over
+            all tokens up to j.
     """
 
     init_scale: float = 0.01
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.init_scale < math.inf,
-            f"init_scale={self.init_scale}: must be a finite number of at least 0",
-        )
+        check_init_scale(self.init_scale)
+
+    @classmethod
+    def documented_sites(cls) -> DocumentedSites:
+        """The sites of both layers."""
+        return (("One head per layer; tokens are one-hot.", cls().build(PAIR_INPUTS).sites),)
 
     def build(self, inputs: Inputs) -> Model:
-        """The model for a task whose classes are its tokens."""
+        """Builds the model for a task whose classes are its tokens.
+
+        Raises:
+            ConfigError: where the task gives floats, or has more classes than tokens.
+        """
         k = inputs.vocabulary
-        require(
-            inputs.kind == "tokens" and k >= inputs.classes,
-            f"this model answers with one of its {k} tokens; the task has {inputs.classes} classes"
-            f" of {inputs.kind}",
-        )
+        if inputs.kind != "tokens" or k < inputs.classes:
+            raise ConfigError(
+                f"This model answers with one of its {k} tokens. The task has {inputs.classes}"
+                f" classes of {inputs.kind}. Choose a task whose answers are tokens."
+            )
         shapes = {"blocks.0.attn.W_rel": (inputs.positions,), "blocks.1.attn.W_QK": (k, k)}
         sites = markov_sites()
 
@@ -85,7 +106,7 @@ class MarkovAttention(Architecture):
 
 
 def markov_sites() -> tuple[Site, ...]:
-    """The sites of the least network for Markov chains, in the order of the forward pass."""
+    """The sites of a Markov attention network, in the order of the forward pass."""
     one_hots, a, b = ("batch", "position", "token"), "blocks.0.attn", "blocks.1.attn"
     return (
         Site(f"{a}.W_rel", "W_rel[max(query - key, 0)]", ("query", "key"), "product"),
@@ -97,5 +118,5 @@ def markov_sites() -> tuple[Site, ...]:
             "W_QK[token] . blocks.0.attn.z, 0 where key > query",
             ("batch", "query", "key"),
         ),
-        Site("logits", "sum over keys of attn_scores onehot(token)", _LOGITS),
+        Site("logits", "sum over keys of attn_scores onehot(token)", LOGIT_DIMS),
     )

@@ -1,43 +1,52 @@
-"""Where tokens stand: the positions that are read, which ones a query sees, rotary and relative
-positions.
-"""
+"""Positions of tokens: which are read, which a query sees, and rotary and relative positions."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.models.products import lookup
 
 _ROTARY_BASE = 10_000.0
 
 
 def positions_read(positions: Sequence[int] | None, length: int) -> tuple[int, ...]:
-    """The given positions, or all of them. Raises ConfigError for one that an input of this length
-    doesn't have, or for none.
+    """The positions to compute: those given, or all of them for None.
+
+    Args:
+        positions: the positions asked for.
+        length: the number of positions of the input.
+
+    Raises:
+        ConfigError: where ``positions`` is empty or one lies outside the input.
     """
-    read = (
-        tuple(range(length))
-        if positions is None
-        else tuple(int(position) for position in positions)
-    )
-    require(
-        len(read) > 0 and all(0 <= place < length for place in read),
-        f"positions={read}: an input of {length} has positions 0 to {length - 1}; at least one is"
-        " read",
-    )
+    if positions is None:
+        read = tuple(range(length))
+    else:
+        read = tuple(int(position) for position in positions)
+    if not read or not all(0 <= position < length for position in read):
+        raise ConfigError(
+            f"positions={read} is invalid. An input of length {length} has positions 0 to"
+            f" {length - 1}. Give at least one of them."
+        )
     return read
 
 
 def causal_mask(queries: tuple[int, ...], length: int) -> Bool[Array, "q k"]:
-    """Whether a query sees a key: key position <= query position."""
+    """Whether each query sees each key: key position <= query position."""
     return jnp.array(queries)[:, None] >= jnp.arange(length)[None, :]
 
 
 def rotate(x: Float[Array, "b t h e"], positions: Int[Array, " t"]) -> Float[Array, "b t h e"]:
-    """Rotary embedding: pairs (x_j, x_{j + e/2}) turned by position * base^(-2j/e) (arXiv
-    2104.09864, halves).
+    """Applies a rotary embedding (arXiv 2104.09864).
+
+    Each pair (x_j, x_{j + e/2}) is turned by the angle position * base^(-2j/e), base = 10,000. The
+    two numbers of a pair stand half a head apart, as in GPT-NeoX, not side by side.
+
+    Args:
+        x: queries or keys.
+        positions: the position of each row.
     """
     half = x.shape[-1] // 2
     angles = positions[:, None] * _ROTARY_BASE ** (-jnp.arange(half) / half)[None, :]
@@ -47,18 +56,24 @@ def rotate(x: Float[Array, "b t h e"], positions: Int[Array, " t"]) -> Float[Arr
 
 
 def distance_count(length: int, *, causal: bool) -> int:
-    """How many distances query - key there are in an input: none below 0 where attention is causal."""
+    """The number of distances query - key in an input; causal attention has none below 0."""
     return length if causal else 2 * length - 1
 
 
 def distance_rows(
     queries: Sequence[int], length: int, distances: int, *, causal: bool
 ) -> Int[Array, "q k"]:
-    """By query and key, the row of a table of distances: query - key, counted from the smallest
-    distance there is.
+    """The row of each (query, key) in a table of vectors by distance.
 
-    Keys that a causal query doesn't see have row 0. A distance that the table doesn't have has a
-    row outside of it, for which ``lookup`` gives NaN.
+    Row 0 holds the smallest distance query - key: 0 where attention is causal, else
+    1 - the task's positions. Keys that a causal query cannot see get row 0. A distance that the
+    table lacks gets a row outside the table, for which ``lookup`` gives NaN.
+
+    Args:
+        queries: positions of the queries.
+        length: the number of positions of the input.
+        distances: the number of rows of the table.
+        causal: whether attention is causal.
     """
     apart = jnp.array(tuple(queries))[:, None] - jnp.arange(length)[None, :]
     return jnp.maximum(apart, 0) if causal else apart + distances // 2
@@ -67,5 +82,5 @@ def distance_rows(
 def by_distance(
     W: Float[Array, "h distance e"], rows: Int[Array, "q k"]
 ) -> Float[Array, "q k h e"]:
-    """The vectors of each head for these rows."""
+    """The vector of each head for each (query, key), given their rows in the table W."""
     return lookup(rows, W.transpose(1, 0, 2))

@@ -1,8 +1,8 @@
-"""Taps: listening to and replacing what flows through a model, by the name of the site.
+"""Taps: functions that record or replace the values at named sites of a model.
 
-A tap is a function at a site. At an activation it is ``value -> value``; at a product with a weight
-``(x, W) -> product``. Capturing returns its values, never leaves them in a closure, so that jit,
-vmap, map, grad and remat are safe around it.
+At an activation a tap is a function ``value -> value``; at a product with a weight it is
+``(x, W) -> product``. ``capture`` returns recorded values as outputs of the function, so it is safe
+under jit, vmap, map, grad and remat.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,65 +16,84 @@ from mi_jax.contracts import Site, Tap, Taps
 
 
 class _Recorder(NamedTuple):
-    """A tap that records what the tap inside it, or the model itself, returned."""
+    """A tap that records what its inner tap, or the model itself, returned."""
 
     store: dict[str, Any]
     name: str
     inner: Tap | None
 
     def __call__(self, *values: Any) -> Any:
-        """At an activation's site of a model that calls its taps itself."""
+        """Records at an activation's site, in a model that calls its taps itself."""
         return self.record(lambda value: value, values)
 
     def record(self, default: Callable[..., Any], values: tuple[Any, ...]) -> Any:
-        # Behind a barrier, so that it is computed once for those who look and for what goes on.
+        # The barrier makes XLA compute the value once, for the recording and for the rest of the
+        # forward pass.
         self.store[self.name] = jax.lax.optimization_barrier((self.inner or default)(*values))
         return self.store[self.name]
 
 
 class ByPosition(NamedTuple):
-    """A tap at the site of the embedded tokens that treats each token alone: ``function(rows [token
-    d], position) -> rows``.
+    """A tap on the embedded tokens that treats each token alone.
 
-    What treats tokens alone can be done to a table of them, so a model may keep its fast path under
-    it.
+    Such a tap can act on a table of tokens instead of on every example, so a model can keep its
+    fast route under it.
     """
 
     function: Callable[[Any, int], Any]
+    """(rows [token d], position) -> rows."""
 
     def __call__(self, value: Any) -> Any:
-        """On values [batch position d]."""
+        """Applies the function to values [batch position d]."""
         return jnp.stack([self.function(value[:, s], s) for s in range(value.shape[1])], axis=1)
 
 
 class Tapped:
-    """The taps of one forward pass: ``at`` for activations, ``product`` for products with a weight."""
+    """The taps of one forward pass, as a model applies them.
+
+    A model calls ``at`` for every activation and ``product`` for every product with a weight.
+
+    Args:
+        taps: functions by the name of their site, or None.
+        sites: the sites of the model.
+
+    Raises:
+        ConfigError: where a tap names a site that the model does not have.
+    """
 
     def __init__(self, taps: Taps | None, sites: Iterable[Site]):
         self._taps = dict(taps or {})
-        known = {site.name for site in sites}
+        site_names = {site.name for site in sites}
         for name in self._taps:
-            if name not in known:
-                raise ConfigError(
-                    f"there is no site '{name}' in this model; {nearest(name, known)}"
-                )
+            if name not in site_names:
+                raise ConfigError(f"This model has no site '{name}'; {nearest(name, site_names)}")
 
     def listens(self, name: str) -> bool:
-        """Whether a tap sits at this site."""
+        """Whether a tap sits at the site ``name``."""
         return name in self._taps
 
     def by_position(self, name: str) -> ByPosition | None:
-        """The tap at this site, if it is of that kind."""
+        """The tap at the site ``name`` if it is a ``ByPosition``, else None."""
         tap = self._taps.get(name)
         return tap if isinstance(tap, ByPosition) else None
 
     def at(self, name: str, value: Any) -> Any:
-        """The value that goes on from an activation's site."""
+        """The value with which the forward pass continues after an activation's site.
+
+        Args:
+            name: the site.
+            value: the activation that the model computed.
+        """
         return self._through(name, (value,), lambda value: value)
 
     def product(self, name: str, x: Any, W: Any, multiply: Callable[[Any, Any], Any]) -> Any:
-        """The product that goes on from a weight's site; ``multiply(x, W)`` where no tap replaces
-        it.
+        """The product with which the forward pass continues after a weight's site.
+
+        Args:
+            name: the site.
+            x: the input of the product.
+            W: the weight.
+            multiply: computes the product from (x, W) where no tap replaces it.
         """
         return self._through(name, (x, W), multiply)
 
@@ -88,15 +107,25 @@ class Tapped:
 def capture(
     apply: Callable[..., Any], sites: Iterable[str]
 ) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """``capture(apply, sites)(params, inputs, *, taps=None, positions=None) -> (outputs, {site:
-    value})``.
+    """Makes a function that also returns the values at some sites.
 
     A site that is both captured and tapped gives what the tap returned. Nothing else is computed or
-    kept.
+    stored.
+
+    Args:
+        apply: a model's forward pass.
+        sites: the names of the sites to capture.
+
+    Returns:
+        A function ``(params, inputs, *, taps=None, positions=None) -> (outputs, {site: value})``.
+
+    Raises:
+        ConfigError: when the function is called, for a site that the model does not have.
 
     Example:
-        >>> outputs, seen = capture(model.apply, ["blocks.0.attn.pattern"])(params, inputs)  # doctest: +SKIP
-        >>> seen["blocks.0.attn.pattern"].shape  # doctest: +SKIP
+        >>> captured = capture(model.apply, ["blocks.0.attn.pattern"])  # doctest: +SKIP
+        >>> outputs, values = captured(params, inputs)  # doctest: +SKIP
+        >>> values["blocks.0.attn.pattern"].shape  # doctest: +SKIP
         (12769, 4, 3, 3)
     """
     names = (sites,) if isinstance(sites, str) else tuple(sites)

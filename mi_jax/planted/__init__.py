@@ -1,5 +1,5 @@
-"""Planted truths: networks and trajectories whose every weight is known, to hold measures, probes
-and dates against.
+"""Planted truths: networks and trajectories with known weights, against which measures, probes and
+dates are tested.
 """
 
 from mi_jax.planted.gromov import gromov

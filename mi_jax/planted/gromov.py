@@ -5,45 +5,58 @@ from typing import Literal
 
 import numpy as np
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.models import MLP
 from mi_jax.planted.network import Flat, Planted, parameters
 from mi_jax.tasks import ModularArithmetic
 
 
 def gromov(p: int = 97, width: int = 500, *, sign: Literal[1, -1] = 1, seed: int = 0) -> Planted:
-    """Gromov's analytic solution: every neuron a wave of one frequency, with phases that cancel in
-    the sum over neurons.
+    """Plants Gromov's analytic solution of addition mod p in a quadratic MLP.
 
-        U_ki = A cos(2 pi s_k i / p + f_k),  V_kj = A cos(2 pi s_k j / p + g_k),  W_qk = A cos(2 pi
-        s_k q / p + f_k + g_k)
+    Every neuron k is a wave of one frequency, with phases that cancel in the sum over neurons:
 
-    logits_q = sum_k W_qk (U_ka + V_kb)^2, A = (2 / N)^(1/3), frequencies s_k = 1, ..., (p - 1) / 2
-    in turn, phases uniform. The mean over phases is 1 for the right answer and -1 / (p - 1) for
-    every other; what is left is noise of variance 4 / N.
+        U_ki = A cos(2 pi s_k i / p + f_k)
+        V_kj = A cos(2 pi s_k j / p + g_k)
+        W_qk = A cos(2 pi s_k q / p + f_k + g_k)
+        logits_q = sum_k W_qk (U_ka + V_kb)^2
+
+    with A = (2 / N)^(1/3), frequencies s_k = 1, ..., (p - 1) / 2 in turn, and uniform phases f_k
+    and g_k. Averaged over phases, the logit is 1 for the right answer and -1 / (p - 1) for every
+    other; around that average there is noise of variance 4 / N.
 
     Args:
-        p: odd, so that every frequency has two phases. width: N.
-        sign: -1 subtracts the phases in W instead, as some secondary sources print: the answer is
-            then chance, 1 / p.
-        seed: of the phases.
+        p: an odd modulus, so that every frequency has two phases.
+        width: the number of neurons N.
+        sign: 1 for the solution. -1 subtracts the phases in W, as some secondary sources print;
+            accuracy is then chance, 1 / p.
+        seed: the seed of the phases.
 
     Returns:
-        truth: ``amplitude`` A; ``frequencies``, ``phases_a`` and ``phases_b`` by neuron;
-            ``accuracy``, for sign 1 that of enough
-        neurons, about 48 log p, where the noise stays below the margin; for sign 1 alone
-        ``mean_squared_error`` against one-hot answers, over all outputs and pairs: its mean over
-        phases, 4 / N + 1 / (p (p - 1)), for N a multiple of (p - 1) / 2.
+        The network. Its ``truth`` holds:
+
+        - ``amplitude``: A.
+        - ``frequencies``, ``phases_a``, ``phases_b``: s_k, f_k and g_k, by neuron.
+        - ``accuracy``: for sign 1, the accuracy of about 48 log p neurons or more, whose noise
+          stays below the margin.
+        - ``mean_squared_error``, for sign 1 only: against one-hot answers, over all outputs and
+          pairs. It is the average over phases, 4 / N + 1 / (p (p - 1)), exact where N is a multiple
+          of (p - 1) / 2.
+
+    Raises:
+        ConfigError: where p is not an odd whole number of at least 3, ``width`` is not a whole
+            number of at least 1, or ``sign`` is neither 1 nor -1.
+
+    Example:
+        >>> gromov(7, 6).truth["frequencies"]
+        [1, 2, 3, 1, 2, 3]
     """
-    require(
-        isinstance(p, int) and p >= 3 and p % 2 == 1,
-        f"p={p}: must be an odd whole number of at least 3",
-    )
-    require(
-        isinstance(width, int) and width >= 1,
-        f"width={width}: must be a whole number of at least 1",
-    )
-    require(sign in (1, -1), f"sign={sign}: must be 1, the solution, or -1, the wrong one")
+    if not isinstance(p, int) or p < 3 or p % 2 == 0:
+        raise ConfigError(f"p={p}: must be an odd whole number of at least 3")
+    if not isinstance(width, int) or width < 1:
+        raise ConfigError(f"width={width}: must be a whole number of at least 1")
+    if sign not in (1, -1):
+        raise ConfigError(f"sign={sign}: must be 1 for the solution, or -1 for the wrong one")
     rng = np.random.default_rng(seed)
     frequencies = 1 + np.arange(width) % (p // 2)
     f, g = rng.uniform(0, 2 * np.pi, (2, width))
@@ -61,24 +74,34 @@ def gromov(p: int = 97, width: int = 500, *, sign: Literal[1, -1] = 1, seed: int
         "phases_a": f.tolist(),
         "phases_b": g.tolist(),
         "accuracy": 1.0 if sign == 1 else 1 / p,
-        **({"mean_squared_error": 4 / width + 1 / (p * (p - 1))} if sign == 1 else {}),
     }
+    if sign == 1:
+        truth["mean_squared_error"] = 4 / width + 1 / (p * (p - 1))
     return Planted(MLP(width=width).build(task.inputs), parameters(flat), task, truth)
 
 
 def quadrature(p: int, width: int, k: int, scale: float) -> Flat:
-    """The same at one frequency without noise: phases f, g in thirds of a turn, all nine pairs
-    equally often.
+    """Weights of Gromov's solution at a single frequency, without noise.
 
-    Every term of W (U + V)^2 but cos(2 pi k (a + b - c) / p) then sums to zero: the logits are
-    ``scale`` times that, exactly.
+    The phases f and g are thirds of a turn, and all nine pairs are equally frequent. Every term of
+    W (U + V)^2 except cos(2 pi k (a + b - c) / p) then sums to zero, so the logits are exactly
+    ``scale`` times that cosine.
 
     Args:
-        width: a multiple of 9.
+        p: the modulus.
+        width: the number of neurons, a multiple of 9.
+        k: the frequency.
+        scale: the factor on the logits.
+
+    Returns:
+        Weights by dotted name, in float64.
     """
-    place = np.arange(width) % 9
-    f, g = 2 * np.pi / 3 * (place // 3), 2 * np.pi / 3 * (place % 3)
+    pair = np.arange(width) % 9
+    f, g = 2 * np.pi / 3 * (pair // 3), 2 * np.pi / 3 * (pair % 3)
     amplitude = math.cbrt(2 * scale / width)
     angle = 2 * np.pi * k * np.arange(p)[:, None] / p
-    table = lambda phase: amplitude * np.cos(angle + phase[None])  # noqa: E731
+
+    def table(phase: np.ndarray) -> np.ndarray:
+        return amplitude * np.cos(angle + phase[None])
+
     return {"embed_a.W_E": table(f), "embed_b.W_E": table(g), "unembed.W_U": table(f + g).T}

@@ -1,8 +1,8 @@
-"""Attention heads made by hand, in a residual stream whose columns have names.
+"""Hand-made attention heads, in a residual stream whose columns have names.
 
-Every head is one-hot: a query has a coordinate for each thing it may look for, a key for each thing
-it is found by. Scores are not scaled (``attention_scale=1``), so that a match is worth exactly
-``beta``.
+Every head is one-hot: a query has a coordinate for each thing it can look for, and a key has a
+coordinate for each thing by which it can be found. Scores are not scaled
+(``attention_scale=1``), so a match is worth exactly ``beta``.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,17 @@ from mi_jax.planted.network import Flat
 from mi_jax.tasks import RepeatedSequences
 
 Columns = Mapping[str, Int[np.ndarray, " column"]]
-"""By what they hold, the columns of the residual stream."""
+"""Columns of the residual stream, by the name of what they hold."""
 
 
 def columns(sizes: Mapping[str, int]) -> Columns:
-    """Parts of the residual stream one after the other.
+    """Lays out named parts of the residual stream one after another.
+
+    Args:
+        sizes: by name, the number of columns.
+
+    Returns:
+        By name, the indices of the columns.
 
     Example:
         >>> {name: part.tolist() for name, part in columns({"token": 3, "position": 2}).items()}
@@ -34,8 +40,15 @@ def columns(sizes: Mapping[str, int]) -> Columns:
 
 
 def attention_only(task: RepeatedSequences, parts: Columns, layers: int, heads: int) -> Transformer:
-    """The settings of a transformer without MLPs and norms; a head has room for every token and
-    every position.
+    """Settings of a transformer without MLPs and norms.
+
+    Each head is large enough to have a coordinate for every token and for every position.
+
+    Args:
+        task: the task.
+        parts: the columns of the residual stream.
+        layers: the number of layers.
+        heads: heads per layer.
     """
     return Transformer(
         layers=layers,
@@ -51,11 +64,19 @@ def attention_only(task: RepeatedSequences, parts: Columns, layers: int, heads: 
 def embedded(
     task: RepeatedSequences, parts: Columns, settings: Transformer, answer: str = "token"
 ) -> Flat:
-    """The network without heads: tokens and positions are one-hot in their columns, logits are what
-    the tokens' columns hold.
+    """Weights of the network without heads.
+
+    Tokens and positions are one-hot in their columns. The logits are the contents of the tokens'
+    columns, plus those of the part ``answer``.
 
     Args:
-        answer: the part that holds the answer, added to the logits beside the tokens' own columns.
+        task: the task.
+        parts: the columns of the residual stream.
+        settings: the settings of the transformer.
+        answer: the name of the part that holds the answer.
+
+    Returns:
+        Weights by dotted name, those of the heads zero.
     """
     flat = {
         name: np.zeros(shape, np.float32) for name, shape in settings.shapes(task.inputs).items()
@@ -69,17 +90,24 @@ def embedded(
 
 
 def look_back(
-    flat: Flat, parts: Columns, place: tuple[int, int], beta: float, back: int, into: str
+    flat: Flat, parts: Columns, head: tuple[int, int], beta: float, back: int, into: str
 ) -> None:
-    """The head at (layer, head) = ``place`` attends from i to i - ``back`` by score beta, and
-    writes the token it finds there.
+    """Makes a head that attends from position i to i - ``back`` and writes the token there.
 
-    From the first positions, which have nothing so far back, it attends to the start token.
+    The first ``back`` positions attend to the start token, since nothing stands so far back.
+
+    Args:
+        flat: the weights, changed in place.
+        parts: the columns of the residual stream.
+        head: (layer, head) of the head to make.
+        beta: the score of the match.
+        back: how many positions to look back.
+        into: the name of the part to write to.
     """
-    W_Q, W_K, W_V, W_O = _weights(flat, place)
+    W_Q, W_K, W_V, W_O = _weights(flat, head)
     position, token = parts["position"], parts["token"]
-    found = np.arange(len(position) - 1)
-    W_K[position[found], found] = 1
+    keys = np.arange(len(position) - 1)
+    W_K[position[keys], keys] = 1
     W_Q[position, np.maximum(np.arange(len(position)) - back, 0)] = beta
     symbols = np.arange(len(token))
     W_V[token, symbols] = 1
@@ -89,26 +117,32 @@ def look_back(
 def induction_head(
     flat: Flat,
     parts: Columns,
-    place: tuple[int, int],
+    head: tuple[int, int],
     beta: float,
     gain: float,
     *,
     into: str = "token",
-    raises: str | None = None,
-    heeds: str | None = None,
+    flag_raised: str | None = None,
+    flag_read: str | None = None,
 ) -> None:
-    """The head at ``place`` attends to where the present token is the previous one, and writes
-    ``gain`` times the token there.
+    """Makes a head that attends to where the present token is the previous one.
 
-    The start token's score is always beta / 2: where nothing matches the head rests there, and
-    writes nothing.
+    The head writes ``gain`` times the token it finds. The score of the start token is always
+    beta / 2: where nothing matches, the head attends to the start token and writes nothing.
 
     Args:
-        raises: a part of one column, to which the head adds the share of its attention that doesn't
-            rest.
-        heeds: a part of one column; what it holds, times beta, is added to the start token's score.
+        flat: the weights, changed in place.
+        parts: the columns of the residual stream.
+        head: (layer, head) of the head to make.
+        beta: the score of a match.
+        gain: the factor on the token that is written.
+        into: the name of the part to write to.
+        flag_raised: the name of a part of one column, to which the head adds its attention to
+            tokens other than the start token.
+        flag_read: the name of a part of one column, whose content times beta is added to the score
+            of the start token.
     """
-    W_Q, W_K, W_V, W_O = _weights(flat, place)
+    W_Q, W_K, W_V, W_O = _weights(flat, head)
     start, symbols = len(parts["token"]) - 1, np.arange(len(parts["token"]) - 1)
     tokens, rest = parts["token"][symbols], parts["token"][start]
     W_Q[tokens, symbols] = 1
@@ -116,12 +150,14 @@ def induction_head(
     W_K[rest, symbols] = beta / 2
     W_V[tokens, symbols] = 1
     W_O[symbols, parts[into][symbols]] = gain
-    if raises is not None:
-        W_O[symbols, parts[raises][0]] = 1
-    if heeds is not None:
-        W_Q[parts[heeds][0], start], W_K[rest, start] = 1, beta
+    if flag_raised is not None:
+        W_O[symbols, parts[flag_raised][0]] = 1
+    if flag_read is not None:
+        W_Q[parts[flag_read][0], start] = 1
+        W_K[rest, start] = beta
 
 
-def _weights(flat: Flat, place: tuple[int, int]) -> tuple[Float[np.ndarray, "i o"], ...]:
-    layer, head = place
-    return tuple(flat[f"blocks.{layer}.attn.W_{x}"][head] for x in "QKVO")
+def _weights(flat: Flat, head: tuple[int, int]) -> tuple[Float[np.ndarray, "i o"], ...]:
+    """W_Q, W_K, W_V and W_O of a head, as views into ``flat``."""
+    layer, index = head
+    return tuple(flat[f"blocks.{layer}.attn.W_{x}"][index] for x in "QKVO")

@@ -1,8 +1,10 @@
-"""Induction made by hand: alone, with a backup head, and beside a concept that nothing reads.
+"""Hand-made induction: alone, with a backup head, and beside a concept that nothing reads.
 
-The stream's columns are one-hot (see ``heads``). A head of layer 0 copies each token's predecessor
-into the columns ``previous``; a head of layer 1 attends to where the present token is the previous
-one, and writes the token that stands there.
+The columns of the residual stream are one-hot (see ``heads``). A head of layer 0 copies the
+predecessor of each token into the columns ``previous``. A head of layer 1 attends to where the
+present token is the previous one, and writes the token that stands there.
+
+An answer is predictable where the sequence repeats, so that induction finds the right token.
 """
 
 import math
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.models import Transformer
 from mi_jax.planted.heads import (
     Columns,
@@ -30,35 +32,49 @@ PREVIOUS, INDUCTION, BACKUP, UNUSED = (0, 0), (1, 0), (2, 0), (0, 1)
 def induction(
     symbols: int = 16, length: int | None = None, *, beta: float = 30.0, gain: float = 20.0
 ) -> Planted:
-    """The least network with induction: two layers of one head, without MLP or norm.
+    """Plants induction in the smallest network: two layers of one head, without MLP or norm.
 
-    Both heads' matches are worth ``beta``, and the second writes ``gain`` times the token it finds,
-    so that with V symbols an answer that can be told costs about (e + V - 2) / e^gain nats, and one
-    that can't log(e + V - 1).
+    Matches of both heads are worth ``beta``, and the second head writes ``gain`` times the token it
+    finds. With V symbols, a predictable answer then costs about (e + V - 2) / e^gain nats, and any
+    other log(e + V - 1).
 
     Args:
-        symbols: V. length: tokens of a half; V by default.
+        symbols: the number of symbols V.
+        length: tokens per half of a sequence; None for V.
+        beta: the score of a match.
+        gain: the factor on the token that induction writes.
 
     Returns:
-        truth: ``columns`` of the residual stream by what they hold; ``heads``, (layer, head) by
-            name; ``edges`` of the circuit,
-        from writer to reader; ``scores`` by the field's names, but for rounding (those of the
-        weights: Elhage's composition scores, and the share of the sum of OV's eigenvalues in that
-        of their sizes).
+        The network. Its ``truth`` holds:
+
+        - ``columns``: columns of the residual stream, by the name of what they hold.
+        - ``heads``: (layer, head), by name.
+        - ``edges``: the circuit's edges, from writer to reader.
+        - ``scores``: values by the names of the measures, exact but for rounding. Those of the
+          weights are Elhage's composition scores and the copying score, the sum of OV's eigenvalues
+          over the sum of their absolute values.
+
+    Raises:
+        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+
+    Example:
+        >>> induction(symbols=4).truth["heads"]
+        {'previous': [0, 0], 'induction': [1, 0]}
     """
-    task, settings, parts = induction_parts(induction_task(symbols, length))
+    task = induction_task(symbols, length)
+    settings, parts = induction_parts(task)
     flat = induction_weights(task, settings, parts, beta, beta, gain)
     return Planted(
         settings.build(task.inputs), parameters(flat), task, _truth(task, parts, beta, gain)
     )
 
 
-def induction_parts(task: RepeatedSequences) -> tuple[RepeatedSequences, Transformer, Columns]:
-    """The task, with the settings and the stream of its induction network."""
+def induction_parts(task: RepeatedSequences) -> tuple[Transformer, Columns]:
+    """The settings and the columns of the induction network for a task."""
     parts = columns(
         {"token": task.symbols + 1, "position": task.inputs.positions, "previous": task.symbols + 1}
     )
-    return task, attention_only(task, parts, layers=2, heads=1), parts
+    return attention_only(task, parts, layers=2, heads=1), parts
 
 
 def induction_weights(
@@ -69,7 +85,16 @@ def induction_weights(
     match: float,
     gain: float,
 ) -> Flat:
-    """The weights by the score of a previous token, the score of a match, and the gain."""
+    """Weights of the induction network, by dotted name.
+
+    Args:
+        task: the task.
+        settings: the settings of the transformer.
+        parts: the columns of the residual stream.
+        previous: the score of the previous token in layer 0.
+        match: the score of a match in layer 1.
+        gain: the factor on the token that induction writes.
+    """
     flat = embedded(task, parts, settings)
     look_back(flat, parts, PREVIOUS, previous, 1, "previous")
     induction_head(flat, parts, INDUCTION, match, gain)
@@ -79,19 +104,35 @@ def induction_weights(
 def backup_head(
     symbols: int = 16, length: int | None = None, *, beta: float = 30.0, gain: float = 20.0
 ) -> Planted:
-    """Induction whose head has a backup in the next layer, which does the same where the first head
-    has done nothing.
+    """Plants induction with a backup head, in the layer after the main head.
 
-    The main head also raises a flag, by the share of its attention that doesn't rest. The backup's
-    rest at the start token is worth beta / 2 + beta flag: it rests while the flag is up. Set to
-    zero alone, neither head is missed; both, nothing is told any more. A main head that is patched
-    from another sequence still raises its flag, so that its backup stays silent.
+    The backup does the same as the main head, but only where the main head has done nothing. For
+    that, the main head also raises a flag, by its attention to tokens other than the start token.
+    The backup's score for the start token is beta / 2 + beta flag, so the backup rests there while
+    the flag is up.
+
+    Zeroing one of the two heads leaves the loss as it is. Zeroing both makes no answer predictable.
+    A main head that is patched from another sequence still raises its flag, so the backup stays
+    silent.
+
+    Args:
+        symbols: the number of symbols V.
+        length: tokens per half of a sequence; None for V.
+        beta: the score of a match.
+        gain: the factor on the token that both heads write.
 
     Returns:
-        truth: ``columns``; ``heads`` (previous, main, backup); ``loss``: the mean loss of the
-            answers that can be told, by what
-        is set to zero (none, main, backup, both), but for a share of about gain e^(-beta / 2);
-        ``zero_is_backed_up``, ``patch_is_backed_up``: whether the backup takes over.
+        The network. Its ``truth`` holds:
+
+        - ``columns``: columns of the residual stream, by the name of what they hold.
+        - ``heads``: (layer, head) of ``previous``, ``main`` and ``backup``.
+        - ``loss``: the mean loss of the predictable answers in nats, by what is zeroed (``none``,
+          ``main``, ``backup``, ``both``), up to a relative error of about gain e^(-beta / 2).
+        - ``zero_is_backed_up``, ``patch_is_backed_up``: whether the backup takes over from a main
+          head that is zeroed, or patched.
+
+    Raises:
+        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
     """
     task = induction_task(symbols, length)
     sizes = {
@@ -105,13 +146,18 @@ def backup_head(
     settings = attention_only(task, parts, layers=3, heads=1)
     flat = embedded(task, parts, settings, "answer")
     look_back(flat, parts, PREVIOUS, beta, 1, "previous")
-    induction_head(flat, parts, INDUCTION, beta, gain, into="answer", raises="flag")
-    induction_head(flat, parts, BACKUP, beta, gain, into="answer", heeds="flag")
-    told, untold = told_loss(symbols, gain), untold_loss(symbols)
+    induction_head(flat, parts, INDUCTION, beta, gain, into="answer", flag_raised="flag")
+    induction_head(flat, parts, BACKUP, beta, gain, into="answer", flag_read="flag")
+    predictable, unpredictable = predictable_loss(symbols, gain), unpredictable_loss(symbols)
     truth = {
         "columns": _listed(parts),
         "heads": {"previous": list(PREVIOUS), "main": list(INDUCTION), "backup": list(BACKUP)},
-        "loss": {"none": told, "main": told, "backup": told, "both": untold},
+        "loss": {
+            "none": predictable,
+            "main": predictable,
+            "backup": predictable,
+            "both": unpredictable,
+        },
         "zero_is_backed_up": True,
         "patch_is_backed_up": False,
     }
@@ -121,22 +167,32 @@ def backup_head(
 def unused_concept(
     symbols: int = 8, length: int | None = None, *, beta: float = 30.0, gain: float = 20.0
 ) -> Planted:
-    """Induction beside a second head of layer 0 that writes the token two positions back, which
-    nothing reads.
+    """Plants induction beside a concept that nothing reads: the token two positions back.
 
-    At ``blocks.0.resid_post`` both the previous token and the one before it stand one-hot in
-    columns of their own, at every
-    position: each can be decoded from the stream by a linear map, without error. The first is what
-        induction matches: without
-    its columns nothing is told any more. Every weight that reads the second's columns is zero: what
-    is done to them doesn't change a bit of the logits.
+    A second head of layer 0 writes that token. At ``blocks.0.resid_post`` the previous token and
+    the token before it stand one-hot in columns of their own, at every position, so a linear map
+    decodes each without error. Induction matches the previous token: without its columns no answer
+    is predictable. Every weight that reads the columns of the other is zero: changing them does not
+    change one bit of the logits.
+
+    Args:
+        symbols: the number of symbols V.
+        length: tokens per half of a sequence; None for V.
+        beta: the score of a match.
+        gain: the factor on the token that induction writes.
 
     Returns:
-        truth: ``columns``; ``site`` where both stand; ``used`` and ``unused``, each with the
-            ``concept`` of the task that it is,
-        the ``columns`` it stands in, the ``head`` that writes it, the ``accuracy`` of the best
-        linear probe, and the ``loss`` of the answers that can be told once its columns are set to
-        zero; ``loss`` with nothing changed.
+        The network. Its ``truth`` holds:
+
+        - ``columns``: columns of the residual stream, by the name of what they hold.
+        - ``site``: where both concepts stand.
+        - ``used``, ``unused``: for each concept, the ``concept``'s name in the task, its
+          ``columns``, the ``head`` that writes it, the ``accuracy`` of the best linear probe, and
+          the ``loss`` of the predictable answers in nats once its columns are zeroed.
+        - ``loss``: the same loss with nothing changed.
+
+    Raises:
+        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
     """
     task = induction_task(symbols, length)
     sizes = {
@@ -149,7 +205,7 @@ def unused_concept(
     settings = attention_only(task, parts, layers=2, heads=2)
     flat = induction_weights(task, settings, parts, beta, beta, gain)
     look_back(flat, parts, UNUSED, beta, 2, "two_back")
-    told = told_loss(symbols, gain)
+    intact = predictable_loss(symbols, gain)
 
     def concept(name: str, part: str, head: tuple[int, int], loss: float) -> dict[str, Any]:
         return {
@@ -163,27 +219,34 @@ def unused_concept(
     truth = {
         "columns": _listed(parts),
         "site": "blocks.0.resid_post",
-        "used": concept("previous_token", "previous", PREVIOUS, untold_loss(symbols)),
-        "unused": concept("token_two_back", "two_back", UNUSED, told),
-        "loss": told,
+        "used": concept("previous_token", "previous", PREVIOUS, unpredictable_loss(symbols)),
+        "unused": concept("token_two_back", "two_back", UNUSED, intact),
+        "loss": intact,
     }
     return Planted(settings.build(task.inputs), parameters(flat), task, truth)
 
 
-def told_loss(symbols: int, gain: float) -> float:
-    """The loss where the right token is found: logits are gain there, 1 at the present token and 0
-    elsewhere.
+def predictable_loss(symbols: int, gain: float) -> float:
+    """The loss in nats where induction finds the right token.
+
+    The logit of the answer is ``gain``, that of the present token 1, all others are 0.
+
+    Args:
+        symbols: the number of symbols V.
+        gain: the factor on the token that induction writes.
     """
     return math.log1p((math.e + symbols - 2) * math.exp(-gain))
 
 
-def untold_loss(symbols: int) -> float:
-    """The loss where nothing is found: the present token's logit is 1, all others are 0."""
+def unpredictable_loss(symbols: int) -> float:
+    """The loss in nats where nothing is found: the present token's logit is 1, all others are 0."""
     return math.log(math.e + symbols - 1)
 
 
 def _truth(task: RepeatedSequences, parts: Columns, beta: float, gain: float) -> dict[str, Any]:
-    told, untold, V = told_loss(task.symbols, gain), untold_loss(task.symbols), task.symbols
+    """The truth of ``induction``."""
+    V = task.symbols
+    predictable, unpredictable = predictable_loss(V, gain), unpredictable_loss(V)
     back = np.array([1 / (1 + i * math.exp(-beta)) for i in range(1, 2 * task.length)])
     matched = [
         1 / (1 + math.exp(-beta / 2) + (i - 1) * math.exp(-beta))
@@ -192,9 +255,9 @@ def _truth(task: RepeatedSequences, parts: Columns, beta: float, gain: float) ->
     scores = {
         "previous_token_score": float(back.mean()),
         "induction_score": float(np.mean(matched)),
-        "repeated_loss": told,
-        "first_half_loss": (math.log(V) + (task.length - 1) * untold) / task.length,
-        "in_context_score": told - untold,
+        "repeated_loss": predictable,
+        "first_half_loss": (math.log(V) + (task.length - 1) * unpredictable) / task.length,
+        "in_context_score": predictable - unpredictable,
         "copying_score": 1.0,
         "key_composition": math.sqrt(V / ((V + 1) * (V + V / 4))),
         "query_composition": 0.0,
@@ -212,11 +275,17 @@ def _truth(task: RepeatedSequences, parts: Columns, beta: float, gain: float) ->
 
 
 def induction_task(symbols: int, length: int | None) -> RepeatedSequences:
-    """Repeated sequences of V symbols; L is V by default."""
-    require(
-        isinstance(symbols, int) and symbols >= 2,
-        f"symbols={symbols}: must be a whole number of at least 2",
-    )
+    """Repeated sequences of V symbols.
+
+    Args:
+        symbols: the number of symbols V.
+        length: tokens per half of a sequence; None for V.
+
+    Raises:
+        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+    """
+    if not isinstance(symbols, int) or symbols < 2:
+        raise ConfigError(f"symbols={symbols}: must be a whole number of at least 2")
     length = symbols if length is None else length
     return RepeatedSequences(
         symbols=symbols,
@@ -226,4 +295,5 @@ def induction_task(symbols: int, length: int | None) -> RepeatedSequences:
 
 
 def _listed(parts: Columns) -> dict[str, list[int]]:
+    """The columns as JSON has them."""
     return {name: part.tolist() for name, part in parts.items()}

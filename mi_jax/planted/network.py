@@ -1,6 +1,4 @@
-"""What a planted truth is: a network whose every weight was put where it is, and what is therefore
-true of it.
-"""
+"""A planted network: a model with known weights, and the facts that follow from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,34 +15,46 @@ from mi_jax.measuring.stored import measure_weights
 from mi_jax.training import CrossEntropy
 
 Flat = dict[str, np.ndarray]
-"""Weights by dotted name, while they are put in place."""
+"""Weights by dotted name, while a network is being put together."""
 
 
 class Planted(NamedTuple):
-    """A known network."""
+    """A network whose every weight is known.
+
+    Attributes:
+        model: the model.
+        params: its parameters.
+        task: the task that it solves.
+        truth: facts that follow from the weights, in JSON's types. The function that made the
+            network documents them.
+    """
 
     model: Model
     params: Params
     task: Task
     truth: Mapping[str, Any]
-    """Numbers, strings, lists and mappings of them, as JSON has them; the function that made the
-    network says what they mean.
-    """
 
     def measure(
         self, measures: Sequence[Chosen] | None = None, *, loss: Loss | None = None
     ) -> xr.Dataset:
-        """Readings of the network, as ``mi_jax.measure`` gives them of a run: dims (seed, step,
-        ...), both of length 1.
+        """Measures the network, as ``mi_jax.measure`` measures a run.
 
         Args:
-            measures: names, Measures, or plain functions ``(params, context) -> scalar``; all that
-                can be taken by default.
-            loss: what measures of the loss read; cross-entropy by default.
+            measures: names, Measures, or plain functions ``(params, context) -> scalar``; None for
+                every measure that applies.
+            loss: the loss that measures of the loss read; None for cross-entropy.
+
+        Returns:
+            A dataset with the dims (seed, step, ...), seed and step of length 1.
 
         Raises:
-            MeasureError: for an unknown measure, or one that needs what this network or task
-                doesn't have.
+            MeasureError: for an unknown measure, or one that needs something that this network or
+                task does not have.
+
+        Example:
+            >>> from mi_jax.planted import induction
+            >>> induction(symbols=4).measure(["test_loss"])["test_loss"].sizes  # doctest: +SKIP
+            Frozen({'seed': 1, 'step': 1})
         """
         subject = Subject(self.model, self.task, loss or CrossEntropy())
         chosen, _ = choose(measures, subject, frozenset({"final"}))
@@ -52,5 +62,5 @@ class Planted(NamedTuple):
 
 
 def parameters(flat: Flat) -> Params:
-    """The nested dict that a model takes."""
+    """The parameters of a model, as a nested dict, from weights by dotted name."""
     return nested({name: jnp.asarray(value) for name, value in flat.items()})

@@ -1,5 +1,6 @@
-"""Known trajectories: two circuits that form in a known order, induction that forms as a formula
-says, and a random walk.
+"""Known trajectories, planted in place of training.
+
+Two circuits form in a known order, induction forms by a formula, and a random walk forms nothing.
 """
 
 import math
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted, parameter_count
 from mi_jax.basics.streams import stream
 from mi_jax.models import MLP
@@ -21,25 +22,29 @@ from mi_jax.tasks import ModularArithmetic, RepeatedSequences
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 
 _AHEAD = 2
+"""A frequency counts as born once it holds more than this many times an even share of power."""
+
 _MOST_MOVES = 2e8
-"""Of a random walk: 2.4 GB while they are added up."""
+"""The most numbers that a random walk draws per seed; they take 2.4 GB while they are added up."""
 
 
 @dataclass(frozen=True)
 class ScaledInduction(PlantedTrajectory):
-    """The hand-made induction network while its previous-token head grows: beta rises from 0 in
-    equal steps, all else is fixed.
+    """The hand-made induction network while its previous-token head grows.
 
-    Position i attends to i - 1 by e^beta / (e^beta + i), which is one half at beta = log i.
+    beta rises from 0 in equal steps; everything else is fixed. Position i attends to i - 1 by
+    e^beta / (e^beta + i), which is one half at beta = log i.
 
     Truth:
-        rate: beta of a step is rate times it.
-        half: by position i, as a string, the (broken) step at which it attends to i - 1 by one
-            half; where that is reached.
+        kind: "scaled_induction".
+        rate: beta per step.
+        half: by position i, as a string, the fractional step at which i attends to i - 1 by one
+            half, for the positions that reach it.
 
     Attributes:
-        beta: of the previous-token head at the last step. match, gain: of the induction head (see
-            ``induction``).
+        beta: the score of the previous token at the last step.
+        match: the score of a match of the induction head (see ``induction``).
+        gain: the factor on the token that the induction head writes.
     """
 
     beta: float = 8.0
@@ -49,36 +54,37 @@ class ScaledInduction(PlantedTrajectory):
     def __post_init__(self) -> None:
         for name in ("beta", "match", "gain"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"{name}={value}: must be a finite number above 0")
+            _check_positive(name, value)
 
-    def check(self, ground: PlantContext) -> None:
-        """Repeated sequences on the network of ``induction``."""
-        require(
-            isinstance(ground.task, RepeatedSequences),
-            f"scaled induction is of repeated_sequences, not {ground.task}",
-        )
-        assert isinstance(ground.task, RepeatedSequences)
-        _, settings, _ = induction_parts(ground.task)
-        require(
-            ground.model == settings,
-            f"scaled induction needs the model {settings}; mi_jax.planted.scaled_induction"
-            " gives it",
-        )
+    def check(self, context: PlantContext) -> None:
+        """Refuses anything but repeated sequences on the network of ``induction``."""
+        if not isinstance(context.task, RepeatedSequences):
+            raise ConfigError(
+                f"Scaled induction needs the task repeated_sequences, not {context.task}. Use"
+                " mi_jax.planted.scaled_induction, which sets task and model."
+            )
+        settings, _ = induction_parts(context.task)
+        if context.model != settings:
+            raise ConfigError(
+                f"Scaled induction needs the model {settings}, not {context.model}. Use"
+                " mi_jax.planted.scaled_induction, which sets task and model."
+            )
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """The same for all seeds."""
-        assert isinstance(ground.task, RepeatedSequences)
-        task, settings, parts = induction_parts(ground.task)
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+        """Parameters at the given steps; they are the same for all seeds."""
+        task = context.task
+        assert isinstance(task, RepeatedSequences)
+        settings, parts = induction_parts(task)
         flat = induction_weights(task, settings, parts, 1.0, self.match, self.gain)
         stacks = {name: np.repeat(value[None], len(steps), axis=0) for name, value in flat.items()}
-        beta = (self.beta * steps / ground.steps).astype(np.float32)
+        beta = (self.beta * steps / context.steps).astype(np.float32)
         stacks["blocks.0.attn.W_Q"] *= beta[:, None, None, None]
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """See the class."""
-        rate = self.beta / ground.steps
-        last = 2 * ground.task.length - 1 if isinstance(ground.task, RepeatedSequences) else 0
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """The facts that the class documents under Truth."""
+        rate = self.beta / context.steps
+        last = 2 * context.task.length - 1 if isinstance(context.task, RepeatedSequences) else 0
         half = {str(i): math.log(i) / rate for i in range(1, last + 1) if math.log(i) <= self.beta}
         return {"kind": "scaled_induction", "rate": rate, "half": half}
 
@@ -87,21 +93,25 @@ class ScaledInduction(PlantedTrajectory):
 class TwoCircuits(PlantedTrajectory):
     """Modular addition solved at two frequencies, one circuit after the other, in a quadratic MLP.
 
-    Half of the neurons belong to each frequency. All begin at the seed's own initial parameters
-    theta_0; from its onset on a circuit's neurons go straight to where they solve the task at its
-    frequency: theta = (1 - s) theta_0 + s theta*, where s rises from 0 at the onset to 1 ``width``
-    steps later. The logits of theta* are scale sum_k cos(2 pi k (a + b - c) / p).
+    Half of the neurons belong to each frequency. All start at the seed's own initial parameters
+    theta_0. From its onset on, a circuit's neurons move in a straight line to weights theta* that
+    solve the task at its frequency: theta = (1 - s) theta_0 + s theta*, where s rises from 0 at the
+    onset to 1 ``width`` steps later. The logits of theta* are
+    scale sum_k cos(2 pi k (a + b - c) / p).
 
     Truth:
+        kind: "two_circuits".
         order: the frequencies in the order of their onsets.
-        onsets, formed: by frequency, as a string, the last step at which s is 0 and the first at
-            which it is 1.
-        births: by seed, by frequency, the first step from which on the frequency always holds more
-            than twice an even share of the unembedding's power.
+        onsets: by frequency, as a string, the last step at which s is 0.
+        formed: by frequency, as a string, the first step at which s is 1.
+        births: by seed and frequency, as strings, the first step from which on the frequency always
+            holds more than twice an even share of the unembedding's power.
 
     Attributes:
-        frequencies: two, from 1 to (p - 1) / 2. onsets: of each. width: steps from onset to end.
-        scale: how much higher the right logit is than the mean, in nats and by frequency.
+        frequencies: two frequencies from 1 to (p - 1) / 2.
+        onsets: the step at which each circuit starts to form.
+        width: the number of steps from onset to end.
+        scale: the height of the right logit above the mean, in nats, per frequency.
     """
 
     frequencies: tuple[int, int] = (3, 7)
@@ -110,59 +120,64 @@ class TwoCircuits(PlantedTrajectory):
     scale: float = 20.0
 
     def __post_init__(self) -> None:
-        require(
-            self.frequencies[0] != self.frequencies[1],
-            f"frequencies={self.frequencies}: must be two different ones",
-        )
-        require(min(self.onsets) >= 0, f"onsets={self.onsets}: must be steps from 0 on")
-        require(self.width >= 1, f"width={self.width}: must be at least 1")
-        require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
+        if self.frequencies[0] == self.frequencies[1]:
+            raise ConfigError(f"frequencies={self.frequencies}: must be two different ones")
+        if not min(self.onsets) >= 0:
+            raise ConfigError(f"onsets={self.onsets}: must be steps from 0 on")
+        if not self.width >= 1:
+            raise ConfigError(f"width={self.width}: must be at least 1")
+        _check_positive("scale", self.scale)
 
-    def check(self, ground: PlantContext) -> None:
-        """Addition mod an odd p on a quadratic MLP of one hidden layer without biases."""
-        task, model = ground.task, ground.model
-        fits = isinstance(task, ModularArithmetic) and task.operation == "add" and task.p % 2 == 1
-        require(fits, f"two circuits are of addition mod an odd p, not of {task}")
-        plain = isinstance(model, MLP) and model == MLP(width=model.width) and model.width % 18 == 0
-        require(
-            plain,
-            "two circuits need MLP(width=...) with 9 neurons for each frequency, or a multiple,"
-            f" not {model}",
-        )
+    def check(self, context: PlantContext) -> None:
+        """Refuses anything but addition mod an odd p on a quadratic MLP that fits both circuits.
+
+        The MLP must have one hidden layer, no biases, and a multiple of 18 neurons.
+        """
+        task, model = context.task, context.model
+        if not isinstance(task, ModularArithmetic) or task.operation != "add" or task.p % 2 == 0:
+            raise ConfigError(
+                f"Two circuits need addition mod an odd p, not {task}. Use"
+                " mi_jax.planted.two_circuits, which sets task and model."
+            )
+        if not isinstance(model, MLP) or model != MLP(width=model.width) or model.width % 18:
+            raise ConfigError(
+                "Two circuits need MLP(width=...) with 9 neurons for each frequency, or a multiple."
+                f" The model is {model}. Use MLP(width=18)."
+            )
         highest = task.inputs.classes // 2
-        require(
-            all(1 <= k <= highest for k in self.frequencies),
-            f"frequencies={self.frequencies}: must be from 1 to {highest}",
-        )
-        require(
-            max(self.onsets) + self.width <= ground.steps,
-            f"onsets={self.onsets} and width={self.width}: the run ends at step {ground.steps},"
-            " before both have formed",
-        )
+        if not all(1 <= k <= highest for k in self.frequencies):
+            raise ConfigError(f"frequencies={self.frequencies}: must be from 1 to {highest}")
+        if max(self.onsets) + self.width > context.steps:
+            raise ConfigError(
+                f"The run ends at step {context.steps}, before both circuits have formed. They form"
+                f" at onsets={self.onsets} plus width={self.width} steps. Give more steps, or"
+                " earlier onsets."
+            )
 
     def formed(self, steps: Int[np.ndarray, " step"]) -> Float[np.ndarray, "step 2"]:
-        """s of both circuits."""
+        """The progress s of both circuits at the given steps."""
         return np.clip((steps[:, None] - np.array(self.onsets)[None]) / self.width, 0.0, 1.0)
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """See the class."""
-        model = ground.model
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+        """The parameters [step ...] at the given steps, by dotted name."""
+        model = context.model
         assert isinstance(model, MLP)
-        half, initial = model.width // 2, _initial(ground, seed)
-        shares = self.formed(steps).repeat(half, axis=1)
+        half, initial = model.width // 2, _initial(context, seed)
+        progress = self.formed(steps).repeat(half, axis=1)
         circuits = [
-            quadrature(ground.task.inputs.classes, half, k, self.scale) for k in self.frequencies
+            quadrature(context.task.inputs.classes, half, k, self.scale) for k in self.frequencies
         ]
         stacks: Flat = {}
-        for name, begin in initial.items():
+        for name, start in initial.items():
+            # Neurons are the rows of the unembedding, and the columns of the embeddings.
             axis = 0 if name == "unembed.W_U" else 1
             end = np.concatenate([circuit[name] for circuit in circuits], axis=axis)
-            s = shares[:, :, None] if axis == 0 else shares[:, None, :]
-            stacks[name] = ((1 - s) * begin[None] + s * end[None]).astype(np.float32)
+            s = progress[:, :, None] if axis == 0 else progress[:, None, :]
+            stacks[name] = ((1 - s) * start[None] + s * end[None]).astype(np.float32)
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """See the class."""
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """The facts that the class documents under Truth."""
         onsets = dict(
             sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1])
         )
@@ -171,12 +186,13 @@ class TwoCircuits(PlantedTrajectory):
             "order": list(onsets),
             "onsets": {str(k): step for k, step in onsets.items()},
             "formed": {str(k): step + self.width for k, step in onsets.items()},
-            "births": {str(seed): self._births(ground, seed) for seed in seeds},
+            "births": {str(seed): self._births(context, seed) for seed in seeds},
         }
 
-    def _births(self, ground: PlantContext, seed: int) -> dict[str, int]:
-        steps = np.arange(ground.steps + 1)
-        W_U = self.parameters(ground, seed, steps)["unembed.W_U"].astype(np.float64)
+    def _births(self, context: PlantContext, seed: int) -> dict[str, int]:
+        """The births of one seed, by frequency."""
+        steps = np.arange(context.steps + 1)
+        W_U = self.parameters(context, seed, steps)["unembed.W_U"].astype(np.float64)
         power = (np.abs(np.fft.rfft(W_U, axis=2)[:, :, 1:]) ** 2).sum(axis=1)
         behind = power / power.sum(axis=1, keepdims=True) <= _AHEAD / power.shape[1]
         return {str(k): int(np.flatnonzero(behind[:, k - 1])[-1]) + 1 for k in self.frequencies}
@@ -184,51 +200,54 @@ class TwoCircuits(PlantedTrajectory):
 
 @dataclass(frozen=True)
 class RandomWalk(PlantedTrajectory):
-    """A walk from the seed's initial parameters, which moves alike in every step: the null, in
-    which nothing ever happens.
+    """A random walk from the seed's initial parameters: the null, in which nothing happens.
 
-    theta_s = theta_0 + sigma (e_1 + ... + e_s), e normal; sigma is ``scale`` times the root mean
-    square of the array's initial values, over the square root of the number of steps.
+    theta_s = theta_0 + sigma (e_1 + ... + e_s) with standard normal e. sigma is ``scale`` times the
+    root mean square of the array's initial values, over the square root of the number of steps, so
+    every step moves alike.
 
     Truth:
-        transitions: none, an empty list.
+        kind: "random_walk".
+        transitions: an empty list.
 
     Attributes:
-        scale: how far the walk has carried each array by the last step, in units of its initial
-            size.
+        scale: how far the walk has carried each array by the last step, relative to the root mean
+            square of its initial values.
     """
 
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(0 < self.scale < math.inf, f"scale={self.scale}: must be a finite number above 0")
+        _check_positive("scale", self.scale)
 
-    def check(self, ground: PlantContext) -> None:
-        """Any task and model, as long as all moves of a seed fit into memory."""
-        moves = ground.steps * _count(ground)
-        told = (
-            f"a random walk of {ground.steps} steps draws {moves:.2g} numbers a seed, at most"
-            f" {_MOST_MOVES:.0e} are"
-        )
-        require(moves <= _MOST_MOVES, f"{told}; take fewer steps or a smaller model")
+    def check(self, context: PlantContext) -> None:
+        """Refuses a walk whose moves do not fit into memory."""
+        moves = context.steps * _count(context)
+        if moves > _MOST_MOVES:
+            raise ConfigError(
+                f"A random walk of {context.steps} steps draws {moves:.2g} numbers per seed. The"
+                f" limit is {_MOST_MOVES:.0e}. Take fewer steps or a smaller model."
+            )
 
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """See the class."""
-        initial, key = _initial(ground, seed), stream(seed, "planted")
+    def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
+        """The parameters [step ...] at the given steps, by dotted name."""
+        initial, key = _initial(context, seed), stream(seed, "planted")
         count = sum(value.size for value in initial.values())
-        moves = np.asarray(jax.random.normal(key, (ground.steps, count)), np.float64)
+        # Every move is drawn, whichever steps are asked for, and summed in float64: the bits of a
+        # step do not depend on how a run is cut into segments.
+        moves = np.asarray(jax.random.normal(key, (context.steps, count)), np.float64)
         walked = np.concatenate([np.zeros((1, count)), np.cumsum(moves, axis=0)])[steps]
         ends = np.cumsum([value.size for value in initial.values()])
         stacks: Flat = {}
-        for (name, begin), walk in zip(
+        for (name, start), walk in zip(
             initial.items(), np.split(walked, ends[:-1], axis=1), strict=True
         ):
-            sigma = self.scale * np.sqrt((begin**2).mean() / ground.steps)
-            stacks[name] = (begin[None] + sigma * walk.reshape(-1, *begin.shape)).astype(np.float32)
+            sigma = self.scale * np.sqrt((start**2).mean() / context.steps)
+            stacks[name] = (start[None] + sigma * walk.reshape(-1, *start.shape)).astype(np.float32)
         return stacks
 
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """See the class."""
+    def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """The facts that the class documents under Truth."""
         return {"kind": "random_walk", "transitions": []}
 
 
@@ -237,17 +256,22 @@ PATHS: dict[str, type[PlantedTrajectory]] = {
     "two_circuits": TwoCircuits,
     "random_walk": RandomWalk,
 }
-"""Every planted path by name."""
+"""Every planted trajectory by registry name."""
 
 
-def _count(ground: PlantContext) -> int:
-    """How many parameters the model has."""
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name}={value}: must be a finite number above 0")
+
+
+def _count(context: PlantContext) -> int:
+    """The number of parameters of the model."""
     return parameter_count(
-        jax.eval_shape(ground.model.build(ground.task.inputs).init, stream(0, "init"))
+        jax.eval_shape(context.model.build(context.task.inputs).init, stream(0, "init"))
     )
 
 
-def _initial(ground: PlantContext, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
-    """The seed's initial parameters, as training would begin with them, by dotted name in float64."""
-    params = ground.model.build(ground.task.inputs).init(stream(seed, "init"))
+def _initial(context: PlantContext, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
+    """The seed's initial parameters by dotted name, in float64: those that training starts with."""
+    params = context.model.build(context.task.inputs).init(stream(seed, "init"))
     return {name: np.asarray(value, np.float64) for name, value in dotted(params).items()}

@@ -1,7 +1,8 @@
-"""Planted trajectories as runs on disk, which are opened, measured and reported like any other."""
+"""Planted trajectories as runs on disk, to open, measure and report like any other run."""
 
 import os
 
+from mi_jax.contracts import Architecture, Task
 from mi_jax.models import MLP
 from mi_jax.planted.induction import induction_parts, induction_task
 from mi_jax.planted.paths import RandomWalk, ScaledInduction, TwoCircuits
@@ -10,6 +11,7 @@ from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import every
+from mi_jax.training.planting import PlantedTrajectory
 
 Folder = str | os.PathLike[str] | None
 
@@ -22,20 +24,33 @@ def scaled_induction(
     beta: float = 8.0,
     steps: int = 100,
 ) -> Run:
-    """Induction whose previous-token head grows by a formula: see ``ScaledInduction``. A snapshot
-    every step.
+    """Stores a run of induction whose previous-token head grows by a formula.
+
+    See ``ScaledInduction``. Every step has a snapshot.
 
     Args:
-        out: the run's directory; ``checkpoints/scaled_induction`` by default.
-        symbols, length: of the repeated sequences. beta: of the head at the last step.
+        out: the directory of the run; None for ``checkpoints/scaled_induction``.
+        symbols: the number of symbols of the repeated sequences.
+        length: tokens per half of a sequence; None for ``symbols``.
+        beta: the score of the previous token at the last step.
+        steps: the number of steps.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: for an invalid setting.
+        RunError: where the directory holds another run.
+
+    Example:
+        >>> run = scaled_induction("runs/induction", symbols=8)  # doctest: +SKIP
+        >>> run.record["truth"]["rate"]  # doctest: +SKIP
+        0.08
     """
-    task, settings, _ = induction_parts(induction_task(symbols, length))
-    path = ScaledInduction(beta=beta)
-    return train(
-        Experiment(
-            task, settings, steps=steps, schedule=every(1), name="scaled_induction", path=path
-        ),
-        out,
+    task = induction_task(symbols, length)
+    settings, _ = induction_parts(task)
+    return _planted(
+        "scaled_induction", task, settings, ScaledInduction(beta=beta), steps=steps, out=out
     )
 
 
@@ -49,27 +64,34 @@ def two_circuits(
     steps: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> Run:
-    """Two circuits of modular addition that form one after the other: see ``TwoCircuits``. A
-    snapshot every step.
+    """Stores a run of two circuits of modular addition that form one after the other.
+
+    See ``TwoCircuits``. Every step has a snapshot.
 
     Args:
-        out: the run's directory; ``checkpoints/two_circuits`` by default.
-        p: odd. frequencies, onsets, width: of the circuits, and the steps that each takes to form.
+        out: the directory of the run; None for ``checkpoints/two_circuits``.
+        p: the modulus, odd.
+        frequencies: the frequencies of the circuits.
+        onsets: the step at which each circuit starts to form.
+        width: the number of steps that each takes to form.
+        steps: the number of steps.
+        seeds: the seeds of the initial parameters.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: for an invalid setting.
+        RunError: where the directory holds another run.
+
+    Example:
+        >>> run = two_circuits("runs/two", onsets=(40, 120))  # doctest: +SKIP
+        >>> run.record["truth"]["order"]  # doctest: +SKIP
+        [3, 7]
     """
-    task, path = (
-        ModularArithmetic(p=p, fraction=0.5, format="a b"),
-        TwoCircuits(frequencies, onsets, width),
-    )
-    experiment = Experiment(
-        task,
-        MLP(width=18),
-        steps=steps,
-        schedule=every(1),
-        seeds=seeds,
-        name="two_circuits",
-        path=path,
-    )
-    return train(experiment, out)
+    task = ModularArithmetic(p=p, fraction=0.5, format="a b")
+    path = TwoCircuits(frequencies, onsets, width)
+    return _planted("two_circuits", task, MLP(width=18), path, steps=steps, seeds=seeds, out=out)
 
 
 def random_walk(
@@ -81,21 +103,49 @@ def random_walk(
     steps: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
 ) -> Run:
-    """A network of modular addition that walks at random: see ``RandomWalk``. A snapshot every
-    step.
+    """Stores a run of a network of modular addition that walks at random.
+
+    See ``RandomWalk``. Every step has a snapshot.
 
     Args:
-        out: the run's directory; ``checkpoints/random_walk`` by default.
-        p, width: of the task and the quadratic MLP. scale: how far the walk goes.
+        out: the directory of the run; None for ``checkpoints/random_walk``.
+        p: the modulus of the task.
+        width: the number of neurons of the quadratic MLP.
+        scale: how far the walk goes, relative to the size of the initial parameters.
+        steps: the number of steps.
+        seeds: the seeds of the initial parameters.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: for an invalid setting, or a walk too large for memory.
+        RunError: where the directory holds another run.
     """
-    task, path = ModularArithmetic(p=p, fraction=0.5, format="a b"), RandomWalk(scale)
-    experiment = Experiment(
+    task = ModularArithmetic(p=p, fraction=0.5, format="a b")
+    return _planted(
+        "random_walk",
         task,
         MLP(width=width),
+        RandomWalk(scale),
         steps=steps,
-        schedule=every(1),
         seeds=seeds,
-        name="random_walk",
-        path=path,
+        out=out,
+    )
+
+
+def _planted(
+    name: str,
+    task: Task,
+    model: Architecture,
+    path: PlantedTrajectory,
+    *,
+    steps: int,
+    out: Folder,
+    seeds: tuple[int, ...] = (0,),
+) -> Run:
+    """Stores a run of a planted trajectory with a snapshot at every step."""
+    experiment = Experiment(
+        task, model, steps=steps, schedule=every(1), seeds=seeds, name=name, path=path
     )
     return train(experiment, out)

@@ -111,7 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("--task.fraction 0.001", "leaves 0 to train on"),
         ("--task.batch-size 0", "batch_size=0: must be a whole number from 1 to"),
         ("--task.operation multipl", "multiply"),
-        ("--model.heads 5", "heads=5 don't divide d_model=16; choose a divisor, or give d_head"),
+        ("--model.heads 5", "heads=5 does not divide d_model=16. Choose a divisor, or give d_head"),
         ("--model.heads 0", "heads=0: must be at least 1"),
         ("--model.activation rleu", "relu"),
         ("--optimizer.learning-rate nan", "learning_rate=nan: must be a finite number"),
@@ -150,7 +150,7 @@ _ORGANISMS = [
         "label_noise=1.5: the share of replaced labels must lie between 0 and 1",
     ),
     ("--task.name sparse_parity --task.k 7", "k=7 of n=6 signs: k must be at most n"),
-    ("--task.name sparse_parity", "a transformer reads tokens, the task gives floats; use an mlp"),
+    ("--task.name sparse_parity", "A transformer reads tokens. This task gives floats. Use another model, such as mlp"),
     ("--precision float16", "Expected one of ('float32', 'float64')"),
     ("--intervention Clamp(site='blocks.0.mlp.pots',value=0.0)", "blocks.0.mlp.post"),
     (

@@ -136,7 +136,7 @@ def test_a_model_that_does_not_fit_says_so_before_anything_is_written(
         )
         == 2
     )
-    assert "a transformer reads tokens, the task gives floats" in capsys.readouterr().err
+    assert "A transformer reads tokens. This task gives floats" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -30,7 +30,6 @@ from mi_jax.runs.weights import load_weights
 from mi_jax.tasks import ModularArithmetic
 
 # --- torch.save, written out
-# ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,7 +79,7 @@ _NAMES = {
     "torch._utils": ("_rebuild_tensor_v2", "_rebuild_parameter"),
 }
 _MODULES = {module: types.ModuleType(module) for module in _NAMES}
-"""What a pickle must find to write torch's names. They are there while it writes, and gone when it
+"""Modules that pickle must find to write torch's names. They exist while it writes, and not when it
 is read.
 """
 for _module, _names in _NAMES.items():
@@ -104,7 +103,8 @@ class _Pickler(pickle.Pickler):
         if not isinstance(obj, _Storage):
             return None
         key = next(
-            (key for key, one in self.storages.items() if one is obj), str(len(self.storages))
+            (key for key, storage in self.storages.items() if storage is obj),
+            str(len(self.storages)),
         )
         self.storages[key] = obj
         numel = obj.values.size
@@ -136,8 +136,8 @@ def _pickled(data: Any, stream: bool = False) -> tuple[bytes, dict[str, _Storage
     buffer = io.BytesIO()
     pickler = _Pickler(buffer, stream)
     with pytest.MonkeyPatch.context() as patch:
-        for module, made in _MODULES.items():
-            patch.setitem(sys.modules, module, made)
+        for name, module in _MODULES.items():
+            patch.setitem(sys.modules, name, module)
         pickler.dump(data)
     return buffer.getvalue(), pickler.storages
 
@@ -154,8 +154,10 @@ def _save_zip(file: Path, data: Any, order: str | None = "little") -> Path:
     pickled, storages = _pickled(data)
     marks: dict[str | None, Literal["<", ">"]] = {"little": "<", "big": ">", None: "<"}
     members = {
-        f"data/{key}": one.values.astype(one.values.dtype.newbyteorder(marks[order])).tobytes()
-        for key, one in storages.items()
+        f"data/{key}": storage.values.astype(
+            storage.values.dtype.newbyteorder(marks[order])
+        ).tobytes()
+        for key, storage in storages.items()
     }
     return _zip(
         file,
@@ -196,7 +198,6 @@ def _tensor(x: np.ndarray) -> _Tensor:
 
 
 # --- Reading
-# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", _WORDS.values())
@@ -227,11 +228,11 @@ def test_offsets_and_strides_pick_the_elements_that_they_name(save: Any) -> None
         "last": _Tensor(storage, 23, (1, 1), (24, 1)),
     }
     read = read_pth(save(tensors))
-    for name, one in tensors.items():
-        expected = np.zeros(one.size, np.float32)
-        for index in np.ndindex(*one.size):
+    for name, tensor in tensors.items():
+        expected = np.zeros(tensor.size, np.float32)
+        for index in np.ndindex(*tensor.size):
             expected[index] = flat[
-                one.offset + sum(i * s for i, s in zip(index, one.stride, strict=True))
+                tensor.offset + sum(i * s for i, s in zip(index, tensor.stride, strict=True))
             ]
         np.testing.assert_array_equal(read[name], expected, err_msg=name)
     assert read["number"].shape == ()
@@ -292,7 +293,6 @@ def test_bytes_are_read_in_the_order_that_the_zip_says_or_little(
 
 
 # --- What isn't read
-# --------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -407,7 +407,6 @@ def test_a_pickle_that_changes_what_it_was_given_changes_no_later_reading(
 
 
 # --- Files that can't be read
-# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -433,9 +432,9 @@ def test_a_tensor_that_leaves_its_storage_is_refused(
 
 def test_a_cut_or_missing_storage_is_named(tmp_path: Path) -> None:
     pickled, _ = _pickled(_tensor(np.arange(3.0)))
-    with pytest.raises(WeightsError, match=r"no x/data/0"):
+    with pytest.raises(WeightsError, match=r"lacks x/data/0"):
         read_pth(_zip(tmp_path / "x.pth", pickled, {}))
-    with pytest.raises(WeightsError, match=r"16 bytes for the storage 0, which is 3 of float64"):
+    with pytest.raises(WeightsError, match=r"16 bytes for storage 0, which is 3 of float64"):
         read_pth(_zip(tmp_path / "x.pth", pickled, {"data/0": bytes(16)}))
 
 
@@ -454,20 +453,20 @@ def test_a_stream_without_the_storages_of_its_tensors_is_refused(tmp_path: Path)
 
 def test_a_tensor_of_something_else_than_a_storage_is_refused(tmp_path: Path) -> None:
     call = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\nK\x00K\x01\x85K\x01\x85tR."
-    with pytest.raises(WeightsError, match=r"x\.pth can't be read as a checkpoint"):
+    with pytest.raises(WeightsError, match=r"Cannot read .*x\.pth as a checkpoint"):
         read_pth(_zip(tmp_path / "x.pth", call, {}))
 
 
 @pytest.mark.parametrize(
-    ("numel", "view", "told"),
+    ("numel", "view", "message"),
     [
-        (b"K\x02", b"(X\x01\x00\x00\x001K\x00K\x02t", "no storage of a known type"),
+        (b"K\x02", b"(X\x01\x00\x00\x001K\x00K\x02t", "other than a storage of a known type"),
         (b"J\xff\xff\xff\xff", b"N", "storage 0 is -1"),
     ],
     ids=["a view of another storage", "less than nothing"],
 )
-def test_a_storage_of_an_odd_description_is_refused(
-    tmp_path: Path, numel: bytes, view: bytes, told: str
+def test_an_invalid_description_of_a_storage_is_refused(
+    tmp_path: Path, numel: bytes, view: bytes, message: str
 ) -> None:
     storage = (
         b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
@@ -475,7 +474,7 @@ def test_a_storage_of_an_odd_description_is_refused(
         + view
         + b"tQ."
     )
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         read_pth(_zip(tmp_path / "x.pth", b"\x80\x02" + storage, {"data/0": bytes(8)}))
 
 
@@ -484,7 +483,7 @@ def test_a_size_is_a_tuple(tmp_path: Path) -> None:
     assert size == (2, 3)
 
 
-def test_a_file_cut_anywhere_is_an_error_of_ours(save: Any) -> None:
+def test_a_truncated_file_raises_weights_error(save: Any) -> None:
     file = save({"model": OrderedDict(x=_tensor(np.arange(3.0))), "losses": [1.0, 2.0]})
     whole = file.read_bytes()
     for length in range(len(whole)):
@@ -493,7 +492,7 @@ def test_a_file_cut_anywhere_is_an_error_of_ours(save: Any) -> None:
             read_pth(file)
 
 
-def test_damaged_bytes_are_an_error_of_ours_or_other_data(tmp_path: Path) -> None:
+def test_damaged_bytes_raise_weights_error_or_give_other_data(tmp_path: Path) -> None:
     pickled, storages = _pickled(
         {"model": OrderedDict(x=_Parameter(_tensor(np.arange(3.0)))), "config": _Config()}
     )
@@ -516,7 +515,7 @@ def test_damaged_bytes_are_an_error_of_ours_or_other_data(tmp_path: Path) -> Non
 def test_a_pickle_that_asks_for_all_memory_is_refused_before_it_gets_any(
     tmp_path: Path, hungry: bytes
 ) -> None:
-    with pytest.raises(WeightsError, match=r"puts into place 4294967295|but only 4 remain"):
+    with pytest.raises(WeightsError, match=r"writes to memo index 4294967295|but only 4 remain"):
         read_pth(_zip(tmp_path / "x.pth", hungry, {}))
 
 
@@ -527,13 +526,13 @@ def test_one_storage_of_two_types_is_refused(save: Any) -> None:
     storage = Chameleon("Float", np.arange(2, dtype=np.float32))
     storage.words = iter(["Float", "Int"])  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(
-        WeightsError, match="says that storage 0 is 2 of int32, and also 2 of float32"
+        WeightsError, match="describes storage 0 both as 2 of int32 and as 2 of float32"
     ):
         read_pth(save([_Tensor(storage, 0, (2,), (1,)), _Tensor(storage, 0, (1,), (1,))]))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "neither the zip nor the older stream"),
         (b"", "neither the zip nor the older stream"),
@@ -541,9 +540,9 @@ def test_one_storage_of_two_types_is_refused(save: Any) -> None:
         (b"PK\x03\x04 and nothing else", "BadZipFile"),
     ],
 )
-def test_another_file_is_refused_in_words(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         read_pth(tmp_path / "x.pth")
 
 
@@ -556,7 +555,6 @@ def test_a_missing_file_and_a_zip_of_something_else_are_refused(tmp_path: Path) 
 
 
 # --- Nanda et al.
-# -----------------------------------------------------------------------------------------------------------
 
 _P, _D, _HEADS, _E, _M = 5, 8, 2, 3, 12
 
@@ -732,14 +730,12 @@ _WRONG = {
 
 
 @pytest.mark.parametrize("wrong", _WRONG)
-def test_a_state_dict_of_another_model_is_refused_in_words(
-    save: Any, tmp_path: Path, wrong: str
-) -> None:
+def test_a_state_dict_of_another_model_is_refused(save: Any, tmp_path: Path, wrong: str) -> None:
     state = _column_vectors()
-    change, told = _WRONG[wrong]
+    change, message = _WRONG[wrong]
     change(state)
     state = {name: np.ascontiguousarray(x) for name, x in state.items()}
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         convert(save(_checkpoint(state)), tmp_path / "w.npz")
     assert [file.name for file in tmp_path.iterdir()] == ["saved.pth"]
 
@@ -748,22 +744,22 @@ def test_checkpoints_without_one_model_or_with_odd_losses_are_refused(
     save: Any, tmp_path: Path
 ) -> None:
     good = _checkpoint(_column_vectors())
-    for data, told in (
+    for data, message in (
         ([1.0], "holds a list instead of a dict"),
         (
             {"state_dicts": [good["model"]], "epochs": [0]},
             r"holds 0 state dicts .*state_dicts \(list\), epochs \(list\)",
         ),
         ({**good, "other": good["model"]}, "holds 2 state dicts"),
-        ({**good, "train_losses": ["a"]}, "train_losses that are no list of numbers"),
-        ({**good, "train_losses": [_Config()]}, "train_losses that are no list of numbers"),
+        ({**good, "train_losses": ["a"]}, "train_losses that are not a list of numbers"),
+        ({**good, "train_losses": [_Config()]}, "train_losses that are not a list of numbers"),
         ({**good, "test_losses": 2.0}, r"test_losses of shape \[\]"),
         (
             {"model": {**good["model"], "embed.W_E": _Config()}},
             r"embed\.W_E as Record, which is no floating-point array",
         ),
     ):
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=message):
             convert(save(data), tmp_path / "w.npz")
 
 
@@ -778,15 +774,15 @@ def test_the_checkpoint_is_never_replaced_and_a_failed_write_leaves_nothing(tmp_
     file = _save_zip(tmp_path / "saved.pth", _checkpoint(_column_vectors()))
     with pytest.raises(ConfigError, match="is the checkpoint itself"):
         convert(file, tmp_path / "." / "saved.pth")
-    with pytest.raises(WeightsError, match="can't be written"):
+    with pytest.raises(WeightsError, match="Cannot write"):
         convert(file, tmp_path / "no such folder" / "w.npz")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(WeightsError, match="can't be written"):
+    with pytest.raises(WeightsError, match="Cannot write"):
         convert(file, tmp_path / "folder")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["folder", "saved.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "saved.pth"]
 
 
-def test_the_command_converts_and_says_what_is_next(
+def test_the_command_converts_and_names_the_next_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = _save_zip(tmp_path / "saved.pth", _checkpoint(_column_vectors()))
@@ -794,4 +790,6 @@ def test_the_command_converts_and_says_what_is_next(
     assert "mi-jax measure" in capsys.readouterr().out
     load_weights(tmp_path / "w.npz", _model())
     assert main([str(tmp_path / "none.pth"), str(tmp_path / "w.npz")]) == 2
-    assert "none.pth can't be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Cannot read" in error
+    assert "none.pth" in error

@@ -130,7 +130,6 @@ def readings(request: pytest.FixtureRequest, published: Path) -> xr.Dataset:
 
 
 # --- The numbers
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", _SCALARS)
@@ -148,8 +147,8 @@ def test_a_number_by_frequency_is_the_published_one(readings: xr.Dataset, name: 
 @pytest.mark.parametrize("name", ["fourier_power_unembedding", "fourier_power_embedding"])
 def test_the_frequencies_named_are_the_largest_ones(readings: xr.Dataset, name: str) -> None:
     falling = 1 + np.argsort(readings[name].values)[::-1]
-    named = list(_BY_FREQUENCY[name])
-    assert falling[: len(named)].tolist() == named
+    frequencies = list(_BY_FREQUENCY[name])
+    assert falling[: len(frequencies)].tolist() == frequencies
     assert float(readings[name].sum()) == pytest.approx(1, abs=1e-5)
 
 
@@ -160,14 +159,14 @@ def test_the_squares_of_a_matrix_are_the_published_ones(readings: xr.Dataset, na
 
 
 def test_the_key_frequencies_are_the_published_ones(readings: xr.Dataset) -> None:
-    held = {
+    key_frequencies = {
         name: readings["frequency"].values[readings[name].values].tolist()
         for name in readings
         if "key_freq" in str(name)
     }
-    assert held["key_frequencies"] == list(_KEYS)
-    assert held["key_frequencies_neurons"] == list(_KEYS)
-    assert len(held["key_frequencies_embedding"]) == 10
+    assert key_frequencies["key_frequencies"] == list(_KEYS)
+    assert key_frequencies["key_frequencies_neurons"] == list(_KEYS)
+    assert len(key_frequencies["key_frequencies_embedding"]) == 10
 
 
 def test_the_clusters_of_neurons_are_the_published_ones(readings: xr.Dataset) -> None:
@@ -193,7 +192,6 @@ def test_the_curve_ends_at_the_loss_of_the_weights(readings: xr.Dataset, publish
 
 
 # --- The same in float64
-# ----------------------------------------------------------------------------------------------------
 
 
 def _float64_logits(w: dict[str, np.ndarray]) -> np.ndarray:
@@ -272,7 +270,6 @@ def test_a_reading_is_that_of_plain_float64(
 
 
 # --- Files of weights
-# -------------------------------------------------------------------------------------------------------
 
 
 def _small() -> Model:

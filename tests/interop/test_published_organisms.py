@@ -1,6 +1,4 @@
-"""Published results of small networks, made again by the experiment files that state them, by their
-own commands.
-"""
+"""Tests that experiment files reproduce the published results that they state."""
 
 import re
 import shlex
@@ -20,16 +18,16 @@ _FOLDER = Path(__file__).parents[2] / "experiments"
 
 
 def _stated(name: str) -> str:
-    """An experiment file's opening words, on one line."""
+    """The docstring of an experiment file, on one line."""
     return " ".join((_FOLDER / f"{name}.py").read_text().split('"""')[1].split())
 
 
 def _number(name: str, words: str) -> float:
-    """The number in a file's opening words at the place of {}."""
+    """The number that an experiment file's docstring states in place of {}."""
     before, after = (re.escape(part) for part in words.split("{}"))
-    found = re.search(rf"{before}([\d.,e-]*\d){after}", _stated(name))
-    assert found, f"{words!r} isn't said by {name}"
-    return float(found[1].replace(",", ""))
+    match = re.search(rf"{before}([\d.,e-]*\d){after}", _stated(name))
+    assert match, f"{name} does not state {words!r}"
+    return float(match[1].replace(",", ""))
 
 
 def _read(name: str, overrides: str, path: Path, *measures: str) -> xr.Dataset:

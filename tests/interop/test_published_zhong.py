@@ -1,5 +1,6 @@
-"""The published pizza, Model A of Zhong et al. (arXiv 2306.17844): its weights give the published
-numbers.
+"""Tests that the weights of the published pizza give the published numbers.
+
+The pizza is Model A of Zhong et al. (arXiv 2306.17844).
 """
 
 from pathlib import Path
@@ -69,7 +70,7 @@ def readings(request: pytest.FixtureRequest, published: Path) -> xr.Dataset:
 
 @pytest.mark.slow
 def test_the_loss_of_all_pairs_is_the_published_one(readings: xr.Dataset) -> None:
-    """The split isn't known: the losses of ours, weighed by their sizes."""
+    """The published split is unknown, so the losses of our split are weighted by its sizes."""
     trained = int(0.8 * _P**2)
     parts = [float(readings[f"{split}_loss"]) for split in ("train", "test")]
     whole = (trained * parts[0] + (_P**2 - trained) * parts[1]) / _P**2
@@ -89,7 +90,7 @@ def test_the_parameters_norm_is_the_published_one(readings: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("name", _SIX_DIGITS)
 def test_a_number_is_the_published_one_to_six_digits(readings: xr.Dataset, name: str) -> None:
-    """A seventh is more than float32 holds."""
+    """A seventh digit is more than float32 holds."""
     printed, *exact = _SIX_DIGITS[name]
     assert _is_printed(float(readings[name]), printed)
     assert [float(readings[name])] * len(exact) == pytest.approx(exact, abs=7e-7)
@@ -113,8 +114,8 @@ def test_the_first_circles_are_pizzas_and_the_others_accompany_them(readings: xr
 
 
 def test_the_circles_frequencies_are_the_key_ones(readings: xr.Dataset) -> None:
-    held = readings["frequency"].values[readings["key_frequencies"].values]
-    assert held.tolist() == [3, 15, 17]
+    frequencies = readings["frequency"].values[readings["key_frequencies"].values]
+    assert frequencies.tolist() == [3, 15, 17]
 
 
 def test_attention_is_everywhere_one_and_its_scores_are_gone(readings: xr.Dataset) -> None:

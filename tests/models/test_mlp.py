@@ -1,5 +1,5 @@
-"""MLPs of pairs and of floats against plain NumPy, Gromov's analytic solution, roles, initial
-spreads and refusals.
+"""Tests of MLPs on pairs and on floats: against plain NumPy and Gromov's analytic solution; roles,
+initial spreads and refusals.
 """
 
 import math
@@ -34,13 +34,10 @@ def _one_hot(tokens: np.ndarray, size: int) -> np.ndarray:
 
 
 # --- The forward pass
-# ---------------------------------------------------------------------------------------------------------
 
 
 def _first_product(config: MLP, w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """What reaches the first hidden layer, before its bias: of features, or of pairs in one-hot
-    form.
-    """
+    """The first layer's pre-activation without its bias, for features or one-hot pairs."""
     if x.dtype.kind == "f":
         return x @ w["layers.0.W"]
     a, b = _one_hot(x[:, 0], 5), _one_hot(x[:, 1], 5)
@@ -92,7 +89,8 @@ _EVERY = pytest.mark.parametrize(
     ("settings", "inputs", "x"),
     few(_ALL, 4),
     ids=[
-        f"{inputs.kind},{','.join(f'{k}={v}' for k, v in one.items())}" for one, inputs, _ in _ALL
+        f"{inputs.kind},{','.join(f'{k}={v}' for k, v in settings.items())}"
+        for settings, inputs, _ in _ALL
     ],
 )
 
@@ -161,12 +159,12 @@ def test_roles_say_how_neurons_are_reached_and_read(
     np.testing.assert_allclose(pre, added + bias, rtol=2e-5, atol=1e-5)
 
 
-def test_an_input_that_is_no_vector_of_the_features_is_refused() -> None:
+def test_inputs_of_another_shape_are_refused() -> None:
     model = MLP(width=9).build(VECTOR)
     params = noisy_params(model)
     for shape in ((3, 7), (3, 1, 6), (3, 2, 7)):
         with pytest.raises(
-            ConfigError, match=r"inputs of shape .*: \[batch 1 feature\] with 7 features is needed"
+            ConfigError, match=r"wrong shape .*Give \[batch 1 feature\] with 7 features"
         ):
             model.apply(params, jnp.zeros(shape))
 
@@ -179,7 +177,7 @@ def test_embeddings_are_the_tables_of_the_tasks_tokens() -> None:
             np.testing.assert_array_equal(table(params), dotted(params)[name])
 
 
-def test_a_shared_embedding_is_the_embedded_tokens_where_the_pair_is_all_there_is() -> None:
+def test_a_shared_embedding_has_the_role_embedded_when_the_input_is_the_pair() -> None:
     pair = ModularArithmetic(p=5, fraction=0.5, format="a b")
     assert MLP(embedding="shared").build(pair.inputs).roles.embedded == "embed"
     assert MLP(embedding="shared").build(_TASK.inputs).roles.embedded is None
@@ -187,12 +185,12 @@ def test_a_shared_embedding_is_the_embedded_tokens_where_the_pair_is_all_there_i
 
 
 # --- Gromov's solution
-# --------------------------------------------------------------------------------------------------------
 
 
 def _gromov(p: int, width: int, seed: int, sign: int) -> dict[str, Any]:
-    """The weights that solve addition exactly: phases of the output are the sum of those of the
-    inputs; -1 turns that round.
+    """The weights that solve addition exactly.
+
+    The output's phases are the sum of the inputs' phases; sign -1 subtracts that sum instead.
     """
     rng = np.random.default_rng(seed)
     frequency = 1 + np.arange(width) % ((p - 1) // 2)
@@ -208,7 +206,7 @@ def _gromov(p: int, width: int, seed: int, sign: int) -> dict[str, Any]:
 
 
 def _answers(p: int, width: int, seed: int, sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs, and what the analytic network answers."""
+    """All pairs, and the answers of the analytic network."""
     task = ModularArithmetic(p=p)
     inputs = np.array([(a, b, p) for a in range(p) for b in range(p)])
     outputs = (
@@ -245,7 +243,7 @@ def test_the_order_of_neurons_does_not_matter() -> None:
     )
 
 
-def test_the_tokens_that_vary_are_read_wherever_they_stand() -> None:
+def test_varying_tokens_are_read_at_any_position() -> None:
     turned = Inputs(
         "tokens", vocabulary=6, positions=3, classes=5, alphabet=((5, 6), (0, 5), (0, 5))
     )
@@ -265,7 +263,6 @@ def test_an_unknown_token_gives_nan(token: int) -> None:
 
 
 # --- Initial parameters
-# -------------------------------------------------------------------------------------------------------
 
 
 def _initial(inputs: Inputs = _TASK.inputs, **settings: Any) -> dict[str, np.ndarray]:
@@ -291,7 +288,7 @@ def test_initial_weights_have_the_stated_spreads() -> None:
 
 
 def test_initial_bits_are_those_of_stored_runs() -> None:
-    """One normal draw, cut in the order of the names."""
+    """A single normal draw is cut in the order of the names."""
     arrays, key = MLP(width=6).build(_TASK.inputs).init(jax.random.key(3)), jax.random.key(3)
     draw = np.asarray(jax.random.normal(key, (3 * 5 * 6,)))
     first = np.float32(1 / math.sqrt(10)) * draw
@@ -330,7 +327,7 @@ def _assert_uniform(array: np.ndarray, bound: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.0, 8.0])
-def test_torchs_defaults_are_uniform_by_the_rows_summed_biases_too_and_all_are_scaled(
+def test_torchs_defaults_are_scaled_uniform_draws_for_weights_and_biases(
     alpha: float,
 ) -> None:
     settings = {
@@ -386,7 +383,6 @@ def test_the_scale_multiplies_every_initial_parameter(initialization: Any) -> No
 
 
 # --- Refusals
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def _varying(*alphabet: tuple[int, int]) -> Inputs:
@@ -398,7 +394,7 @@ def _varying(*alphabet: tuple[int, int]) -> Inputs:
     [
         (
             _varying((0, 5), (5, 6)),
-            "an mlp reads a pair of tokens; the task has 1 varying positions of tokens",
+            "An MLP reads a pair of tokens. This task has 1 varying positions of tokens",
         ),
         (_varying((0, 5), (0, 5), (0, 5)), "the task has 3 varying positions"),
         (
@@ -411,7 +407,7 @@ def _varying(*alphabet: tuple[int, int]) -> Inputs:
         ),
     ],
 )
-def test_a_task_that_is_no_pair_of_tokens_is_refused(inputs: Inputs, message: str) -> None:
+def test_a_task_without_a_pair_of_tokens_is_refused(inputs: Inputs, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MLP().build(inputs)
 
@@ -423,9 +419,9 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"outputs": 0}, "outputs=0: must be at least 1"),
     (
         {"outputs": 4},
-        "outputs=4 can't tell the task's 5 classes; give at least as many, or 1 for two classes",
+        "outputs=4 cannot distinguish the task's 5 classes. Give at least 5 outputs, or 1",
     ),
-    ({"outputs": 1}, "outputs=1 can't tell the task's 5 classes"),
+    ({"outputs": 1}, "outputs=1 cannot distinguish the task's 5 classes"),
     ({"init_scale": -1.0}, r"init_scale=-1\.0: must be a finite number of at least 0"),
     ({"output_scale": math.inf}, "output_scale=inf: must be a finite number"),
     ({"activation": "quadratc"}, "activation='quadratc' is unknown; did you mean quadratic"),
@@ -443,7 +439,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "message"), _BAD, ids=[message[:20] for _, message in _BAD])
-def test_bad_settings_are_refused_with_what_is_allowed(
+def test_invalid_settings_are_refused_with_the_allowed_ones(
     settings: dict[str, Any], message: str
 ) -> None:
     with unchecked(), pytest.raises(ConfigError, match=message):
@@ -452,6 +448,7 @@ def test_bad_settings_are_refused_with_what_is_allowed(
 
 def test_floats_are_not_embedded() -> None:
     with pytest.raises(
-        ConfigError, match="embedding='two' is of tokens, the task gives floats: leave it out"
+        ConfigError,
+        match=r"embedding='two' applies to tokens only\. This task gives floats\. Leave embedding",
     ):
         MLP(embedding="two").build(VECTOR)

@@ -1,4 +1,4 @@
-"""The model of docs/own_model.md, as it stands there, in a file outside of the package: trained,
+"""Tests of the model in docs/own_model.md, copied to a file outside the package: it is trained,
 resumed and measured.
 """
 
@@ -35,7 +35,7 @@ _SMALL = (
 
 @pytest.fixture
 def cosine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The file's module, of smaller numbers."""
+    """The module of that file, with smaller numbers."""
     assert _CODE is not None
     code = _CODE[1]
     for old, new in _SMALL:

@@ -1,7 +1,14 @@
-"""The sites page: it is what the code says, and each equation on it holds for captured values."""
+"""Tests of docs/sites.md: it is up to date, and every equation holds for captured values.
 
+A new model appears on the page through ``MODELS``. Its equations can be held to captured values in
+its own test file, or by cases in ``_CASES`` and ``_EQUATIONS`` here.
+"""
+
+import contextlib
 import importlib.util
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +18,25 @@ import numpy as np
 import pytest
 from conftest import VECTOR, few
 
-from mi_jax.basics.pytrees import dotted
-from mi_jax.contracts import Architecture
-from mi_jax.models import MLP, Bilinear, DeepLinear, MarkovAttention, Transformer, capture
+from mi_jax.basics.errors import ConfigError
+from mi_jax.basics.pytrees import dotted, parameter_count
+from mi_jax.contracts import (
+    EXAMPLE_INPUTS,
+    PAIR_INPUTS,
+    Architecture,
+    Inputs,
+    Model,
+    Site,
+)
+from mi_jax.models import (
+    MLP,
+    MODELS,
+    Bilinear,
+    DeepLinear,
+    MarkovAttention,
+    Transformer,
+    capture,
+)
 from mi_jax.models.activations import ACTIVATIONS
 from mi_jax.tasks import ModularArithmetic
 
@@ -38,9 +61,9 @@ def _turned(x: Any) -> Any:
     for s in range(x.shape[1]):
         for j in range(_E // 2):
             angle = s * 10_000.0 ** (-2 * j / _E)
-            one, two = x[:, s, :, j], x[:, s, :, j + _E // 2]
-            out[:, s, :, j] = one * np.cos(angle) - two * np.sin(angle)
-            out[:, s, :, j + _E // 2] = one * np.sin(angle) + two * np.cos(angle)
+            first, second = x[:, s, :, j], x[:, s, :, j + _E // 2]
+            out[:, s, :, j] = first * np.cos(angle) - second * np.sin(angle)
+            out[:, s, :, j + _E // 2] = first * np.sin(angle) + second * np.cos(angle)
     return out
 
 
@@ -58,7 +81,7 @@ def _distances(length: int) -> Any:
 
 
 def _by_row(W: Any, rows: Any) -> Any:
-    """[query key head d_head]"""
+    """The vectors of a table by distance, [query key head d_head]."""
     return W.transpose(1, 0, 2)[rows]
 
 
@@ -201,7 +224,7 @@ for _name, _x in (("ln1", "resid_pre"), ("ln2", "mlp_in"), ("ln_final", "resid_p
         _norm(v[x], 1.0, 0.0)
     )
 
-_MODELS: dict[str, Architecture] = {
+_CASES: dict[str, Architecture] = {
     "learned positions, biases": Transformer(
         layers=2, d_model=_D, heads=2, d_mlp=6, attention_bias=True, unembed_bias=True
     ),
@@ -226,17 +249,56 @@ _MODELS: dict[str, Architecture] = {
 }
 
 
-def test_the_page_is_what_the_code_says() -> None:
+def _page() -> str:
+    """The page as ``docs/make_sites.py`` would write it now."""
     spec = importlib.util.spec_from_file_location("make_sites", _DOCS / "make_sites.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (_DOCS / "sites.md").read_text() == module.page(), "run: python docs/make_sites.py"
+    return module.page()
+
+
+def test_the_page_is_up_to_date_and_has_every_model() -> None:
+    page = _page()
+    assert (_DOCS / "sites.md").read_text() == page, "run: python docs/make_sites.py"
+    sections = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert sections == [architecture.__name__ for architecture in MODELS.values()]
+
+
+@dataclass(frozen=True)
+class _Undocumented(Bilinear):
+    """A model that says nothing about its page."""
+
+    def build(self, inputs: Inputs) -> Model:
+        if inputs.kind != "floats":
+            raise ConfigError("floats only")
+        return Model(lambda key: {}, lambda params, inputs: inputs, sites=(Site("out", "x", ()),))
+
+
+def test_a_model_documents_the_sites_of_its_smallest_setting_by_default() -> None:
+    ((text, sites),) = _Undocumented.documented_sites()
+    assert text == ""
+    assert [site.name for site in sites] == ["out"]
+    ((_, sites),) = Bilinear.documented_sites()
+    assert sites == Bilinear.smallest().build(PAIR_INPUTS).sites
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_smallest_setting_is_small_and_builds_on_an_example_input(name: str) -> None:
+    smallest = MODELS[name].smallest()
+    assert isinstance(smallest, MODELS[name])
+    sizes = []
+    for inputs in EXAMPLE_INPUTS:
+        with contextlib.suppress(ConfigError):
+            params = jax.eval_shape(smallest.build(inputs).init, jax.random.key(0))
+            sizes.append(parameter_count(params))
+    assert sizes
+    assert max(sizes) < 5_000
 
 
 def _short(values: Values, block: str) -> Values:
-    """Names as the equations write them: those of one block without its prefix, of ln* with it."""
+    """Values by the names in the equations; those of ``block`` lose its prefix."""
     short: Values = dict(values)
     for name, value in values.items():
         if name.startswith("blocks.") and not name.startswith(f"{block}."):
@@ -247,10 +309,10 @@ def _short(values: Values, block: str) -> Values:
     return {**short, "before": values.get("blocks.0.resid_post")}
 
 
-@pytest.mark.parametrize("name", few(_MODELS, 1))
+@pytest.mark.parametrize("name", few(_CASES, 1))
 def test_every_equation_holds_for_what_is_captured(name: str) -> None:
     floats = name in ("mlp on floats", "deep linear")
-    model = _MODELS[name].build(VECTOR if floats else _TASK.inputs)
+    model = _CASES[name].build(VECTOR if floats else _TASK.inputs)
     keys = iter(jax.random.split(jax.random.key(0), 64))
     params = jax.tree.map(
         lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), model.init(jax.random.key(1))
@@ -260,8 +322,8 @@ def test_every_equation_holds_for_what_is_captured(name: str) -> None:
         if floats
         else jnp.array([[1, 5, 7], [0, 2, 7], [6, 6, 7]])
     )
-    # ln1's own sites and the heads' separate inputs can't be tapped at once; products shadow
-    # nothing.
+    # ln1's own sites and the heads' separate inputs exclude each other, hence two
+    # groups.
     by_head = [s.name for s in model.sites if s.name.endswith("_input")]
     seen: Values = {}
     for group in ([s.name for s in model.sites if s.name not in by_head], by_head):

@@ -1,6 +1,4 @@
-"""Bilinear, deep linear and minimal Markov networks against their formulas; roles, spreads and
-refusals.
-"""
+"""Tests of bilinear, deep linear and Markov networks: formulas, roles, spreads and refusals."""
 
 import math
 from typing import Any
@@ -87,10 +85,9 @@ def test_every_activation_is_captured_and_a_tap_on_it_changes_the_outputs(
 
 
 # --- Bilinear
-# -----------------------------------------------------------------------------------------------------------------
 
 
-def test_bilinear_outputs_are_products_of_the_pairs_numbers() -> None:
+def test_bilinear_outputs_match_their_formula() -> None:
     model = Bilinear(width=9).build(_PAIR)
     params = noisy_params(model)
     w, (a, b, _) = _f64(params), np.asarray(_TOKENS).T
@@ -107,7 +104,7 @@ def test_bilinear_outputs_are_linear_in_each_table() -> None:
     )
 
 
-def test_bilinear_weights_solve_addition_with_one_neuron_a_wave() -> None:
+def test_bilinear_weights_solve_addition_with_one_neuron_per_wave() -> None:
     """cos(w(a + b - c)) is four products of a wave of a, one of b and one of c."""
     p, task = 7, ModularArithmetic(p=7).inputs
     w = 2 * np.pi * np.arange(p)[:, None] * 1 / p
@@ -141,12 +138,11 @@ def test_bilinear_weights_start_with_the_published_spread() -> None:
 
 
 # --- Deep linear
-# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("widths", [(), (4,), (4, 6, 5)])
 @pytest.mark.parametrize("outputs", few([None, 1, 3], 1))
-def test_deep_linear_outputs_are_one_matrix_and_roles_cut_it_in_two(
+def test_deep_linear_outputs_are_one_matrix_that_the_roles_factor(
     widths: tuple[int, ...], outputs: int | None
 ) -> None:
     model = DeepLinear(widths, outputs).build(VECTOR)
@@ -187,11 +183,10 @@ def test_deep_linear_weights_start_by_their_rows() -> None:
 
 
 # --- Markov attention
-# ---------------------------------------------------------------------------------------------------------
 
 
 def _counted(v: np.ndarray, W: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Logits [batch position class], one number after the other."""
+    """Logits [batch position class], one number at a time."""
     out = np.zeros((*tokens.shape, len(W)))
     for n, chain in enumerate(tokens):
         for i in range(len(chain)):
@@ -253,7 +248,6 @@ def test_a_later_token_changes_no_earlier_answer_and_a_longer_input_gives_nan() 
 
 
 # --- Refusals
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,30 +260,32 @@ def test_a_later_token_changes_no_earlier_answer_and_a_longer_input_gives_nan() 
         ),
         (
             lambda: Bilinear().build(VECTOR),
-            "a bilinear network reads a pair of tokens; the task has 0 varying positions of floats",
+            "A bilinear network reads a pair of tokens. This task has 0 varying positions",
         ),
         (lambda: DeepLinear(widths=(4, 0)), r"widths=\(4, 0\): each must be at least 1"),
         (lambda: DeepLinear(outputs=0), "outputs=0: must be at least 1"),
         (lambda: DeepLinear(init_scale=-1.0), "init_scale=-1.0: must be"),
         (
             lambda: DeepLinear().build(_PAIR),
-            "a deep linear network reads one vector of floats .*3 positions of tokens",
+            "A deep linear network reads one vector of floats .*3 positions of tokens",
         ),
         (lambda: MarkovAttention(init_scale=-0.1), "init_scale=-0.1: must be"),
         (
             lambda: MarkovAttention().build(VECTOR),
-            "answers with one of its 0 tokens; the task has 2 classes of floats",
+            "answers with one of its 0 tokens. The task has 2 classes of floats",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(build: Any, message: str) -> None:
+def test_invalid_settings_and_tasks_are_refused(build: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
 
 
-def test_inputs_without_the_features_and_positions_without_a_place_are_refused() -> None:
+def test_inputs_of_another_shape_and_positions_outside_the_input_are_refused() -> None:
     linear, chain = DeepLinear().build(VECTOR), MarkovAttention().build(_CHAIN)
-    with pytest.raises(ConfigError, match=r"inputs of shape \(3, 1, 6\)"):
+    with pytest.raises(ConfigError, match=r"wrong shape \(3, 1, 6\)"):
         linear.apply(noisy_params(linear), jnp.zeros((3, 1, 6)))
-    with pytest.raises(ConfigError, match=r"positions=\(6,\): an input of 6 has positions 0 to 5"):
+    with pytest.raises(
+        ConfigError, match=r"positions=\(6,\) is invalid. An input of length 6 has positions 0 to 5"
+    ):
         chain.apply(noisy_params(chain), _CHAINS, positions=(6,))

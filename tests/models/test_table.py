@@ -1,4 +1,4 @@
-"""The first layer on the token table: the plain forward pass in fewer multiply-adds."""
+"""Tests of the first layer on the token table: the plain forward pass in fewer multiply-adds."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,6 @@ def _tokens(inputs: Inputs, n: int = 20) -> jax.Array:
 
 
 # --- Equal to the plain route
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -116,7 +115,7 @@ _AFTER = [
 
 
 @pytest.mark.slow
-def test_what_comes_after_the_scores_is_seen_as_on_the_plain_route() -> None:
+def test_captures_after_the_scores_are_those_of_the_plain_route() -> None:
     model, tokens = _model(_CONSTANT_END), _tokens(_CONSTANT_END)
     params, sites = _params(model), [f"blocks.0.{name}" for name in _AFTER]
     (_, plain), (_, table) = (
@@ -156,7 +155,7 @@ def test_a_tap_that_treats_tokens_alone_stays_on_the_table(settings: dict[str, A
     )
     np.testing.assert_allclose(table, plain, rtol=1e-5, atol=1e-5)
     assert not np.allclose(plain, model.along("plain")(params, tokens, positions=(3,)), rtol=1e-2)
-    # 20 examples a position, then the table's own rows.
+    # 20 examples per position, then the table's own rows.
     assert places == [20] * 4 + [6, 4, 3, 1]
 
 
@@ -194,17 +193,16 @@ def test_a_tap_on_anything_before_the_scores_leaves_the_table(settings: dict[str
         assert not np.allclose(plain, model.along("plain")(params, tokens)), name
 
 
-@pytest.mark.parametrize("place", [0, 2, 3])
-def test_a_token_that_cannot_stand_there_gives_nan_for_its_example_alone(place: int) -> None:
+@pytest.mark.parametrize("position", [0, 2, 3])
+def test_a_token_outside_its_alphabet_gives_nan_for_its_example_alone(position: int) -> None:
     model, tokens = _model(_CONSTANT_END), _tokens(_CONSTANT_END)
-    tokens = tokens.at[5, place].set((6, 0, 4, 1)[place])
+    tokens = tokens.at[5, position].set((6, 0, 4, 1)[position])
     out = np.asarray(model.along("table")(_params(model), tokens, positions=(3,)))
     assert np.isnan(out[5]).all()
     assert np.isfinite(np.delete(out, 5, axis=0)).all()
 
 
 # --- Which route
-# -------------------------------------------------------------------------------------------------------------
 
 
 def test_multiply_adds_are_counted_by_hand() -> None:
@@ -230,7 +228,7 @@ def test_the_cheaper_route_is_taken_and_the_other_can_be_forced() -> None:
         } == {route}
 
 
-def test_an_unknown_route_is_refused_with_those_there_are() -> None:
+def test_an_unknown_route_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no route 'tabel'; did you mean table\?"):
         _model(_FREE).along("tabel")
     with pytest.raises(ConfigError, match="no route 'table'; known are plain"):
@@ -261,7 +259,7 @@ def test_a_run_records_its_route_and_is_resumed_and_replayed_on_it(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_seeds_at_once_are_recorded_kept_and_equal_but_for_rounding(tmp_path: Path) -> None:
+def test_the_seed_mode_is_recorded_and_changes_results_by_rounding_only(tmp_path: Path) -> None:
     experiment = tiny_mlp_experiment()
     runs = {
         mode: train(experiment, tmp_path / mode, seed_mode=mode) for mode in ("mapped", "vmapped")
@@ -279,7 +277,7 @@ def test_seeds_at_once_are_recorded_kept_and_equal_but_for_rounding(tmp_path: Pa
     np.testing.assert_allclose(runs["vmapped"].losses, runs["mapped"].losses, rtol=1e-3)
 
 
-def test_a_run_of_before_there_were_routes_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+def test_a_run_stored_before_routes_existed_is_resumed_on_its_route(tmp_path: Path) -> None:
     experiment = tiny_experiment(seeds=(0,))
     run = train(experiment, tmp_path / "old", route="plain")
     record = {**run.record, "mode": {"seeds": "mapped", "fast_path": False}}

@@ -1,5 +1,7 @@
-"""Taps and captures: every site is reached, listening changes nothing, replacing does; safe inside
-jit, vmap and grad.
+"""Tests of taps and captures.
+
+Every site is reached, recording changes nothing, replacing does; both are safe inside jit, vmap and
+grad.
 """
 
 from collections.abc import Callable
@@ -79,8 +81,8 @@ def _plain(name: str) -> np.ndarray:
 
 
 def _groups(model: Model) -> list[list[str]]:
-    """All sites, in groups that can be listened to at once: the sites of ln1 and the heads' own
-    inputs can't.
+    """All sites, in groups that can be tapped at once; the sites of ln1 and the heads' own inputs
+    exclude each other.
     """
     names = [site.name for site in model.sites]
     by_head = [name for name in names if name.endswith("_input")]
@@ -88,7 +90,7 @@ def _groups(model: Model) -> list[list[str]]:
 
 
 def _product(site: str) -> Callable[[Any, Any], Any]:
-    """What a product with the weight of this name is by default."""
+    """The default product with the weight of this name."""
     letter = site.split(".")[-1]
     if letter in ("W_E", "W_pos"):
         return lambda x, W: W[x]
@@ -108,7 +110,7 @@ def _unchanged(site: Site) -> Callable[..., Any]:
 
 
 def _noisy(site: Site) -> Callable[..., Any]:
-    """Adds to every entry a number of its own: a constant would leave a softmax or a norm as it is."""
+    """Adds different numbers to all entries; a constant would leave a softmax or norm as it is."""
 
     def tap(*values: Any) -> Any:
         value = _unchanged(site)(*values)
@@ -118,7 +120,6 @@ def _noisy(site: Site) -> Callable[..., Any]:
 
 
 # --- Every site is reached
-# --------------------------------------------------------------------------------------------------
 
 
 @_EVERY_SITE
@@ -200,7 +201,6 @@ def test_with_positions_given_only_sites_from_the_last_query_on_are_cut(name: st
 
 
 # --- Equations
-# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in _MODELS if not isinstance(_MODELS[name], MLP)])
@@ -264,7 +264,6 @@ def test_a_weight_changed_in_a_tap_is_the_weight_changed_in_the_parameters() -> 
 
 
 # --- Heads' separate inputs
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -282,8 +281,10 @@ def test_one_heads_input_changes_that_head_alone(letter: str, site: str, name: s
     for full in names:
         part = full.split(".")[-1]
         # Masked scores are -inf in both.
-        one, other = (np.nan_to_num(np.asarray(seen[full]), neginf=0.0) for seen in (plain, tapped))
-        change = np.abs(other - one)
+        before, after = (
+            np.nan_to_num(np.asarray(seen[full]), neginf=0.0) for seen in (plain, tapped)
+        )
+        change = np.abs(after - before)
         by_head = np.moveaxis(change, axis[part], 0).reshape(2, -1).max(axis=1)
         assert by_head[0] < 1e-5, full
         assert (by_head[1] > 0.1) == (part in (letter, site)), full
@@ -293,7 +294,7 @@ def test_a_norms_sites_and_the_heads_own_inputs_are_refused_together() -> None:
     model, params = _subject("rotary, layer norm")
     with pytest.raises(
         ConfigError,
-        match=r"blocks\.0\.ln1\.scale.*blocks\.0\.attn\.q_input.*can't be tapped at once",
+        match=r"blocks\.0\.ln1\.scale.*blocks\.0\.attn\.q_input.*cannot be tapped at once",
     ):
         capture(model.apply, ["blocks.0.ln1.scale", "blocks.0.attn.q_input"])(params, _TOKENS)
     capture(model.apply, ["blocks.0.ln1.scale", "blocks.1.attn.q_input"])(params, _TOKENS)
@@ -308,7 +309,7 @@ def _results_computed(model: Model, params: Any, **arguments: Any) -> int:
     )
 
 
-def test_optional_sites_are_computed_only_when_they_are_listened_to() -> None:
+def test_optional_sites_are_computed_only_when_they_are_tapped() -> None:
     model, params = _subject(_FIRST)
     optional = [site.name for site in model.sites if site.optional]
     assert {name.split(".", 2)[-1] for name in optional} == {
@@ -324,7 +325,6 @@ def test_optional_sites_are_computed_only_when_they_are_listened_to() -> None:
 
 
 # --- Unknown sites
-# ----------------------------------------------------------------------------------------------------------
 
 
 @_EVERY_MODEL
@@ -337,21 +337,20 @@ def test_an_unknown_site_is_refused_with_the_nearest_names(name: str) -> None:
         else ("blocks.0.attn.patern", r"blocks\.0\.attn\.pattern")
     )
     with pytest.raises(
-        ConfigError, match=f"there is no site '{near[0]}' in this model; did you mean .*{near[1]}"
+        ConfigError, match=f"This model has no site '{near[0]}'; did you mean .*{near[1]}"
     ):
         model.apply(params, _TOKENS, taps={near[0]: lambda x: x})
     with pytest.raises(ConfigError, match=near[1]):
         capture(model.apply, [near[0]])(params, _TOKENS)
 
 
-def test_a_site_of_another_models_kind_is_refused() -> None:
+def test_a_site_that_this_variant_lacks_is_refused() -> None:
     model, params = _subject("attention only")
     with pytest.raises(ConfigError, match=r"no site 'blocks\.0\.mlp\.post'"):
         capture(model.apply, ["blocks.0.mlp.post"])(params, _TOKENS)
 
 
 # --- Captures
-# ---------------------------------------------------------------------------------------------------------------
 
 _CAPTURED = [
     "blocks.0.attn.pattern",
@@ -365,8 +364,10 @@ def _captured(params: Any, tokens: Any) -> Any:
     return capture(_subject(_FIRST)[0].apply, _CAPTURED)(params, tokens)
 
 
-def _assert_same(one: Any, other: Any) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), one, other)
+def _assert_same(actual: Any, expected: Any) -> None:
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), actual, expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_a_capture_of_a_product_records_what_a_tap_on_it_returned() -> None:
     _assert_same(outputs, seen["unembed.W_U"] + bias)
 
 
-def test_a_tap_elsewhere_shows_in_what_is_captured_after_it() -> None:
+def test_a_tap_changes_the_captures_after_it() -> None:
     model, params = _subject(_FIRST)
     taps = {"blocks.0.mlp.post": lambda x: jnp.zeros_like(x)}
     names = ["blocks.0.resid_mid", "blocks.0.resid_post"]
@@ -402,7 +403,7 @@ def test_a_tap_elsewhere_shows_in_what_is_captured_after_it() -> None:
     )
 
 
-def test_one_site_may_be_given_by_its_name_alone() -> None:
+def test_a_single_site_can_be_given_as_a_string() -> None:
     model, params = _subject(_FIRST)
     assert list(capture(model.apply, "logits")(params, _TOKENS)[1]) == ["logits"]
     assert capture(model.apply, [])(params, _TOKENS)[1] == {}
@@ -416,7 +417,7 @@ def test_captures_are_the_same_inside_jit() -> None:
 def test_captures_are_the_same_inside_vmap() -> None:
     params = _subject(_FIRST)[1]
     stack = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
-    together = jax.vmap(lambda one: _captured(one, _TOKENS))(stack)
+    together = jax.vmap(lambda params: _captured(params, _TOKENS))(stack)
     for i, scale in enumerate((1.0, 0.5)):
         _assert_same(
             jax.tree.map(lambda x, i=i: x[i], together),
@@ -448,7 +449,6 @@ def test_captures_can_be_differentiated(wrap: Callable[..., Any]) -> None:
 
 
 # --- Gradients through taps
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [_FIRST, "rms norm, bidirectional", "mlp"])

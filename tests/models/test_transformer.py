@@ -1,5 +1,6 @@
-"""The transformer against a plain float64 forward pass, its symmetries, causality, initialisation,
-roles and refusals.
+"""Tests of the transformer.
+
+A plain float64 forward pass, symmetries, causality, initialisation, roles and refusals.
 """
 
 import math
@@ -46,7 +47,6 @@ def _params(model: Model, seed: int = 0) -> Any:
 
 
 # --- The whole forward pass, in plain NumPy
-# ---------------------------------------------------------------------------------
 
 
 _ACTIVATIONS = {
@@ -84,7 +84,7 @@ def _turn(x: np.ndarray, position: int) -> np.ndarray:
 def _by_distance(
     config: Transformer, params: Flat, name: str, head: int, query: int, length: int
 ) -> Callable[[str, int], np.ndarray | float]:
-    """What a key's distance adds to its key or value."""
+    """The vectors that distances add to keys or values."""
     first = 0 if config.attention == "causal" else 1 - length
 
     def added(letter: str, key: int) -> np.ndarray | float:
@@ -108,7 +108,7 @@ def _attended(config: Transformer, params: Flat, name: str, x: np.ndarray) -> np
             for c in "QKV"
         )
         if config.positions == "rotary":
-            q, k = ([_turn(one, s) for s, one in enumerate(rows)] for rows in (q, k))
+            q, k = ([_turn(row, s) for s, row in enumerate(rows)] for rows in (q, k))
         for query in range(length):
             seen = range(query + 1 if config.attention == "causal" else length)
             apart = _by_distance(config, params, name, head, query, length)
@@ -195,7 +195,7 @@ def test_the_forward_pass_is_that_of_plain_numpy(settings: dict[str, Any]) -> No
     )
 
 
-_CUT = [one for one in _GRID if len(one) > 1 or not one]
+_CUT = [settings for settings in _GRID if len(settings) != 1]
 
 
 @pytest.mark.parametrize("settings", few(_CUT, 2), ids=_named)
@@ -225,7 +225,7 @@ def test_a_position_that_the_input_does_not_have_is_refused(
 
 def test_no_position_at_all_is_refused() -> None:
     model = _model()
-    with pytest.raises(ConfigError, match=r"positions=\(\).*at least one is read"):
+    with pytest.raises(ConfigError, match=r"positions=\(\) is invalid.*Give at least one"):
         model.apply(_params(model), _TOKENS, positions=())
 
 
@@ -244,7 +244,6 @@ def test_a_key_that_a_tap_hides_is_hidden_at_every_attention_rate(rate: float) -
 
 
 # --- Causality
-# --------------------------------------------------------------------------------------------------------------
 
 
 def _sensitivity(query: int, **settings: Any) -> np.ndarray:
@@ -274,7 +273,6 @@ def test_every_position_changes_a_bidirectional_query() -> None:
 
 
 # --- Symmetries
-# -------------------------------------------------------------------------------------------------------------
 
 
 def _changed(params: Any, changes: Mapping[str, Any]) -> Any:
@@ -285,8 +283,10 @@ def _changed(params: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _largest_change(model: Model, params: Any, changes: Mapping[str, Any]) -> float:
-    """Of the logits, relative to the largest one."""
-    before, after = (model.apply(one, _TOKENS) for one in (params, _changed(params, changes)))
+    """The largest change of the logits, relative to the largest logit."""
+    before, after = (
+        model.apply(weights, _TOKENS) for weights in (params, _changed(params, changes))
+    )
     return float(jnp.abs(after - before).max() / jnp.abs(before).max())
 
 
@@ -295,7 +295,7 @@ def _largest_change(model: Model, params: Any, changes: Mapping[str, Any]) -> fl
 def test_the_order_of_heads_does_not_matter(positions: str) -> None:
     model = _model(layers=2, heads=4, attention_bias=True, positions=positions)
     order = jnp.array([2, 0, 3, 1])
-    names = [f"blocks.1.attn.{one}" for one in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")]
+    names = [f"blocks.1.attn.{name}" for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")]
     params = _params(model)
     assert _largest_change(model, params, {name: lambda x: x[order] for name in names}) < 1e-6
     assert _largest_change(model, params, {name: lambda x: x[order] for name in names[:3]}) > 0.01
@@ -381,11 +381,11 @@ def test_without_relative_vectors_a_relative_model_has_no_positions() -> None:
     zeroed = {
         name: jnp.zeros_like(x) if "W_rel" in name else x for name, x in dotted(params).items()
     }
-    kept = nested({name: x for name, x in zeroed.items() if "W_rel" not in name})
+    others = nested({name: x for name, x in zeroed.items() if "W_rel" not in name})
     np.testing.assert_allclose(
-        relative.apply(nested(zeroed), _TOKENS), plain.apply(kept, _TOKENS), rtol=1e-5, atol=1e-6
+        relative.apply(nested(zeroed), _TOKENS), plain.apply(others, _TOKENS), rtol=1e-5, atol=1e-6
     )
-    assert not np.allclose(relative.apply(params, _TOKENS), plain.apply(kept, _TOKENS), atol=0.1)
+    assert not np.allclose(relative.apply(params, _TOKENS), plain.apply(others, _TOKENS), atol=0.1)
 
 
 def test_without_positions_a_bidirectional_model_does_not_see_order() -> None:
@@ -397,7 +397,6 @@ def test_without_positions_a_bidirectional_model_does_not_see_order() -> None:
 
 
 # --- Unknown tokens
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [-1, _VOCABULARY, 1000])
@@ -415,7 +414,7 @@ def test_an_unknown_token_gives_nan_and_never_another_tokens_answer(
 
 
 @pytest.mark.parametrize("positions", ["learned", "relative", "relative_keys"])
-def test_a_longer_input_than_the_positions_known_gives_nan(positions: str) -> None:
+def test_positions_beyond_those_of_the_task_give_nan(positions: str) -> None:
     model = _model(positions=positions)
     outputs = model.apply(_params(model), jnp.zeros((1, _LENGTH + 1), jnp.int32))
     assert bool(jnp.isnan(outputs[:, _LENGTH:]).all())
@@ -424,7 +423,7 @@ def test_a_longer_input_than_the_positions_known_gives_nan(positions: str) -> No
 
 
 @pytest.mark.parametrize("settings", [{}, {"attention": "bidirectional"}], ids=_named)
-def test_relative_vectors_have_finite_gradients_also_beside_keys_that_are_not_seen(
+def test_relative_vectors_have_finite_gradients_beside_masked_keys(
     settings: dict[str, Any],
 ) -> None:
     model = _model(positions="relative", layers=2, **settings)
@@ -437,7 +436,6 @@ def test_relative_vectors_have_finite_gradients_also_beside_keys_that_are_not_se
 
 
 # --- Initialisation
-# ---------------------------------------------------------------------------------------------------------
 
 _LARGE: dict[str, Any] = {
     "layers": 2,
@@ -496,7 +494,7 @@ def test_edelmans_initialisation_has_the_published_spreads() -> None:
         assert abs(arrays[name].std() / std - 1) < 5 / math.sqrt(2 * arrays[name].size), name
 
 
-def test_vectors_of_distances_start_like_the_rest() -> None:
+def test_relative_vectors_have_the_stated_spreads() -> None:
     for initialization, std in (("nanda_2023", 1 / 16), ("fan_in", 1 / 8)):
         arrays = _initial(initialization=initialization, positions="relative")
         for name in (f"blocks.{i}.attn.W_rel_{x}" for i in (0, 1) for x in "KV"):
@@ -515,11 +513,11 @@ def test_biases_start_at_zero_and_norms_at_one() -> None:
         assert np.all(value == (1.0 if name.endswith(".w") else 0.0)), name
 
 
-def test_a_key_gives_one_initialisation_and_another_key_another() -> None:
+def test_the_key_determines_the_initialisation() -> None:
     model = _model()
-    one, same, other = (dotted(model.init(jax.random.key(seed))) for seed in (0, 0, 1))
-    assert all(bool((one[name] == same[name]).all()) for name in one)
-    assert not np.allclose(one["embed.W_E"], other["embed.W_E"])
+    first, same, other = (dotted(model.init(jax.random.key(seed))) for seed in (0, 0, 1))
+    assert all(bool((first[name] == same[name]).all()) for name in first)
+    assert not np.allclose(first["embed.W_E"], other["embed.W_E"])
 
 
 def test_names_and_shapes_are_transformer_lens_row_vector_ones() -> None:
@@ -537,7 +535,6 @@ def test_names_and_shapes_are_transformer_lens_row_vector_ones() -> None:
 
 
 # --- Roles
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_embedding_role_is_the_table_of_the_tasks_tokens() -> None:
@@ -586,7 +583,7 @@ def _attention_biases(params: Any) -> list[np.ndarray]:
     ],
     ids=_named,
 )
-def test_what_the_writers_write_is_the_residual_stream(settings: dict[str, Any]) -> None:
+def test_the_writers_add_up_to_the_residual_stream(settings: dict[str, Any]) -> None:
     model = _model(**settings)
     last = model.roles.readers[-1]
     params = _params(model)
@@ -607,7 +604,6 @@ def test_every_reader_and_writer_is_a_site() -> None:
 
 
 # --- Compiling and batching
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -620,7 +616,7 @@ def test_compiled_and_plain_agree(settings: dict[str, Any]) -> None:
     np.testing.assert_allclose(jax.jit(model.apply)(params, _TOKENS), plain, rtol=1e-6, atol=1e-6)
 
 
-def test_parameters_may_be_a_batch() -> None:
+def test_parameters_can_be_a_batch() -> None:
     model = _model(layers=2, normalization="rms")
     each = [_params(model, seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
@@ -630,22 +626,21 @@ def test_parameters_may_be_a_batch() -> None:
 
 
 # --- Refusals
-# ---------------------------------------------------------------------------------------------------------------
 
 _BAD: list[tuple[dict[str, Any], str]] = [
     ({"layers": 0}, "layers=0: must be at least 1"),
     ({"d_model": 0}, "d_model=0: must be at least 1"),
     ({"heads": 0}, "heads=0: must be at least 1"),
-    ({"d_model": 10, "heads": 4}, "heads=4 don't divide d_model=10.*or give d_head"),
+    ({"d_model": 10, "heads": 4}, "heads=4 does not divide d_model=10.*or give d_head"),
     ({"d_head": 0}, "d_head=0: must be at least 1"),
     ({"d_mlp": -1}, "d_mlp=-1: must be at least 0"),
-    ({"attention_scale": 0.0}, "attention_scale=0.0: must be > 0"),
-    ({"attention_scale": -1.0}, r"attention_scale=-1\.0: must be > 0"),
-    ({"attention_scale": float("nan")}, "attention_scale=nan: must be > 0"),
-    ({"positions": "rotary", "d_head": 3}, "rotary positions need an even d_head, not 3"),
+    ({"attention_scale": 0.0}, "attention_scale=0.0: must be above 0"),
+    ({"attention_scale": -1.0}, r"attention_scale=-1\.0: must be above 0"),
+    ({"attention_scale": float("nan")}, "attention_scale=nan: must be above 0"),
+    ({"positions": "rotary", "d_head": 3}, "Rotary positions need an even d_head, not 3"),
     (
         {"positions": "rotary", "d_model": 10, "heads": 2},
-        "rotary positions need an even d_head, not 5",
+        "Rotary positions need an even d_head, not 5",
     ),
     ({"activation": "rleu"}, "activation='rleu' is unknown; did you mean relu"),
     ({"normalization": "batch"}, "normalization='batch' is unknown; known are layer, none, rms"),
@@ -666,7 +661,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     _BAD,
     ids=lambda value: _named(value) if isinstance(value, dict) else "",
 )
-def test_bad_settings_are_refused_with_what_is_allowed(
+def test_invalid_settings_are_refused_with_the_allowed_ones(
     settings: dict[str, Any], message: str
 ) -> None:
     with unchecked(), pytest.raises(ConfigError, match=message):
@@ -682,6 +677,7 @@ def test_heads_need_not_divide_the_model_where_their_size_is_given() -> None:
 def test_floats_are_refused_with_the_model_to_use() -> None:
     floats = Inputs("floats", vocabulary=0, positions=3, classes=2, alphabet=())
     with pytest.raises(
-        ConfigError, match="a transformer reads tokens, the task gives floats; use an mlp"
+        ConfigError,
+        match=r"A transformer reads tokens\. This task gives floats\. Use another model, such as mlp",
     ):
         Transformer().build(floats)

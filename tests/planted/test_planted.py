@@ -1,5 +1,6 @@
-"""Planted truths: known networks behave as the mathematics of their weights says, and measures find
-what was put there.
+"""Tests of planted networks.
+
+They behave as the mathematics of their weights says, and measures find what was planted.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ _SCORES = (
 
 
 def _reader(net: Planted) -> Callable[[Any], dict[str, np.ndarray]]:
-    """Every measure of heads in one program: parameters to values by name."""
+    """A compiled function from parameters to every measure of heads, by name."""
     context = context_of(net.task, model=net.model)
     program = jax.jit(
         lambda params: {
@@ -54,7 +55,7 @@ def _batch(net: Planted) -> Batch:
 
 
 def _loss(net: Planted, taps: Mapping[str, Callable[..., Any]] | None = None) -> float:
-    """The mean loss of the answers that can be told."""
+    """The mean loss of the predictable answers."""
     batch = _batch(net)
     each = CrossEntropy()(
         net.model.apply(net.params, batch.inputs, taps=taps, positions=net.task.read), batch.targets
@@ -70,12 +71,11 @@ def induction() -> Planted:
 
 @pytest.fixture(scope="module")
 def read(induction: Planted) -> dict[str, np.ndarray]:
-    """What measures say of it."""
+    """Readings of the induction network."""
     return _read(induction)
 
 
 # --- Gromov's solution
-# -------------------------------------------------------------------------------------------------------
 
 
 def _pairs(p: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,17 +93,17 @@ def _accuracy_and_error(net: Planted, p: int) -> tuple[float, float]:
 
 def test_gromovs_solution_is_right_everywhere_and_the_wrong_sign_is_chance() -> None:
     for N, error in ((200, 0.020), (500, 0.0085), (1000, 0.0041)):
-        found = _accuracy_and_error(planted.gromov(97, N), 97)
-        assert found[0] == 1.0
-        assert found[1] == pytest.approx(error, rel=0.1)
+        accuracy, squared_error = _accuracy_and_error(planted.gromov(97, N), 97)
+        assert accuracy == 1.0
+        assert squared_error == pytest.approx(error, rel=0.1)
     wrong = planted.gromov(97, 500, sign=-1)
     assert wrong.truth["accuracy"] == 1 / 97
     assert _accuracy_and_error(wrong, 97)[0] == pytest.approx(1 / 97, abs=0.004)
 
 
 def test_gromovs_error_is_four_over_the_width() -> None:
-    # Every frequency equally often, so that the mean is exact: var = 4 / N, bias^2 = (1 - 1/p) / (p
-    # - 1)^2.
+    # Every frequency is equally frequent, so the mean is exact: var = 4 / N,
+    # bias^2 = (1 - 1/p) / (p - 1)^2.
     p, widths = 31, (60, 240, 960)
     errors = [
         np.mean([_accuracy_and_error(planted.gromov(p, N, seed=seed), p)[1] for seed in range(4)])
@@ -131,7 +131,6 @@ def test_gromovs_neurons_are_waves_of_their_frequencies() -> None:
 
 
 # --- Induction
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_hand_made_induction_model_has_the_known_scores(
@@ -206,14 +205,16 @@ def test_only_the_edges_of_the_circuit_matter(induction: Planted) -> None:
             _loss(induction, {f"blocks.1.attn.{slot}_input": lambda x: x + swap[:, : x.shape[1]]})
             == clean
         )
-    # By the other sequence's keys each token finds where it is the predecessor there, and reads
-    # what stands here.
+    # With the keys of the other sequence, each token attends to where it is the predecessor in that
+    # sequence, and reads the values of this one.
     expected = []
-    for own, others in zip(tokens, other, strict=True):
+    for sequence, others in zip(tokens, other, strict=True):
         for i in range(V + 1, 2 * V):
-            places = [j for j in range(1, i + 1) if others[j - 1] == own[i]]
-            logits = np.eye(V)[own[i]] + 20 * np.mean([np.eye(V)[own[j]] for j in places], axis=0)
-            expected.append(np.log(np.exp(logits).sum()) - logits[own[i + 1]])
+            sources = [j for j in range(1, i + 1) if others[j - 1] == sequence[i]]
+            logits = np.eye(V)[sequence[i]] + 20 * np.mean(
+                [np.eye(V)[sequence[j]] for j in sources], axis=0
+            )
+            expected.append(np.log(np.exp(logits).sum()) - logits[sequence[i + 1]])
     assert _loss(induction, {"blocks.1.attn.k_input": lambda x: x + swap}) == pytest.approx(
         np.mean(expected), rel=1e-4
     )
@@ -240,7 +241,6 @@ def test_weaker_heads_are_as_weak_as_the_formula_says() -> None:
 
 
 # --- A backup head
-# -----------------------------------------------------------------------------------------------------------
 
 
 def _zeroed(*layers: int) -> dict[str, Callable[..., Any]]:
@@ -248,9 +248,7 @@ def _zeroed(*layers: int) -> dict[str, Callable[..., Any]]:
 
 
 @pytest.mark.slow
-def test_a_backup_head_takes_over_where_the_main_one_is_set_to_zero_and_not_where_it_is_patched() -> (
-    None
-):
+def test_a_backup_head_takes_over_from_a_zeroed_main_head_and_not_from_a_patched_one() -> None:
     net = planted.backup_head(8)
     loss = net.truth["loss"]
     main, backup = net.truth["heads"]["main"][0], net.truth["heads"]["backup"][0]
@@ -272,15 +270,16 @@ def test_a_backup_head_takes_over_where_the_main_one_is_set_to_zero_and_not_wher
         net.params, tokens, taps=_zeroed(main)
     )
     answers = np.array(net.truth["columns"]["answer"])
-    told = slice(9, 16)
-    assert np.abs(silent[f"blocks.{backup}.attn.result"][:, told, 0, answers]).max() < 1e-4
+    predictable = slice(9, 16)
+    assert np.abs(silent[f"blocks.{backup}.attn.result"][:, predictable, 0, answers]).max() < 1e-4
     np.testing.assert_allclose(
-        speaking[f"blocks.{backup}.attn.result"][:, told, 0, answers].sum(axis=-1), 20, rtol=1e-4
+        speaking[f"blocks.{backup}.attn.result"][:, predictable, 0, answers].sum(axis=-1),
+        20,
+        rtol=1e-4,
     )
 
 
 # --- A concept that nothing reads
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -291,12 +290,12 @@ def unused() -> Planted:
 
 @pytest.mark.parametrize("name", ["used", "unused"])
 def test_both_concepts_stand_in_the_stream_exactly(unused: Planted, name: str) -> None:
-    told = unused.truth[name]
+    truth = unused.truth[name]
     evaluation = unused.task.evaluation(unused.task.data(0), jax.random.key(0))
     site = unused.truth["site"]
     _, seen = capture(unused.model.apply, [site])(unused.params, evaluation.batches["test"].inputs)
-    stream = np.asarray(seen[site])[:, list(unused.task.read)][..., told["columns"]]
-    concept = np.asarray(evaluation.ground_truth[told["concept"]])
+    stream = np.asarray(seen[site])[:, list(unused.task.read)][..., truth["columns"]]
+    concept = np.asarray(evaluation.ground_truth[truth["concept"]])
     np.testing.assert_allclose(stream, np.eye(9)[concept], atol=1e-5)
 
 
@@ -314,9 +313,9 @@ def test_only_the_used_concept_has_an_effect(unused: Planted) -> None:
         )
         np.testing.assert_array_equal(changed, out)
     for name in ("used", "unused"):
-        told = unused.truth[name]
-        assert _loss(unused, erased(told["columns"], 0.0)) == pytest.approx(
-            told["loss"], rel=2e-5
+        truth = unused.truth[name]
+        assert _loss(unused, erased(truth["columns"], 0.0)) == pytest.approx(
+            truth["loss"], rel=2e-5
         ), name
     assert (
         unused.truth["used"]["loss"]
@@ -334,7 +333,6 @@ def test_a_planted_network_is_measured_like_a_run(unused: Planted) -> None:
 
 
 # --- What every planted network has
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -350,7 +348,7 @@ def test_parameters_are_the_models_own_and_the_truth_is_json(make: Callable[...,
 
 def _plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _plain(one) for key, one in value.items())
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
     return (
         all(map(_plain, value))
         if isinstance(value, list)
@@ -372,18 +370,17 @@ def _plain(value: Any) -> bool:
         (lambda: planted.backup_head(4, 1), "length=1"),
     ],
 )
-def test_what_cannot_be_planted_is_refused(make: Callable[[], Any], message: str) -> None:
+def test_invalid_settings_are_refused(make: Callable[[], Any], message: str) -> None:
     with unchecked(), pytest.raises(ConfigError, match=message):
         make()
 
 
 # --- Measures of heads against sums written out
-# ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def read_unused(unused: Planted) -> Callable[[Any], dict[str, np.ndarray]]:
-    """The measures of other parameters of that network."""
+    """A function from parameters of the induction network to every measure of heads."""
     return _reader(unused)
 
 
@@ -425,14 +422,14 @@ def _heads(patterns: np.ndarray) -> np.ndarray:
 
 
 def _means(patterns: np.ndarray, tokens: np.ndarray, offset: int) -> np.ndarray:
-    """Attention to the last earlier copy's place + offset, by loops."""
-    found = []
+    """Mean attention to the position of the last earlier copy plus an offset, by loops."""
+    attention = []
     for b, row in enumerate(tokens):
         for i in range(16):
             earlier = [j for j in range(i) if row[j] == row[i]]
             if earlier:
-                found.append(patterns[:, b, :, i, earlier[-1] + offset])
-    return np.mean(found, axis=0)
+                attention.append(patterns[:, b, :, i, earlier[-1] + offset])
+    return np.mean(attention, axis=0)
 
 
 def test_scores_follow_the_heads_where_these_are_permuted(

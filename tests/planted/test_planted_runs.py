@@ -1,4 +1,4 @@
-"""Planted trajectories: runs like any other, whose events the project dates where they were put."""
+"""Tests of planted trajectories: they are runs like any other, with events dated as planted."""
 
 import json
 import math
@@ -47,20 +47,19 @@ _CIRCUITS = ("fourier_power_unembedding", "key_frequencies")
 
 @pytest.fixture(scope="module")
 def circuits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, xr.Dataset]:
-    """Two circuits over three seeds, read."""
+    """A run of two circuits over three seeds, and its readings."""
     run = planted.two_circuits(tmp_path_factory.mktemp("runs") / "two")
     return run, run.measure([*_CURVES, *_CIRCUITS])
 
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, xr.Dataset]:
-    """A random walk over three seeds, read."""
+    """A run of a random walk over three seeds, and its readings."""
     run = planted.random_walk(tmp_path_factory.mktemp("runs") / "walk")
     return run, run.measure(_CURVES)
 
 
 # --- Two circuits
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -72,16 +71,22 @@ def test_the_circuits_are_born_where_and_in_the_order_that_they_were_planted(
     keys = dataset["key_frequencies"].isel(step=-1, drop=True)
     born = births(dataset["fourier_power_unembedding"], keys)
     for seed in run.seeds:
-        found = born.sel(seed=seed).dropna("frequency")
-        assert found["frequency"].values.tolist() == sorted(truth["order"])
-        dates = dict(zip(found["frequency"].values.tolist(), found.values.tolist(), strict=True))
+        births_of_seed = born.sel(seed=seed).dropna("frequency")
+        assert births_of_seed["frequency"].values.tolist() == sorted(truth["order"])
+        dates = dict(
+            zip(
+                births_of_seed["frequency"].values.tolist(),
+                births_of_seed.values.tolist(),
+                strict=True,
+            )
+        )
         assert sorted(dates, key=dates.__getitem__) == truth["order"]
         for k, date in dates.items():
             assert abs(date - truth["births"][str(seed)][str(k)]) <= gap
             assert truth["onsets"][str(k)] < date <= truth["formed"][str(k)]
 
 
-def test_each_circuit_alone_and_both_together_are_what_they_say(
+def test_each_circuit_and_their_sum_have_the_stated_logits(
     circuits: tuple[Run, xr.Dataset],
 ) -> None:
     run, dataset = circuits
@@ -111,7 +116,6 @@ def test_before_the_onsets_nothing_has_moved_and_after_the_end_nothing_moves(
 
 
 # --- Induction that grows
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -137,11 +141,10 @@ def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None
 
 
 # --- The null
-# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_of_a_random_walk_no_transition_is_claimed(walk: tuple[Run, xr.Dataset]) -> None:
+def test_a_random_walk_has_no_transition(walk: tuple[Run, xr.Dataset]) -> None:
     run, dataset = walk
     assert run.record["truth"]["transitions"] == []
     dates = transitions(dataset)
@@ -159,14 +162,14 @@ def test_the_same_curve_of_two_circuits_has_its_transition_where_the_second_one_
     run, dataset = circuits
     onset, formed = run.record["truth"]["onsets"]["7"], run.record["truth"]["formed"]["7"]
     for row in _curve(dataset, "test_loss"):
-        (found,) = segment(dataset["step"].values, row).transitions
-        # The grid of dates has 128 places from step 0 to 200: one is 4 % of a step's number.
-        assert onset <= found.begin < found.end <= 1.05 * formed
-        assert found.change < -7
+        (transition,) = segment(dataset["step"].values, row).transitions
+        # The grid of dates has 128 points from step 0 to 200, 4 % of the step apart.
+        assert onset <= transition.begin < transition.end <= 1.05 * formed
+        assert transition.change < -7
 
 
 def _curve(dataset: xr.Dataset, name: str) -> np.ndarray:
-    """By seed, as change points are looked for: losses as their logarithms."""
+    """The curve of each seed as change points are sought in it: losses as their logarithms."""
     values = dataset[name].values.astype(np.float64)
     return np.log(values) if name.endswith("loss") else values
 
@@ -191,10 +194,9 @@ def test_a_walks_moves_are_alike_at_every_step_and_differ_by_seed(
 
 
 # --- Runs like any other
-# -----------------------------------------------------------------------------------------------------
 
 
-def test_a_planted_run_is_a_run_that_says_so(
+def test_a_planted_run_is_a_run_marked_as_planted(
     circuits: tuple[Run, xr.Dataset], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = circuits
@@ -202,12 +204,13 @@ def test_a_planted_run_is_a_run_that_says_so(
     assert again.experiment.path == TwoCircuits()
     assert again.steps.tolist() == list(range(201))
     assert all(
-        one.state == "finished" and one.last_finite_step == 200 for one in again.status.values()
+        status.state == "finished" and status.last_finite_step == 200
+        for status in again.status.values()
     )
     assert list(problems(again.trajectories[0])) == []
     assert main(["info", str(run.path), "--json", "--no-compile-cache"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["experiment"]["path"]["type"] == "mi_jax.planted.paths:TwoCircuits"
+    record = json.loads(capsys.readouterr().out)
+    assert record["experiment"]["path"]["type"] == "mi_jax.planted.paths:TwoCircuits"
     assert main(["verify", str(run.path), "--no-compile-cache"]) == 0
     assert (
         main(["measure", str(run.path), "--measures", "test_loss", "--json", "--no-compile-cache"])
@@ -247,7 +250,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_minibatch_losses_are_of_the_steps_own_batch_and_seed(small: Run) -> None:
     run, experiment = small, small.experiment
     task, model = experiment.task, experiment.build()
-    for place, seed in enumerate((0, 4)):
+    for seed_index, seed in enumerate((0, 4)):
         key = jax.random.fold_in(jax.random.key(seed), 1)
         for step in (0, 70):
             batch = task.batches(task.data(seed), key, jnp.int32(step), jnp.int32(1))(0)
@@ -255,10 +258,10 @@ def test_minibatch_losses_are_of_the_steps_own_batch_and_seed(small: Run) -> Non
                 jax.tree.map(jnp.asarray, run.params(step, seed)), batch.inputs, positions=task.read
             )
             expected = mean_loss(experiment.loss(out, batch.targets), batch.weights)
-            assert run.losses.values[place, step] == pytest.approx(float(expected), rel=1e-5)
+            assert run.losses.values[seed_index, step] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_path_is_the_same_however_it_is_cut_and_gone_on_with(small: Run, tmp_path: Path) -> None:
+def test_a_trajectory_is_the_same_however_it_is_cut_and_resumed(small: Run, tmp_path: Path) -> None:
     experiment, whole = small.experiment, small
     cut = train(replace(experiment, storage=Storage(snapshots=1)), tmp_path / "cut")
     assert len(cut.trajectories[0].indexes) > len(whole.trajectories[0].indexes) - 2
@@ -274,14 +277,14 @@ def test_a_path_is_the_same_however_it_is_cut_and_gone_on_with(small: Run, tmp_p
     assert again.trajectories[0].hashes() == whole.trajectories[0].hashes()
 
 
-def test_the_path_is_part_of_what_a_run_is(small: Run) -> None:
+def test_the_path_is_part_of_the_identity_of_a_run(small: Run) -> None:
     walk, other, trained = _path(), _path(path=RandomWalk(2.0)), _path(path=None)
     assert len({walk.hash, other.hash, trained.hash}) == 3
     assert "path" not in trained.to_json()
     assert digest(Experiment.from_json(walk.to_json()).to_json()) == digest(walk.to_json())
-    for one in (other, trained):
+    for experiment in (other, trained):
         with pytest.raises(RunError, match="holds another run: path"):
-            train(one, small.path)
+            train(experiment, small.path)
 
 
 def test_the_command_line_takes_another_path_or_none() -> None:
@@ -323,7 +326,7 @@ _SUM = ModularArithmetic(p=23, fraction=0.5, format="a b")
             lambda: _path(path=TwoCircuits(), model=_MLP, task=replace(_SUM, operation="multiply")),
             "addition mod an odd p",
         ),
-        (lambda: _path(path=ScaledInduction()), "is of repeated_sequences"),
+        (lambda: _path(path=ScaledInduction()), "needs the task repeated_sequences"),
         (
             lambda: _path(
                 path=ScaledInduction(), task=planted.induction(4).task, model=Transformer()
@@ -336,6 +339,6 @@ _SUM = ModularArithmetic(p=23, fraction=0.5, format="a b")
         ),
     ],
 )
-def test_a_path_that_does_not_fit_is_refused(make: Callable[[], Any], message: str) -> None:
+def test_a_trajectory_that_does_not_fit_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()

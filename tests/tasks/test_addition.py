@@ -232,7 +232,7 @@ def test_both_routes_of_a_transformer_give_the_same_answers() -> None:
 def test_a_model_that_would_see_the_answers_or_reads_pairs_is_refused() -> None:
     inputs = MultiDigitAddition().inputs
     with pytest.raises(
-        ConfigError, match=r"attention='bidirectional' would see the answers.*'causal'"
+        ConfigError, match=r"attention='bidirectional' would see this task's answers.*'causal'"
     ):
         Transformer(attention="bidirectional").build(inputs)
     with pytest.raises(ConfigError, match="pair of tokens"):

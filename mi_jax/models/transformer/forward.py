@@ -1,7 +1,7 @@
-"""The forward pass of a transformer, whose every site can be listened to.
+"""The forward pass of a transformer, with a tap at every site.
 
-Dimension letters: b batch, s sequence position, q query position, k key position, h head, d
-    d_model, e d_head, m d_mlp.
+Dimension letters: b batch, s sequence position, t positions that are read, q query position,
+k key position, h head, d d_model, e d_head, m d_mlp.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import Inputs
 from mi_jax.models.activations import ACTIVATIONS
 from mi_jax.models.positions import by_distance, causal_mask, distance_rows, positions_read, rotate
@@ -21,16 +21,14 @@ from mi_jax.models.taps import Tapped
 from mi_jax.models.transformer.settings import TransformerSettings
 from mi_jax.models.transformer.table import mix, project_on_table
 
-_BEFORE_SCORES = (
-    *(
-        "embed.W_E",
-        "embed",
-        "pos_embed.W_pos",
-        "pos_embed",
-        "blocks.0.resid_pre",
-        "blocks.0.ln1.scale",
-        "blocks.0.ln1.normalized",
-    ),
+_NOT_ON_TABLE = (
+    "embed.W_E",
+    "embed",
+    "pos_embed.W_pos",
+    "pos_embed",
+    "blocks.0.resid_pre",
+    "blocks.0.ln1.scale",
+    "blocks.0.ln1.normalized",
     *(
         f"blocks.0.attn.{name}"
         for x in "qkv"
@@ -38,10 +36,11 @@ _BEFORE_SCORES = (
     ),
     "blocks.0.attn.W_rel_K",
 )
-"""Sites that the token table leaves out."""
+"""Sites whose values the token table never computes."""
 
 _NORM_EPSILON = 1e-5
-_FEW = 8
+_FEW_KEYS = 8
+"""The most keys for which the softmax is written out key by key."""
 
 
 def forward(
@@ -52,18 +51,30 @@ def forward(
     positions: tuple[int, ...] | None,
     alphabet: Inputs | None,
 ) -> Float[Array, "b q classes"]:
-    """The whole forward pass; only ``positions`` are computed from the last layer's queries on.
+    """Computes the logits.
 
-    With ``alphabet`` the first layer goes by the token table, unless a tap listens to what that
-    leaves out.
+    From the queries of the last layer on, only ``positions`` are computed.
+
+    Args:
+        config: the settings.
+        params: the model's parameters.
+        tokens: the batch.
+        taps: the taps of this pass.
+        positions: the positions whose logits are wanted; None for all.
+        alphabet: the task's inputs, to compute the first layer on the token table; None to compute
+            it example by example. The table is also left where a tap sits at a site that it never
+            computes.
+
+    Raises:
+        ConfigError: for positions outside the input, or taps that exclude each other.
     """
     everywhere, read = tuple(range(tokens.shape[1])), positions_read(positions, tokens.shape[1])
-    hidden = [
+    bypassed = [
         site
-        for site in _BEFORE_SCORES
+        for site in _NOT_ON_TABLE
         if taps.listens(site) and not (site == "embed" and taps.by_position(site))
     ]
-    on_table = alphabet is not None and not hidden
+    on_table = alphabet is not None and not bypassed
     x = jnp.zeros(()) if on_table else _embedded(config, params, tokens, taps)
     for i in range(config.layers):
         queries = read if i == config.layers - 1 else everywhere
@@ -75,23 +86,21 @@ def forward(
     logits = taps.product("unembed.W_U", x, params["unembed"]["W_U"], matmul)
     if config.unembed_bias:
         logits = logits + spread(params["unembed"]["b_U"], logits)
-    return taps.at("logits", config.logit_scale * logits if config.logit_scale != 1.0 else logits)
+    if config.logit_scale != 1.0:
+        logits = config.logit_scale * logits
+    return taps.at("logits", logits)
 
 
 def _embedded(
     config: TransformerSettings, params: Any, tokens: Int[Array, "b s"], taps: Tapped
 ) -> Float[Array, "b s d"]:
-    """Embedding and positions."""
+    """The residual stream before layer 0: embedding plus learned positions, where there are any."""
     x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
     if config.positions != "learned":
         return x
     rows = jnp.arange(tokens.shape[1])
-    return x + spread(
-        taps.at(
-            "pos_embed", taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup)
-        ),
-        x,
-    )
+    positional = taps.product("pos_embed.W_pos", rows, params["pos_embed"]["W_pos"], lookup)
+    return x + spread(taps.at("pos_embed", positional), x)
 
 
 def _block(
@@ -102,7 +111,7 @@ def _block(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """One layer; from the queries on only those positions are computed."""
+    """One layer. Attention reads every position of x and writes at ``queries`` alone."""
     x = taps.at(f"{name}.resid_pre", x)
     attended = _attention(config, params, name, x, taps, queries)
     return _after_attention(config, params, name, _rows(x, queries), attended, taps)
@@ -116,12 +125,12 @@ def _first_block_on_table(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """The first layer by way of the token table: see ``table``."""
+    """The first layer, its attention computed on the token table (see ``table``)."""
     block = params["blocks"]["0"]
     attn, name = block["attn"], "blocks.0"
 
     def project(
-        rows: Float[Array, "n d"], places: Int[Array, " n"]
+        rows: Float[Array, "n d"], positions: Int[Array, " n"]
     ) -> tuple[Float[Array, "n h e"], ...]:
         normed = _norm(config, block.get("ln1"), rows, None, "")[None]
         q, k, v = (_project(normed, attn[f"W_{x}"]) for x in "QKV")
@@ -130,15 +139,15 @@ def _first_block_on_table(
                 x + spread(attn[f"b_{letter}"], x) for x, letter in ((q, "Q"), (k, "K"), (v, "V"))
             )
         if config.positions == "rotary":
-            q, k = rotate(q, places), rotate(k, places)
+            q, k = rotate(q, positions), rotate(k, positions)
         return q[0], k[0], v[0]
 
-    apart = None
+    relative_keys = None
     if config.relative:
-        apart = by_distance(
-            attn["W_rel_K"], _distances(config, attn, range(tokens.shape[1]), tokens.shape[1])
-        )
-    seen = project_on_table(
+        length = tokens.shape[1]
+        rows = _distances(config, attn, range(length), length)
+        relative_keys = by_distance(attn["W_rel_K"], rows)
+    projected = project_on_table(
         params,
         tokens,
         inputs,
@@ -146,18 +155,18 @@ def _first_block_on_table(
         config.score_scale,
         project,
         taps.by_position("embed"),
-        apart,
+        relative_keys,
     )
     attended = _attend(
         config,
         attn,
         f"{name}.attn",
-        seen.scores,
-        lambda pattern: mix(pattern, seen.values),
+        projected.scores,
+        lambda pattern: mix(pattern, projected.values),
         taps,
         queries,
     )
-    return _after_attention(config, block, name, seen.stream, attended, taps)
+    return _after_attention(config, block, name, projected.stream, attended, taps)
 
 
 def _after_attention(
@@ -168,12 +177,11 @@ def _after_attention(
     attended: Float[Array, "b q d"],
     taps: Tapped,
 ) -> Float[Array, "b q d"]:
-    """The rest of a layer, at its queries."""
+    """The rest of a layer after attention: the residual sums and the MLP."""
     x = taps.at(f"{name}.resid_mid", x + taps.at(f"{name}.attn_out", attended))
     if config.mlp_size:
-        x = x + taps.at(
-            f"{name}.mlp_out", _mlp(config, params, name, taps.at(f"{name}.mlp_in", x), taps)
-        )
+        written = _mlp(config, params, name, taps.at(f"{name}.mlp_in", x), taps)
+        x = x + taps.at(f"{name}.mlp_out", written)
     return taps.at(f"{name}.resid_post", x)
 
 
@@ -185,33 +193,22 @@ def _attention(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """softmax(q k^T / scale) v W_O, with a site at every step."""
+    """softmax(q k^T / scale) v W_O, with a tap at every step."""
     attn, name = params["attn"], f"{block}.attn"
-    by_head = [
-        f"{name}.{letter}_input" for letter in "qkv" if taps.listens(f"{name}.{letter}_input")
-    ]
-    shared = [
-        f"{block}.ln1.{part}"
-        for part in ("scale", "normalized")
-        if taps.listens(f"{block}.ln1.{part}")
-    ]
-    require(
-        not (by_head and shared),
-        f"{shared} and {by_head} can't be tapped at once: the heads' inputs are normed apart",
-    )
+    _check_taps(block, taps)
     normed = _norm(config, params.get("ln1"), x, taps, f"{block}.ln1")
 
     def project(letter: str, rows: tuple[int, ...] | None) -> Float[Array, "b t h e"]:
-        source, site = normed, f"{name}.{letter.lower()}_input"
+        site = f"{name}.{letter.lower()}_input"
         if taps.listens(site):
-            per_head = jnp.broadcast_to(x[:, :, None, :], (*x.shape[:2], config.heads, x.shape[2]))
-            source = _norm(
-                config, params.get("ln1"), taps.at(site, _rows(per_head, rows)), None, ""
-            )
+            by_head = jnp.broadcast_to(x[:, :, None, :], (*x.shape[:2], config.heads, x.shape[2]))
+            by_head = taps.at(site, _rows(by_head, rows))
+            source = _norm(config, params.get("ln1"), by_head, None, "")
         else:
             source = _rows(normed, rows)
         value = taps.product(f"{name}.W_{letter}", source, attn[f"W_{letter}"], _project)
-        value = value + spread(attn[f"b_{letter}"], value) if config.attention_bias else value
+        if config.attention_bias:
+            value = value + spread(attn[f"b_{letter}"], value)
         return taps.at(f"{name}.{letter.lower()}", value)
 
     q, k, v = project("Q", queries), project("K", None), project("V", None)
@@ -235,6 +232,23 @@ def _attention(
     )
 
 
+def _check_taps(block: str, taps: Tapped) -> None:
+    """Refuses taps on the norm that all heads share beside taps on the inputs of single heads.
+
+    The inputs of single heads are normed separately, so the shared norm would have no one value.
+    """
+    by_head = [f"{block}.attn.{letter}_input" for letter in "qkv"]
+    shared = [f"{block}.ln1.{part}" for part in ("scale", "normalized")]
+    by_head, shared = (
+        [site for site in sites if taps.listens(site)] for sites in (by_head, shared)
+    )
+    if by_head and shared:
+        raise ConfigError(
+            f"Sites {shared} and {by_head} cannot be tapped at once, because the inputs of single"
+            " heads are normed separately. Tap them in two passes."
+        )
+
+
 def _attend(
     config: TransformerSettings,
     attn: Any,
@@ -244,15 +258,14 @@ def _attend(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """From the scores on: mask, pattern, the values mixed by it, W_O."""
+    """Attention from the scores on: the mask, the pattern, the mixed values z, and W_O."""
     if config.attention == "causal":
         scores = jnp.where(spread(causal_mask(queries, scores.shape[-1]), scores), scores, -jnp.inf)
     scores = taps.at(f"{name}.attn_scores", scores)
     pattern = _softmax(scores)
     if config.attention_rate != 1.0:
-        pattern = config.attention_rate * pattern + (1 - config.attention_rate) * jnp.isfinite(
-            scores
-        )
+        rate = config.attention_rate
+        pattern = rate * pattern + (1 - rate) * jnp.isfinite(scores)
     pattern = taps.at(f"{name}.pattern", pattern)
     z = mix(pattern)
     if "V" in config.relative:
@@ -267,23 +280,25 @@ def _attend(
 def _distances(
     config: TransformerSettings, attn: Any, queries: Sequence[int], length: int
 ) -> Int[Array, "q k"]:
-    """By query and key, the row of this layer's vectors by distance."""
+    """The row of each (query, key) in this layer's tables of vectors by distance."""
     return distance_rows(
         queries, length, attn["W_rel_K"].shape[1], causal=config.attention == "causal"
     )
 
 
 def _softmax(scores: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
-    """Over the keys; a few of them one by one, since reductions over short axes are slow on CPU."""
-    if scores.shape[-1] > _FEW:
+    """Softmax over the keys.
+
+    A few keys are written out one by one, since reductions over short axes are slow on CPU.
+    """
+    if scores.shape[-1] > _FEW_KEYS:
         return jax.nn.softmax(scores, axis=-1)
-    shifted = (
-        scores
-        - jax.lax.stop_gradient(
-            reduce(jnp.maximum, [scores[..., j] for j in range(scores.shape[-1])])
-        )[..., None]
-    )
-    parts = [jnp.exp(shifted[..., j]) for j in range(scores.shape[-1])]
+    keys = range(scores.shape[-1])
+    # The largest score is subtracted so that exp cannot overflow. It cancels in the quotient, hence
+    # stop_gradient.
+    largest = jax.lax.stop_gradient(reduce(jnp.maximum, [scores[..., j] for j in keys]))
+    shifted = scores - largest[..., None]
+    parts = [jnp.exp(shifted[..., j]) for j in keys]
     total = sum(parts)
     return jnp.stack([part / total for part in parts], axis=-1)
 
@@ -291,7 +306,7 @@ def _softmax(scores: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
 def _write(
     name: str, z: Float[Array, "b q h e"], W_O: Float[Array, "h e d"], taps: Tapped
 ) -> Float[Array, "b q d"]:
-    """sum over heads of z_h W_O[h]: by head where that is listened to, else as one product."""
+    """Sum over heads of z_h W_O[h]: head by head where a tap needs that, else as one product."""
     if taps.listens(f"{name}.result") or taps.listens(f"{name}.W_O"):
         result = taps.product(
             f"{name}.W_O", z, W_O, lambda z, W: jnp.einsum("bqhe,hed->bqhd", z, W)
@@ -306,13 +321,11 @@ def _mlp(
 ) -> Float[Array, "b q d"]:
     """f(norm(x) W_in + b_in) W_out + b_out."""
     mlp, name = params["mlp"], f"{block}.mlp"
-    pre = taps.product(
-        f"{name}.W_in",
-        _norm(config, params.get("ln2"), x, taps, f"{block}.ln2"),
-        mlp["W_in"],
-        matmul,
-    )
-    pre = taps.at(f"{name}.pre", pre + spread(mlp["b_in"], pre) if config.mlp_bias else pre)
+    x = _norm(config, params.get("ln2"), x, taps, f"{block}.ln2")
+    pre = taps.product(f"{name}.W_in", x, mlp["W_in"], matmul)
+    if config.mlp_bias:
+        pre = pre + spread(mlp["b_in"], pre)
+    pre = taps.at(f"{name}.pre", pre)
     post = taps.at(f"{name}.post", ACTIVATIONS[config.activation](pre))
     out = taps.product(f"{name}.W_out", post, mlp["W_out"], matmul)
     return out + spread(mlp["b_out"], out) if config.mlp_bias else out
@@ -325,8 +338,14 @@ def _norm(
     taps: Tapped | None,
     name: str,
 ) -> Float[Array, "*b d"]:
-    """LayerNorm or RMSNorm over d, or x itself; without taps where a site of its own would be
-    ambiguous.
+    """LayerNorm or RMSNorm over d, or x itself without normalization.
+
+    Args:
+        config: the settings.
+        params: weight w and, for LayerNorm, bias b.
+        x: the input.
+        taps: taps of the norm's sites; None where these sites would have no single value.
+        name: the norm's name; read only with ``taps``.
     """
     if config.normalization == "none":
         return x
@@ -339,14 +358,14 @@ def _norm(
 
 
 def _rows(x: Float[Array, "b s *rest"], rows: tuple[int, ...] | None) -> Float[Array, "b t *rest"]:
-    """The given positions; all of them as they are."""
+    """x at the given positions; x itself for None or all of them."""
     return x if rows is None or rows == tuple(range(x.shape[1])) else x[:, jnp.array(rows)]
 
 
 def _project(
     x: Float[Array, "b t d"] | Float[Array, "b t h d"], W: Float[Array, "h d e"]
 ) -> Float[Array, "b t h e"]:
-    """x W[h] for every head; x may differ by head."""
+    """x W[h] for every head h; with four axes, x differs by head."""
     if x.ndim == 4:
         return jnp.einsum("bthd,hde->bthe", x, W)
     h, d, e = W.shape

@@ -1,14 +1,18 @@
-"""Settings of a transformer: its sizes and variants, the shapes of its parameters and the scales
-they start with.
-"""
+"""Settings of a transformer, and the shapes and initial scales of its parameters."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from mi_jax.basics.errors import nearest, require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import PLAIN, Architecture, Inputs
 from mi_jax.models.activations import Activation
+from mi_jax.models.checks import (
+    check_at_least_one,
+    check_choices,
+    check_finite,
+    check_init_scale,
+)
 from mi_jax.models.positions import distance_count
 from mi_jax.models.transformer.table import multiply_adds
 
@@ -18,17 +22,19 @@ Attention = Literal["causal", "bidirectional"]
 Initialization = Literal["nanda_2023", "zhong_2023", "edelman_2024", "fan_in"]
 
 TABLE = "table"
-"""The first layer on the token table (see ``table``), not example by example."""
+"""The route that computes the first layer on the token table (see ``table``) instead of example by
+example.
+"""
 
 _LONGEST_TABLE = 8
-"""Positions up to which the token table is taken by itself: it is a program of its own for every
-query and key.
+"""The most positions for which ``cheapest_route`` takes the token table. The table compiles a
+separate piece of program for every query and key, so long inputs would compile slowly.
 """
 
 
 @dataclass(frozen=True)
 class TransformerSettings(Architecture):
-    """The fields of ``Transformer``, which documents them, and what follows from them."""
+    """The fields of ``Transformer``, documented there, and the quantities that follow from them."""
 
     layers: int = 1
     d_model: int = 128
@@ -50,83 +56,72 @@ class TransformerSettings(Architecture):
     init_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("layers", "d_model", "heads"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
-        require(
-            self.d_head is not None or self.d_model % self.heads == 0,
-            f"heads={self.heads} don't divide d_model={self.d_model}; choose a divisor, or give"
-            " d_head",
-        )
-        require(
-            self.d_head is None or self.d_head >= 1, f"d_head={self.d_head}: must be at least 1"
-        )
-        require(self.d_mlp is None or self.d_mlp >= 0, f"d_mlp={self.d_mlp}: must be at least 0")
-        require(
-            self.attention_scale is None or self.attention_scale > 0,
-            f"attention_scale={self.attention_scale}: must be > 0",
-        )
-        require(
-            math.isfinite(self.logit_scale),
-            f"logit_scale={self.logit_scale}: must be a finite number",
-        )
-        require(
-            0 <= self.init_scale < math.inf,
-            f"init_scale={self.init_scale}: must be a finite number of at least 0",
-        )
-        require(
-            0 <= self.attention_rate <= 1,
-            f"attention_rate={self.attention_rate}: must lie between 0 and 1",
-        )
-        require(
-            self.positions != "rotary" or self.head_size % 2 == 0,
-            f"rotary positions need an even d_head, not {self.head_size}",
-        )
-        for name, kinds in (
-            ("activation", Activation),
-            ("normalization", Normalization),
-            ("positions", Positions),
-            ("attention", Attention),
-            ("initialization", Initialization),
-        ):
-            value = getattr(self, name)
-            require(
-                value in get_args(kinds),
-                f"{name}={value!r} is unknown; {nearest(str(value), get_args(kinds))}",
+        check_at_least_one(self, "layers", "d_model", "heads", "d_head")
+        if self.d_head is None and self.d_model % self.heads:
+            raise ConfigError(
+                f"heads={self.heads} does not divide d_model={self.d_model}. Choose a divisor, or"
+                " give d_head."
             )
+        if self.d_mlp is not None and not self.d_mlp >= 0:
+            raise ConfigError(f"d_mlp={self.d_mlp}: must be at least 0")
+        if self.attention_scale is not None and not self.attention_scale > 0:
+            raise ConfigError(f"attention_scale={self.attention_scale}: must be above 0")
+        check_finite(self, "logit_scale")
+        check_init_scale(self.init_scale)
+        if not 0 <= self.attention_rate <= 1:
+            raise ConfigError(f"attention_rate={self.attention_rate}: must lie between 0 and 1")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ConfigError(
+                f"Rotary positions need an even d_head, not {self.head_size}. Change d_head or"
+                " d_model."
+            )
+        check_choices(
+            self,
+            {
+                "activation": Activation,
+                "normalization": Normalization,
+                "positions": Positions,
+                "attention": Attention,
+                "initialization": Initialization,
+            },
+        )
 
     @property
     def head_size(self) -> int:
-        """d_head as used."""
+        """Size of a head: ``d_head``, or its default."""
         return self.d_head or self.d_model // self.heads
 
     @property
     def score_scale(self) -> float:
-        """attention_scale as used."""
+        """Divisor of the scores: ``attention_scale``, or its default."""
         return self.attention_scale or math.sqrt(self.head_size)
 
     @property
     def mlp_size(self) -> int:
-        """d_mlp as used; 0 without MLPs."""
+        """Hidden width of the MLPs: ``d_mlp``, or its default; 0 without MLPs."""
         return 4 * self.d_model if self.d_mlp is None else self.d_mlp
 
     @property
     def relative(self) -> str:
-        """The letters of what distances are added to: keys, values, or nothing."""
+        """The projections that get a vector per distance: "KV", "K" or ""."""
         return {"relative": "KV", "relative_keys": "K"}.get(self.positions, "")
 
     def outputs(self, inputs: Inputs) -> int:
-        """How many logits a position has. Raises ConfigError where they are fewer than the task's
-        classes.
+        """The number of logits per position.
+
+        Raises:
+            ConfigError: where there are fewer than the task has classes.
         """
         outputs = inputs.vocabulary if self.output_vocabulary is None else self.output_vocabulary
-        require(
-            outputs >= inputs.classes,
-            f"output_vocabulary={outputs} is less than the task's {inputs.classes} classes",
-        )
+        if outputs < inputs.classes:
+            raise ConfigError(
+                f"output_vocabulary={outputs} is less than the task's {inputs.classes} classes."
+                f" Give at least {inputs.classes}, or leave it out."
+            )
         return outputs
 
     def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
-        """Every parameter's shape by dotted name."""
+        """The shape of every parameter, by dotted name."""
         d, h, e, m = self.d_model, self.heads, self.head_size, self.mlp_size
         shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (inputs.vocabulary, d)}
         if self.positions == "learned":
@@ -155,19 +150,28 @@ class TransformerSettings(Architecture):
 
     def _norm_shapes(self, name: str) -> dict[str, tuple[int, ...]]:
         d = (self.d_model,)
-        return {"none": {}, "layer": {f"{name}.w": d, f"{name}.b": d}, "rms": {f"{name}.w": d}}[
-            self.normalization
-        ]
+        match self.normalization:
+            case "none":
+                return {}
+            case "layer":
+                return {f"{name}.w": d, f"{name}.b": d}
+            case "rms":
+                return {f"{name}.w": d}
 
-    def _scale(self, name: str, shape: tuple[int, ...]) -> float:
+    def initial_scale(self, name: str, shape: tuple[int, ...]) -> float:
+        """The initial standard deviation of a matrix.
+
+        Args:
+            name: the matrix's dotted name.
+            shape: its shape.
+        """
         if self.initialization == "edelman_2024":
             return self.init_scale * (0.01 if name.endswith("W_O") else 0.02)
         rows = shape[0] * shape[1] if name.endswith("W_O") else shape[-2]
         if self.initialization in ("nanda_2023", "zhong_2023"):
-            by_columns = (
-                "unembed.W_U",
-                *((".mlp.W_in",) if self.initialization == "zhong_2023" else ()),
-            )
+            by_columns = ("unembed.W_U",)
+            if self.initialization == "zhong_2023":
+                by_columns = ("unembed.W_U", ".mlp.W_in")
             variance = shape[-1] if name.endswith(by_columns) else self.d_model
         elif ".W_rel_" in name:
             variance = shape[-1]
@@ -178,8 +182,15 @@ class TransformerSettings(Architecture):
     def cheapest_route(
         self, inputs: Inputs, shape: tuple[int, ...], positions: tuple[int, ...] | None
     ) -> str:
-        """The way of computing the first layer that takes fewer multiply-adds for inputs of this
-        shape.
+        """The route whose first layer takes fewer multiply-adds.
+
+        Args:
+            inputs: the task's inputs.
+            shape: [batch position], the shape of a batch.
+            positions: the positions to compute; None for all.
+
+        Returns:
+            ``PLAIN`` or ``TABLE``.
         """
         everywhere = range(shape[1])
         if (
@@ -194,18 +205,22 @@ class TransformerSettings(Architecture):
         )
         return TABLE if table < plain else PLAIN
 
-    def _writers(self) -> tuple[str, ...]:
-        parts = ["embed", *(["pos_embed"] if self.positions == "learned" else [])]
+    def writers(self) -> tuple[str, ...]:
+        """The sites that add to the residual stream, in order."""
+        sites = ["embed"]
+        if self.positions == "learned":
+            sites.append("pos_embed")
         for i in range(self.layers):
-            parts += [
-                f"blocks.{i}.attn.result",
-                *([f"blocks.{i}.mlp_out"] if self.mlp_size else []),
-            ]
-        return tuple(parts)
+            sites.append(f"blocks.{i}.attn.result")
+            if self.mlp_size:
+                sites.append(f"blocks.{i}.mlp_out")
+        return tuple(sites)
 
-    def _readers(self) -> tuple[str, ...]:
-        parts: list[str] = []
+    def readers(self) -> tuple[str, ...]:
+        """The sites that read the residual stream, in order."""
+        sites: list[str] = []
         for i in range(self.layers):
-            parts += [f"blocks.{i}.attn.{x}_input" for x in "qkv"]
-            parts += [f"blocks.{i}.mlp_in"] if self.mlp_size else []
-        return (*parts, f"blocks.{self.layers - 1}.resid_post")
+            sites += [f"blocks.{i}.attn.{x}_input" for x in "qkv"]
+            if self.mlp_size:
+                sites.append(f"blocks.{i}.mlp_in")
+        return (*sites, f"blocks.{self.layers - 1}.resid_post")
