@@ -244,12 +244,13 @@ def _correlations(
 
 
 def circle_fve() -> Measure:
-    """Fit of each candidate algorithm to the logits of a network that sees one circle only: 2 r - 1.
+    """Fit of each candidate algorithm to a network that sees one circle of its embedding only.
 
-    Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i. r is the correlation
-    over all (a, b, c) of the logits with ``candidate_logits`` at the frequency k of the first of
-    the two components. For the accompanying pizza, whose tokens enter by their doubled angle, it is
-    at k / 2 mod p. 1 means that the algorithm explains the circle's logits (arXiv 2306.17844).
+    2 r - 1 for each circle i, which keeps the mean of W_E and its principal components 2i - 1 and
+    2i. r is the correlation over all (a, b, c) of the logits with ``candidate_logits`` at the
+    frequency k of the first of the two components. For the accompanying pizza, whose tokens enter
+    by their doubled angle, it is at k / 2 mod p. 1 means that the algorithm explains the circle's
+    logits (arXiv 2306.17844).
 
     Returns:
         A Measure with ``circle_fve`` of dims (component, condition), the circles from 1 to
