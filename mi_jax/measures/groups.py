@@ -380,11 +380,8 @@ def key_read_out(params: Params, context: Context) -> Float[Array, "pair class"]
 
     H_r = sum_rho Q_xy Q_xy^T H over the key irreps of the final model, H the activations.
     """
-    basis, irrep_of_mode = (
-        context.ground_truth["irrep_basis"],
-        context.ground_truth["irrep_of_mode"],
-    )
-    n, is_key = len(basis), context.prepared["final_key_irreps"][irrep_of_mode]
+    basis, n = context.ground_truth["irrep_basis"], len(context.ground_truth["irrep_basis"])
+    is_key = context.prepared["final_key_irreps"][context.ground_truth["irrep_of_mode"]]
     along = jnp.where(is_key[:, None], answer_components(read_out(params, context), context), 0)
     return (basis @ along / jnp.sqrt(n))[table_answers(context).ravel()]
 

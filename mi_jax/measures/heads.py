@@ -1,4 +1,5 @@
-"""Attention heads on sequences that repeat themselves: what they attend to, and what they are worth.
+"""Attention heads on sequences that repeat themselves: their attention, and the loss without
+them.
 
 Patterns are those of the split "test" at the read positions, averaged over its sequences.
 """
@@ -115,9 +116,9 @@ def duplicate_token_score() -> Measure:
 
 
 def induction_score() -> Measure:
-    """Mean attention A[i, j + 1] of each head to the token after the last earlier copy j of token i.
+    """Mean attention A[i, j + 1] of each head, with j the last earlier copy of the token at i.
 
-    The mean is over all positions i whose token has an earlier copy. 1 marks a pure induction head
+    Position j + 1 holds the token that followed the copy, which induction would predict. The mean is over all positions i whose token has an earlier copy. 1 marks a pure induction head
     (arXiv 2209.11895).
 
     Returns:
@@ -218,7 +219,7 @@ def head_ablation_loss() -> Measure:
 
 
 def _loss_with_heads(params: Params, context: Context, scale: Float[Array, "layer head"]) -> Scalar:
-    """Test loss with the pattern of each head scaled: a factor of 1 keeps the head, 0 removes it."""
+    """Test loss with the pattern of each head scaled: 1 keeps the head, 0 removes it."""
     examples, sites = batch(context, _SPLIT), context.model.roles.patterns
 
     def scaled(layer: int) -> object:

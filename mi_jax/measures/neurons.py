@@ -1,4 +1,4 @@
-"""Frequency of each neuron, and how much of the neuron it explains (arXiv 2301.05217, section 4.2)."""
+"""Frequency of each neuron, and the share that it explains (arXiv 2301.05217, section 4.2)."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from mi_jax.measures.evaluation import shared, table_neurons, table_site
 from mi_jax.measures.fourier import SOURCE, answer_components, unembedding_table
 
 CLUSTER_FVE = 0.85
-"""Share of a neuron's variance above which its best frequency puts it in that frequency's cluster."""
+"""Share of variance from which on a neuron belongs to the cluster of its best frequency."""
 
 _ROUNDING = 1e-12
 """Relative variance below which a unit counts as constant: centring a constant in float32 leaves
@@ -239,8 +239,9 @@ def readout_fve() -> Measure:
     """Share of what the neurons send to a frequency of the logits that is its wave of the answer.
 
     y_k = A W_L F_k, centred over the pairs, with A the neurons' activations over all pairs and F_k
-    the cosine or sine row of F. The share is (y_k^T c_k)^2 / ||y_k||^2, with s_k in place of c_k for
-    the sine (table 1 of arXiv 2301.05217). Near 1 the neurons compute cos or sin of w_k (a o b).
+    the cosine or sine row of F. The share is (y_k^T c_k)^2 / ||y_k||^2, with s_k in place of c_k
+    for the sine (table 1 of arXiv 2301.05217). Near 1 the neurons compute cos or sin of
+    w_k (a o b).
 
     Returns:
         A Measure with ``readout_fve_cos`` and ``readout_fve_sin`` of dims (frequency), shares from

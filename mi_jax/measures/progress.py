@@ -286,8 +286,8 @@ def cos_coefficients() -> Measure:
 def logit_fve_by_frequency() -> Measure:
     """Share of the logits' variance that cos(2 pi k (a o b - c) / p) explains, by frequency.
 
-    ||projection of L on C_k||^2 / ||L - mean L||^2, the mean over all entries of L. 1 means that the
-    logits are this cosine alone (FVE: fraction of variance explained).
+    ||projection of L on C_k||^2 / ||L - mean L||^2, the mean over all entries of L. 1 means that
+    the logits are this cosine alone (FVE: fraction of variance explained).
 
     Returns:
         A Measure with ``logit_fve_by_frequency`` of dims (frequency), shares from 0 to 1. It needs
