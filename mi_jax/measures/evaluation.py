@@ -28,12 +28,12 @@ def shared(compute: _F) -> _F:
     """
 
     @functools.wraps(compute)
-    def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
+    def remembered(params: Params, context: Context, *options: Any, **keywords: Any) -> Any:
         if context.shared is None:
-            return compute(params, context, *options, **named)
-        key = (compute.__qualname__, options, tuple(sorted(named.items())))
+            return compute(params, context, *options, **keywords)
+        key = (compute.__qualname__, options, tuple(sorted(keywords.items())))
         # The barrier keeps XLA from copying the computation into every fusion that uses its value.
-        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **named))  # noqa: E731
+        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **keywords))  # noqa: E731
         return context.shared.once(key, params, make)
 
     return remembered  # pyright: ignore[reportReturnType]

@@ -118,7 +118,8 @@ def duplicate_token_score() -> Measure:
 def induction_score() -> Measure:
     """Mean attention A[i, j + 1] of each head, with j the last earlier copy of the token at i.
 
-    Position j + 1 holds the token that followed the copy, which induction would predict. The mean is over all positions i whose token has an earlier copy. 1 marks a pure induction head
+    Position j + 1 holds the token that followed the copy, which induction would predict. The mean
+    is over all positions i whose token has an earlier copy. 1 marks a pure induction head
     (arXiv 2209.11895).
 
     Returns:
