@@ -24,7 +24,6 @@ from mi_jax.measures import (
     restricted_loss,
 )
 
-
 _PROBES = ("description_length", "probe_effects", "probes")
 """Files of the probes, whose factories share the options that ``Probe`` documents."""
 
