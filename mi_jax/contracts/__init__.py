@@ -15,6 +15,7 @@ from mi_jax.contracts.measure import (
     Reference,
     Shared,
     Subject,
+    option_suffix,
 )
 from mi_jax.contracts.model import (
     EXAMPLE_INPUTS,
@@ -76,6 +77,7 @@ __all__ = [
     "batch_loss",
     "labels",
     "mean_loss",
+    "option_suffix",
     "renamed",
     "token_labels",
     "trained_labels",

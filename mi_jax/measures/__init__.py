@@ -1,4 +1,8 @@
-"""Measures: readings of one checkpoint, pure functions of (params, context)."""
+"""Measures: readings of one checkpoint, as pure functions of (params, context).
+
+Each public function here is a factory: it returns a Measure. To add one, write the factory in a
+file of this folder and name it in ``MEASURES``; listing, nulls and report read that registry.
+"""
 
 from mi_jax.measures.ablations import ablation_loss
 from mi_jax.measures.alignment import nlm_alignment
@@ -64,7 +68,12 @@ from mi_jax.measures.parity import (
     sensitivity,
     weight_gap,
 )
-from mi_jax.measures.pictures import PICTURES
+from mi_jax.measures.pictures import (
+    PICTURES,
+    answer_surface,
+    circle_coordinates,
+    trained_pairs,
+)
 from mi_jax.measures.positions import exact_match, loss_by_position
 from mi_jax.measures.probe_effects import probe_effect
 from mi_jax.measures.probes import probe_accuracy, probe_selectivity
@@ -79,8 +88,8 @@ from mi_jax.measures.progress import (
 )
 
 MEASURES = {
-    one.name: one
-    for one in (
+    measure.name: measure
+    for measure in (
         split_loss("train"),
         split_loss("test"),
         split_accuracy("train"),
@@ -160,23 +169,23 @@ MEASURES = {
         coset_concentration(),
     )
 }
-"""Every measure by name, as published."""
+"""Every measure by name, with its published options."""
 
 BY_WEIGHT = {
-    one.name: one
+    measure.name: measure
     for place in ("readout", "neuron_inputs", "queries", "keys", "values")
-    for one in (
+    for measure in (
         fourier_power(place),
         fourier_gini(place),
         group_fourier_power(place),
         irrep_divergence(place),
     )
 }
-"""The Fourier and irrep decompositions of the other weights that touch tokens or classes."""
+"""Fourier and irrep decompositions, by name, of the other weights that touch tokens or classes."""
 
 PROBES = {
-    one.name: one
-    for one in (
+    measure.name: measure
+    for measure in (
         probe_accuracy(),
         probe_accuracy(kind="logistic"),
         probe_accuracy(kind="circular"),
@@ -191,16 +200,79 @@ PROBES = {
         probe_effect("swap"),
     )
 }
-"""Probes by name, of every site and concept: fits that cost seconds a checkpoint."""
+"""Probes of every site and concept, by name: fits that cost seconds per checkpoint."""
 
 __all__ = [
     "BY_WEIGHT",
     "MEASURES",
     "PICTURES",
     "PROBES",
+    "ablation_loss",
+    "answer_surface",
+    "attention_frequency",
+    "attention_fve",
+    "attention_pattern",
+    "by_carry",
+    "circle_coordinates",
+    "circle_fve",
+    "circularity",
+    "cluster_sizes",
+    "cos_coefficients",
+    "coset_concentration",
+    "distance_irrelevance",
+    "duplicate_token_score",
+    "effective_sparsity",
+    "exact_loss_collapse",
+    "exact_match",
+    "excluded_loss",
+    "excluded_loss_3d",
+    "excluded_loss_by_frequency",
+    "fourier_gini",
+    "fourier_power",
+    "gradient_gap",
+    "gradient_symmetricity",
+    "group_fourier_power",
+    "head_ablation_loss",
+    "hidden_excluded_loss",
+    "hidden_progress",
+    "hidden_restricted_loss",
+    "in_context",
+    "induction_score",
+    "inverse_participation_ratio",
+    "irrep_divergence",
+    "irrep_fve_embedding",
+    "irrep_fve_neurons",
+    "irrep_fve_unembedding",
+    "key_frequencies",
+    "key_frequencies_final",
+    "key_frequencies_neurons",
+    "key_irreps",
+    "key_irreps_final",
+    "label_noise_accuracy",
+    "logit_fve",
+    "logit_fve_by_frequency",
+    "logit_similarity",
+    "logits_explained",
+    "loss_by_position",
+    "margin",
+    "neuron_frequency",
+    "neuron_fve",
     "nlm_alignment",
+    "prefix_matching_score",
+    "previous_token_attention",
+    "previous_token_score",
     "probe_accuracy",
     "probe_effect",
     "probe_mdl",
     "probe_selectivity",
+    "readout_fve",
+    "restricted_loss",
+    "sensitivity",
+    "softmax_collapse",
+    "split_accuracy",
+    "split_loss",
+    "sum_squared_weights",
+    "sum_squared_weights_by_parameter",
+    "trained_pairs",
+    "weight_gap",
 ]

@@ -1,5 +1,5 @@
-"""Faithfulness: the loss when only what the explanation names is kept, or when it is taken away
-(arXiv 2301.05217, 4.4).
+"""Faithfulness: the loss when the network keeps only what the explanation names, or all but that
+(arXiv 2301.05217, section 4.4).
 """
 
 import jax.numpy as jnp
@@ -32,30 +32,37 @@ _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
 
 
 def ablation_loss() -> Measure:
-    """The run's loss over all pairs, by what is kept of the network. Key frequencies are the final
-    model's.
+    """Loss of the run over all pairs when only a part of the network is kept.
 
-    With A [pair neuron] the neurons' activations, replaced in the forward pass (or, where the
-    readout is linear and this is the same, in what they add to the logits, A W_L), and L the
-    logits:
-        intact: nothing is changed.
-        neuron_directions: A becomes its mean over pairs + sum over key frequencies of its parts
-            along c_k and s_k.
-        logit_blocks: of the 2-D Fourier transform of L only the constant and, for each key
-            frequency, the block {0, cos k, sin k}^2 are kept.
-        output_directions: A is projected on the span of W_L F_k, cosine and sine, of the key
-            frequencies.
-        null_space: A is projected on what is orthogonal to that span.
-        polynomial_neurons: each neuron that its frequency explains to at least .85 keeps the block
-            {0, cos k, sin k}^2 of its own frequency alone, a polynomial of degree 2 in cosines and
-            sines of its inputs.
+    A [pair neuron] are the neurons' activations, which are replaced in the forward pass (where the
+    readout is linear: in what they add to the logits, A W_L, which gives the same loss). L are the
+    logits. The key frequencies k are those of the final model. The variables
+    ``ablation_loss_{part}`` are, by part:
+
+        intact: the network as it is.
+        neuron_directions: A becomes its mean over the pairs plus its parts along c_k and s_k.
+        logit_blocks: L keeps the constant of its 2-D Fourier transform and, for each k, the block
+            {0, cos k, sin k} x {0, cos k, sin k}.
+        output_directions: A is projected on the span of W_L F_k, F_k the cosine and sine rows of F.
+        null_space: A is projected on the orthogonal complement of that span.
+        polynomial_neurons: each neuron that one frequency explains to at least .85 keeps its mean
+            and the block {0, cos, sin} x {0, cos, sin} of its own frequency, a polynomial of degree
+            2 in cosines and sines of the inputs; other neurons stay as they are.
+
+    The explanation is faithful if the kept parts have about the intact loss, and ``null_space``
+    about the loss of chance.
+
+    Returns:
+        A Measure with these six scalars, in the units of the run's loss. It needs the final
+        parameters, the roles ``neurons`` and ``output_map``, and a task on all pairs with a cyclic
+        answer.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _ablation_loss(params: Params, context: Context) -> dict[str, Array]:
         keys, logits = context.prepared["final_key_frequencies"], table_logits(params, context)
         linear = context.model.roles.linear_readout
         changed = (_through_readout if linear else _through_model)(params, context, keys)
-        losses = {name: _loss(one, context) for name, one in changed.items()}
+        losses = {name: _loss(kept_logits, context) for name, kept_logits in changed.items()}
         return {
             _INTACT: _loss(logits, context),
             _BLOCKS: _loss(_key_blocks(logits, keys), context),
@@ -64,7 +71,7 @@ def ablation_loss() -> Measure:
 
     return Measure(
         "ablation_loss",
-        function,
+        _ablation_loss,
         dict.fromkeys(_NAMES, ()),
         roles=("neurons", "output_map"),
         ground_truth=("table", "answer", "residues", "cyclic_answer"),
@@ -85,14 +92,12 @@ def _loss(logits: Float[Array, "token token_other class"], context: Context) -> 
 def _through_readout(
     params: Params, context: Context, keys: Bool[Array, " frequency"]
 ) -> dict[str, Array]:
-    """Logits of all pairs by what is kept of the neurons, where these add A W_L to them: what is
-    changed is A W_L itself.
+    """Logits of all pairs by what is kept of the neurons, for a linear readout.
+
+    The neurons add A W_L to the logits, so A W_L is changed and no forward pass is needed.
     """
-    p, logits, read = (
-        context.inputs.classes,
-        table_logits(params, context),
-        read_out(params, context),
-    )
+    p, logits = context.inputs.classes, table_logits(params, context)
+    read = read_out(params, context)
     W_L, waves = unembedding_table(params, context).T, _key_waves(keys, p)
     directions = W_L @ waves
     within = read @ (waves @ _pinv(directions.T @ directions) @ (directions.T @ W_L))
@@ -108,7 +113,10 @@ def _through_readout(
 def _through_model(
     params: Params, context: Context, keys: Bool[Array, " frequency"]
 ) -> dict[str, Array]:
-    """The same of any model: a forward pass each, with the neurons replaced."""
+    """Logits of all pairs by what is kept of the neurons, for any model.
+
+    Each entry costs one forward pass with the neurons replaced.
+    """
     p, table = context.inputs.classes, table_neurons(params, context)
     neurons = table.reshape(p * p, -1)
     directions = unembedding_table(params, context).T @ _key_waves(keys, p)
@@ -119,10 +127,12 @@ def _through_model(
         _NULL: neurons - within,
         _POLYNOMIAL: _polynomial(params, context).reshape(p * p, -1),
     }
-    return {name: logits_with(params, context, one) for name, one in replaced.items()}
+    return {
+        name: _logits_with(params, context, activations) for name, activations in replaced.items()
+    }
 
 
-def logits_with(
+def _logits_with(
     params: Params, context: Context, neurons: Float[Array, "pair neuron"]
 ) -> Float[Array, "token token_other class"]:
     """Logits of all pairs from a forward pass with the neurons at the read position replaced."""
@@ -134,32 +144,32 @@ def logits_with(
 
 
 def _key_waves(keys: Bool[Array, " frequency"], p: int) -> Float[Array, "class component"]:
-    """The cosines and sines of the key frequencies over the classes; the others' columns are 0."""
+    """Cosines and sines of the key frequencies over the classes; other columns are 0."""
     return jnp.asarray(fourier_basis(p))[1:].T * component_mask(keys, p)[None, :]
 
 
 def _pinv(gram: Float[Array, "component component"]) -> Float[Array, "component component"]:
-    """Its pseudo-inverse; rows and columns of zeros stay so."""
+    """Pseudo-inverse of a Gram matrix."""
+    # The cutoff removes the zero rows and columns of the frequencies that are not key; without it
+    # their rounding errors would be inverted.
     return jnp.linalg.pinv(gram, rtol=1e-5, hermitian=True)
 
 
 def _key_blocks(
     table: Float[Array, "token token_other unit"], keys: Bool[Array, " frequency"]
 ) -> Float[Array, "token token_other unit"]:
-    """The table's constant and its blocks {0, cos k, sin k}^2 of the key frequencies."""
-    kept = from_blocks(frequency_blocks(table) * keys[:, None, None, None], table.shape[0])
-    return kept + table.mean(axis=(0, 1), keepdims=True)
+    """Constant and blocks {0, cos k, sin k} x {0, cos k, sin k} of the key frequencies."""
+    blocks = from_blocks(frequency_blocks(table) * keys[:, None, None, None], table.shape[0])
+    return blocks + table.mean(axis=(0, 1), keepdims=True)
 
 
 def _explained(shares: Float[Array, "neuron frequency"]) -> Float[Array, "frequency neuron"]:
-    """1 at the frequency of each neuron that it explains to at least CLUSTER_FVE."""
+    """1 at the frequency that explains at least ``CLUSTER_FVE`` of a neuron, 0 elsewhere."""
     return clustered(shares).T.astype(jnp.float32)
 
 
 def _polynomial(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
-    """The neurons, those with a frequency as the polynomial of degree 2 that it explains, with
-    their mean.
-    """
+    """Neurons over all pairs, with each clustered one replaced by its polynomial and its mean."""
     table, explained = table_neurons(params, context), _explained(table_shares(params, context))
     polynomial = from_blocks(
         neuron_blocks(params, context) * explained[:, None, None, :], table.shape[0]
@@ -174,9 +184,11 @@ def _polynomial(params: Params, context: Context) -> Float[Array, "token token_o
 def _polynomial_read_out(
     params: Params, context: Context
 ) -> Float[Array, "token token_other class"]:
-    """W_L of ``_polynomial``: the blocks are read out before they are summed over the pairs."""
+    """``_polynomial`` times W_L: what the replaced neurons add to each logit."""
     table, explained = table_neurons(params, context), _explained(table_shares(params, context))
     W_L, has = unembedding_table(params, context).T, explained.any(axis=0)
+    # The blocks are multiplied by W_L before they are expanded to all pairs: classes are fewer than
+    # neurons.
     blocks = jnp.einsum("kijn,kn,nc->kijc", neuron_blocks(params, context), explained, W_L)
     rest = (
         table @ jnp.where(has[:, None], 0, W_L)

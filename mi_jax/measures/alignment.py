@@ -1,4 +1,4 @@
-"""Whether training only scales the weights up: naive loss minimisation."""
+"""Naive loss minimisation: whether training only scales up the weights (arXiv 2501.04697)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,24 @@ from mi_jax.measures.evaluation import batch
 
 
 def nlm_alignment() -> Measure:
-    """cos(-grad L, theta) of the run's own training loss, over all parameters and by array; NaN
-    where either is 0.
+    """Cosine of the negative gradient of the training loss with the parameters.
 
-    1 where a step of gradient descent scales the weights and does nothing else, as after
-    overfitting a homogeneous network without weight decay. It costs a gradient over the training
-    examples, so that it is taken only when asked for: ``run.measure([nlm_alignment()])``.
+    cos(-grad L, theta) = -<grad L, theta> / (||grad L|| ||theta||), L the run's own loss over the
+    split "train". A value of 1 means that a step of gradient descent scales the weights and does
+    nothing else, as after overfitting a homogeneous network without weight decay; 0 means that the
+    step leaves the norm of the weights unchanged to first order.
+
+    The measure costs one gradient over the training examples. It is therefore not in ``MEASURES``:
+    ask for it with ``run.measure([nlm_alignment()])``.
+
+    Returns:
+        A Measure with the scalar ``nlm_alignment`` over all parameters, and
+        ``nlm_alignment_by_parameter`` of dims (parameter) for each array. Both lie in [-1, 1]; NaN
+        where the gradient or the array is 0.
     """
     names = ("nlm_alignment", "nlm_alignment_by_parameter")
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _nlm_alignment(params: Params, context: Context) -> dict[str, Array]:
         examples = batch(context, "train")
 
         def loss(params: Params) -> Scalar:
@@ -30,18 +38,18 @@ def nlm_alignment() -> Measure:
             zip(jax.tree.leaves(jax.grad(loss)(params)), jax.tree.leaves(params), strict=True)
         )
         dots = jnp.stack([-(g * w).sum() for g, w in pairs])
-        # Each array is scaled by its largest entry before it is squared: gradients of 1e-20 are
-        # met, and their squares are 0.
         sizes = jnp.stack([jnp.stack([_norm(g), _norm(w)]) for g, w in pairs])
         whole = _norm(sizes[:, 0]) * _norm(sizes[:, 1])
-        return dict(
-            zip(names, (dots.sum() / whole, dots / (sizes[:, 0] * sizes[:, 1])), strict=True)
-        )
+        values = (dots.sum() / whole, dots / (sizes[:, 0] * sizes[:, 1]))
+        return dict(zip(names, values, strict=True))
 
     dims = {names[0]: (), names[1]: ("parameter",)}
-    return Measure(names[0], function, dims, source="arXiv 2501.04697")
+    return Measure(names[0], _nlm_alignment, dims, splits=("train",), source="arXiv 2501.04697")
 
 
 def _norm(x: Float[Array, "..."]) -> Scalar:
+    """Euclidean norm of an array."""
+    # Gradients near 1e-20 occur, and their squares underflow to 0 in float32: the array is divided
+    # by its largest entry before it is squared.
     largest = jnp.abs(x).max()
     return largest * jnp.sqrt(jnp.square(x / jnp.where(largest > 0, largest, 1)).sum())

@@ -1,10 +1,8 @@
-"""Clock or pizza: which algorithm a network of modular addition uses (arXiv 2306.17844, Zhong et
-al.).
-"""
+"""Clock or pizza: which algorithm a network of modular addition uses (arXiv 2306.17844)."""
 
 import random
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,121 +10,153 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fourier import dft_power
-from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import table_inputs, table_logits
+from mi_jax.contracts import Context, Measure, option_suffix
+from mi_jax.measures.evaluation import right_and_wrong, table_inputs, table_logits
 from mi_jax.measures.fourier import embedding_table
 from mi_jax.models.taps import ByPosition
 
 SOURCE = "arXiv 2306.17844"
 CIRCLES = 6
-"""Pairs of principal components whose circles are tried."""
+"""Number of circles read: pairs of principal components."""
 CANDIDATES = ("clock", "pizza", "pizza'", "accompanying")
+"""Algorithms whose logits are compared with the network's (see ``candidate_logits``)."""
 _TRIPLES, _TRIPLE_SEED = 100, 42
 _UNDEFINED = 1e-5
+"""Standard deviation, relative to the largest entry, below which a table counts as constant."""
+
+Logit = Literal["correct", "wrong"]
 
 
 def principal_components(
     table: Float[Array, "token d"],
 ) -> tuple[Float[Array, "token mode"], Float[Array, "mode d"]]:
-    """PCA of the rows: unit vectors over the tokens, and the directions in d, by falling variance."""
+    """Principal components of the rows of a table, by falling variance.
+
+    Returns:
+        Unit vectors over the tokens, and the matching directions in d.
+    """
     U, _, V = jnp.linalg.svd(table - table.mean(axis=0, keepdims=True), full_matrices=False)
     return U, V
 
 
 def circularity() -> Measure:
-    """How close the first four principal components of W_E are to one frequency each: 1 is a pure
-    one.
+    """Purity of frequency of the embedding's first four principal components.
 
-    The mean over them of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit norm over the
-    tokens, clipped to [0, 1].
+    The mean over these components v of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit
+    norm over the tokens, clipped to [0, 1]. 1 means that each component is a wave of one frequency,
+    so that the tokens lie on circles (arXiv 2306.17844).
+
+    Returns:
+        A Measure with the scalar ``circularity``, from 0 to 1. It needs the role ``embedding`` and
+        a task on residues.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _circularity(params: Params, context: Context) -> Scalar:
         table = embedding_table(params, context)
         components = principal_components(table)[0][:, :4]
         power = 2 / table.shape[0] * dft_power(components)[1:]
         return jnp.clip(power.max(axis=0), 0, 1).mean()
 
     return Measure(
-        "circularity", function, roles=("embedding",), ground_truth=("residues",), source=SOURCE
+        "circularity", _circularity, roles=("embedding",), ground_truth=("residues",), source=SOURCE
     )
 
 
-def distance_irrelevance(of: Literal["correct", "wrong"] = "correct") -> Measure:
-    """How little a logit depends on the distance a - b: mean_d std_s(M[s, d]) / std(M), M by answer
-    s and distance d.
+def distance_irrelevance(of: Logit = "correct") -> Measure:
+    """How little a logit depends on the distance a - b of the two tokens.
 
-    Population standard deviations. 0 where the logit depends on the distance alone (pizza), near 1
-    where not at all (clock); NaN where M is constant. The paper's table uses the correct logit, its
-    phase plots (through its code's CSV) the largest wrong one.
+    mean_d std_s(M[s, d]) / std(M), M the logit by answer s and distance d, with population standard
+    deviations. 0 where the logit depends on the distance only (pizza), near 1 where it does not
+    depend on it at all (clock) (arXiv 2306.17844).
+
+    Args:
+        of: "correct" reads the logit of the right class, as in the table of the paper; "wrong"
+            reads the largest other logit, as in its phase plots (by the CSV of its code).
+
+    Returns:
+        A Measure with the scalar ``distance_irrelevance`` (``distance_irrelevance_wrong``), a
+        ratio from 0 to 1; NaN where M is constant. It needs a task on all pairs with the fact
+        ``distance`` (addition or subtraction mod an odd p).
+
+    Raises:
+        ConfigError: if ``of`` is unknown.
     """
+    if of not in get_args(Logit):
+        raise ConfigError(f"of={of!r} is unknown; {nearest(str(of), get_args(Logit))}")
 
-    def function(params: Params, context: Context) -> Scalar:
-        logits, answer = table_logits(params, context), context.ground_truth["answer"]
-        p = context.inputs.classes
-        right = jax.nn.one_hot(answer, p, dtype=bool)
-        values = (
-            jnp.where(right, logits, 0).sum(-1)
-            if of == "correct"
-            else jnp.where(right, -jnp.inf, logits).max(-1)
-        )
+    def _distance_irrelevance(params: Params, context: Context) -> Scalar:
+        answer, p = context.ground_truth["answer"], context.inputs.classes
+        right, wrong = right_and_wrong(table_logits(params, context), answer)
+        values = right if of == "correct" else wrong
         M = jnp.zeros((p, p)).at[answer, context.ground_truth["distance"]].set(values)
         spread = M.std()
+        # The ratio of a constant M would be one of rounding errors.
         return jnp.where(
             spread > _UNDEFINED * jnp.abs(M).max(), M.std(axis=0).mean() / spread, jnp.nan
         )
 
-    name = "distance_irrelevance" if of == "correct" else "distance_irrelevance_wrong"
-    concepts = ("table", "answer", "distance")
-    return Measure(name, function, ground_truth=concepts, options={"logit": of}, source=SOURCE)
+    return Measure(
+        f"distance_irrelevance{option_suffix({'of': of}, {'of': 'correct'}, bare=('of',))}",
+        _distance_irrelevance,
+        ground_truth=("table", "answer", "distance"),
+        options={"logit": of},
+        source=SOURCE,
+    )
 
 
 @lru_cache(maxsize=4)
 def symmetry_triples(p: int) -> Int[np.ndarray, "triple 3"]:
-    """The published triples (a, b, c): the first 100 of ``random.Random(42).shuffle`` of the
-    lexicographic list.
+    """Published sample of 100 triples (a, b, c).
+
+    The first 100 entries of the lexicographic list after ``random.Random(42).shuffle``.
     """
-    places = list(range(p**3))
-    random.Random(_TRIPLE_SEED).shuffle(places)
-    flat = np.array(places[:_TRIPLES])
+    # The published code shuffles a list with Python's generator; any other one would draw other
+    # triples.
+    indices = list(range(p**3))
+    random.Random(_TRIPLE_SEED).shuffle(indices)
+    flat = np.array(indices[:_TRIPLES])
     return np.stack([flat // p**2, flat // p % p, flat % p], axis=1).astype(np.int32)
 
 
 def gradient_symmetricity() -> Measure:
-    """How alike a logit's gradients are with respect to the two tokens' embeddings: the mean cosine
-    over 100 triples (a, b, c).
+    """Similarity of a logit's gradients with respect to the embeddings of the two tokens.
 
-    The gradient of logit c on input (a, b), with respect to the embedded tokens before positions
-    are added; c is any class.
+    The mean over 100 fixed triples (a, b, c) of the cosine of dL_c / dE_a with dL_c / dE_b, L_c the
+    logit of class c (right or not) on the input (a, b), E the embedded tokens before positions are
+    added. Near 1 the two tokens act alike (pizza); lower values mark a clock (arXiv 2306.17844).
+
+    Returns:
+        A Measure with the scalar ``gradient_symmetricity``, from -1 to 1. It needs the roles
+        ``embedded`` and ``embedding`` and a task on all pairs of residues.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _gradient_symmetricity(params: Params, context: Context) -> Scalar:
         site = context.model.roles.embedded
         assert site is not None
-        p, places = context.inputs.classes, jnp.array(context.inputs.varied)
+        p, token_positions = context.inputs.classes, jnp.array(context.inputs.varied)
         triples = jnp.asarray(symmetry_triples(p))
         inputs = table_inputs(context)[triples[:, 0] * p + triples[:, 1]]
 
         def logit(
-            shift: Float[Array, "position d"], one: Int[Array, " position"], c: Int[Array, ""]
+            shift: Float[Array, "position d"], tokens: Int[Array, " position"], c: Int[Array, ""]
         ) -> Scalar:
             taps = {site: lambda value: value + shift[None]}
-            return context.model.apply(params, one[None], taps=taps, positions=context.read)[
-                0, 0, c
-            ]
+            out = context.model.apply(params, tokens[None], taps=taps, positions=context.read)
+            return out[0, 0, c]
 
         shape = (context.inputs.positions, embedding_table(params, context).shape[1])
         gradients = jax.vmap(jax.grad(logit), in_axes=(None, 0, 0))(
             jnp.zeros(shape), inputs, triples[:, 2]
-        )[:, places]
+        )[:, token_positions]
         first, second = gradients[:, 0], gradients[:, 1]
         norms = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
         return ((first * second).sum(axis=1) / norms).mean()
 
     return Measure(
         "gradient_symmetricity",
-        function,
+        _gradient_symmetricity,
         roles=("embedded", "embedding"),
         ground_truth=("table", "residues"),
         options={"triples": _TRIPLES, "seed": _TRIPLE_SEED},
@@ -134,16 +164,20 @@ def gradient_symmetricity() -> Measure:
     )
 
 
+# --- Candidate algorithms
+
+
 class _Candidates(NamedTuple):
-    """Logits f(a - b) g(a + b, c), by condition."""
+    """Candidate logits as products f(a - b) g(a + b, c), by candidate."""
 
     of_difference: Float[Array, "condition token"]
     of_sum: Float[Array, "condition token class"]
 
 
 def _candidates(k: Int[Array, ""], p: int) -> _Candidates:
-    """``candidate_logits`` in the factors that X and Y have: (X, Y) = 2 cos(w(a - b)/2) (cos w(a +
-    b)/2, sin w(a + b)/2).
+    """Factors of ``candidate_logits``.
+
+    They follow from (X, Y) = 2 cos(w (a - b) / 2) (cos(w (a + b) / 2), sin(w (a + b) / 2)).
     """
     w, x = 2 * jnp.pi * k / p, jnp.arange(p)
     half, full = w * x / 2, w * x
@@ -162,13 +196,21 @@ def _candidates(k: Int[Array, ""], p: int) -> _Candidates:
 
 
 def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair class"]:
-    """What the algorithms answer at one frequency, w = 2 pi k / p, with X = cos wa + cos wb and Y =
-    sin wa + sin wb.
+    """Logits of each candidate algorithm at one frequency.
 
-    clock cos(w(a + b - c)); pizza |C X + S Y| - |-S X + C Y| with C, S = cos, sin(wc / 2); pizza'
-    (|X| - |Y|) cos wc
-    - (|X - Y| - |X + Y|) sin wc / sqrt(2); accompanying -cos wc (cos 2wa + cos 2wb) - sin wc (sin
-      2wa + sin 2wb).
+    With w = 2 pi k / p, X = cos wa + cos wb and Y = sin wa + sin wb:
+
+        clock: cos(w (a + b - c)).
+        pizza: |C X + S Y| - |-S X + C Y|, C = cos(wc / 2) and S = sin(wc / 2).
+        pizza': (|X| - |Y|) cos wc - (|X - Y| - |X + Y|) sin wc / sqrt(2).
+        accompanying: -cos wc (cos 2wa + cos 2wb) - sin wc (sin 2wa + sin 2wb).
+
+    Args:
+        k: frequency, from 1 to p - 1.
+        p: modulus.
+
+    Returns:
+        Logits in the order of ``CANDIDATES``, the pairs in the order a p + b.
     """
     candidates, (total, difference) = _candidates(k, p), _sums_and_differences(p)
     return candidates.of_difference[:, difference, None] * candidates.of_sum[:, total]
@@ -183,13 +225,13 @@ def _sums_and_differences(p: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndar
 def _correlations(
     logits: Float[Array, "pair class"], k: Int[Array, ""], p: int
 ) -> Float[Array, " condition"]:
-    """The correlation of logits with each of ``candidate_logits``, whose p^3 numbers are never
-    formed.
-    """
+    """Correlation of logits with each of ``candidate_logits``."""
+    # The p^3 candidate logits are never formed: they are products f(a - b) g(a + b, c), so sums
+    # over the pairs are taken by a + b first.
     (of_difference, of_sum), (total, difference) = _candidates(k, p), _sums_and_differences(p)
     around = logits - logits.mean()
 
-    def one(f: Float[Array, " token"], g: Float[Array, "token class"]) -> Scalar:
+    def correlation(f: Float[Array, " token"], g: Float[Array, "token class"]) -> Scalar:
         weights = f[difference]
         sums = jnp.zeros((p, p)).at[total].add(around * weights[:, None])
         mean, square = (
@@ -198,52 +240,61 @@ def _correlations(
         )
         return (sums * g).sum() / jnp.sqrt(jnp.square(around).sum() * (square - mean**2 / p**3))
 
-    return jnp.stack([one(of_difference[i], of_sum[i]) for i in range(len(CANDIDATES))])
+    return jnp.stack([correlation(of_difference[i], of_sum[i]) for i in range(len(CANDIDATES))])
 
 
 def circle_fve() -> Measure:
-    """How well each algorithm explains the logits of the network that sees one circle of its
-    embedding alone: 2 r - 1.
+    """Fit of each candidate algorithm to a network that sees one circle of its embedding only.
 
-    Circle i keeps the mean of W_E and its principal components 2i - 1 and 2i; r is the correlation
-    over all (a, b, c) of the logits with ``candidate_logits`` at the frequency k of the first of
-    the two components; for the accompanying pizza, whose tokens enter by their doubled angle, at k
-    / 2 mod p. NaN for a circle that the embedding has no components for.
+    2 r - 1 for each circle i, which keeps the mean of W_E and its principal components 2i - 1 and
+    2i. r is the correlation over all (a, b, c) of the logits with ``candidate_logits`` at the
+    frequency k of the first of the two components. For the accompanying pizza, whose tokens enter
+    by their doubled angle, it is at k / 2 mod p. 1 means that the algorithm explains the circle's
+    logits (arXiv 2306.17844).
+
+    Returns:
+        A Measure with ``circle_fve`` of dims (component, condition), the circles from 1 to
+        ``CIRCLES`` by the algorithms ``CANDIDATES``, from -3 to 1; NaN for a circle for which the
+        embedding has too few components. It needs the roles ``embedded`` and ``embedding`` and a
+        task on all pairs with a cyclic answer.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "component condition"]:
+    def _circle_fve(params: Params, context: Context) -> Float[Array, "component condition"]:
         site = context.model.roles.embedded
         assert site is not None
         p, table = context.inputs.classes, embedding_table(params, context)
         U, V = principal_components(table)
         mean, inputs = table.mean(axis=0), table_inputs(context)
 
-        def one(circle: Int[Array, ""]) -> Float[Array, " condition"]:
+        def fits(circle: Int[Array, ""]) -> Float[Array, " condition"]:
             plane = jax.lax.dynamic_slice_in_dim(V, 2 * circle, 2)
 
-            def alone(rows: Float[Array, "token d"], position: int) -> Float[Array, "token d"]:
-                kept = mean[None] + (rows - mean[None]) @ plane.T @ plane
-                return kept if position in context.inputs.varied else rows
+            def on_plane(rows: Float[Array, "token d"], position: int) -> Float[Array, "token d"]:
+                projected = mean[None] + (rows - mean[None]) @ plane.T @ plane
+                return projected if position in context.inputs.varied else rows
 
-            taps = {site: ByPosition(alone)}
+            taps = {site: ByPosition(on_plane)}
             out = context.model.apply(params, inputs, taps=taps, positions=context.read)[:, 0, :p]
             power = dft_power(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1))[:, 0]
             k = 1 + power[1:].argmax()
+            # Frequencies k and p - k give the same logits, so the half of an odd k is that of
+            # p - k.
             doubled = jnp.where(k % 2 == 0, k, p - k)
-            alike = jnp.concatenate(
+            r = jnp.concatenate(
                 [_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]]
             )
-            explained = 2 * alike - 1
-            # An odd frequency of an even modulus is twice no frequency: nothing accompanies it.
+            explained = 2 * r - 1
+            # An odd frequency of an even modulus is not the double of any frequency, so no pizza
+            # accompanies it.
             return explained.at[-1].set(jnp.where(doubled % 2 == 0, explained[-1], jnp.nan))
 
-        held = min(CIRCLES, min(p - 1, table.shape[1]) // 2)
-        read = jax.lax.map(one, jnp.arange(held))
-        return jnp.pad(read, ((0, CIRCLES - held), (0, 0)), constant_values=jnp.nan)
+        count = min(CIRCLES, min(p - 1, table.shape[1]) // 2)
+        read = jax.lax.map(fits, jnp.arange(count))
+        return jnp.pad(read, ((0, CIRCLES - count), (0, 0)), constant_values=jnp.nan)
 
     return Measure(
         "circle_fve",
-        function,
+        _circle_fve,
         ("component", "condition"),
         roles=("embedded", "embedding"),
         ground_truth=("table", "cyclic_answer", "residues"),

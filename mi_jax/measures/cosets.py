@@ -1,4 +1,4 @@
-"""Whether neurons are functions of cosets of a subgroup (Stander et al. 2023, arXiv 2312.06581)."""
+"""Neurons as functions of the cosets of a subgroup (arXiv 2312.06581)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,20 @@ from mi_jax.contracts import Context, Measure
 from mi_jax.measures.groups import operand_tables
 
 TIE = 1e-3
+"""Difference in concentration up to which two subgroups count as equally good."""
 
 
 def between_cosets(
     table: Float[Array, "element unit"], labels: Int[Array, " element"]
 ) -> Float[Array, " unit"]:
-    """The share of each column's variance that lies between cosets: 1 where it is constant on each.
-    NaN without variance.
+    """Share of each column's variance that lies between cosets.
+
+    Args:
+        table: one row per element of the group.
+        labels: coset of each element, named by one of its elements.
+
+    Returns:
+        1 for a column that is constant on each coset; NaN for one without variance.
     """
     n = table.shape[0]
     around = table - table.mean(axis=0, keepdims=True)
@@ -26,31 +33,35 @@ def between_cosets(
 
 
 def coset_concentration() -> Measure:
-    """How nearly what an element adds to a neuron before its activation is constant on the cosets
-    of one subgroup.
+    """How nearly each neuron's input is constant on the cosets of one subgroup.
 
-    1 - within / total variance is the share between cosets, (c - 1) / (|G| - 1) of it to be
-    expected of c cosets of a random function; the excess over that, as a share of what is left, is
-    1 for a function of the coset and 0 on average for a random one. The largest over all proper
-    subgroups, left and right cosets; the mean over the left and the right element. ``coset_order``
-    is the order of the left element's best subgroup, the largest of those within .001 of it.
+    The input of a neuron is what an element adds to it before its activation. For a subgroup with c
+    cosets the concentration is (s - e) / (1 - e), s = 1 - within / total variance the share of
+    variance between cosets, and e = (c - 1) / (|G| - 1) the share expected of a random function.
+    The measure takes the largest value over all proper subgroups and their left and right cosets,
+    and then the mean over the left and the right element. 1 for a function of the coset; a random
+    function has 0 on average for each subgroup (arXiv 2312.06581).
+
+    Returns:
+        A Measure with ``coset_concentration`` and ``coset_order`` of dims (neuron). The order is
+        the size of the left element's best subgroup, the largest of those within .001 of the best.
+        It needs the role ``neuron_inputs`` and a task on a group with proper subgroups.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
-        cosets = context.ground_truth["cosets"].reshape(
-            -1, context.ground_truth["cosets"].shape[-1]
-        )
+    def _coset_concentration(params: Params, context: Context) -> dict[str, Array]:
+        facts = context.ground_truth["cosets"]
+        cosets = facts.reshape(-1, facts.shape[-1])
         n = cosets.shape[-1]
-        # A coset is named by its least element, so there are as many as elements that are their own
-        # coset's name.
+        # A coset is named by its least element, so the number of cosets is the number of elements
+        # that are the name of their own coset.
         count = (cosets == jnp.arange(n)[None]).sum(axis=1)
         expected = (count - 1) / (n - 1)
 
         def best(table: Array) -> tuple[Array, Array]:
             between = jax.lax.map(lambda labels: between_cosets(table, labels), cosets)
             excess = (between - expected[:, None]) / (1 - expected[:, None])
-            # A function on the cosets of a subgroup is one on those of its own subgroups too: the
-            # largest counts.
+            # A function of the cosets of a subgroup is also one of the cosets of any smaller
+            # subgroup inside it, so the largest order among equally good subgroups counts.
             as_good = excess > excess.max(axis=0, keepdims=True) - TIE
             order = jnp.where(as_good, (n // count)[:, None], 0).max(axis=0)
             return excess.max(axis=0), order
@@ -60,7 +71,7 @@ def coset_concentration() -> Measure:
 
     return Measure(
         "coset_concentration",
-        function,
+        _coset_concentration,
         {"coset_concentration": ("neuron",), "coset_order": ("neuron",)},
         roles=("neuron_inputs",),
         ground_truth=("cosets",),

@@ -1,7 +1,7 @@
-"""What several measures need of the same forward pass, computed once a reading.
+"""Quantities that several measures share: forward passes, splits, and the table of all pairs.
 
-These are called at the top of a measure: inside a map or a gradient of the measure's own they would
-    leak (see ``Shared``).
+Call these functions at the top of a measure. Inside a transformation of the measure's own, such as
+a map or a gradient, their remembered tracers would leak (see ``contracts.Shared``).
 """
 
 import functools
@@ -22,24 +22,74 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def shared(compute: _F) -> _F:
-    """Remembers ``compute(params, context, ...)`` for the time of one reading, where the context
-    has a memory.
+    """Decorator that computes ``compute(params, context, ...)`` once per reading.
+
+    Without ``context.shared`` every call computes the value again.
     """
 
     @functools.wraps(compute)
-    def remembered(params: Params, context: Context, *options: Any, **named: Any) -> Any:
+    def remembered(params: Params, context: Context, *options: Any, **keywords: Any) -> Any:
         if context.shared is None:
-            return compute(params, context, *options, **named)
-        key = (compute.__qualname__, options, tuple(sorted(named.items())))
-        # Behind a barrier: computed once, not once in each of the fusions that use it.
-        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **named))  # noqa: E731
+            return compute(params, context, *options, **keywords)
+        key = (compute.__qualname__, options, tuple(sorted(keywords.items())))
+        # The barrier keeps XLA from copying the computation into every fusion that uses its value.
+        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **keywords))  # noqa: E731
         return context.shared.once(key, params, make)
 
     return remembered  # pyright: ignore[reportReturnType]
 
 
+# --- Splits
+
+
+def batch(context: Context, split: str) -> Batch:
+    """Fixed evaluation batch of a split.
+
+    Raises:
+        MeasureError: if the task has no split of that name.
+    """
+    if split not in context.batches:
+        raise MeasureError(
+            f"The task has no split '{split}'. Its splits are {sorted(context.batches)}."
+        )
+    return context.batches[split]
+
+
+def all_inputs(context: Context) -> Shaped[Array, "example ..."]:
+    """Inputs of all examples, one split after another in sorted order of their names."""
+    return jnp.concatenate(
+        [jnp.asarray(batch(context, split).inputs) for split in sorted(context.batches)]
+    )
+
+
+def split_range(context: Context, split: str) -> tuple[int, int]:
+    """First row and number of rows of a split among all examples (in the order of ``all_inputs``).
+
+    Raises:
+        MeasureError: if the task has no split of that name.
+    """
+    size = batch(context, split).targets.shape[0]
+    earlier = (name for name in sorted(context.batches) if name < split)
+    return sum(context.batches[name].targets.shape[0] for name in earlier), size
+
+
+def split_truth(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
+    """Rows of an exact fact that belong to a split's examples.
+
+    Args:
+        context: of the reading.
+        name: fact in ``context.ground_truth`` that has one row per example.
+        split: of the task.
+    """
+    first, size = split_range(context, split)
+    return context.ground_truth[name][first : first + size]
+
+
+# --- Forward passes
+
+
 class _Pass(NamedTuple):
-    """One forward pass: outputs at the positions that are read, and what the roles' sites hold."""
+    """One forward pass: outputs at the read positions, and values at the sites of the roles."""
 
     outputs: Float[Array, "batch position class"]
     sites: dict[str, Float[Array, "batch ..."]]
@@ -55,7 +105,9 @@ def _run(
 
 @shared
 def _table_pass(params: Params, context: Context) -> _Pass:
-    """Over all pairs (a, b) in the order a p + b: no activation is put in order afterwards."""
+    """Forward pass over all pairs (a, b) in the order a p + b, so that no activation is reordered
+    afterwards.
+    """
     return _run(params, context, table_inputs(context))
 
 
@@ -65,8 +117,9 @@ def _split_pass(params: Params, context: Context, split: str) -> _Pass:
 
 
 def role_sites(context: Context) -> tuple[str, ...]:
-    """The sites that measures listen to: neurons and what they add, attention; what isn't used is
-    not computed.
+    """Sites that measures capture: the neurons and their output, attention scores and patterns.
+
+    XLA removes the computation of captured values that no measure uses.
     """
     roles = context.model.roles
     neurons = [
@@ -76,9 +129,8 @@ def role_sites(context: Context) -> tuple[str, ...]:
 
 
 def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch position class"]:
-    """The model's outputs for a split's inputs at the positions that are read."""
+    """Outputs of the model for the inputs of a split, at the read positions."""
     if "table" in context.ground_truth:
-        batch(context, split)
         return _table_pass(params, context).outputs[table_split(context, split)]
     return _split_pass(params, context, split).outputs
 
@@ -86,7 +138,7 @@ def outputs(params: Params, context: Context, split: str) -> Float[Array, "batch
 def split_neurons(
     params: Params, context: Context, split: str
 ) -> Float[Array, "batch position neuron"]:
-    """Activations of the role ``neurons`` for a split's inputs at the positions that are read."""
+    """Activations of the role ``neurons`` for the inputs of a split, at the read positions."""
     site = context.model.roles.neurons
     assert site is not None
     return _split_pass(params, context, split).sites[site]
@@ -95,38 +147,45 @@ def split_neurons(
 def split_site(
     params: Params, context: Context, site: str, split: str
 ) -> Float[Array, "batch ..."]:
-    """What one of ``role_sites`` holds for a split's inputs; from the last layer's queries on at
-    the read positions only.
+    """Values at one of ``role_sites`` for the inputs of a split.
+
+    From the queries of the last layer on, a model computes the read positions only.
     """
     return _split_pass(params, context, split).sites[site]
 
 
-def split_concept(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
-    """The rows of a concept that belong to a split's examples (see ``Evaluation``)."""
-    size = batch(context, split).targets.shape[0]
-    first = sum(
-        context.batches[other].targets.shape[0]
-        for other in sorted(context.batches)
-        if other < split
+def right_and_wrong(
+    logits: Float[Array, "*b class"], answers: Int[Array | np.ndarray, "*b"]
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """Logit of the right class, and the largest logit of the other classes."""
+    right = jax.nn.one_hot(answers, logits.shape[-1], dtype=bool)
+    return (
+        jnp.where(right, logits, 0).sum(axis=-1),
+        jnp.where(right, -jnp.inf, logits).max(axis=-1),
     )
-    return context.ground_truth[name][first : first + size]
 
 
-def batch(context: Context, split: str) -> Batch:
-    """A split's batch. Raises MeasureError where the task has none of that name."""
-    if split not in context.batches:
-        raise MeasureError(f"the task has no split '{split}'; it has {sorted(context.batches)}")
-    return context.batches[split]
+# --- The table of all pairs
 
 
 def table_logits(params: Params, context: Context) -> Float[Array, "token token_other class"]:
-    """Logits of all pairs (a, b) over the task's classes."""
+    """Logits of all pairs (a, b) over the classes of the task."""
     p = context.inputs.classes
     return _table_pass(params, context).outputs[:, 0, :p].reshape(p, p, p)
 
 
+def pair_logits(params: Params, context: Context) -> Float[Array, "pair class"]:
+    """``table_logits`` with one row per pair, in the order a p + b."""
+    return table_logits(params, context).reshape(-1, context.inputs.classes)
+
+
+def pair_losses(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
+    """Loss of the run for logits of all pairs, in the order a p + b."""
+    return context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
+
+
 def table_neurons(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
-    """Activations of the role ``neurons`` at the read position for all pairs (a, b)."""
+    """Activations of the role ``neurons`` at the read position, for all pairs (a, b)."""
     site = context.model.roles.neurons
     assert site is not None
     return table_site(params, context, site)[:, :, 0]
@@ -135,28 +194,30 @@ def table_neurons(params: Params, context: Context) -> Float[Array, "token token
 def table_site(
     params: Params, context: Context, site: str
 ) -> Float[Array, "token token_other ..."]:
-    """What one of ``role_sites`` holds for all pairs (a, b); from the last layer's queries on at
-    the read positions only.
+    """Values at one of ``role_sites`` for all pairs (a, b).
+
+    From the queries of the last layer on, a model computes the read positions only.
     """
     value, p = _table_pass(params, context).sites[site], context.inputs.classes
     return value.reshape(p, p, *value.shape[1:])
 
 
 def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:
-    """The inputs of all pairs in the order a p + b."""
-    parts = [batch(context, split).inputs for split in sorted(context.batches)]
-    return jnp.concatenate(parts)[context.ground_truth["table"].ravel()]
+    """Inputs of all pairs, in the order a p + b."""
+    return all_inputs(context)[context.ground_truth["table"].ravel()]
 
 
 def table_answers(context: Context) -> Int[Array, "token token_other"]:
-    """The right class of every pair."""
+    """Right class of every pair."""
     return context.ground_truth["answer"]
 
 
 def table_split(context: Context, split: str) -> Int[Array, " pair"]:
-    """Flat indices a p + b of the pairs of a split, in the split's order."""
-    splits = sorted(context.batches)
-    sizes = [context.batches[name].targets.shape[0] for name in splits]
-    first = sum(sizes[: splits.index(split)])
+    """Flat indices a p + b of the pairs of a split, in the order of the split.
+
+    Raises:
+        MeasureError: if the task has no split of that name.
+    """
+    first, size = split_range(context, split)
     pairs = jnp.argsort(context.ground_truth["table"].ravel())
-    return jax.lax.dynamic_slice(pairs, (first,), (sizes[splits.index(split)],))
+    return jax.lax.dynamic_slice(pairs, (first,), (size,))

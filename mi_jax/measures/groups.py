@@ -1,12 +1,11 @@
-"""What of a network lies along each irrep of the group that it composes in (arXiv 2302.03025).
+"""Shares of weights, neurons and logits along each irrep of the group that a network composes in
+(arXiv 2302.03025).
 
-The real irreps' matrix elements make an orthonormal basis of the functions on a group
-(``irrep_basis``), of a cyclic group the Fourier basis; what a table over elements holds of an irrep
-is its projection on that irrep's basis functions. A table over pairs (x, y) has three such
-projections, along functions of x, of y and of the answer.
+The matrix elements of the real irreps make an orthonormal basis of the functions on a group
+(``irrep_basis``); for a cyclic group it is the Fourier basis. The part of a table over elements at
+an irrep is its projection on the basis functions of that irrep. A table over pairs (x, y) has three
+such projections: along functions of x, of y, and of the answer.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +14,15 @@ from jaxtyping import Array, Bool, Float
 from mi_jax.basics.dims import Params, Scalar
 from mi_jax.contracts import Context, Measure, Reference
 from mi_jax.measures.evaluation import (
+    pair_logits,
+    pair_losses,
     shared,
     table_answers,
     table_logits,
     table_neurons,
     table_split,
 )
-from mi_jax.measures.fourier import TABLES, unembedding_table
+from mi_jax.measures.fourier import table_at, unembedding_table
 from mi_jax.measures.neurons import centred, read_out
 
 SOURCE = "arXiv 2302.03025"
@@ -33,39 +34,47 @@ _PAIRS = (*_BASIS, "table", "answer")
 _LOGITS = (*_PAIRS, "product", "inverse")
 
 
+# --- Projections on irreps
+
+
 def by_irrep(power: Float[Array, "mode *rest"], context: Context) -> Float[Array, "irrep *rest"]:
-    """Sums over the basis functions of each irrep."""
+    """Sums over the basis functions of each irrep.
+
+    Args:
+        power: one row per basis function.
+        context: of the reading.
+    """
     return jax.ops.segment_sum(
         power, context.ground_truth["irrep_of_mode"], context.ground_truth["characters"].shape[0]
     )
 
 
 def components(table: Float[Array, "element unit"], context: Context) -> Float[Array, "mode unit"]:
-    """What each column holds of each basis function."""
+    """Components of each column of a table along the basis functions."""
     return context.ground_truth["irrep_basis"].T @ table
 
 
 def power_by_irrep(table: Float[Array, "element unit"], context: Context) -> Float[Array, " irrep"]:
-    """||Q_rho^T table||^2, Q_rho an orthonormal basis of the span of rho's matrix elements. Over
-    all irreps: ||table||^2.
+    """Power of a table along each irrep: ||Q_rho^T T||^2.
+
+    Q_rho is an orthonormal basis of the span of rho's matrix elements. The sum over all irreps is
+    ||T||^2.
     """
     return by_irrep(jnp.square(components(table, context)).sum(axis=1), context)
 
 
 # --- Logits
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @shared
 def logit_similarities(params: Params, context: Context) -> Float[Array, " irrep"]:
-    """See ``logit_similarity``."""
+    """Values of the measure ``logit_similarity``."""
     logits, characters = table_logits(params, context), context.ground_truth["characters"]
-    n, product, inverse = (
-        logits.shape[0],
-        context.ground_truth["product"],
-        context.ground_truth["inverse"],
-    )
+    product, inverse = context.ground_truth["product"], context.ground_truth["inverse"]
+    n = logits.shape[0]
     around = logits - logits.mean(axis=2, keepdims=True)
+    # <L, chi(answer z^-1)> needs the logits only summed by answer, and then by answer times z^-1:
+    # the cube of traces [irrep x y z] is never formed.
     by_answer = jnp.zeros((n, n)).at[table_answers(context).ravel()].add(around.reshape(n * n, n))
     by_quotient = jnp.zeros(n).at[product[:, inverse].ravel()].add(by_answer.ravel())
     return (
@@ -76,42 +85,58 @@ def logit_similarities(params: Params, context: Context) -> Float[Array, " irrep
 
 
 def logit_similarity() -> Measure:
-    """Cosine of the logits L[x, y, z], centred over the classes z, with chi_rho(x y z^-1), for each
-    irrep rho.
+    """Cosine of the logits with the character of each irrep.
 
-    1 where the network computes by that irrep alone. For another form of composition x y is the
-    answer. The characters aren't
-    centred: of the trivial irrep it is 0.
+    cos(L, chi_rho(x y z^-1)) over all (x, y, z), the logits L[x, y, z] centred over the classes z.
+    For another form of composition, x y stands for its answer. The characters are not centred: the
+    value of the trivial irrep is 0. 1 means that the network computes by that irrep alone.
+
+    Returns:
+        A Measure with ``logit_similarity`` of dims (irrep), from -1 to 1. It needs a task on all
+        pairs of a group (arXiv 2302.03025).
     """
+
+    def _logit_similarity(params: Params, context: Context) -> Float[Array, " irrep"]:
+        return logit_similarities(params, context)
+
     return Measure(
-        "logit_similarity",
-        logit_similarities,
-        ("irrep",),
-        ground_truth=_LOGITS,
-        source=SOURCE,
+        "logit_similarity", _logit_similarity, ("irrep",), ground_truth=_LOGITS, source=SOURCE
     )
 
 
 def logits_explained() -> Measure:
-    """sum over irreps of logit similarity squared: the share of the centred logits that characters
-    explain.
+    """Share of the centred logits that the characters of all irreps explain.
+
+    sum_rho (logit similarity of rho)^2. 1 means that the logits are a sum of characters of
+    x y z^-1, as for a network that composes by irreps.
+
+    Returns:
+        A Measure with the scalar ``logits_explained``, a share from 0 to 1. It needs a task on all
+        pairs of a group (arXiv 2302.03025).
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _logits_explained(params: Params, context: Context) -> Scalar:
         return jnp.square(logit_similarities(params, context)).sum()
 
-    return Measure("logits_explained", function, ground_truth=_LOGITS, source=SOURCE)
+    return Measure("logits_explained", _logits_explained, ground_truth=_LOGITS, source=SOURCE)
 
 
 def key_irreps() -> Measure:
-    """Irreps whose logit similarity exceeds .005, read afresh at each checkpoint."""
+    """Irreps with a logit similarity above .005, determined anew at each checkpoint.
 
-    def function(params: Params, context: Context) -> Bool[Array, " irrep"]:
+    True means that the network uses the irrep.
+
+    Returns:
+        A Measure with ``key_irreps`` of dims (irrep), booleans. It needs a task on all pairs of a
+        group (arXiv 2302.03025).
+    """
+
+    def _key_irreps(params: Params, context: Context) -> Bool[Array, " irrep"]:
         return logit_similarities(params, context) > KEY_SIMILARITY
 
     return Measure(
         "key_irreps",
-        function,
+        _key_irreps,
         ("irrep",),
         ground_truth=_LOGITS,
         options={"threshold": KEY_SIMILARITY, "read": "online"},
@@ -124,20 +149,26 @@ def _final_key_irreps(reference: Reference, context: Context) -> Bool[Array, " i
 
 
 FINAL_KEY_IRREPS = {"final_key_irreps": _final_key_irreps}
-"""The preparation that measures frozen to the final model's key irreps declare."""
+"""The ``prepare`` of measures that are frozen to the key irreps of the final model."""
 
 
 def key_irreps_final() -> Measure:
-    """The final model's key irreps, the same at every step: what retrospective measures are frozen
-    to.
+    """Key irreps of the final model, the same at every step.
+
+    Retrospective measures such as ``hidden_excluded_loss`` are frozen to them. True means that the
+    final network uses the irrep.
+
+    Returns:
+        A Measure with ``key_irreps_final`` of dims (irrep), booleans. It needs the final parameters
+        and a task on all pairs of a group (arXiv 2302.03025).
     """
 
-    def function(params: Params, context: Context) -> Bool[Array, " irrep"]:
+    def _key_irreps_final(params: Params, context: Context) -> Bool[Array, " irrep"]:
         return context.prepared["final_key_irreps"]
 
     return Measure(
         "key_irreps_final",
-        function,
+        _key_irreps_final,
         ("irrep",),
         ground_truth=_LOGITS,
         uses=frozenset({"final"}),
@@ -148,26 +179,36 @@ def key_irreps_final() -> Measure:
 
 
 # --- Weights
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def group_fourier_power(place: str) -> Measure:
-    """d_rho tr(f^(rho)^T f^(rho)) / |G|^2 of a table's columns f, f^(rho) = sum_g f(g) rho(g), over
-    that of nontrivial irreps.
+    """Share of each irrep in the non-constant power of a table.
 
-    As ``fourier_power`` the share of each irrep in what isn't constant; 0 for the trivial one. Of a
-    real irrep whose commuting matrices have dimension c the power is d / c tr(...): so Parseval
-    holds.
+    d_rho tr(f^(rho)^T f^(rho)) / |G|^2 of the table's columns f, f^(rho) = sum_g f(g) rho(g),
+    divided by its sum over the nontrivial irreps. For a real irrep whose commuting matrices have
+    dimension c, d_rho / c takes the place of d_rho, so that Parseval's identity holds. A share near
+    1 means that the table uses this irrep alone; for cyclic groups it is ``fourier_power``.
+
+    Args:
+        place: which table, a key of ``TABLES``: "embedding", "unembedding", "readout",
+            "neuron_inputs", "queries", "keys" or "values".
+
+    Returns:
+        A Measure with ``group_fourier_power_{place}`` of dims (irrep), shares with sum 1; 0 for the
+        trivial irrep. It needs the role of the place and a task on a group (arXiv 2312.06581).
+
+    Raises:
+        ConfigError: if there is no such place.
     """
-    table, role = TABLES[place]
+    table, role = table_at(place)
 
-    def function(params: Params, context: Context) -> Float[Array, " irrep"]:
+    def _group_fourier_power(params: Params, context: Context) -> Float[Array, " irrep"]:
         power = power_by_irrep(table(params, context), context).at[0].set(0)
         return power / power.sum()
 
     return Measure(
         f"group_fourier_power_{place}",
-        function,
+        _group_fourier_power,
         ("irrep",),
         roles=(role,),
         ground_truth=_BASIS,
@@ -176,44 +217,67 @@ def group_fourier_power(place: str) -> Measure:
 
 
 def irrep_divergence(place: str) -> Measure:
-    """sum_rho p log2(p / q) in bits, p a table's ``group_fourier_power`` and q that of a random
-    one, modes of rho / (|G| - 1).
-    """
-    table, role = TABLES[place]
+    """Divergence of a table's power over irreps from that of a random table.
 
-    def function(params: Params, context: Context) -> Scalar:
+    sum_rho p_rho log2(p_rho / q_rho) over the nontrivial irreps, p the ``group_fourier_power`` of
+    the table and q_rho = (basis functions of rho) / (|G| - 1). 0 for a table without preference,
+    high for one that uses a few irreps.
+
+    Args:
+        place: which table, a key of ``TABLES`` (see ``group_fourier_power``).
+
+    Returns:
+        A Measure with the scalar ``irrep_divergence_{place}``, in bits. It needs the role of the
+        place and a task on a group.
+
+    Raises:
+        ConfigError: if there is no such place.
+    """
+    table, role = table_at(place)
+
+    def _irrep_divergence(params: Params, context: Context) -> Scalar:
         power = power_by_irrep(table(params, context), context)[1:]
-        p, q = (
-            power / power.sum(),
-            by_irrep(jnp.ones(len(context.ground_truth["irrep_of_mode"])), context)[1:],
-        )
+        p = power / power.sum()
+        q = by_irrep(jnp.ones(len(context.ground_truth["irrep_of_mode"])), context)[1:]
         return jnp.where(p == 0, 0, p * jnp.log2(p / (q / q.sum()))).sum()
 
     return Measure(
-        f"irrep_divergence_{place}", function, roles=(role,), ground_truth=_BASIS, units="bits"
+        f"irrep_divergence_{place}",
+        _irrep_divergence,
+        roles=(role,),
+        ground_truth=_BASIS,
+        units="bits",
     )
 
 
 def operand_tables(
     params: Params, context: Context
 ) -> tuple[Float[Array, "element unit"], Float[Array, "element unit"]]:
-    """What the left and the right element enter by: what each adds to the neurons where weights say
-    it, else the embeddings.
+    """Tables by which the left and the right element enter the network.
+
+    What each element adds to the neurons if the weights alone determine it, else the embeddings.
     """
     roles = context.model.roles
     tables = [jnp.asarray(table(params)) for table in roles.neuron_inputs or roles.embedding]
     return tables[0], tables[-1]
 
 
-def irrep_fve_embedding() -> Measure:
-    """||Q_rho^T W||^2 / ||W||^2 of the table W by which the left and the right element enter,
-    embedding times layer 0.
+_SIDES = ("irrep_fve_left", "irrep_fve_right")
 
-    Where the weights don't say what an element adds to each neuron (attention stands between), W is
-    the embedding itself.
+
+def irrep_fve_embedding() -> Measure:
+    """Share of each irrep in the tables by which the left and the right element enter.
+
+    ||Q_rho^T W||^2 / ||W||^2, W the embedding times the first layer. If the weights alone do not
+    determine what an element adds to each neuron (there is attention in between), W is the
+    embedding. A share near 1 means that the table uses this irrep alone.
+
+    Returns:
+        A Measure with ``irrep_fve_left`` and ``irrep_fve_right`` of dims (irrep), shares with sum
+        1. It needs the role ``embedding`` and a task on a group (arXiv 2302.03025).
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _irrep_fve_embedding(params: Params, context: Context) -> dict[str, Array]:
         both = zip(_SIDES, operand_tables(params, context), strict=True)
         return {
             name: power_by_irrep(table, context) / jnp.square(table).sum() for name, table in both
@@ -221,7 +285,7 @@ def irrep_fve_embedding() -> Measure:
 
     return Measure(
         "irrep_fve_embedding",
-        function,
+        _irrep_fve_embedding,
         dict.fromkeys(_SIDES, ("irrep",)),
         roles=("embedding",),
         ground_truth=_BASIS,
@@ -229,19 +293,24 @@ def irrep_fve_embedding() -> Measure:
     )
 
 
-_SIDES = ("irrep_fve_left", "irrep_fve_right")
-
-
 def irrep_fve_unembedding() -> Measure:
-    """||Q_rho^T W||^2 / ||W||^2, W = W_L^T what the neurons add to each class."""
+    """Share of each irrep in W_L^T, what the neurons add to each class.
 
-    def function(params: Params, context: Context) -> Float[Array, " irrep"]:
+    ||Q_rho^T W||^2 / ||W||^2 with W = W_L^T. A share near 1 means that the readout uses this irrep
+    alone.
+
+    Returns:
+        A Measure with ``irrep_fve_unembedding`` of dims (irrep), shares with sum 1. It needs the
+        role ``output_map`` and a task on a group (arXiv 2302.03025).
+    """
+
+    def _irrep_fve_unembedding(params: Params, context: Context) -> Float[Array, " irrep"]:
         table = unembedding_table(params, context)
         return power_by_irrep(table, context) / jnp.square(table).sum()
 
     return Measure(
         "irrep_fve_unembedding",
-        function,
+        _irrep_fve_unembedding,
         ("irrep",),
         roles=("output_map",),
         ground_truth=_BASIS,
@@ -250,7 +319,6 @@ def irrep_fve_unembedding() -> Measure:
 
 
 # --- Neurons
-# ----------------------------------------------------------------------------------------------------------------
 
 _FVE_X, _FVE_Y, _FVE_XY = _NEURON_FVES = (
     "irrep_fve_neurons_x",
@@ -262,8 +330,13 @@ _FVE_X, _FVE_Y, _FVE_XY = _NEURON_FVES = (
 def answer_components(
     table: Float[Array, "pair unit"], context: Context
 ) -> Float[Array, "mode unit"]:
-    """Q_xy^T table: what it holds along each basis function of the answer, normalised over the
-    pairs.
+    """Q_xy^T T: components of a table over pairs along each basis function of the answer.
+
+    The basis functions of the answer are normalised over the pairs.
+
+    Args:
+        table: one row per pair, in the order x |G| + y.
+        context: of the reading.
     """
     n = len(context.ground_truth["irrep_basis"])
     by_answer = jnp.zeros((n, table.shape[1])).at[table_answers(context).ravel()].add(table)
@@ -271,13 +344,19 @@ def answer_components(
 
 
 def irrep_fve_neurons() -> Measure:
-    """Of the neurons' variance over all pairs (each centred), the share along rho(x), rho(y) and
-    rho(xy).
+    """Share of the neurons' variance over all pairs along rho(x), rho(y) and rho(xy).
 
-    Summed over the three it is the published MLP FVE of rho.
+    ||Q^T A||^2 / ||A||^2, A the activations, each neuron centred over the pairs, Q a basis of the
+    irrep's functions of x, of y or of the answer. Summed over the three it is the published MLP FVE
+    of rho. A high share along rho(xy) means that the neurons hold the composed element.
+
+    Returns:
+        A Measure with ``irrep_fve_neurons_x``, ``irrep_fve_neurons_y`` and
+        ``irrep_fve_neurons_xy`` of dims (irrep), shares from 0 to 1. It needs the role ``neurons``
+        and a task on all pairs of a group (arXiv 2302.03025).
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _irrep_fve_neurons(params: Params, context: Context) -> dict[str, Array]:
         around, power = centred(table_neurons(params, context))
         n, total = around.shape[0], power.sum()
         parts = {_FVE_X: around.sum(axis=1), _FVE_Y: around.sum(axis=0)}
@@ -287,7 +366,7 @@ def irrep_fve_neurons() -> Measure:
 
     return Measure(
         "irrep_fve_neurons",
-        function,
+        _irrep_fve_neurons,
         dict.fromkeys(_NEURON_FVES, ("irrep",)),
         roles=("neurons",),
         ground_truth=_PAIRS,
@@ -297,59 +376,65 @@ def irrep_fve_neurons() -> Measure:
 
 @shared
 def key_read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
-    """H_r W_L, H_r = sum over key irreps of Q_xy Q_xy^T H: what the neurons' key parts send to each
-    logit.
+    """H_r W_L for all pairs: what the key parts of the neurons add to each logit.
+
+    H_r = sum_rho Q_xy Q_xy^T H over the key irreps of the final model, H the activations.
     """
-    n, kept = (
-        len(context.ground_truth["irrep_basis"]),
-        context.prepared["final_key_irreps"][context.ground_truth["irrep_of_mode"]],
-    )
-    along = jnp.where(kept[:, None], answer_components(read_out(params, context), context), 0)
-    return (context.ground_truth["irrep_basis"] @ along / jnp.sqrt(n))[
-        table_answers(context).ravel()
-    ]
+    basis, n = context.ground_truth["irrep_basis"], len(context.ground_truth["irrep_basis"])
+    is_key = context.prepared["final_key_irreps"][context.ground_truth["irrep_of_mode"]]
+    along = jnp.where(is_key[:, None], answer_components(read_out(params, context), context), 0)
+    return (basis @ along / jnp.sqrt(n))[table_answers(context).ravel()]
 
 
-def _hidden_loss(
-    name: str, change: Callable[[Params, Context], Float[Array, "pair class"]], split: str | None
-) -> Measure:
-    def function(params: Params, context: Context) -> Scalar:
-        logits = table_logits(params, context).reshape(-1, context.inputs.classes) + change(
-            params, context
-        )
-        losses = context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
-        return losses.mean() if split is None else losses[table_split(context, split)].mean()
-
-    return Measure(
-        name,
-        function,
-        roles=("neurons", "output_map", "linear_readout"),
-        ground_truth=_LOGITS,
-        uses=frozenset({"final"}),
-        prepare=FINAL_KEY_IRREPS,
-        null="other_frequencies",
-        options={"keys": "final", "threshold": KEY_SIMILARITY},
-        units="loss",
-        source=SOURCE,
-    )
+_HIDDEN_LOSS = {
+    "roles": ("neurons", "output_map", "linear_readout"),
+    "ground_truth": _LOGITS,
+    "uses": frozenset({"final"}),
+    "prepare": FINAL_KEY_IRREPS,
+    "null": "other_frequencies",
+    "options": {"keys": "final", "threshold": KEY_SIMILARITY},
+    "units": "loss",
+    "source": SOURCE,
+}
+"""Requirements of the hidden losses."""
 
 
 def hidden_restricted_loss() -> Measure:
-    """Loss over all pairs with the neurons' activations H replaced by H_r, their part along rho(xy)
-    of the final key irreps.
+    """Loss over all pairs when the neurons keep only their part along rho(xy) of the key irreps.
 
-    H_r = sum_rho Q_xy Q_xy^T H, of H as it is, not centred. What reaches the logits past the
-    neurons, biases too, stays.
+    The activations H are replaced by H_r = sum_rho Q_xy Q_xy^T H over the final model's key irreps;
+    H is not centred. What reaches the logits past the neurons, biases included, stays. A value near
+    the full loss means that the key irreps suffice to explain the network.
+
+    Returns:
+        A Measure with the scalar ``hidden_restricted_loss``, in the units of the run's loss. It
+        needs the final parameters, a linear readout of the neurons and a task on all pairs of a
+        group (arXiv 2302.03025).
     """
-    return _hidden_loss(
-        "hidden_restricted_loss",
-        lambda params, context: key_read_out(params, context) - read_out(params, context),
-        None,
-    )
+
+    def _hidden_restricted_loss(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
+        change = key_read_out(params, context) - read_out(params, context)
+        return pair_losses(logits + change, context).mean()
+
+    return Measure("hidden_restricted_loss", _hidden_restricted_loss, **_HIDDEN_LOSS)
 
 
 def hidden_excluded_loss() -> Measure:
-    """Loss on the training pairs with H replaced by H - H_r: see ``hidden_restricted_loss``."""
-    return _hidden_loss(
-        "hidden_excluded_loss", lambda params, context: -key_read_out(params, context), "train"
-    )
+    """Loss on the training pairs when the neurons lose their part along rho(xy) of the key irreps.
+
+    The activations H are replaced by H - H_r (see ``hidden_restricted_loss``). It rises above the
+    training loss as the network comes to rely on the key irreps.
+
+    Returns:
+        A Measure with the scalar ``hidden_excluded_loss``, in the units of the run's loss. It needs
+        the final parameters, a linear readout of the neurons and a task on all pairs of a group
+        (arXiv 2302.03025).
+    """
+
+    def _hidden_excluded_loss(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
+        losses = pair_losses(logits - key_read_out(params, context), context)
+        return losses[table_split(context, "train")].mean()
+
+    return Measure("hidden_excluded_loss", _hidden_excluded_loss, **_HIDDEN_LOSS)

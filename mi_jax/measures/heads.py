@@ -1,7 +1,7 @@
-"""What each attention head does on sequences that repeat themselves: heads by what they attend to,
-and by what they are worth.
+"""Attention heads on sequences that repeat themselves: their attention, and the loss without
+them.
 
-Patterns are those of the split "test", at the positions that are read; dims (layer, head).
+Patterns are those of the split "test" at the read positions, averaged over its sequences.
 """
 
 import jax
@@ -11,35 +11,36 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
 from mi_jax.contracts import Context, Measure, batch_loss, mean_loss
-from mi_jax.measures.evaluation import batch, outputs, split_concept, split_site
+from mi_jax.measures.evaluation import batch, outputs, split_site, split_truth
 
 _SPLIT = "test"
 _HEAD = ("layer", "head")
-OLSSON = "arXiv 2209.11895"
+_SOURCE = "arXiv 2209.11895"
 _NEEDS = {
     "roles": ("patterns",),
     "ground_truth": ("previous_occurrence",),
     "splits": (_SPLIT,),
-    "source": OLSSON,
+    "source": _SOURCE,
 }
 
 
 def _patterns(params: Params, context: Context) -> Float[Array, "layer batch head query key"]:
-    """The patterns at the positions that are read; the last layer holds no others."""
+    """Patterns of every layer at the read positions."""
     sites = context.model.roles.patterns
     values = [split_site(params, context, site, _SPLIT) for site in sites]
+    # The last layer computes the read positions only.
     return jnp.stack([*(value[:, :, np.array(context.read)] for value in values[:-1]), values[-1]])
 
 
-def _attended(
+def _mean_attention(
     params: Params,
     context: Context,
     target: Bool[Array, "batch query key"],
-    asked: Bool[Array, "batch query"],
+    counted: Bool[Array, "batch query"],
 ) -> Float[Array, "layer head"]:
-    """The mean over the queries asked of what each head attends to their targets."""
+    """Attention of each head to the target keys of a query, averaged over the counted queries."""
     seen = jnp.where(target[None, :, None], _patterns(params, context), 0).sum(axis=-1)
-    return jnp.where(asked[None, :, None], seen, 0).sum(axis=(1, 3)) / asked.sum()
+    return jnp.where(counted[None, :, None], seen, 0).sum(axis=(1, 3)) / counted.sum()
 
 
 def _keys(context: Context) -> Int[Array, "1 1 key"]:
@@ -47,96 +48,139 @@ def _keys(context: Context) -> Int[Array, "1 1 key"]:
 
 
 def _previous(context: Context) -> Int[Array, "batch query"]:
-    return split_concept(context, "previous_occurrence", _SPLIT)
+    """Last earlier position with the token of each query; -1 where there is none."""
+    return split_truth(context, "previous_occurrence", _SPLIT)
 
 
 def previous_token_attention() -> Measure:
-    """What each head attends from each position i to i - 1, mean over the sequences; NaN at the
-    first and where none is read.
+    """Attention of each head from each position i to position i - 1.
 
-    Where every other score is 0 and that of the previous token beta, it is e^beta / (e^beta + i).
+    A head that attends with scores beta to the previous token and 0 elsewhere has
+    e^beta / (e^beta + i). 1 marks a previous-token head at that position (arXiv 2209.11895).
+
+    Returns:
+        A Measure with ``previous_token_attention`` of dims (layer, head, query), attention weights
+        averaged over the sequences; NaN at the first position and where no answer is read. It needs
+        the role ``patterns`` and a task on repeated sequences.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head query"]:
+    def _previous_token_attention(
+        params: Params, context: Context
+    ) -> Float[Array, "layer head query"]:
         queries = np.array(context.read)
-        seen = _patterns(params, context)[
-            :, :, :, np.arange(len(queries)), np.maximum(queries - 1, 0)
-        ].mean(axis=1)
+        rows = np.arange(len(queries))
+        seen = _patterns(params, context)[:, :, :, rows, np.maximum(queries - 1, 0)].mean(axis=1)
         seen = jnp.where(queries[None, None] > 0, seen, jnp.nan)
-        return (
-            jnp.full((*seen.shape[:2], context.inputs.positions), jnp.nan)
-            .at[:, :, queries]
-            .set(seen)
-        )
+        unread = jnp.full((*seen.shape[:2], context.inputs.positions), jnp.nan)
+        return unread.at[:, :, queries].set(seen)
 
-    return Measure("previous_token_attention", function, (*_HEAD, "query"), **_NEEDS)
+    return Measure(
+        "previous_token_attention", _previous_token_attention, (*_HEAD, "query"), **_NEEDS
+    )
 
 
 def previous_token_score() -> Measure:
-    """The mean of A[i, i - 1] over the sequences and all positions i but the first."""
+    """Mean attention A[i, i - 1] of each head, over the sequences and all positions but the first.
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+    1 marks a head that always attends to the previous token (arXiv 2209.11895).
+
+    Returns:
+        A Measure with ``previous_token_score`` of dims (layer, head), from 0 to 1. It needs the
+        role ``patterns`` and a task on repeated sequences.
+    """
+
+    def _previous_token_score(params: Params, context: Context) -> Float[Array, "layer head"]:
         queries = jnp.array(context.read)[None]
-        asked = jnp.broadcast_to(queries > 0, _previous(context).shape)
-        return _attended(
-            params, context, (_keys(context) == queries[..., None] - 1) & asked[..., None], asked
-        )
+        counted = jnp.broadcast_to(queries > 0, _previous(context).shape)
+        target = (_keys(context) == queries[..., None] - 1) & counted[..., None]
+        return _mean_attention(params, context, target, counted)
 
-    return Measure("previous_token_score", function, _HEAD, **_NEEDS)
+    return Measure("previous_token_score", _previous_token_score, _HEAD, **_NEEDS)
 
 
 def duplicate_token_score() -> Measure:
-    """The mean of A[i, j] over positions i whose token stood at j before, the last such j."""
-    return _after_previous("duplicate_token_score", 0)
+    """Mean attention A[i, j] of each head to the last earlier copy j of the token at i.
+
+    The mean is over all positions i whose token has an earlier copy. 1 marks a head that always
+    attends to the copy (arXiv 2209.11895).
+
+    Returns:
+        A Measure with ``duplicate_token_score`` of dims (layer, head), from 0 to 1. It needs the
+        role ``patterns`` and a task on repeated sequences.
+    """
+
+    def _duplicate_token_score(params: Params, context: Context) -> Float[Array, "layer head"]:
+        return _attention_near_copy(params, context, 0)
+
+    return Measure("duplicate_token_score", _duplicate_token_score, _HEAD, **_NEEDS)
 
 
 def induction_score() -> Measure:
-    """The mean of A[i, j + 1] over positions i whose token stood at j before, the last such j: the
-    induction stripe.
+    """Mean attention A[i, j + 1] of each head, with j the last earlier copy of the token at i.
+
+    Position j + 1 holds the token that followed the copy, which induction would predict. The mean
+    is over all positions i whose token has an earlier copy. 1 marks a pure induction head
+    (arXiv 2209.11895).
+
+    Returns:
+        A Measure with ``induction_score`` of dims (layer, head), from 0 to 1. It needs the role
+        ``patterns`` and a task on repeated sequences.
     """
-    return _after_previous("induction_score", 1)
+
+    def _induction_score(params: Params, context: Context) -> Float[Array, "layer head"]:
+        return _attention_near_copy(params, context, 1)
+
+    return Measure("induction_score", _induction_score, _HEAD, **_NEEDS)
 
 
-def _after_previous(name: str, offset: int) -> Measure:
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
-        previous = _previous(context)
-        return _attended(
-            params, context, _keys(context) == previous[..., None] + offset, previous >= 0
-        )
-
-    return Measure(name, function, _HEAD, **_NEEDS)
+def _attention_near_copy(
+    params: Params, context: Context, offset: int
+) -> Float[Array, "layer head"]:
+    """Mean attention to the key ``offset`` positions after the last earlier copy of the token."""
+    previous = _previous(context)
+    target = _keys(context) == previous[..., None] + offset
+    return _mean_attention(params, context, target, previous >= 0)
 
 
 def prefix_matching_score() -> Measure:
-    """What a head attends from a token that stood before to all tokens that followed its earlier
-    copies, in the mean.
+    """Mean attention of each head to all tokens that followed earlier copies of its query's token.
 
-    The erratum's version, sums over earlier copies (arXiv 2209.11895): where each has one it is the
-    induction score.
+    The mean is over all positions whose token has an earlier copy; the attention is summed over the
+    copies, as in the erratum of arXiv 2209.11895. With one earlier copy each it equals
+    ``induction_score``. 1 marks a pure induction head.
+
+    Returns:
+        A Measure with ``prefix_matching_score`` of dims (layer, head), from 0 to 1. It needs the
+        role ``patterns`` and a task on repeated sequences.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+    def _prefix_matching_score(params: Params, context: Context) -> Float[Array, "layer head"]:
         tokens, queries = jnp.asarray(batch(context, _SPLIT).inputs), np.array(context.read)
         copies = tokens[:, queries, None] == tokens[:, None, :]
         earlier = copies & (jnp.arange(tokens.shape[1])[None, None] < queries[None, :, None])
         followed = jnp.pad(earlier, ((0, 0), (0, 0), (1, 0)))[..., :-1]
-        return _attended(params, context, followed, earlier.any(axis=-1))
+        return _mean_attention(params, context, followed, earlier.any(axis=-1))
 
-    return Measure("prefix_matching_score", function, _HEAD, **_NEEDS)
+    return Measure("prefix_matching_score", _prefix_matching_score, _HEAD, **_NEEDS)
 
 
 def in_context() -> Measure:
-    """Loss where induction tells the answer, and where it can't: means over those positions, with
-    weights or not.
+    """Losses where induction determines the answer and where it cannot, and the in-context score.
 
-    ``first_half_loss``: positions 0 to L - 1, whose answers are tokens that haven't been there.
-    ``repeated_loss``: those of the concept ``repeated``. ``in_context_score``: loss at the last
-    position minus loss at the position L / 2, rounded down, by which the sequence has not yet begun
-    to repeat itself; negative where context helps (tokens 500 and 50 in arXiv 2209.11895).
+    ``repeated_loss`` below ``first_half_loss`` means that the network uses the repetition.
+
+    Returns:
+        A Measure with three scalars, in the units of the run's loss: ``first_half_loss``, the mean
+        over positions 0 to L - 1, whose answers have not occurred yet; ``repeated_loss``, the mean
+        over the positions of the fact ``repeated``; ``in_context_score``, the loss at the last
+        position minus the loss at position L / 2 (rounded down), before the sequence repeats
+        itself, which is negative where context helps (tokens 500 and 50 in arXiv 2209.11895).
+        Examples count whether or not the task gives them weight. It needs a task on repeated
+        sequences.
     """
     names = ("first_half_loss", "repeated_loss", "in_context_score")
 
-    def function(params: Params, context: Context) -> dict[str, Scalar]:
+    def _in_context(params: Params, context: Context) -> dict[str, Scalar]:
         examples, repeated = batch(context, _SPLIT), context.ground_truth["repeated"]
         each = context.loss(outputs(params, context, _SPLIT), examples.targets)
         half = len(context.read) // 2
@@ -149,32 +193,38 @@ def in_context() -> Measure:
         return dict(zip(names, values, strict=True))
 
     needs = {**_NEEDS, "roles": (), "ground_truth": ("previous_occurrence", "repeated")}
-    return Measure("in_context", function, dict.fromkeys(names, ()), units="loss", **needs)
+    return Measure("in_context", _in_context, dict.fromkeys(names, ()), units="loss", **needs)
 
 
 def head_ablation_loss() -> Measure:
-    """The run's test loss with each head's pattern set to zero, so that nothing but a bias is left
-    of it.
+    """Test loss of the run with the pattern of one head set to zero, by head.
+
+    Only the biases of the head's output remain (zero ablation). A value above the test loss means
+    that the head matters.
+
+    Returns:
+        A Measure with ``head_ablation_loss`` of dims (layer, head), in the units of the run's loss.
+        It needs the role ``patterns`` and a task on repeated sequences.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+    def _head_ablation_loss(params: Params, context: Context) -> Float[Array, "layer head"]:
         sites = context.model.roles.patterns
         heads = _patterns(params, context).shape[2]
-        kept = 1 - jnp.eye(len(sites) * heads).reshape(-1, len(sites), heads)
-        losses = jax.lax.map(lambda mask: loss_with_heads(params, context, mask), kept)
+        masks = 1 - jnp.eye(len(sites) * heads).reshape(-1, len(sites), heads)
+        losses = jax.lax.map(lambda mask: _loss_with_heads(params, context, mask), masks)
         return losses.reshape(len(sites), heads)
 
-    return Measure("head_ablation_loss", function, _HEAD, units="loss", **{**_NEEDS, "source": ""})
+    return Measure(
+        "head_ablation_loss", _head_ablation_loss, _HEAD, units="loss", **{**_NEEDS, "source": ""}
+    )
 
 
-def loss_with_heads(params: Params, context: Context, kept: Float[Array, "layer head"]) -> Scalar:
-    """The test loss with each head's pattern multiplied by a number of its own: 1 keeps it, 0 takes
-    it out.
-    """
+def _loss_with_heads(params: Params, context: Context, scale: Float[Array, "layer head"]) -> Scalar:
+    """Test loss with the pattern of each head scaled: 1 keeps the head, 0 removes it."""
     examples, sites = batch(context, _SPLIT), context.model.roles.patterns
 
     def scaled(layer: int) -> object:
-        return lambda pattern: pattern * kept[layer][None, :, None, None]
+        return lambda pattern: pattern * scale[layer][None, :, None, None]
 
     taps = {site: scaled(layer) for layer, site in enumerate(sites)}
     out = context.model.apply(params, examples.inputs, taps=taps, positions=context.read)

@@ -1,4 +1,4 @@
-"""Which frequency each neuron has, and how much of it (arXiv 2301.05217, section 4.2)."""
+"""Frequency of each neuron, and the share that it explains (arXiv 2301.05217, section 4.2)."""
 
 from typing import NamedTuple
 
@@ -14,31 +14,23 @@ from mi_jax.measures.evaluation import shared, table_neurons, table_site
 from mi_jax.measures.fourier import SOURCE, answer_components, unembedding_table
 
 CLUSTER_FVE = 0.85
-"""The share of a neuron's variance that its frequency must explain for it to count."""
+"""Share of variance from which on a neuron belongs to the cluster of its best frequency."""
 
 _ROUNDING = 1e-12
-"""Relative variance below which a unit counts as constant: float32 centres a constant to about
-1e-14.
+"""Relative variance below which a unit counts as constant: centring a constant in float32 leaves
+about 1e-14.
 """
 
 _NEEDS = {"roles": ("neurons",), "ground_truth": ("table", "residues"), "source": SOURCE}
 
 
-def neuron_shares(
-    activations: Float[Array, "token token_other neuron"],
-) -> Float[Array, "neuron frequency"]:
-    """The share of each neuron's variance over the pairs that functions of one frequency explain.
-
-    With T the 2-D Fourier transform F A F^T of the centred activations A of a neuron: the sum of
-    T_ij^2 over the indices {0, cos k, sin k}^2, over that of all T_ij^2, which is that of A^2. A
-    neuron that never varies has NaN.
-    """
-    return _shares(frequency_blocks(activations), centred(activations).power)
+# --- Shares of variance
 
 
 class Centred(NamedTuple):
-    """Each unit's table without its mean, and the sum of its squares; 0 for a unit that varies by
-    no more than its rounding.
+    """Table of each unit without its mean, and the sum of its squares.
+
+    The power is 0 for a unit that varies by no more than its rounding error.
     """
 
     around: Float[Array, "token token_other unit"]
@@ -46,17 +38,21 @@ class Centred(NamedTuple):
 
 
 def centred(table: Float[Array, "token token_other unit"]) -> Centred:
-    """See ``Centred``."""
+    """Centre the table of each unit (see ``Centred``)."""
     mean = table.mean(axis=(0, 1))
     around = table - mean[None, None]
     power = jnp.square(around).sum(axis=(0, 1))
+    # Without this test the share of a constant unit would be a ratio of rounding errors.
     constant = power <= _ROUNDING * (power + table.shape[0] * table.shape[1] * mean**2)
     return Centred(around, jnp.where(constant, 0, power))
 
 
 def shares_of(components: Float[Array, "..."], power: Float[Array, "*unit"]) -> Float[Array, "..."]:
-    """The share of each unit's power that lies along its components [... unit]; NaN for a unit that
-    never varies.
+    """Share of each unit's power in each of its components; NaN for a unit that never varies.
+
+    Args:
+        components: amplitudes with the unit on the last axes.
+        power: sum of squares of each unit, as in ``Centred``.
     """
     power = jnp.broadcast_to(power, components.shape)
     return jnp.where(power == 0, 0, jnp.square(components)) / power
@@ -65,14 +61,15 @@ def shares_of(components: Float[Array, "..."], power: Float[Array, "*unit"]) -> 
 def frequency_blocks(
     table: Float[Array, "token token_other unit"],
 ) -> Float[Array, "frequency part part_other unit"]:
-    """Of each unit's 2-D Fourier transform F A F^T, what belongs to one frequency: the indices {0,
-    cos k, sin k}^2.
+    """Blocks {0, cos k, sin k} x {0, cos k, sin k} of each unit's 2-D Fourier transform F A F^T.
 
-    All p^2 components are never formed: of the second transform a component needs three rows. 0 for
-    the constant, which all frequencies share, and where an even p has no sine.
+    The entry of the constant, which all frequencies share, is 0, as are the entries of the sine
+    that an even p lacks at its last frequency.
     """
     p = table.shape[0]
     F = jnp.asarray(fourier_basis(p))
+    # Not all p^2 components are formed: each row of the first transform needs three rows of the
+    # second one.
     along = jnp.einsum("ia,abn->ibn", F, table)
     constant = by_frequency(F[1:] @ along[0], frequencies(p))
     both = by_frequency((jnp.asarray(_waves(p)) @ along)[1:], frequencies(p))
@@ -83,7 +80,12 @@ def frequency_blocks(
 def from_blocks(
     blocks: Float[Array, "frequency part part_other unit"], p: int
 ) -> Float[Array, "token token_other unit"]:
-    """The tables whose components are these, without a constant."""
+    """Tables over pairs with the given blocks, without a constant: inverse of ``frequency_blocks``.
+
+    Args:
+        blocks: as from ``frequency_blocks``.
+        p: number of tokens.
+    """
     F, units = jnp.asarray(fourier_basis(p)), blocks.shape[-1]
     constant = F[1:].T @ blocks[:, 0, 1:].reshape(-1, units)[: p - 1]
     both = _waves(p)[1:].transpose(0, 2, 1) @ blocks[:, 1:].reshape(-1, 3, units)[: p - 1]
@@ -91,8 +93,9 @@ def from_blocks(
 
 
 def _waves(p: int) -> Float[np.ndarray, "component part token"]:
-    """For every component the rows 1, cos k and sin k of F, k being its frequency (0 for one that
-    isn't there).
+    """Rows 1, cos k and sin k of F for every component, k its frequency.
+
+    Rows of a wave that does not exist, such as the sine of frequency p / 2, are 0.
     """
     F = fourier_basis(p)
     rows = np.concatenate(
@@ -104,10 +107,7 @@ def _waves(p: int) -> Float[np.ndarray, "component part token"]:
     )
 
 
-def _shares(
-    blocks: Float[Array, "frequency part part_other neuron"], power: Float[Array, " neuron"]
-) -> Float[Array, "neuron frequency"]:
-    return shares_of(blocks, power).sum(axis=(1, 2)).T
+# --- The neurons of the model
 
 
 @shared
@@ -120,13 +120,19 @@ def neuron_blocks(
 
 @shared
 def table_shares(params: Params, context: Context) -> Float[Array, "neuron frequency"]:
-    """``neuron_shares`` of the model's neurons over all pairs."""
-    return _shares(neuron_blocks(params, context), centred(table_neurons(params, context)).power)
+    """Share of each neuron's variance over the pairs that functions of one frequency explain.
+
+    T = F A F^T is the 2-D Fourier transform of a neuron's centred activations A. The share of
+    frequency k is the sum of T_ij^2 over the indices i, j in {0, cos k, sin k}, divided by the sum
+    of all T_ij^2, which equals that of all A_ab^2. NaN for a neuron that never varies.
+    """
+    power = centred(table_neurons(params, context)).power
+    return shares_of(neuron_blocks(params, context), power).sum(axis=(1, 2)).T
 
 
 @shared
 def read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
-    """A W_L: what the neurons send to each logit, over all pairs."""
+    """A W_L for all pairs: what the neurons with activations A add to each logit."""
     added = context.model.roles.neurons_added
     if added is not None:
         site, read = added
@@ -137,61 +143,92 @@ def read_out(params: Params, context: Context) -> Float[Array, "pair class"]:
     return table.reshape(-1, table.shape[-1]) @ unembedding_table(params, context).T
 
 
-def neuron_fve() -> Measure:
-    """The share of each neuron's variance that its best frequency explains: see ``neuron_shares``."""
+# --- Measures
 
-    def function(params: Params, context: Context) -> Float[Array, " neuron"]:
-        # Not max: XLA would fuse it with the shares, which are rounded otherwise then than in the
-        # company of other measures.
+
+def neuron_fve() -> Measure:
+    """Share of each neuron's variance that its best frequency explains.
+
+    max_k of ``table_shares``, over all pairs. Near 1 a neuron is a function of a
+    single frequency (FVE: fraction of variance explained; arXiv 2301.05217).
+
+    Returns:
+        A Measure with ``neuron_fve`` of dims (neuron), shares from 0 to 1; NaN for a neuron that
+        never varies. It needs the role ``neurons`` and a task on all pairs of residues.
+    """
+
+    def _neuron_fve(params: Params, context: Context) -> Float[Array, " neuron"]:
+        # top_k instead of max: XLA would fuse max with the shares, and their rounding would depend
+        # on which other measures are read.
         return jax.lax.top_k(table_shares(params, context), 1)[0][:, 0]
 
-    return Measure("neuron_fve", function, ("neuron",), **_NEEDS)
+    return Measure("neuron_fve", _neuron_fve, ("neuron",), **_NEEDS)
 
 
 def neuron_frequency() -> Measure:
-    """The frequency that explains most of each neuron, from 1 to p // 2; 0 for a neuron that never
-    varies.
+    """Frequency that explains most of each neuron's variance over all pairs.
+
+    Neurons with the same frequency form a cluster (arXiv 2301.05217); read it with ``neuron_fve``,
+    which says how much the frequency explains.
+
+    Returns:
+        A Measure with ``neuron_frequency`` of dims (neuron), integers from 1 to p // 2; 0 for a
+        neuron that never varies. It needs the role ``neurons`` and a task on all pairs of residues.
     """
 
-    def function(params: Params, context: Context) -> Int[Array, " neuron"]:
+    def _neuron_frequency(params: Params, context: Context) -> Int[Array, " neuron"]:
         shares = table_shares(params, context)
         return jnp.where(jnp.isfinite(shares).all(axis=1), 1 + shares.argmax(axis=1), 0)
 
-    return Measure("neuron_frequency", function, ("neuron",), **_NEEDS)
+    return Measure("neuron_frequency", _neuron_frequency, ("neuron",), **_NEEDS)
 
 
 def clustered(shares: Float[Array, "neuron frequency"]) -> Bool[Array, "neuron frequency"]:
-    """Which frequency's cluster each neuron is in: its best one, where that explains at least
-    CLUSTER_FVE.
+    """Membership of each neuron in the cluster of a frequency.
+
+    A neuron belongs to its best frequency if that explains at least ``CLUSTER_FVE`` of its
+    variance, and otherwise to none.
     """
     best = jnp.arange(shares.shape[1])[None, :] == shares.argmax(axis=1)[:, None]
     return best & (shares >= CLUSTER_FVE)
 
 
 def cluster_sizes() -> Measure:
-    """How many neurons have each frequency and are explained by it to at least .85; all others
-    belong to none.
+    """Number of neurons in the cluster of each frequency.
+
+    A neuron belongs to its best frequency if that explains at least .85 of its variance over all
+    pairs. A large cluster means that many neurons compute with this frequency (arXiv 2301.05217).
+
+    Returns:
+        A Measure with ``cluster_sizes`` of dims (frequency), counts of neurons. It needs the role
+        ``neurons`` and a task on all pairs of residues.
     """
 
-    def function(params: Params, context: Context) -> Int[Array, " frequency"]:
+    def _cluster_sizes(params: Params, context: Context) -> Int[Array, " frequency"]:
         return clustered(table_shares(params, context)).sum(axis=0)
 
     return Measure(
-        "cluster_sizes", function, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS
+        "cluster_sizes", _cluster_sizes, ("frequency",), options={"fve": CLUSTER_FVE}, **_NEEDS
     )
 
 
 def key_frequencies_neurons() -> Measure:
-    """The frequencies that have a cluster of neurons (see ``cluster_sizes``): the third published
-    rule, online.
+    """Frequencies that have a cluster of neurons, determined anew at each checkpoint.
+
+    The third published rule for key frequencies: those with a positive ``cluster_sizes``
+    (arXiv 2301.05217). True means that some neuron computes with the frequency.
+
+    Returns:
+        A Measure with ``key_frequencies_neurons`` of dims (frequency), booleans. It needs the role
+        ``neurons`` and a task on all pairs of residues.
     """
 
-    def function(params: Params, context: Context) -> Bool[Array, " frequency"]:
+    def _key_frequencies_neurons(params: Params, context: Context) -> Bool[Array, " frequency"]:
         return clustered(table_shares(params, context)).any(axis=0)
 
     return Measure(
         "key_frequencies_neurons",
-        function,
+        _key_frequencies_neurons,
         ("frequency",),
         options={"fve": CLUSTER_FVE, "read": "online"},
         **_NEEDS,
@@ -199,14 +236,20 @@ def key_frequencies_neurons() -> Measure:
 
 
 def readout_fve() -> Measure:
-    """How much of what neurons send to each frequency of the logits lies along cos or sin of that
-    frequency of the answer.
+    """Share of what the neurons send to a frequency of the logits that is its wave of the answer.
 
-    y = A (W_L F_k), A the neurons' activations over all pairs and F_k the cosine or sine row of F;
-    the share (y^T c_k)^2 / ||y||^2 of y centred, with s_k for the sine (table 1 of the paper).
+    y_k = A W_L F_k, centred over the pairs, with A the neurons' activations over all pairs and F_k
+    the cosine or sine row of F. The share is (y_k^T c_k)^2 / ||y_k||^2, with s_k in place of c_k
+    for the sine (table 1 of arXiv 2301.05217). Near 1 the neurons compute cos or sin of
+    w_k (a o b).
+
+    Returns:
+        A Measure with ``readout_fve_cos`` and ``readout_fve_sin`` of dims (frequency), shares from
+        0 to 1. It needs the roles ``neurons`` and ``output_map`` and a task on all pairs with a
+        cyclic answer.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _readout_fve(params: Params, context: Context) -> dict[str, Array]:
         p = context.inputs.classes
         read = read_out(params, context) @ fourier_basis(p)[1:].T
         read = read - read.mean(axis=0, keepdims=True)
@@ -216,7 +259,7 @@ def readout_fve() -> Measure:
 
     return Measure(
         "readout_fve",
-        function,
+        _readout_fve,
         {"readout_fve_cos": ("frequency",), "readout_fve_sin": ("frequency",)},
         roles=("neurons", "output_map"),
         ground_truth=("table", "residues", "cyclic_answer"),

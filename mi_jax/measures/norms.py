@@ -7,31 +7,50 @@ from jaxtyping import Array, Float
 from mi_jax.basics.dims import Params, Scalar
 from mi_jax.contracts import Context, Measure
 
+_SOURCE = "arXiv 2301.05217"
+
 
 def sum_squared_weights() -> Measure:
-    """sum of theta^2 over all parameters, biases included (arXiv 2301.05217)."""
+    """Sum of theta^2 over all parameters, biases included (arXiv 2301.05217).
 
-    def function(params: Params, context: Context) -> Scalar:
+    Under weight decay, a falling sum marks the cleanup of memorised solutions.
+
+    Returns:
+        A Measure with the scalar ``sum_squared_weights``.
+    """
+
+    def _sum_squared_weights(params: Params, context: Context) -> Scalar:
         return _squares(params).sum()
 
-    return Measure("sum_squared_weights", function, source="arXiv 2301.05217")
+    return Measure("sum_squared_weights", _sum_squared_weights, source=_SOURCE)
 
 
 def sum_squared_weights_by_parameter() -> Measure:
-    """sum of theta^2 of each array, in the order of the parameters' dotted names."""
+    """Sum of theta^2 of each array, in the order of the parameters' dotted names.
 
-    def function(params: Params, context: Context) -> Float[Array, " parameter"]:
+    The array with the largest value holds most of the squared norm (arXiv 2301.05217).
+
+    Returns:
+        A Measure with ``sum_squared_weights_by_parameter`` of dims (parameter).
+    """
+
+    def _sum_squared_weights_by_parameter(
+        params: Params, context: Context
+    ) -> Float[Array, " parameter"]:
         return _squares(params)
 
     return Measure(
-        "sum_squared_weights_by_parameter", function, ("parameter",), source="arXiv 2301.05217"
+        "sum_squared_weights_by_parameter",
+        _sum_squared_weights_by_parameter,
+        ("parameter",),
+        source=_SOURCE,
     )
 
 
 def _squares(params: Params) -> Float[Array, " parameter"]:
-    """sum of theta^2 of each array: what the compiler does with a reduction depends on what else is
-    read, so it is kept apart.
-    """
+    """Sum of theta^2 of each array."""
+    # XLA may sum in another order when other measures are read beside this one; the barrier keeps
+    # the reduction, and so its rounding, separate from them.
     return jax.lax.optimization_barrier(
         jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(params)])
     )

@@ -1,13 +1,13 @@
-"""How a network on signs finds a parity: hidden progress and gaps (arXiv 2207.08799), sparsity,
-sensitivity (2303.11873).
+"""How a network on signs learns a parity: hidden progress and gaps (arXiv 2207.08799), sparsity and
+sensitivity (arXiv 2303.11873).
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.contracts import Context, Measure, batch_loss
+from mi_jax.contracts import Context, Measure, batch_loss, option_suffix
 from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.evaluation import batch, split_neurons
 
@@ -21,23 +21,36 @@ def _input_map(params: Params, context: Context) -> Float[Array, "feature neuron
     return jnp.asarray(read(params))
 
 
+def _gap(size: Float[Array, "feature *rest"], inside: Bool[Array, "feature *one"]) -> Array:
+    """Smallest size inside the subset minus the largest outside it (0 if nothing is outside)."""
+    outside = jnp.where(inside, 0.0, size).max(axis=0)
+    return jnp.where(inside, size, jnp.inf).min(axis=0) - outside
+
+
 def hidden_progress() -> Measure:
-    """rho = max_{i, n} |W_t[i, n] - W_0[i, n]|: how far the first layer has moved from its initial
-    values; and by neuron.
+    """Largest movement of the first layer from its initial values.
+
+    rho = max_{i, n} |W_t[i, n] - W_0[i, n]| over the features i and neurons n, and the same by
+    neuron. It grows while the loss is still at chance, which shows that training makes progress
+    before the loss does (arXiv 2207.08799).
+
+    Returns:
+        A Measure with the scalar ``hidden_progress`` and ``hidden_progress_by_neuron`` of dims
+        (neuron), in the units of the weights. It needs the initial parameters and the role
+        ``input_map``.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _hidden_progress(params: Params, context: Context) -> dict[str, Array]:
         assert context.reference.initial is not None
         moved = jnp.abs(
             _input_map(params, context) - _input_map(context.reference.initial, context)
         ).max(axis=0)
         return {"hidden_progress": moved.max(), "hidden_progress_by_neuron": moved}
 
-    dims = {"hidden_progress": (), "hidden_progress_by_neuron": ("neuron",)}
     return Measure(
         "hidden_progress",
-        function,
-        dims,
+        _hidden_progress,
+        {"hidden_progress": (), "hidden_progress_by_neuron": ("neuron",)},
         roles=("input_map",),
         uses=frozenset({"initial"}),
         source=_BARAK,
@@ -45,35 +58,50 @@ def hidden_progress() -> Measure:
 
 
 def weight_gap() -> Measure:
-    """min_{i in S} |w_i| - max_{j not in S} |w_j| of a neuron's input weights: of the neuron where
-    it is largest; and by neuron.
+    """Gap between a neuron's input weights inside and outside the parity's subset S.
 
-    Positive where a neuron sees every coordinate that matters more than any that doesn't. Where all
-    matter, nothing is taken off.
+    min_{i in S} |w_i| - max_{j not in S} |w_j|, by neuron, and the largest gap of all neurons. If
+    all features are in S, nothing is subtracted. Positive where the neuron weighs every relevant
+    feature more than any irrelevant one (arXiv 2207.08799).
+
+    Returns:
+        A Measure with the scalar ``weight_gap`` and ``weight_gap_by_neuron`` of dims (neuron), in
+        the units of the weights. It needs the role ``input_map`` and a parity task.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
-        size, inside = jnp.abs(_input_map(params, context)), context.ground_truth["subset"][:, None]
-        outside = jnp.where(inside, 0.0, size).max(axis=0)
-        gap = jnp.where(inside, size, jnp.inf).min(axis=0) - outside
+    def _weight_gap(params: Params, context: Context) -> dict[str, Array]:
+        inside = context.ground_truth["subset"][:, None]
+        gap = _gap(jnp.abs(_input_map(params, context)), inside)
         return {"weight_gap": gap.max(), "weight_gap_by_neuron": gap}
 
-    dims = {"weight_gap": (), "weight_gap_by_neuron": ("neuron",)}
     return Measure(
-        "weight_gap", function, dims, roles=("input_map",), ground_truth=("subset",), source=_BARAK
+        "weight_gap",
+        _weight_gap,
+        {"weight_gap": (), "weight_gap_by_neuron": ("neuron",)},
+        roles=("input_map",),
+        ground_truth=("subset",),
+        source=_BARAK,
     )
 
 
 def gradient_gap(split: str = "test") -> Measure:
-    """The Fourier gap as training sees it: min_{i in S} g_i - max_{j not in S} g_j, g_i = mean over
-    neurons of |dL/dW_in|_i.
+    """Fourier gap as training sees it: the gap of the gradient inside and outside the subset S.
 
-    L is the run's loss on a split: with few examples an estimate of the population's. Of a network
-    of signs the exact gap is ``tasks.fourier_gap.majority_gap``. Needs an ``input_map`` that is
-    linear in the parameters: it reads their gradient.
+    min_{i in S} g_i - max_{j not in S} g_j, g_i the mean over neurons of |dL / dW_in|_i, L the
+    run's loss on a split. With few examples it estimates the gap of the population. For a network
+    of signs ``tasks.fourier_gap.majority_gap`` gives the exact gap. Positive where the next step
+    raises every relevant feature more than any irrelevant one (arXiv 2207.08799).
+
+    Args:
+        split: name of a split of the task, over whose examples the loss is taken.
+
+    Returns:
+        A Measure with the scalar ``gradient_gap``, in units of loss per weight; NaN where the loss
+        is not finite. It needs a parity task and a role ``input_map`` that is linear in the
+        parameters, because it is applied to their gradient.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _gradient_gap(params: Params, context: Context) -> Scalar:
         examples, apply = batch(context, split), context.model.apply
 
         def loss(moved: Params) -> Scalar:
@@ -81,16 +109,13 @@ def gradient_gap(split: str = "test") -> Measure:
             return batch_loss(context.loss, out, examples)
 
         value, gradients = jax.value_and_grad(loss)(params)
-        size, inside = (
-            jnp.abs(_input_map(gradients, context)).mean(axis=1),
-            context.ground_truth["subset"],
-        )
-        gap = jnp.where(inside, size, jnp.inf).min() - jnp.where(inside, 0.0, size).max()
+        size = jnp.abs(_input_map(gradients, context)).mean(axis=1)
+        gap = _gap(size, context.ground_truth["subset"])
         return jnp.where(jnp.isfinite(value), gap, jnp.nan)
 
     return Measure(
         "gradient_gap",
-        function,
+        _gradient_gap,
         roles=("input_map",),
         ground_truth=("subset",),
         splits=(split,),
@@ -100,19 +125,23 @@ def gradient_gap(split: str = "test") -> Measure:
 
 
 def effective_sparsity(split: str = "train") -> Measure:
-    """How many neurons it takes: the smallest k >= 1 whose k neurons of largest input norm are
-    right as often as all of them.
+    """Smallest number of neurons that give as many right answers as all of them.
 
-    Neurons are ranked by the Euclidean norm of their input weights; the others' activations are set
-    to 0. Every k is tried, and the number of right answers must be the very same. NaN where an
-    output is not finite.
+    Neurons are ranked by the Euclidean norm of their input weights. The result is the smallest
+    k >= 1 for which the first k neurons alone, with the activations of the others set to 0, give
+    exactly as many right answers as all neurons do. A low value means that a sparse subnetwork
+    computes the answer (arXiv 2303.11873).
 
     Args:
-        split: whose accuracy must be the same; the training set, as published.
-    """
-    name = "effective_sparsity" if split == "train" else f"effective_sparsity_{split}"
+        split: name of a split of the task, whose right answers are counted; "train" as published.
 
-    def function(params: Params, context: Context) -> Scalar:
+    Returns:
+        A Measure with the scalar ``effective_sparsity`` (``effective_sparsity_{split}`` for another
+        split), in neurons; NaN where an output is not finite. It needs the role ``input_map`` and a
+        linear readout of the neurons.
+    """
+
+    def _effective_sparsity(params: Params, context: Context) -> Scalar:
         examples, neurons = batch(context, split), split_neurons(params, context, split)[:, 0]
         read, site = context.model.roles.output_map, context.model.roles.neurons
         assert read is not None
@@ -122,16 +151,17 @@ def effective_sparsity(split: str = "train") -> Measure:
         )
         order = jnp.argsort(-jnp.linalg.norm(_input_map(params, context), axis=0))
         added = neurons[:, order, None] * jnp.asarray(read(params))[order][None]
-        # Added up from none on: where all neurons so far are silent, nothing but the bias may tell
-        # the answer.
+        # The sum starts from the silent network: while all neurons so far are silent, only the bias
+        # may decide the answer, and no rounding error of a difference.
         alone = class_outputs(silent[:, :, : context.inputs.classes] + jnp.cumsum(added, axis=1))
         right: Int[Array, " neuron"] = (alone.argmax(axis=-1) == examples.targets).sum(axis=0)
         fewest = 1 + (right == right[-1]).argmax()
         return jnp.where(jnp.isfinite(alone).all(), fewest.astype(jnp.float32), jnp.nan)
 
+    suffix = option_suffix({"split": split}, {"split": "train"}, bare=("split",))
     return Measure(
-        name,
-        function,
+        f"effective_sparsity{suffix}",
+        _effective_sparsity,
         roles=("input_map", "output_map", "neurons", "linear_readout"),
         splits=(split,),
         options={"split": split},
@@ -141,11 +171,21 @@ def effective_sparsity(split: str = "train") -> Measure:
 
 
 def sensitivity(split: str = "test") -> Measure:
-    """The mean over a split of how many of the n single sign flips change the answer: k for a
-    parity of k, whatever n is.
+    """Number of single sign flips of the input that change the answer, averaged over a split.
+
+    The mean over x of the number of features i whose flip x_i -> -x_i changes the model's answer. A
+    parity of k features has sensitivity k for any number of features; 0 means that the answer never
+    depends on a single feature (arXiv 2303.11873).
+
+    Args:
+        split: name of a split of the task.
+
+    Returns:
+        A Measure with the scalar ``sensitivity``, in flips, from 0 to the number of features; NaN
+        where an output is not finite. It needs a parity task.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _sensitivity(params: Params, context: Context) -> Scalar:
         x = jnp.asarray(batch(context, split).inputs)
 
         def answers(x: Float[Array, "batch position feature"]) -> Float[Array, "batch position"]:
@@ -158,13 +198,14 @@ def sensitivity(split: str = "test") -> Measure:
 
         def changed(i: Int[Array, ""]) -> Scalar:
             other = answers(x.at[:, :, i].multiply(-1.0))
+            # The term times 0 carries NaN: a comparison alone would count NaN as unchanged.
             return (jnp.abs(other - unflipped) > 0).mean() + 0 * (other + unflipped).mean()
 
         return jax.lax.map(changed, jnp.arange(x.shape[-1])).sum()
 
     return Measure(
         "sensitivity",
-        function,
+        _sensitivity,
         ground_truth=("subset",),
         splits=(split,),
         options={"split": split},

@@ -1,6 +1,4 @@
-"""What the model does where a task reads several answers of one input: loss by position, and inputs
-of which all are right.
-"""
+"""Behaviour on tasks with several answers per input: loss by position, and fully right inputs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +11,20 @@ from mi_jax.measures.evaluation import batch, outputs
 
 
 def loss_by_position(split: str = "test") -> Measure:
-    """The run's own loss at each position of the input, mean over a split; NaN where no answer is
-    read.
+    """Loss of the run at each position of the input, averaged over a split.
+
+    A position with a high loss holds an answer that the model has not learnt yet. Needs a task with
+    several answers per input (the fact ``places``).
+
+    Args:
+        split: name of a split of the task.
+
+    Returns:
+        A Measure with ``{split}_loss_by_position`` of dims (position), in the units of the run's
+        loss; NaN where no answer is read.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, " position"]:
+    def _loss_by_position(params: Params, context: Context) -> Float[Array, " position"]:
         examples = batch(context, split)
         losses = context.loss(outputs(params, context, split), examples.targets)
         weights = jnp.asarray(examples.weights)
@@ -26,24 +33,35 @@ def loss_by_position(split: str = "test") -> Measure:
         )
         return jnp.full(context.inputs.positions, jnp.nan).at[np.array(context.read)].set(means)
 
-    name = f"{split}_loss_by_position"
     return Measure(
-        name, function, ("position",), ground_truth=("places",), splits=(split,), units="loss"
+        f"{split}_loss_by_position",
+        _loss_by_position,
+        ("position",),
+        ground_truth=("places",),
+        splits=(split,),
+        units="loss",
     )
 
 
 def exact_match(split: str = "test") -> Measure:
-    """The share of a split's inputs all of whose answers are right; NaN where an output is not
-    finite.
+    """Share of a split's inputs whose answers are all right.
 
-    Each answer is read with the right ones before it in the input, where a task puts them there.
-    What has no weight isn't counted.
+    Each answer is read with the right earlier answers in the input, if the task puts them there
+    (teacher forcing). Answers without weight are not counted. 1 means that the model makes no error
+    on any input. Needs a task with several answers per input (the fact ``places``).
+
+    Args:
+        split: name of a split of the task.
+
+    Returns:
+        A Measure with the scalar ``{split}_exact_match``, a share from 0 to 1; NaN where an output
+        is not finite.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _exact_match(params: Params, context: Context) -> Scalar:
         examples, out = batch(context, split), class_outputs(outputs(params, context, split))
         wrong = (out.argmax(axis=-1) != examples.targets) & (jnp.asarray(examples.weights) > 0)
         right = (~wrong.any(axis=-1)).astype(jnp.float32)
         return jnp.where(jnp.isfinite(out).all(axis=(1, 2)), right, jnp.nan).mean()
 
-    return Measure(f"{split}_exact_match", function, ground_truth=("places",), splits=(split,))
+    return Measure(f"{split}_exact_match", _exact_match, ground_truth=("places",), splits=(split,))

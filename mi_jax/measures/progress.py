@@ -1,232 +1,330 @@
-"""Progress measures of modular addition: the logits with the key frequencies alone, and without
-them (arXiv 2301.05217).
+"""Progress measures of modular addition: logits with the key frequencies only, and without them.
 
-For a frequency k let c_k and s_k be the unit vectors along cos and sin of 2 pi k (a o b) / p over
-the pairs (a, b), and L [pair class] the logits over the task's classes. P_k L = c_k (c_k^T L) + s_k
-(s_k^T L) is what L holds of k.
+For a frequency k let c_k and s_k be the unit vectors along the cosine and sine of 2 pi k (a o b) /
+p over the pairs (a, b), and L [pair class] the logits over the task's classes. The part of L at
+frequency k is P_k L = c_k (c_k^T L) + s_k (s_k^T L) (arXiv 2301.05217).
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fourier import by_frequency, fourier_basis, frequencies
-from mi_jax.contracts import Context, Measure
-from mi_jax.measures.evaluation import shared, table_answers, table_logits, table_split
+from mi_jax.contracts import Context, Measure, option_suffix
+from mi_jax.measures.evaluation import (
+    pair_logits,
+    pair_losses,
+    shared,
+    table_answers,
+    table_split,
+)
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_components, key_mask, of_answers
 
 Keys = Literal["final", "online"]
 
-_CONCEPTS = ("table", "answer", "cyclic_answer")
-_FREQUENCIES = {"ground_truth": _CONCEPTS, "source": SOURCE}
-"""What measures of all frequencies need."""
+_FACTS = ("table", "answer", "cyclic_answer")
+_ALL_FREQUENCIES = {"ground_truth": _FACTS, "source": SOURCE}
+"""Requirements of measures of every frequency."""
 
 
-def _frozen(keys: Keys) -> dict[str, Any]:
-    """What measures of the key frequencies need: those of the final model, or of the checkpoint
-    itself.
+def _key_measure(keys: Keys) -> dict[str, Any]:
+    """Requirements of measures of the key frequencies, either the final model's or the
+    checkpoint's own.
     """
-    online = {"roles": ("output_map",), "options": {"keys": keys, "table": "W_L"}, **_FREQUENCIES}
-    return (
-        online
-        if keys == "online"
-        else {
-            **online,
-            "uses": frozenset({"final"}),
-            "prepare": FINAL_KEYS,
-            "null": "other_frequencies",
-        }
+    if keys not in get_args(Keys):
+        raise ConfigError(f"keys={keys!r} is unknown; {nearest(str(keys), get_args(Keys))}")
+    online = {
+        "roles": ("output_map",),
+        "options": {"keys": keys, "table": "W_L"},
+        **_ALL_FREQUENCIES,
+    }
+    if keys == "online":
+        return online
+    return {
+        **online,
+        "uses": frozenset({"final"}),
+        "prepare": FINAL_KEYS,
+        "null": "other_frequencies",
+    }
+
+
+def _suffix(keys: Keys, split: str | None = None) -> str:
+    return option_suffix(
+        {"split": split, "keys": keys},
+        {"split": None, "keys": "final"},
+        bare=("split", "keys"),
     )
-
-
-def _suffix(keys: Keys) -> str:
-    return "" if keys == "final" else "_online"
-
-
-def _flat_logits(params: Params, context: Context) -> Float[Array, "pair class"]:
-    return table_logits(params, context).reshape(-1, context.inputs.classes)
 
 
 def _keys(params: Params, context: Context, keys: Keys) -> Bool[Array, " frequency"]:
-    return (
-        context.prepared["final_key_frequencies"] if keys == "final" else key_mask(params, context)
-    )
+    if keys == "final":
+        return context.prepared["final_key_frequencies"]
+    return key_mask(params, context)
+
+
+# --- Parts of a table over pairs
 
 
 def component_mask(keys: Bool[Array, " frequency"], p: int) -> Float[Array, " component"]:
-    """1 at the cosine and sine of each key frequency, 0 elsewhere; the constant is left out."""
+    """1 at the cosine and sine of each key frequency, 0 elsewhere; there is no constant."""
     return jnp.repeat(keys, 2)[: p - 1].astype(jnp.float32)
 
 
 def key_part(
     table: Float[Array, "pair unit"], keys: Bool[Array, " frequency"], context: Context
 ) -> Float[Array, "pair unit"]:
-    """sum of P_k over the key frequencies, of logits or of anything else that depends on the pair."""
-    return _kept(answer_components(table, context), keys, context)
+    """Sum of P_k T over the key frequencies, for logits or any other table T over pairs."""
+    return _from_key_components(answer_components(table, context), keys, context)
 
 
-def _kept(
+def _from_key_components(
     components: Float[Array, "component unit"], keys: Bool[Array, " frequency"], context: Context
 ) -> Float[Array, "pair unit"]:
-    kept = component_mask(keys, context.inputs.classes)[:, None] * components
-    return of_answers(kept, context)[context.ground_truth["cyclic_answer"].ravel()]
+    chosen = component_mask(keys, context.inputs.classes)[:, None] * components
+    return of_answers(chosen, context)[context.ground_truth["cyclic_answer"].ravel()]
 
 
 @shared
 def logit_components(params: Params, context: Context) -> Float[Array, "component class"]:
-    """c_k^T L and s_k^T L for every frequency."""
-    return answer_components(_flat_logits(params, context), context)
+    """c_k^T L and s_k^T L for every frequency k."""
+    return answer_components(pair_logits(params, context), context)
 
 
 @shared
 def key_logits(params: Params, context: Context, keys: Keys) -> Float[Array, "pair class"]:
-    """sum of P_k L over the key frequencies."""
-    return _kept(logit_components(params, context), _keys(params, context, keys), context)
+    """Sum of P_k L over the key frequencies."""
+    return _from_key_components(
+        logit_components(params, context), _keys(params, context, keys), context
+    )
 
 
-def _loss(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
-    return context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
+def _cosine_products(params: Params, context: Context) -> Float[Array, "frequency part"]:
+    """c_k^T L F_cos,k and s_k^T L F_sin,k for every frequency k, F_cos,k and F_sin,k rows of F."""
+    p = context.inputs.classes
+    return by_frequency(
+        (logit_components(params, context) * fourier_basis(p)[1:]).sum(axis=1), frequencies(p)
+    )
+
+
+# --- Losses
 
 
 def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
-    """Loss of sum_k P_k L + mean over all pairs of L: the key frequencies and each class's mean,
-    nothing else.
+    """Loss of logits that keep only the key frequencies of the answer.
+
+    The loss of sum_k P_k L + (mean of L over all pairs, by class), k over the key frequencies. A
+    value near the full loss means that the key frequencies suffice to explain the network.
 
     Args:
-        split: the pairs that the loss is averaged over; None is all of them. The paper doesn't say;
-            its code has all and train.
-        keys: the final model's key frequencies (retrospective, as published), or those of the
-            checkpoint itself (online).
+        split: the pairs over which the loss is averaged; None averages over all pairs. The paper
+            does not say which; its code has both all pairs and "train".
+        keys: "final" takes the key frequencies of the final model, which makes the measure
+            retrospective, as published; "online" takes those of the checkpoint itself.
+
+    Returns:
+        A Measure with the scalar ``restricted_loss``, in the units of the run's loss; other options
+        add a suffix to the name, as in ``restricted_loss_train_online``. It needs the role
+        ``output_map`` and a task on all pairs with a cyclic answer.
+
+    Raises:
+        ConfigError: if ``keys`` is unknown.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
-        logits = _flat_logits(params, context)
-        kept = key_logits(params, context, keys) + logits.mean(axis=0, keepdims=True)
-        losses = _loss(kept, context)
+    def _restricted_loss(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
+        restricted = key_logits(params, context, keys) + logits.mean(axis=0, keepdims=True)
+        losses = pair_losses(restricted, context)
         return losses.mean() if split is None else losses[table_split(context, split)].mean()
 
-    name = "restricted_loss" + (f"_{split}" if split else "") + _suffix(keys)
-    return Measure(name, function, units="loss", **_frozen(keys))
+    name = f"restricted_loss{_suffix(keys, split)}"
+    return Measure(name, _restricted_loss, units="loss", **_key_measure(keys))
 
 
 def excluded_loss(keys: Keys = "final") -> Measure:
-    """Loss on the training pairs of L - sum_k P_k L: everything but the key frequencies; no mean is
-    added or taken away.
+    """Loss on the training pairs of logits without the key frequencies of the answer.
+
+    The loss of L - sum_k P_k L, k over the key frequencies; no mean is added or subtracted. It
+    rises above the training loss as the network comes to rely on the key frequencies.
 
     Args:
-        keys: as in ``restricted_loss``.
+        keys: "final" takes the key frequencies of the final model, which makes the measure
+            retrospective, as published; "online" takes those of the checkpoint itself.
+
+    Returns:
+        A Measure with the scalar ``excluded_loss`` (``excluded_loss_online``), in the units of the
+        run's loss. It needs the role ``output_map`` and a task on all pairs with a cyclic answer.
+
+    Raises:
+        ConfigError: if ``keys`` is unknown.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
-        logits = _flat_logits(params, context)
+    def _excluded_loss(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
         without = logits - key_logits(params, context, keys)
-        return _loss(without, context)[table_split(context, "train")].mean()
+        return pair_losses(without, context)[table_split(context, "train")].mean()
 
-    return Measure(f"excluded_loss{_suffix(keys)}", function, units="loss", **_frozen(keys))
+    return Measure(
+        f"excluded_loss{_suffix(keys)}", _excluded_loss, units="loss", **_key_measure(keys)
+    )
 
 
 def excluded_loss_by_frequency() -> Measure:
-    """Loss on the training pairs of L - P_k L, for every frequency k alone."""
+    """Loss on the training pairs of logits without one frequency of the answer, by frequency.
 
-    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
-        logits, p = _flat_logits(params, context), context.inputs.classes
+    The loss of L - P_k L. A frequency whose exclusion raises the loss above the training loss is
+    used by the network; the other values equal the training loss (arXiv 2301.05217).
+
+    Returns:
+        A Measure with ``excluded_loss_by_frequency`` of dims (frequency), in the units of the run's
+        loss. It needs a task on all pairs with a cyclic answer.
+    """
+
+    def _excluded_loss_by_frequency(params: Params, context: Context) -> Float[Array, " frequency"]:
+        logits, p = pair_logits(params, context), context.inputs.classes
         train = table_split(context, "train")
         trained, answers = logits[train], table_answers(context).reshape(-1)[train]
         cyclic = context.ground_truth["cyclic_answer"].ravel()[train]
-        held = by_frequency(logit_components(params, context), frequencies(p))
+        components = by_frequency(logit_components(params, context), frequencies(p))
         waves = by_frequency(jnp.asarray(fourier_basis(p))[1:], frequencies(p)) / jnp.sqrt(p)
 
-        def one(k: Int[Array, ""]) -> Scalar:
-            removed = (waves[k].T @ held[k])[cyclic]
+        def loss_without(k: Int[Array, ""]) -> Scalar:
+            removed = (waves[k].T @ components[k])[cyclic]
             return context.loss((trained - removed)[:, None, :], answers[:, None]).mean()
 
-        return jax.lax.map(one, jnp.arange(frequencies(p)))
+        return jax.lax.map(loss_without, jnp.arange(frequencies(p)))
 
     return Measure(
-        "excluded_loss_by_frequency", function, ("frequency",), units="loss", **_FREQUENCIES
+        "excluded_loss_by_frequency",
+        _excluded_loss_by_frequency,
+        ("frequency",),
+        units="loss",
+        **_ALL_FREQUENCIES,
     )
 
 
 def excluded_loss_3d(keys: Keys = "final") -> Measure:
-    """Loss on the training pairs of L - sum_k <C_k, L> C_k over the key frequencies, C_k =
-    cos(w_k(a o b - c)) of unit norm.
+    """Loss on the training pairs of logits without the key cosines of a o b - c.
+
+    The loss of L - sum_k <C_k, L> C_k, C_k = cos(w_k (a o b - c)) of unit norm over all (a, b, c),
+    k over the key frequencies. The variant of ``excluded_loss`` that removes one direction per
+    frequency instead of a plane; it is read in the same way.
+
+    Args:
+        keys: "final" takes the key frequencies of the final model, which makes the measure
+            retrospective; "online" takes those of the checkpoint itself.
+
+    Returns:
+        A Measure with the scalar ``excluded_loss_3d`` (``excluded_loss_3d_online``), in the units
+        of the run's loss. It needs the role ``output_map`` and a task on all pairs with a cyclic
+        answer.
+
+    Raises:
+        ConfigError: if ``keys`` is unknown.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
-        logits = _flat_logits(params, context)
+    def _excluded_loss_3d(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
         p = context.inputs.classes
         basis = jnp.asarray(fourier_basis(p))[1:]
-        coefficients = by_frequency(
-            (logit_components(params, context) * basis).sum(axis=1), frequencies(p)
+        products = _cosine_products(params, context)
+        coefficients = jnp.broadcast_to(
+            products.sum(axis=1, keepdims=True) / _parts(p)[:, None], products.shape
         )
-        parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1, keepdims=True)
-        shared = jnp.broadcast_to(
-            coefficients.sum(axis=1, keepdims=True) / parts, coefficients.shape
-        )
-        each = (shared * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
-        without = (
-            logits
-            - of_answers(each[:, None] * basis, context)[
-                context.ground_truth["cyclic_answer"].ravel()
-            ]
-        )
-        return _loss(without, context)[table_split(context, "train")].mean()
+        each = (coefficients * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
+        cyclic = context.ground_truth["cyclic_answer"].ravel()
+        without = logits - of_answers(each[:, None] * basis, context)[cyclic]
+        return pair_losses(without, context)[table_split(context, "train")].mean()
 
-    return Measure(f"excluded_loss_3d{_suffix(keys)}", function, units="loss", **_frozen(keys))
+    return Measure(
+        f"excluded_loss_3d{_suffix(keys)}", _excluded_loss_3d, units="loss", **_key_measure(keys)
+    )
+
+
+# --- Cosines of a o b - c
+
+
+def _parts(p: int) -> Float[Array, " frequency"]:
+    """Waves per frequency: 2, or 1 where an even p has no sine."""
+    return by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1)
 
 
 def cos_explained(params: Params, context: Context) -> Float[Array, " frequency"]:
-    """||projection of L on C_k||^2 for C_k = cos(2 pi k (a o b - c) / p), which are orthogonal to
-    one another.
+    """Squared norm of the projection of L on C_k = cos(2 pi k (a o b - c) / p), by frequency.
 
-    C_k is the sum of c_k x (row cos k of F) and s_k x (row sin k of F), up to a factor, both of
-    unit norm: the projection gives both the mean of L's coefficients on them.
+    The C_k are orthogonal to one another. Up to a factor C_k is the sum of c_k x (row cos k of F)
+    and s_k x (row sin k of F), both of unit norm, so the projection gives both waves the mean of
+    L's coefficients on them.
     """
-    p = context.inputs.classes
-    coefficients = by_frequency(
-        (logit_components(params, context) * fourier_basis(p)[1:]).sum(axis=1), frequencies(p)
-    )
-    parts = by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1)
-    return coefficients.sum(axis=1) ** 2 / parts
+    products = _cosine_products(params, context)
+    return products.sum(axis=1) ** 2 / _parts(context.inputs.classes)
 
 
 def cos_coefficients() -> Measure:
-    """Least-squares coefficients alpha_k of L on cos(2 pi k (a o b - c) / p), for every frequency."""
+    """Coefficients of the logits on cos(2 pi k (a o b - c) / p), by frequency.
 
-    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
+    alpha_k = <C_k, L> / <C_k, C_k>, the least-squares fit with C_k the cosine over all (a, b, c). A
+    large coefficient means that the frequency votes strongly for the right class.
+
+    Returns:
+        A Measure with ``cos_coefficients`` of dims (frequency), in the units of the logits. It
+        needs a task on all pairs with a cyclic answer (arXiv 2301.05217).
+    """
+
+    def _cos_coefficients(params: Params, context: Context) -> Float[Array, " frequency"]:
         p = context.inputs.classes
-        inner = (logit_components(params, context) * fourier_basis(p)[1:]).sum(axis=1)
-        # <C_k, L> = p sqrt(p) / 2 (c_k^T L F_cos + s_k^T L F_sin) and <C_k, C_k> = p^3 / 2; both
-        # double without a sine.
-        return by_frequency(inner, frequencies(p)).sum(axis=1) / (p * jnp.sqrt(p))
+        # <C_k, L> = p sqrt(p) / 2 (c_k^T L F_cos + s_k^T L F_sin) and <C_k, C_k> = p^3 / 2. Both
+        # double at a frequency without a sine, so their ratio stays the same.
+        return _cosine_products(params, context).sum(axis=1) / (p * jnp.sqrt(p))
 
-    return Measure("cos_coefficients", function, ("frequency",), **_FREQUENCIES)
+    return Measure("cos_coefficients", _cos_coefficients, ("frequency",), **_ALL_FREQUENCIES)
 
 
 def logit_fve_by_frequency() -> Measure:
-    """The share of ||L - mean L||^2 that cos(2 pi k (a o b - c) / p) explains, for every frequency."""
+    """Share of the logits' variance that cos(2 pi k (a o b - c) / p) explains, by frequency.
 
-    def function(params: Params, context: Context) -> Float[Array, " frequency"]:
-        logits = _flat_logits(params, context)
+    ||projection of L on C_k||^2 / ||L - mean L||^2, the mean over all entries of L. 1 means that
+    the logits are this cosine alone (FVE: fraction of variance explained).
+
+    Returns:
+        A Measure with ``logit_fve_by_frequency`` of dims (frequency), shares from 0 to 1. It needs
+        a task on all pairs with a cyclic answer (arXiv 2301.05217).
+    """
+
+    def _logit_fve_by_frequency(params: Params, context: Context) -> Float[Array, " frequency"]:
+        logits = pair_logits(params, context)
         return cos_explained(params, context) / jnp.square(logits - logits.mean()).sum()
 
-    return Measure("logit_fve_by_frequency", function, ("frequency",), **_FREQUENCIES)
+    return Measure(
+        "logit_fve_by_frequency", _logit_fve_by_frequency, ("frequency",), **_ALL_FREQUENCIES
+    )
 
 
 def logit_fve(keys: Keys = "final") -> Measure:
-    """1 - ||L - mean L - sum_k alpha_k C_k||^2 / ||L - mean L||^2 over the key frequencies, alpha_k
-    by least squares.
+    """Share of the logits' variance that the key cosines of a o b - c explain.
 
-    The share of the logits that cosines of a o b - c explain. C_k has mean zero; the mean of L is
-    the global one.
+    1 - ||L - mean L - sum_k alpha_k C_k||^2 / ||L - mean L||^2, k over the key frequencies, alpha_k
+    by least squares, the mean over all entries of L (each C_k has mean 0). 1 means that the logits
+    are a sum of key cosines (FVE: fraction of variance explained).
+
+    Args:
+        keys: "final" takes the key frequencies of the final model, which makes the measure
+            retrospective, as published; "online" takes those of the checkpoint itself.
+
+    Returns:
+        A Measure with the scalar ``logit_fve`` (``logit_fve_online``), a share from 0 to 1. It
+        needs the role ``output_map`` and a task on all pairs with a cyclic answer.
+
+    Raises:
+        ConfigError: if ``keys`` is unknown.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
-        logits = _flat_logits(params, context)
+    def _logit_fve(params: Params, context: Context) -> Scalar:
+        logits = pair_logits(params, context)
         explained = (cos_explained(params, context) * _keys(params, context, keys)).sum()
         return explained / jnp.square(logits - logits.mean()).sum()
 
-    return Measure(f"logit_fve{_suffix(keys)}", function, **_frozen(keys))
+    return Measure(f"logit_fve{_suffix(keys)}", _logit_fve, **_key_measure(keys))

@@ -1,5 +1,5 @@
-"""Faithfulness ablations and attention's frequencies: hand-built networks, and the formulas in
-float64 NumPy.
+"""Faithfulness ablations and frequencies of attention, against hand-built networks and the formulas
+in float64 NumPy.
 """
 
 import dataclasses
@@ -40,7 +40,6 @@ def _ablations(params: Any, context: Context) -> dict[str, float]:
 
 
 # --- Brute force, straight from the formulas
-# --------------------------------------------------------------------------------
 
 
 def _answers(task: ModularArithmetic) -> np.ndarray:
@@ -56,7 +55,7 @@ def _loss(logits: np.ndarray, task: ModularArithmetic) -> float:
 
 
 def _waves(angle: np.ndarray) -> np.ndarray:
-    """Cosine and sine of unit norm as columns, those that there are."""
+    """Cosine and sine of unit norm as columns; a wave that is 0 everywhere is left out."""
     both = [
         wave / np.linalg.norm(wave)
         for wave in (np.cos(angle), np.sin(angle))
@@ -66,32 +65,34 @@ def _waves(angle: np.ndarray) -> np.ndarray:
 
 
 def _products(p: int, keys: Sequence[int]) -> np.ndarray:
-    """The functions of the pair 1 and, for each frequency, {1, cos, sin}(w a) x {1, cos, sin}(w b),
+    """Columns 1 and, for each frequency, {1, cos, sin}(w a) x {1, cos, sin}(w b),
     as columns.
     """
     columns = [np.ones((p * p, 1))]
     for k in keys:
-        one = np.concatenate([np.ones((p, 1)), _waves(2 * np.pi * k * np.arange(p) / p)], axis=1)
-        columns.append(np.einsum("ai,bj->abij", one, one).reshape(p * p, -1))
+        factors = np.concatenate(
+            [np.ones((p, 1)), _waves(2 * np.pi * k * np.arange(p) / p)], axis=1
+        )
+        columns.append(np.einsum("ai,bj->abij", factors, factors).reshape(p * p, -1))
     return np.concatenate(columns, axis=1)
 
 
 def _fitted(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The least-squares fit of each column of a table."""
+    """Least-squares fit of each column of a table."""
     return columns @ np.linalg.lstsq(columns, table, rcond=1e-9)[0]
 
 
 def _polynomial(neurons: np.ndarray, p: int) -> tuple[np.ndarray, int]:
-    """The neurons, those that one frequency explains to .85 replaced by its polynomial; and how
-    many.
+    """Neurons, with those that one frequency explains to .85 replaced by its polynomial, and the
+    number replaced.
     """
     fits = np.stack([_fitted(neurons, _products(p, [k])) for k in range(1, p // 2 + 1)])
     total = ((neurons - neurons.mean(axis=0)) ** 2).sum(axis=0)
     shares = 1 - ((fits - neurons) ** 2).sum(axis=1) / np.where(total > 0, total, np.nan)
     best = np.nan_to_num(shares, nan=-1).argmax(axis=0)
-    held = np.nan_to_num(shares.max(axis=0), nan=-1) >= 0.85
+    explained = np.nan_to_num(shares.max(axis=0), nan=-1) >= 0.85
     assert np.nanmin(np.abs(shares.max(axis=0) - 0.85)) > 1e-4
-    return np.where(held, fits[best, :, np.arange(len(best))].T, neurons), int(held.sum())
+    return np.where(explained, fits[best, :, np.arange(len(best))].T, neurons), int(explained.sum())
 
 
 def _brute_force(
@@ -101,8 +102,9 @@ def _brute_force(
     task: ModularArithmetic,
     keys: Sequence[int],
 ) -> dict[str, float]:
-    """Losses by what is kept, of neurons [pair neuron] and the function from neurons to logits
-    [pair class].
+    """Losses by the part that is kept.
+
+    Takes neurons [pair neuron] and the function from neurons to logits [pair class].
     """
     p = task.p
     answers, logits = _answers(task), logits_of(neurons)[:, :p]
@@ -111,8 +113,8 @@ def _brute_force(
     U, s, _ = np.linalg.svd(read, full_matrices=False)
     span = U[:, s > 1e-6 * s.max()]
     along = neurons @ span @ span.T
-    polynomial, held = _polynomial(neurons, p)
-    assert 0 < held < neurons.shape[1], "both kinds of neurons are needed"
+    polynomial, replaced = _polynomial(neurons, p)
+    assert 0 < replaced < neurons.shape[1], "both kinds of neurons are needed"
     return {
         "intact": _loss(logits, task),
         "neuron_directions": _loss(
@@ -182,7 +184,7 @@ def test_each_ablation_of_an_mlp_is_its_formula_in_float64(
     ],
 )
 def test_each_ablation_of_a_transformer_is_its_formula_in_float64(config: Transformer) -> None:
-    """Everything else of the forward pass goes on: the residual stream, biases, the final norm."""
+    """The rest of the forward pass stays: the residual stream, biases, the final norm."""
     task, keys = _task(5), [1]
     p, model = task.p, config.build(task.inputs)
     params: Any = jax.tree.map(lambda x: 1.5 * x + 0.05, model.init(jax.random.key(2)))
@@ -245,14 +247,13 @@ def test_the_short_way_through_a_linear_readout_gives_the_losses_of_forward_pass
             params[table]["W_E"] = _with_circle(params[table]["W_E"], task.p)
     whole = dataclasses.replace(model, roles=dataclasses.replace(model.roles, linear_readout=False))
     short, long = (
-        _ablations(params, context_of(task, model=one, keys=[1])) for one in (model, whole)
+        _ablations(params, context_of(task, model=variant, keys=[1])) for variant in (model, whole)
     )
     assert short == pytest.approx(long, rel=2e-5)
     assert len({round(loss, 4) for loss in short.values()}) == len(_PARTS)
 
 
 # --- A network that is the explanation
-# --------------------------------------------------------------------------------------
 
 _NEURONS = Site("neurons", "neurons[a, b]", ("batch", "position", "neuron"))
 
@@ -295,7 +296,7 @@ def test_a_network_of_key_directions_alone_loses_nothing_when_they_are_kept_and_
     assert values["intact"] < 0.6 * null
 
 
-def test_with_another_key_nothing_of_it_is_left() -> None:
+def test_with_another_key_frequency_the_loss_is_that_of_chance() -> None:
     task = _task(7)
     context = context_of(task, model=_model(True), keys=[2])
     values = _ablations(_explained_network(task, [1, 3]), context)
@@ -340,7 +341,6 @@ def test_a_polynomial_neuron_loses_its_other_frequencies_and_the_rest_lose_nothi
 
 
 # --- Attention
-# --------------------------------------------------------------------------------------------------------------
 
 _SCORES = tuple(
     Site(f"scores.{i}", "scores[i]", ("batch", "head", "query", "key")) for i in range(2)
@@ -348,8 +348,8 @@ _SCORES = tuple(
 
 
 def _attend(params: Any, inputs: Any, *, taps: Any = None, positions: Any = None) -> jax.Array:
-    """Two layers of scores [layer a b head] for the first token; what no measure should read is
-    NaN.
+    """Two layers of scores [layer a b head] for the first token; NaN where no measure should
+    read.
     """
     tapped = Tapped(taps, _SCORES)
     for i, site in enumerate(_SCORES):
@@ -384,7 +384,7 @@ def _attention(
 
 
 def _of_the_first(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores [layer a b head] of two layers of heads that depend on the first token alone."""
+    """Scores [layer a b head] of two layers of heads that depend on the first token only."""
     p, heads = len(columns[0]), len(columns) // 2
     scores = np.stack(columns).reshape(2, heads, p).transpose(0, 2, 1)
     return np.broadcast_to(scores[:, :, None, :], (2, p, p, heads))
@@ -392,14 +392,14 @@ def _of_the_first(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("p", [7, 8, 11, 113])
 def test_scores_of_one_wave_have_its_frequency_and_are_explained_whole(p: int) -> None:
-    held = [1, p // 2, 2, 3]
+    frequencies = [1, p // 2, 2, 3]
     waves = [
         (i - 2) * 5 + (1 + i) * np.cos(2 * np.pi * k * np.arange(p) / p + i * (k < p / 2))
-        for i, k in enumerate(held)
+        for i, k in enumerate(frequencies)
     ]
     fve, frequency = _attention(_of_the_first(waves))
     np.testing.assert_allclose(fve, 1, atol=1e-5)
-    assert frequency.ravel().tolist() == held
+    assert frequency.ravel().tolist() == frequencies
 
 
 @pytest.mark.parametrize("format", ["a b =", "a b"])
@@ -459,7 +459,7 @@ def test_a_transformers_heads_are_read_at_the_last_position_for_the_first_token(
             waves = [
                 np.repeat(_waves(2 * np.pi * k * np.arange(7) / 7), 7, axis=0) for k in (1, 2, 3)
             ]
-            shares = [(_fitted(y, one) ** 2).sum() / (y**2).sum() for one in waves]
+            shares = [(_fitted(y, wave) ** 2).sum() / (y**2).sum() for wave in waves]
             assert values["attention_fve"][i, head] == pytest.approx(max(shares), rel=1e-4)
             assert values["attention_frequency"][i, head] == 1 + np.argmax(shares)
 

@@ -1,5 +1,5 @@
-"""The alignment of gradient and weights: a gradient written out, finite differences, and networks
-that only grow.
+"""Alignment of gradient and weights, against a gradient written out, finite differences, and
+networks that only grow.
 """
 
 import jax
@@ -109,12 +109,12 @@ def test_without_a_gradient_it_is_not_a_number() -> None:
 def test_weights_are_read_with_it_when_asked() -> None:
     model = MLP(width=3, bias=True).build(_TASK.inputs)
     params = model.init(jax.random.key(1))
-    found = measure_weights(
+    readings = measure_weights(
         params,
         Subject(model, _TASK, CrossEntropy()),
         [nlm_alignment()],
         {"experiment": {}, "hash": ""},
     )
-    assert found["nlm_alignment"].dims == ("seed", "step")
-    assert set(found["nlm_alignment_by_parameter"]["parameter"].values) == set(dotted(params))
+    assert readings["nlm_alignment"].dims == ("seed", "step")
+    assert set(readings["nlm_alignment_by_parameter"]["parameter"].values) == set(dotted(params))
     assert "nlm_alignment" not in MEASURES

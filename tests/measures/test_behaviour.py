@@ -1,4 +1,4 @@
-"""Losses and accuracies by split, and the weights' squares: by hand, on all outputs, where
+"""Losses and accuracies by split, and squares of the weights: by hand, on all outputs, where
 something is not finite.
 """
 
@@ -77,7 +77,7 @@ def test_weights_say_what_counts() -> None:
 
 @dataclass(frozen=True)
 class _Squares(Loss):
-    """A loss of one's own."""
+    """Loss defined by a user."""
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         return jnp.square(outputs).sum(axis=-1)
@@ -108,8 +108,10 @@ def test_an_infinite_wrong_logit_is_an_infinite_loss() -> None:
     assert not np.isfinite(_read("train_loss", logits))
 
 
-def test_an_unknown_split_is_refused_with_those_there_are() -> None:
-    with pytest.raises(MeasureError, match=r"no split 'valid'; it has \['test', 'train'\]"):
+def test_an_unknown_split_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(
+        MeasureError, match=r"no split 'valid'\. Its splits are \['test', 'train'\]"
+    ):
         split_loss("valid").read(tables(logits=_logits()), context_of(_TASK))
 
 
@@ -129,7 +131,7 @@ def test_of_one_output_the_sign_tells_the_class() -> None:
 
 
 def test_the_margin_of_one_output_is_itself_on_the_right_side() -> None:
-    """Both of the task's classes by one network of one output: 3 for every pair."""
+    """A network with one output, which is 3 for every pair, on both classes of the task."""
     vector = Batch(jnp.ones((4, 1, 7)), jnp.array([[1], [1], [1], [0]]), jnp.ones((4, 1)))
     model = MLP(width=1, activation="identity", outputs=1).build(VECTOR)
     params = {

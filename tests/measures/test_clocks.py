@@ -35,7 +35,6 @@ def _wave(p: int, k: int, phase: float = 0.0) -> np.ndarray:
 
 
 # --- Circularity
-# ------------------------------------------------------------------------------------------------------------
 
 
 def _circularity(table: np.ndarray) -> float:
@@ -43,7 +42,7 @@ def _circularity(table: np.ndarray) -> float:
 
 
 def _of_components(vectors: list[np.ndarray], d: int = 9) -> np.ndarray:
-    """A table whose principal components are these orthonormal vectors over the tokens, in this
+    """Table whose principal components are these orthonormal vectors over the tokens, in this
     order.
     """
     directions = np.linalg.qr(np.random.default_rng(0).normal(size=(d, len(vectors))))[0]
@@ -64,11 +63,11 @@ def test_each_component_counts_by_its_largest_frequency() -> None:
     """Two frequencies in one vector of unit norm: only the larger share counts; the mean is over
     four.
     """
-    one, two, other = _wave(11, 1), _wave(11, 2), _wave(11, 3)
+    first, second, third = _wave(11, 1), _wave(11, 2), _wave(11, 3)
     vectors = [
-        0.6 * one + 0.8 * two,
-        0.8 * one - 0.6 * two,
-        other,
+        0.6 * first + 0.8 * second,
+        0.8 * first - 0.6 * second,
+        third,
         0.96 * _wave(11, 4) + 0.28 * _wave(11, 5),
     ]
     assert _circularity(_of_components(vectors)) == pytest.approx(
@@ -106,9 +105,7 @@ def test_circularity_is_its_formula_in_float64_and_low_at_random(p: int, d: int)
     assert p != 59 or value < 0.25
 
 
-def test_circularity_stays_under_a_shift_of_tokens_a_rotation_of_columns_an_offset_and_a_factor() -> (
-    None
-):
+def test_circularity_is_invariant_to_shift_rotation_offset_and_factor() -> None:
     rng = np.random.default_rng(1)
     table = rng.normal(size=(11, 6)) * np.linspace(0.5, 3, 6)
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
@@ -117,7 +114,6 @@ def test_circularity_stays_under_a_shift_of_tokens_a_rotation_of_columns_an_offs
 
 
 # --- Distance irrelevance
-# ---------------------------------------------------------------------------------------------------
 
 _IRRELEVANCE = ("distance_irrelevance", "distance_irrelevance_wrong")
 
@@ -210,7 +206,6 @@ def test_an_even_modulus_has_no_distance_that_tells_the_pair() -> None:
 
 
 # --- Gradient symmetricity
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [5, 7, 59])
@@ -307,8 +302,7 @@ def test_a_model_without_embedded_tokens_has_no_gradients_to_compare() -> None:
         )
 
 
-# --- What clock and pizza answer
-# --------------------------------------------------------------------------------------------
+# --- Logits of clock and pizza
 
 
 def _by_loops(name: str, k: int, p: int) -> np.ndarray:
@@ -373,12 +367,11 @@ def test_an_ideal_clock_and_an_ideal_pizza_correlate_as_published() -> None:
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_frequencies_k_and_p_minus_k_answer_the_same(name: str) -> None:
-    """Why the half of an odd frequency may be taken of p - k."""
+    """For an odd frequency k, half of p - k may therefore stand for half of k."""
     np.testing.assert_allclose(_candidate(name, 3, 11), _candidate(name, 8, 11), atol=1e-4)
 
 
 # --- Circles
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def _circles(params: Any, model: Any, task: ModularArithmetic) -> np.ndarray:
@@ -392,7 +385,7 @@ def _circles(params: Any, model: Any, task: ModularArithmetic) -> np.ndarray:
 def test_circles_are_those_of_networks_with_the_others_taken_from_their_embedding(
     format: Any,
 ) -> None:
-    """W_E of the tokens becomes its mean plus its projection on two components; '=' stays as it is."""
+    """W_E of the tokens becomes its mean plus its projection on two components; '=' stays."""
     p, d = 13, 16
     task = _task(p, format=format)
     model = Transformer(
@@ -424,16 +417,16 @@ def test_circles_are_those_of_networks_with_the_others_taken_from_their_embeddin
 
 
 @pytest.mark.slow
-def test_circles_that_an_embedding_has_not_are_not_read() -> None:
+def test_circles_that_an_embedding_lacks_are_nan() -> None:
     """A centred table of 7 tokens has 6 components, one of width 8 among 13 tokens has 8: 3 and 4
     circles.
     """
-    for p, held in ((7, 3), (13, 4)):
+    for p, circles in ((7, 3), (13, 4)):
         task = _task(p)
         model = Transformer(d_model=8, heads=2, d_mlp=12).build(task.inputs)
         values = _circles(model.init(jax.random.key(0)), model, task)
-        assert np.isfinite(values[:held]).all()
-        assert np.isnan(values[held:]).all()
+        assert np.isfinite(values[:circles]).all()
+        assert np.isnan(values[circles:]).all()
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def _wave(p: int, k: int, phase: float = 0.0) -> np.ndarray:
 
 
 def _placed(place: str, table: np.ndarray) -> dict[str, jax.Array]:
-    """The table [residue d] where the role of a place finds it."""
+    """Parameters in which the role of a place finds the table [residue d]."""
     return tables(**{_PLACES[place]: table if place == "embedding" else table.T})
 
 
@@ -41,7 +41,6 @@ def _dft_power(table: np.ndarray) -> np.ndarray:
 
 
 # --- The basis
-# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [*_MODULI, 59, 113])
@@ -62,7 +61,6 @@ def test_the_rows_are_the_constant_and_then_cosine_and_sine_of_each_frequency(p:
 
 
 # --- Power
-# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", _PLACES)
@@ -94,7 +92,6 @@ def test_power_stays_under_a_shift_of_residues_a_rotation_of_columns_and_a_facto
 
 
 # --- Gini
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 112])
@@ -119,14 +116,14 @@ def test_gini_ignores_order_and_scale() -> None:
 
 @pytest.mark.parametrize("place", _PLACES)
 @pytest.mark.parametrize(
-    ("p", "k", "phase", "held"),
+    ("p", "k", "phase", "count"),
     [(11, 5, 0.0, 1), (11, 3, np.pi / 2, 1), (11, 2, np.pi / 4, 2), (8, 4, 0.0, 1)],
 )
-def test_gini_of_pure_waves(place: str, p: int, k: int, phase: float, held: int) -> None:
-    """Cosine alone or sine alone is one component of p - 1, both alike are two."""
+def test_gini_of_pure_waves(place: str, p: int, k: int, phase: float, count: int) -> None:
+    """A cosine or a sine is one component of p - 1; a wave with equal parts of both is two."""
     table = 5 + _wave(p, k, phase)[:, None] * np.array([[1.0, -2.0, 0.5]])
     value = read(f"gini_{place}", _placed(place, table), context_of(_task(p)))
-    assert float(value) == pytest.approx(1 - held / (p - 1), abs=1e-5)
+    assert float(value) == pytest.approx(1 - count / (p - 1), abs=1e-5)
 
 
 @pytest.mark.parametrize("place", _PLACES)
@@ -148,7 +145,6 @@ def test_gini_is_that_of_the_norms_of_the_components(place: str, p: int) -> None
 
 
 # --- Key frequencies
-# --------------------------------------------------------------------------------------------------------
 
 
 def _keys(table: np.ndarray) -> list[int]:
@@ -184,8 +180,7 @@ def test_a_table_without_numbers_has_no_key_frequency() -> None:
     assert _keys(np.full((7, 3), np.nan)) == []
 
 
-# --- What is read, by role
-# --------------------------------------------------------------------------------------------------
+# --- Tables by role
 
 
 def test_special_tokens_and_outputs_of_a_transformer_are_left_out() -> None:
@@ -237,7 +232,7 @@ def test_two_embeddings_are_read_side_by_side() -> None:
     )
 
 
-def test_a_missing_role_or_concept_is_named() -> None:
+def test_a_missing_role_or_fact_is_named() -> None:
     model = Transformer(d_model=8, heads=2, d_mlp=0).build(_task(7).inputs)
     everything = frozenset(context_of(_task(7)).ground_truth)
     none = frozenset[str]()

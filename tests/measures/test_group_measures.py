@@ -27,21 +27,21 @@ _GROUPS = ["A4", "Q8", "C6"]
 
 
 def _frozen(context: Context, final: Any) -> Context:
-    """With the key irreps and frequencies that measures freeze from the final parameters."""
+    """Context with the key irreps and frequencies frozen from the final parameters."""
     context = dataclasses.replace(context, reference=Reference(final=final))
     recipes = {**MEASURES["hidden_restricted_loss"].prepare, **MEASURES["restricted_loss"].prepare}
-    known = {"final_key_irreps": "characters", "final_key_frequencies": "cyclic_answer"}
-    made = {
+    needed_fact = {"final_key_irreps": "characters", "final_key_frequencies": "cyclic_answer"}
+    prepared = {
         name: make(context.reference, context)
         for name, make in recipes.items()
-        if known[name] in context.ground_truth
+        if needed_fact[name] in context.ground_truth
     }
-    return dataclasses.replace(context, prepared=made)
+    return dataclasses.replace(context, prepared=prepared)
 
 
 @lru_cache
 def _subject(name: str, form: Any = "xy") -> tuple[Any, Context]:
-    """A small network without biases, its weights large enough to say something."""
+    """Small network without biases, with weights large enough for its irreps to differ."""
     task = GroupComposition(group=name, form=form, fraction=0.5)
     model = MLP(embedding="two", d_embed=6, width=10, activation="relu").build(task.inputs)
     params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(1)))
@@ -57,8 +57,8 @@ def _cubes(name: str, answer: np.ndarray) -> np.ndarray:
 def _logits(params: Any, context: Context) -> np.ndarray:
     """[x y z] in float64, from the weights."""
     E_a, E_b, W, U = (
-        np.asarray(one, np.float64)
-        for one in (
+        np.asarray(array, np.float64)
+        for array in (
             params["embed_a"]["W_E"],
             params["embed_b"]["W_E"],
             params["layers"]["0"]["W"],
@@ -75,12 +75,12 @@ def _activations(E_a: np.ndarray, E_b: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 def _hidden(params: Any) -> np.ndarray:
     arrays = (params["embed_a"]["W_E"], params["embed_b"]["W_E"], params["layers"]["0"]["W"])
-    return _activations(*(np.asarray(one, np.float64) for one in arrays))
+    return _activations(*(np.asarray(array, np.float64) for array in arrays))
 
 
 def _spans(name: str, answer: np.ndarray | None = None) -> list[np.ndarray]:
-    """By SVD, orthonormal bases of each irrep's matrix elements: over elements, or looked up at the
-    answer over pairs.
+    """Orthonormal bases of each irrep's matrix elements by SVD, over elements or, looked up at the
+    answer, over pairs.
     """
     spans: list[np.ndarray] = []
     for _, rho in irreps(name):
@@ -91,7 +91,6 @@ def _spans(name: str, answer: np.ndarray | None = None) -> list[np.ndarray]:
 
 
 # --- The group's Fourier transform
-# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*_GROUPS, "S5"])
@@ -129,18 +128,17 @@ def test_power_is_that_of_the_transform_by_matrices(name: str) -> None:
             context_of(GroupComposition(group=name, fraction=0.5)),
         )
         np.testing.assert_allclose(power[1:], expected, rtol=1e-4)
-        modes = np.array([len(one.T) for one in _spans(name)])[1:]
+        modes = np.array([Q.shape[1] for Q in _spans(name)])[1:]
         divergence = (expected * np.log2(expected / (modes / modes.sum()))).sum()
-        found = read(
+        value = read(
             f"irrep_divergence_{place}",
             params,
             context_of(GroupComposition(group=name, fraction=0.5)),
         )
-        np.testing.assert_allclose(found, divergence, rtol=1e-3)
+        np.testing.assert_allclose(value, divergence, rtol=1e-3)
 
 
 # --- Against brute force
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,8 +169,12 @@ def test_shares_of_the_weights_and_the_neurons_are_those_of_projections(name: st
     params, context = _subject(name)
     spans, answer, H = _spans(name), np.asarray(context.ground_truth["answer"]), _hidden(params)
     E_a, E_b, W = (
-        np.asarray(one, np.float64)
-        for one in (params["embed_a"]["W_E"], params["embed_b"]["W_E"], params["layers"]["0"]["W"])
+        np.asarray(array, np.float64)
+        for array in (
+            params["embed_a"]["W_E"],
+            params["embed_b"]["W_E"],
+            params["layers"]["0"]["W"],
+        )
     )
     d = E_a.shape[1]
     sides = {
@@ -218,24 +220,24 @@ def test_hidden_losses_are_those_of_projected_activations(name: str) -> None:
     H, keys = H.reshape(len(answer), -1), np.asarray(context.prepared["final_key_irreps"])
     assert 0 < keys.sum() < len(keys)
     Q = np.concatenate(
-        [one for one, key in zip(_spans(name, answer), keys, strict=True) if key], axis=1
+        [span for span, key in zip(_spans(name, answer), keys, strict=True) if key], axis=1
     )
-    kept = Q @ (Q.T @ H)
+    key_part = Q @ (Q.T @ H)
     table = np.asarray(context.ground_truth["table"]).ravel()
-    # The splits one after the other, "test" first.
+    # One split follows another, "test" first.
     trained = table >= context.batches["test"].targets.shape[0]
     np.testing.assert_allclose(
         read("hidden_restricted_loss", params, context),
-        _cross_entropy(kept @ U, answer).mean(),
+        _cross_entropy(key_part @ U, answer).mean(),
         rtol=1e-4,
     )
-    expected = _cross_entropy((H - kept) @ U, answer)[trained].mean()
+    expected = _cross_entropy((H - key_part) @ U, answer)[trained].mean()
     np.testing.assert_allclose(read("hidden_excluded_loss", params, context), expected, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_what_goes_past_the_neurons_stays_in_hidden_losses() -> None:
-    """A transformer's: logits less A W_L, and a bias."""
+def test_hidden_losses_keep_the_logits_that_bypass_the_neurons() -> None:
+    """In a transformer: the logits minus A W_L, biases included."""
     task = GroupComposition(group="S3", fraction=0.5)
     model = Transformer(d_model=8, heads=2, d_mlp=6).build(task.inputs)
     params = jax.tree.map(lambda x: 2 * x + 0.1, model.init(jax.random.key(0)))
@@ -255,7 +257,6 @@ def test_what_goes_past_the_neurons_stays_in_hidden_losses() -> None:
 
 
 # --- Cyclic groups: Fourier
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", few(["C7", "C6"], 1))
@@ -296,7 +297,6 @@ def test_on_cyclic_groups_similarities_and_losses_are_fouriers() -> None:
 
 
 # --- Cosets
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -314,20 +314,20 @@ def test_on_cyclic_groups_similarities_and_losses_are_fouriers() -> None:
     ],
 )
 def test_all_subgroups_are_found(name: str, count: int) -> None:
-    """Their numbers are OEIS's (A005432 for S_n, A029725 for A_n, tau(n) + sigma(n) for D_n)."""
-    found, table = subgroups(name), group(name).table
-    assert len(found) == count - 2  # without the whole group and the trivial one
-    for members in found[:: max(1, len(found) // 20)]:
-        held = np.flatnonzero(members)
-        assert set(table[np.ix_(held, held)].ravel()) == set(held)
-    if len(found):
+    """Counts from OEIS (A005432 for S_n, A029725 for A_n, tau(n) + sigma(n) for D_n)."""
+    proper, table = subgroups(name), group(name).table
+    assert len(proper) == count - 2  # without the whole group and the trivial one
+    for members in proper[:: max(1, len(proper) // 20)]:
+        elements = np.flatnonzero(members)
+        assert set(table[np.ix_(elements, elements)].ravel()) == set(elements)
+    if len(proper):
         left, right = cosets(name)[-1]
-        held = np.flatnonzero(found[-1])
+        elements = np.flatnonzero(proper[-1])
         assert all(
-            {*table[x, held]} == {*np.flatnonzero(left == left[x])} for x in range(len(table))
+            {*table[x, elements]} == {*np.flatnonzero(left == left[x])} for x in range(len(table))
         )
         assert all(
-            {*table[held, x]} == {*np.flatnonzero(right == right[x])} for x in range(len(table))
+            {*table[elements, x]} == {*np.flatnonzero(right == right[x])} for x in range(len(table))
         )
 
 
@@ -335,22 +335,23 @@ def test_all_subgroups_are_found(name: str, count: int) -> None:
 def test_the_concentration_is_by_loops_the_best_subgroups() -> None:
     params, context = _subject("D4")
     arrays = (params["embed_a"]["W_E"], params["embed_b"]["W_E"], params["layers"]["0"]["W"])
-    E_a, E_b, W = (np.asarray(one, np.float64) for one in arrays)
+    E_a, E_b, W = (np.asarray(array, np.float64) for array in arrays)
     d, n = E_a.shape[1], len(E_a)
     best, orders = np.full((2, W.shape[1]), -np.inf), np.zeros(W.shape[1], int)
     for side, table in enumerate((E_a @ W[:d], E_b @ W[d:])):
-        total, found = table.var(axis=0), []
+        total, candidates = table.var(axis=0), []
         for members, both in zip(subgroups("D4"), cosets("D4"), strict=True):
             for labels in both:
                 blocks = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-                within = sum(len(one) / n * table[one].var(axis=0) for one in blocks)
+                within = sum(len(block) / n * table[block].var(axis=0) for block in blocks)
                 expected = (len(blocks) - 1) / (n - 1)
                 excess = (1 - within / total - expected) / (1 - expected)
-                found.append((excess, members.sum()))
-        best[side] = np.max([excess for excess, _ in found], axis=0)
+                candidates.append((excess, members.sum()))
+        best[side] = np.max([excess for excess, _ in candidates], axis=0)
         if side == 0:
             orders = np.max(
-                [np.where(excess > best[0] - 1e-3, order, 0) for excess, order in found], axis=0
+                [np.where(excess > best[0] - 1e-3, order, 0) for excess, order in candidates],
+                axis=0,
             )
     values = MEASURES["coset_concentration"].read(params, context)
     np.testing.assert_allclose(values["coset_concentration"], best.mean(axis=0), rtol=1e-4)
@@ -358,7 +359,6 @@ def test_the_concentration_is_by_loops_the_best_subgroups() -> None:
 
 
 # --- A network on S5 built by hand, read as foreign weights
-# -------------------------------------------------------------------
 
 _STANDARD, _SIGN = 3.0, 4.0
 
@@ -392,7 +392,10 @@ def test_foreign_weights_of_s5_are_read_like_chughtais(
     """The fixed points of a permutation are 1 + the character of 4+1, so every number is known."""
     np.savez(tmp_path / "W.npz", **_hand_built())  # pyright: ignore[reportArgumentType]
     like = str(Path(__file__).parents[2] / "experiments" / "chughtai_2023.py")
-    names = "logit_similarity,logits_explained,key_irreps,hidden_restricted_loss,hidden_excluded_loss,coset_concentration,test_loss"
+    names = (
+        "logit_similarity,logits_explained,key_irreps,hidden_restricted_loss,"
+        "hidden_excluded_loss,coset_concentration,test_loss"
+    )
     command = [
         "measure",
         str(tmp_path / "W.npz"),
@@ -405,23 +408,23 @@ def test_foreign_weights_of_s5_are_read_like_chughtais(
         "--json",
     ]
     assert main([*command, "--no-compile-cache"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     expected = dict.fromkeys(dict(characters("S5")), 0.0) | {"4+1": 0.6, "1+1+1+1+1": 0.8}
-    assert list(told["logit_similarity"]) == list(expected)
+    assert list(printed["logit_similarity"]) == list(expected)
     np.testing.assert_allclose(
-        list(told["logit_similarity"].values()), list(expected.values()), atol=1e-6
+        list(printed["logit_similarity"].values()), list(expected.values()), atol=1e-6
     )
-    assert told["logits_explained"] == pytest.approx(1, abs=1e-5)
-    assert told["key_irreps"] == ["4+1", "1+1+1+1+1"]
+    assert printed["logits_explained"] == pytest.approx(1, abs=1e-5)
+    assert printed["key_irreps"] == ["4+1", "1+1+1+1+1"]
     # What is left of the neurons is a constant, so that every answer is as likely; what is kept
     # gives the logits but for one.
-    assert told["hidden_excluded_loss"] == pytest.approx(np.log(120), rel=1e-5)
+    assert printed["hidden_excluded_loss"] == pytest.approx(np.log(120), rel=1e-5)
     values = (
         _STANDARD * (dict(characters("S5"))["5"] + dict(characters("S5"))["4+1"])
         + _SIGN * dict(characters("S5"))["1+1+1+1+1"]
     )
     loss = np.log(np.exp(values).sum()) - values[0]
-    assert told["hidden_restricted_loss"] == pytest.approx(loss, rel=1e-3)
-    assert told["test_loss"] == pytest.approx(loss, rel=1e-3)
-    np.testing.assert_allclose(told["coset_concentration"][:127], 1, atol=1e-5)
-    assert told["coset_order"] == [24] * 125 + [60, 60, told["coset_order"][127]]
+    assert printed["hidden_restricted_loss"] == pytest.approx(loss, rel=1e-3)
+    assert printed["test_loss"] == pytest.approx(loss, rel=1e-3)
+    np.testing.assert_allclose(printed["coset_concentration"][:127], 1, atol=1e-5)
+    assert printed["coset_order"] == [24] * 125 + [60, 60, printed["coset_order"][127]]

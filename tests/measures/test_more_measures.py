@@ -28,7 +28,7 @@ def _task(p: int, operation: Any = "add") -> ModularArithmetic:
 
 
 def _f32(x: np.ndarray) -> np.ndarray:
-    """Rounded as the measures see it, in float64."""
+    """Values as the measures see them, rounded to float32, in float64."""
     return np.asarray(x, np.float32).astype(np.float64)
 
 
@@ -57,8 +57,8 @@ def _cosine(task: ModularArithmetic, k: int, wave: Any = np.cos) -> np.ndarray:
 
 
 def _pair_waves(task: ModularArithmetic, k: int) -> list[np.ndarray]:
-    """The unit vectors along cos and sin of 2 pi k (a o b) / p over the pairs, those that there
-    are.
+    """Unit vectors along cos and sin of 2 pi k (a o b) / p over the pairs; a wave that is 0
+    everywhere is left out.
     """
     angle = 2 * np.pi * k * _answers(task).ravel() / task.p
     return [
@@ -69,7 +69,7 @@ def _pair_waves(task: ModularArithmetic, k: int) -> list[np.ndarray]:
 
 
 def _class_waves(p: int, k: int) -> list[np.ndarray]:
-    """The rows of F of frequency k: cosine and sine of unit norm, those that there are."""
+    """Rows of F of frequency k: cosine and sine of unit norm; a wave that is 0 is left out."""
     angle = 2 * np.pi * k * np.arange(p) / p
     return [
         wave / np.linalg.norm(wave)
@@ -127,7 +127,6 @@ def _random_logits(task: ModularArithmetic, seed: int) -> np.ndarray:
 
 
 # --- Progress measures
-# ------------------------------------------------------------------------------------------------------
 
 _FROZEN = (
     "excluded_loss_by_frequency",
@@ -177,8 +176,8 @@ def test_online_measures_use_the_checkpoints_own_keys(name: str) -> None:
     params, final = _with_keys(task, 2, seed=0), _with_keys(task, 5, seed=1)
     context = context_of(task, final=final)
     expected = {k: _brute_force(np.asarray(params["logits"]), task, [k])[name] for k in (2, 5)}
-    own = float(online.read(params, context)[online.name])
-    assert own == pytest.approx(expected[2], rel=2e-5)
+    value = float(online.read(params, context)[online.name])
+    assert value == pytest.approx(expected[2], rel=2e-5)
     frozen = restricted_loss() if name == "restricted_loss" else MEASURES[name]
     assert float(frozen.read(params, context)[name]) == pytest.approx(expected[5], rel=2e-5)
     assert abs(expected[2] - expected[5]) > 1e-2
@@ -201,7 +200,7 @@ def test_online_and_frozen_measures_agree_on_the_final_model(name: str) -> None:
 @pytest.mark.parametrize("operation", ["add", "subtract"])
 @pytest.mark.parametrize("p", [7, 8, 11])
 def test_coefficients_are_those_that_the_logits_were_made_with(p: int, operation: str) -> None:
-    """What is orthogonal to cosines of a o b - c changes nothing: constants, waves of one input,
+    """Terms orthogonal to cosines of a o b - c change nothing: constants, waves of one input,
     sines, the other operation.
     """
     task = _task(p, operation)
@@ -215,9 +214,9 @@ def test_coefficients_are_those_that_the_logits_were_made_with(p: int, operation
     )
     other = _task(p, "subtract" if operation == "add" else "add")
     rest = rest + _cosine(other, 2).reshape(p, p, p)
-    for made in (logits, logits + rest):
+    for table in (logits, logits + rest):
         np.testing.assert_allclose(
-            read("cos_coefficients", tables(logits=made), context_of(task)), alpha, atol=2e-6
+            read("cos_coefficients", tables(logits=table), context_of(task)), alpha, atol=2e-6
         )
 
 
@@ -235,19 +234,19 @@ def test_the_shares_of_the_key_frequencies_add_up_to_the_share_explained(
 
 def test_excluding_one_frequency_of_two_leaves_the_loss_of_the_other() -> None:
     task = _task(11)
-    made = {k: scale * _cosine(task, k) for k, scale in ((2, 3.0), (5, 2.0))}
+    waves = {k: scale * _cosine(task, k) for k, scale in ((2, 3.0), (5, 2.0))}
     losses = read(
         "excluded_loss_by_frequency",
-        tables(logits=sum(made.values()).reshape(11, 11, 11)),
+        tables(logits=sum(waves.values()).reshape(11, 11, 11)),
         context_of(task),
     )
     answers = _answers(task).ravel()
     # Logits of a - b - c alone have one loss for every pair: the split doesn't matter.
     np.testing.assert_allclose(
-        losses[[1, 4]], [_cross_entropy(made[k], answers).mean() for k in (5, 2)], rtol=1e-5
+        losses[[1, 4]], [_cross_entropy(waves[k], answers).mean() for k in (5, 2)], rtol=1e-5
     )
     np.testing.assert_allclose(
-        losses[[0, 2, 3]], _cross_entropy(made[2] + made[5], answers).mean(), rtol=1e-5
+        losses[[0, 2, 3]], _cross_entropy(waves[2] + waves[5], answers).mean(), rtol=1e-5
     )
 
 
@@ -274,10 +273,9 @@ def test_the_splits_restricted_losses_weigh_up_to_that_of_all_pairs() -> None:
 
 
 # --- Key frequencies by each rule
-# -------------------------------------------------------------------------------------------
 
 
-def _held(mask: np.ndarray) -> list[int]:
+def _true_frequencies(mask: np.ndarray) -> list[int]:
     assert mask.dtype == bool
     return (np.flatnonzero(mask) + 1).tolist()
 
@@ -300,7 +298,9 @@ def test_the_embeddings_keys_exceed_a_quarter_of_its_largest_component(p: int, s
     )
     expected = np.flatnonzero(best > best.max() / 4) + 1
     assert (
-        _held(read("key_frequencies_embedding", tables(W_E=table), context_of(_task(p))))
+        _true_frequencies(
+            read("key_frequencies_embedding", tables(W_E=table), context_of(_task(p)))
+        )
         == expected.tolist()
     )
 
@@ -308,7 +308,9 @@ def test_the_embeddings_keys_exceed_a_quarter_of_its_largest_component(p: int, s
 def test_the_embeddings_quarter_is_a_quarter() -> None:
     sizes = {1: 1.0, 2: 0.252, 4: 0.248, 6: 0.252}
     table = np.stack([size * _class_waves(13, k)[k % 2] for k, size in sizes.items()], axis=1)
-    assert _held(read("key_frequencies_embedding", tables(W_E=table), context_of(_task(13)))) == [
+    assert _true_frequencies(
+        read("key_frequencies_embedding", tables(W_E=table), context_of(_task(13)))
+    ) == [
         1,
         2,
         6,
@@ -318,7 +320,7 @@ def test_the_embeddings_quarter_is_a_quarter() -> None:
 def test_the_embeddings_keys_reach_the_last_frequency() -> None:
     for p in (7, 11, 113):
         table = _class_waves(p, (p - 1) // 2)[1][:, None]
-        assert _held(
+        assert _true_frequencies(
             read("key_frequencies_embedding", tables(W_E=table), context_of(_task(p)))
         ) == [(p - 1) // 2]
 
@@ -327,13 +329,12 @@ def test_the_final_models_keys_are_read_at_every_checkpoint() -> None:
     task = _task(11)
     params, final = _with_keys(task, 2, seed=0), _with_keys(task, 5, seed=1)
     context = context_of(task, final=final)
-    assert _held(read("key_frequencies_final", params, context)) == [5]
-    assert _held(read("key_frequencies", params, context)) == [2]
+    assert _true_frequencies(read("key_frequencies_final", params, context)) == [5]
+    assert _true_frequencies(read("key_frequencies", params, context)) == [2]
     assert MEASURES["key_frequencies_final"].retrospective
 
 
 # --- Clusters of neurons
-# ----------------------------------------------------------------------------------------------------
 
 
 def _explained(neuron: np.ndarray, k: int) -> float:
@@ -342,47 +343,47 @@ def _explained(neuron: np.ndarray, k: int) -> float:
     """
     p = len(neuron)
     x = 2 * np.pi * k * np.arange(p) / p
-    one = np.stack([np.ones(p), np.cos(x), np.sin(x)])
-    design = np.einsum("ia,jb->abij", one, one).reshape(p * p, 9)
+    factors = np.stack([np.ones(p), np.cos(x), np.sin(x)])
+    design = np.einsum("ia,jb->abij", factors, factors).reshape(p * p, 9)
     residual = neuron.ravel() - design @ np.linalg.lstsq(design, neuron.ravel(), rcond=1e-9)[0]
     return float(1 - (residual**2).sum() / ((neuron - neuron.mean()) ** 2).sum())
 
 
 def _mixed(p: int, first: int, second: int, share: float) -> np.ndarray:
-    """A neuron [a b] of which one frequency explains ``share`` and another the rest."""
+    """Neuron [a b] with the share ``share`` at one frequency and the rest at another."""
     wa, wb = (2 * np.pi * k * np.arange(p) / p for k in (first, second))
     return np.sqrt(share) * np.cos(wa)[:, None] + np.sqrt(1 - share) * np.sin(wb)[None, :]
 
 
 def test_neurons_count_for_their_frequency_from_85_percent_on() -> None:
-    made = [
+    units = [
         _mixed(11, 2, 5, 0.852),
         _mixed(11, 2, 3, 0.99),
         _mixed(11, 5, 1, 0.86),
         _mixed(11, 4, 1, 0.848),
         np.ones((11, 11)),
     ]
-    params, context = tables(neurons=4 + 3 * np.stack(made, axis=-1)), context_of(_task(11))
+    params, context = tables(neurons=4 + 3 * np.stack(units, axis=-1)), context_of(_task(11))
     assert read("cluster_sizes", params, context).tolist() == [0, 2, 0, 0, 1]
-    assert _held(read("key_frequencies_neurons", params, context)) == [2, 5]
+    assert _true_frequencies(read("key_frequencies_neurons", params, context)) == [2, 5]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [7, 8])
 def test_clusters_are_those_of_least_squares(p: int) -> None:
     rng = np.random.default_rng(p)
-    made = [
+    units = [
         _mixed(p, k, 1 + k % (p // 2), share)
         for k in range(1, p // 2 + 1)
         for share in rng.uniform(0.75, 1, size=4)
     ]
-    neurons = _f32(np.stack(made, axis=-1) + 0.05 * rng.normal(size=(p, p, len(made))))
+    neurons = _f32(np.stack(units, axis=-1) + 0.05 * rng.normal(size=(p, p, len(units))))
     shares = np.array(
-        [[_explained(neurons[..., n], k) for k in range(1, p // 2 + 1)] for n in range(len(made))]
+        [[_explained(neurons[..., n], k) for k in range(1, p // 2 + 1)] for n in range(len(units))]
     )
     assert np.abs(shares.max(axis=1) - 0.85).min() > 1e-5
     best = 1 + shares.argmax(axis=1)[shares.max(axis=1) >= 0.85]
-    assert 0 < len(best) < len(made)
+    assert 0 < len(best) < len(units)
     expected = np.array([(best == k).sum() for k in range(1, p // 2 + 1)])
     context = context_of(_task(p))
     np.testing.assert_array_equal(read("cluster_sizes", tables(neurons=neurons), context), expected)
@@ -391,8 +392,7 @@ def test_clusters_are_those_of_least_squares(p: int) -> None:
     )
 
 
-# --- What neurons send to each frequency
-# ------------------------------------------------------------------------------------
+# --- Readout of each frequency
 
 
 def _readout(params: Any, task: ModularArithmetic) -> dict[str, np.ndarray]:
@@ -434,7 +434,6 @@ def test_neurons_that_are_the_answers_waves_are_read_whole() -> None:
 
 
 # --- Margins and collapse
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -509,7 +508,6 @@ def test_a_softmax_may_collapse_on_a_wrong_answer() -> None:
 
 
 # --- Norms
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_squares_by_parameter_are_labelled_with_its_name() -> None:
@@ -535,12 +533,13 @@ def test_squares_by_parameter_are_labelled_with_its_name() -> None:
 
 
 # --- Inverse participation ratio
-# --------------------------------------------------------------------------------------------
 
 
 def _mlp_tables(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> dict[str, Any]:
-    """Parameters of an MLP: what each token adds to each neuron, and what each neuron adds to each
-    logit [class neuron].
+    """Parameters of an MLP.
+
+    a and b [token neuron] are what each token adds to each neuron, out [class neuron] what each
+    neuron adds to each logit.
     """
     to = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
     return {"embed_a": {"W_E": to(a)}, "embed_b": {"W_E": to(b)}, "unembed": {"W_U": to(out.T)}}
@@ -565,7 +564,7 @@ def _ipr(vectors: Sequence[np.ndarray]) -> np.ndarray:
 def test_the_participation_ratio_is_the_mean_of_a_neurons_three_vectors(p: int) -> None:
     rng = np.random.default_rng(p)
     vectors = [rng.normal(shift, 1, size=(p, 5)) for shift in (0, 1, 2)]
-    expected = [np.mean([_ratio(_f32(one)[:, n]) for one in vectors]) for n in range(5)]
+    expected = [np.mean([_ratio(_f32(table)[:, n]) for table in vectors]) for n in range(5)]
     np.testing.assert_allclose(_ipr(vectors), expected, rtol=1e-5)
 
 
@@ -582,7 +581,7 @@ def test_a_pure_cosine_participates_alone_and_two_share() -> None:
 def test_gaussian_weights_participate_at_the_published_level(p: int, published: float) -> None:
     rng = np.random.default_rng(p)
     mean = float(_ipr([rng.normal(size=(p, 4000)) for _ in range(3)]).mean())
-    assert mean == pytest.approx(published, abs=4e-4)  # its own sample is small
+    assert mean == pytest.approx(published, abs=4e-4)  # the published sample is small
     assert mean == pytest.approx(4 / (p + 1), rel=0.025)
 
 
@@ -613,11 +612,10 @@ def test_a_transformers_neurons_participate_by_their_output_alone() -> None:
 
 
 # --- Spectra
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def _spectrum(table: np.ndarray, place: str, quantity: str = "singular_values") -> np.ndarray:
-    """Of a table [residue d] placed as the embedding or, transposed, as the output map."""
+    """Spectrum of a table [residue d] placed as the embedding or, transposed, as the output map."""
     name = f"{quantity}_{place}"
     params = tables(W_E=table) if place == "embedding" else tables(W_L=table.T)
     return np.asarray(READINGS[name].read(params, context_of(_task(len(table))))[name])
@@ -674,25 +672,24 @@ def test_special_tokens_and_outputs_have_no_part_in_a_spectrum(place: str) -> No
     )
 
 
-# --- Where something is not finite
-# ------------------------------------------------------------------------------------------
+# --- Values that are not finite
 
 _EVALUATION = _task(7).evaluation(_task(7).data(0), jax.random.key(0))
 _WEIGHTS_ALONE = ("sum_squared_weights", "sum_squared_weights_by_parameter", "trained_pairs")
 _LOGITS_ALONE = sorted(
     name
-    for name, one in READINGS.items()
-    if not one.roles
+    for name, measure in READINGS.items()
+    if not measure.roles
     and name not in _WEIGHTS_ALONE
-    and set(one.ground_truth) <= set(_EVALUATION.ground_truth)
-    and set(one.splits) <= set(_EVALUATION.batches)
+    and set(measure.ground_truth) <= set(_EVALUATION.ground_truth)
+    and set(measure.splits) <= set(_EVALUATION.batches)
 )
 
 
 @pytest.mark.parametrize("name", _LOGITS_ALONE)
 def test_logits_that_are_not_finite_show_in_every_measure_of_logits(name: str) -> None:
-    """A measure of a seed that ran away carries NaN; one of the test pairs alone doesn't know of
-    the trained ones.
+    """A measure of a diverged seed is NaN. Both splits hold a NaN, because a measure of one split
+    does not see the other.
     """
     task = _task(7)
     logits = _random_logits(task, 0)

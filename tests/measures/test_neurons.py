@@ -52,7 +52,6 @@ def _explained(neuron: np.ndarray, k: int) -> float:
 
 
 # --- Closed forms
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,6 @@ def test_a_neuron_without_numbers_has_no_frequency() -> None:
 
 
 # --- Brute force
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [5, 6, 7, 8, 11, 12])
@@ -116,12 +114,9 @@ def test_shares_are_those_of_least_squares(p: int) -> None:
 
 
 # --- Invariances
-# ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_neurons_is_kept_and_scale_offset_and_shifts_of_the_inputs_change_nothing() -> (
-    None
-):
+def test_order_is_kept_and_scale_offset_and_shifts_of_the_inputs_change_nothing() -> None:
     rng = np.random.default_rng(0)
     neurons = rng.normal(size=(7, 7, 5))
     order = [3, 1, 4, 0, 2]
@@ -137,7 +132,6 @@ def test_the_order_of_neurons_is_kept_and_scale_offset_and_shifts_of_the_inputs_
 
 
 # --- On networks
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_gromovs_analytic_neurons_have_the_frequencies_they_were_built_with() -> None:
@@ -202,7 +196,7 @@ def test_compiled_and_plain_agree(name: str) -> None:
     )
 
 
-def test_a_model_without_neurons_is_told_apart() -> None:
+def test_a_model_without_neurons_is_refused() -> None:
     roles = Transformer(d_model=8, heads=2, d_mlp=0).build(_task(7).inputs).roles
     reason = MEASURES["neuron_fve"].missing(roles, frozenset(_context(7).ground_truth), frozenset())
     assert reason == "needs the model's role 'neurons'"

@@ -79,8 +79,7 @@ def test_an_embedding_of_one_circle_is_that_circle_in_its_plane_and_a_point_in_t
     turns = 2 * np.pi * np.arange(1, 6)[:, None] * np.arange(p) / p
     waves = np.stack([np.cos(turns), np.sin(turns)], axis=1).reshape(10, p)
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
-    # In the final model each frequency has two directions of its own; here that of k alone is
-    # there.
+    # In the final model each frequency has two directions; this embedding holds those of k only.
     final, circle = waves.T @ rotation[:10], radius * waves[2 * (k - 1) : 2 * k]
     table = circle.T @ rotation[2 * (k - 1) : 2 * k]
     places = _read(

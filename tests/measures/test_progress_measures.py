@@ -38,17 +38,16 @@ def _read(name: str, logits: np.ndarray, task: ModularArithmetic, keys: Sequence
 
 
 # --- Brute force, straight from the formulas
-# --------------------------------------------------------------------------------
 
 
 def _cross_entropy(logits: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """By pair; the largest logit is taken out so that float64 is enough."""
+    """Loss of each pair; the largest logit is subtracted, so that exp does not overflow."""
     z = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), answers]
 
 
 def _along(L: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """P_k L: the parts along the unit vectors of cos and sin of an angle by pair."""
+    """P_k L: parts along the unit vectors of cos and sin of an angle that each pair has."""
     part = np.zeros_like(L)
     for wave in (np.cos(angle), np.sin(angle)):
         norm = np.linalg.norm(wave)
@@ -128,7 +127,6 @@ def test_all_frequencies_together_leave_functions_of_the_answer_alone(p: int) ->
 
 
 # --- Closed forms
-# -----------------------------------------------------------------------------------------------------------
 
 _WAVES = [(7, {1: 3.0, 3: 1.5}), (8, {1: 2.0, 4: 1.0}), (13, {2: 2.0, 5: 1.0, 6: 3.0})]
 
@@ -202,7 +200,6 @@ def test_sines_and_other_sums_are_not_explained() -> None:
 
 
 # --- Which key frequencies
-# --------------------------------------------------------------------------------------------------
 
 
 def test_keys_are_those_of_the_final_models_output_map() -> None:
@@ -218,7 +215,6 @@ def test_keys_are_those_of_the_final_models_output_map() -> None:
 
 
 # --- Invariances
-# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [7, 8])
@@ -259,14 +255,13 @@ def test_the_order_of_heads_and_neurons_changes_nothing() -> None:
     params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
     turned = permuted(params)
     for name in _MEASURES:
-        one, other = (
+        plain, permuted_value = (
             float(read(name, x, context_of(task, model=model, final=x))) for x in (params, turned)
         )
-        assert other == pytest.approx(one, rel=2e-5), name
+        assert permuted_value == pytest.approx(plain, rel=2e-5), name
 
 
 # --- On networks
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_measures_read_an_mlp_through_its_roles() -> None:
