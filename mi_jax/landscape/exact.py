@@ -21,7 +21,9 @@ Real = float | int
 
 
 class Coefficient(NamedTuple):
-    """Learning coefficient and multiplicity: the free energy is n L + lambda ln n - (m - 1) ln ln n.
+    """Learning coefficient and multiplicity.
+
+    The free energy is n L + lambda ln n - (m - 1) ln ln n.
 
     Attributes:
         learning_coefficient: lambda.
@@ -183,7 +185,7 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
 
 
 def _layers(excess: list[int]) -> list[int]:
-    """M of the layers in Sigma: the shortest prefix of the sorted list that meets the conditions."""
+    """M of the layers in Sigma: the shortest sorted prefix that meets the conditions."""
     for length in range(1, len(excess)):
         inside, outside = excess[: length + 1], excess[length + 1 :]
         total = sum(inside)

@@ -12,6 +12,7 @@ import jax
 from mi_jax.basics.dims import Number
 from mi_jax.basics.errors import ConfigError, nearest, require, whole
 from mi_jax.basics.fields import warn_old_name
+from mi_jax.landscape.exact import Real
 
 ChainMode = Literal["vmapped", "mapped"]
 
@@ -142,7 +143,7 @@ def check_positive(name: str, value: Any) -> None:
     raise ConfigError(f"{name}={value}; a positive number is needed{hint}")
 
 
-def default_n_beta(n: float) -> float:
+def default_n_beta(n: Real) -> float:
     """Temperature n / ln n of the widely applicable Bayesian information criterion.
 
     Args:

@@ -1,3 +1,3 @@
-"""Measuring: chooses measures, compiles them into one program, runs it over a trajectory, stores and
-merges the readings, and reads their nulls.
+"""Measuring: chooses measures, compiles them into one program, reads a trajectory with it, stores
+and merges the readings, and reads their nulls.
 """

@@ -49,7 +49,7 @@ def provenance_of(
 
 
 def _plain(value: Any) -> Any:
-    """A prepared value as JSON: a mask as its true indices from 1, a large array as shape and hash."""
+    """A prepared value as JSON: a mask as true indices from 1, a large array as shape and hash."""
     array = np.asarray(value)
     if array.size > _WRITTEN_OUT:
         return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}

@@ -169,7 +169,7 @@ def test_the_bias_of_finite_steps_is_estimated() -> None:
 
 @pytest.mark.slow
 def test_preconditioned_chains_sample_the_same_quadratic() -> None:
-    """With gradients far below eps, G is 1 / eps = 10: plain dynamics of ten times the step size."""
+    """With gradients far below eps, G = 1 / eps = 10: plain dynamics, ten times the step size."""
     eps = 0.1
     found = learning_coefficient(
         _small_bowl,
@@ -289,7 +289,7 @@ def _mean_loss(w: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def test_a_step_that_is_too_large_is_flagged() -> None:
-    """Past epsilon a = 4 a chain diverges; at half of that finite steps make half of the estimate."""
+    """Above epsilon a = 4 a chain diverges; at half of it, half of the estimate is the bias."""
     diverged, biased, good = (_of_bowl(epsilon=epsilon) for epsilon in (0.041, 0.02, 1e-3))
     assert bool(diverged.flags.diverged)
     assert bool(diverged.flags.epsilon_too_large)
@@ -447,7 +447,7 @@ def test_chains_run_one_after_another_are_the_same_chains() -> None:
         ({"epsilon": 0.0}, "epsilon=0.0; a positive number"),
         (
             {"epsilon": float("nan")},
-            "epsilon=nan; a positive number is needed. NaN is what a sweep without a plateau returns",
+            "epsilon=nan; a positive number is needed. NaN is what a sweep without a plateau",
         ),
         ({"gamma": -1.0}, "gamma=-1.0; 0"),
         ({"n": 1, "n_beta": None}, "n=1; more than one example"),

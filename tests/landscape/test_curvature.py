@@ -1,4 +1,4 @@
-"""Curvature against eigvalsh of the full Hessian, matrices of known spectrum, and gradient descent."""
+"""Curvature against eigvalsh of the full Hessian, known spectra, and gradient descent."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_lanczos_finds_the_top_eigenvalues_of_a_network(d: int, hidden: int, ord
 
 
 def test_lanczos_of_full_order_finds_every_eigenvalue_and_no_ghost() -> None:
-    """A spectrum over four decades: without reorthogonalisation the top ones come back as copies."""
+    """Without reorthogonalisation, the top of this spectrum of four decades would be copied."""
     rng = np.random.default_rng(0)
     values = np.sort(np.concatenate([[100.0, 50.0], rng.uniform(-1, 1, 38)]))[::-1]
     Q = np.linalg.qr(rng.normal(size=(40, 40)))[0]

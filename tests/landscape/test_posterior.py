@@ -1,6 +1,4 @@
-"""SGLD against another sampler of the local posterior: NUTS of blackjax, which has no bias of finite
-steps.
-"""
+"""SGLD against NUTS of blackjax, a sampler of the local posterior without bias of finite steps."""
 
 import types
 import warnings

@@ -30,7 +30,7 @@ _PROTOCOL = {
 
 
 def _loss(w: Any, x: Any) -> jax.Array:
-    """(x . sum of heads)^2 / 2 + |b|^2 / 2. Each example reads one coordinate of every head, and all
+    """(x . sum of heads)^2 / 2 + |b|^2 / 2. Each example reads one coordinate of every head; all
     examples together read each coordinate equally often.
     """
     return 0.5 * ((x @ w["attn"]["W_Q"].sum(axis=0)) ** 2).mean() + 0.5 * (w["b"] ** 2).sum()
@@ -48,7 +48,7 @@ def _loss(w: Any, x: Any) -> jax.Array:
 def test_the_coefficient_of_a_head_on_some_examples_is_the_closed_form_of_their_loss(
     examples: Any, curvatures: Any
 ) -> None:
-    """One of three heads is sampled: of ten coordinates, the loss depends on those of the examples."""
+    """One of three heads is sampled; the loss depends on the coordinates of the examples."""
     mask = restrict(_HEADS, "attn.W_?", entry=1)
     found = learning_coefficient(
         _loss,
