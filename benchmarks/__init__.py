@@ -1,6 +1,6 @@
-"""Ours against what people use, as ratios in one run: ``python -m
-benchmarks.training|checkpointing|...``, see README.
+"""Benchmarks against common alternatives: ``python -m benchmarks.training|checkpointing|...``.
 
-Needs the extra ``bench``. Each prints lines, or with ``--json`` one flat object; ``--save`` keeps
-the result with the machine's description in ``benchmarks/results/``.
+They need the extra ``bench``. Each prints lines, or with ``--json`` one flat object; ``--save``
+writes the result and a description of the machine to ``benchmarks/results/``. See the README of
+this folder.
 """

@@ -1,8 +1,11 @@
-"""Keeping a trajectory: segments against one Orbax save and one npz a snapshot, and what snapshots
-cost a run.
+"""Storing a trajectory: segments against one Orbax save or one npz per snapshot, and the cost of
+snapshots to a run.
 
-``--json`` keys: ms_per_snapshot (227k parameters, the train state saved as well), vs_orbax, vs_npz,
-overhead (the share by which a snapshot every 100 steps slows the p = 113 run).
+Keys of ``--json``:
+    ms_per_snapshot: milliseconds per snapshot of 227k parameters, with a share of the train state.
+    vs_orbax: time of one Orbax save per snapshot, relative to ours.
+    vs_npz: time of one npz per snapshot, relative to ours.
+    overhead: share by which a snapshot every 100 steps slows the p = 113 run.
 """
 
 import dataclasses
@@ -30,14 +33,14 @@ _STEPS = 400
 
 
 def segment(state: TrainState, folder: Path) -> None:
-    """What a run does for 64 snapshots: each copied from the device, all written with the state as
-    one segment.
+    """Stores 64 snapshots as a run does: each is copied from the device, and all are written as one
+    segment with the state.
     """
-    held = [
+    snapshots = [
         {name: np.array(value) for name, value in dotted(state.params).items()}
         for _ in range(_SNAPSHOTS)
     ]
-    stacks = {name: np.stack([one[name] for one in held]) for name in held[0]}
+    stacks = {name: np.stack([snapshot[name] for snapshot in snapshots]) for name in snapshots[0]}
     losses = np.zeros((_SNAPSHOTS, 1), np.float32)
     write(
         folder,
@@ -48,14 +51,14 @@ def segment(state: TrainState, folder: Path) -> None:
 
 
 def orbax(state: TrainState, folder: Path) -> None:
-    """One synchronous save of parameters and state each, as people write it."""
+    """Saves parameters and state once per snapshot, synchronously, in the usual way."""
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         for i in range(_RIVAL_SNAPSHOTS):
             checkpointer.save(folder / str(i), args=ocp.args.StandardSave(flat_state(state)))
 
 
 def npz(state: TrainState, folder: Path) -> None:
-    """One NumPy archive of parameters and state each."""
+    """Writes one NumPy archive of parameters and state per snapshot."""
     for i in range(_RIVAL_SNAPSHOTS):
         np.savez(folder / f"{i}.npz", **flat_state(state))
 
@@ -63,7 +66,7 @@ def npz(state: TrainState, folder: Path) -> None:
 def in_fresh_folder(
     save: Callable[[TrainState, Path], None], state: TrainState
 ) -> Callable[[], object]:
-    """Saves into an empty folder each time."""
+    """A function that saves the state into a new, empty folder at each call."""
 
     def run() -> None:
         folder = Path(tempfile.mkdtemp())
@@ -76,7 +79,7 @@ def in_fresh_folder(
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every comparison of this page by its key."""
+    """Results by their keys."""
     use_compile_cache()
     base = find("nanda_2023")
     program = Program(base.parts())
@@ -87,10 +90,12 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         compared(ours, in_fresh_folder(rival, state)) for rival in (orbax, npz)
     )
     milliseconds = 1000 * against_orbax.ours / _SNAPSHOTS
-    say(f"a snapshot, with its part of the state: {milliseconds:.2f} ms ({_SNAPSHOTS} a segment)")
-    for name, one in (("Orbax save", against_orbax), ("npz (no hashes)", against_npz)):
-        each = 1000 * one.theirs / _RIVAL_SNAPSHOTS
-        say(f"one {name} each: {each:.1f} ms, {one.median / share:.1f} times as long")
+    say(
+        f"a snapshot, with its share of the state: {milliseconds:.2f} ms ({_SNAPSHOTS} per segment)"
+    )
+    for name, ratio in (("Orbax save", against_orbax), ("npz (no hashes)", against_npz)):
+        each = 1000 * ratio.theirs / _RIVAL_SNAPSHOTS
+        say(f"one {name} per snapshot: {each:.1f} ms, {ratio.median / share:.1f} times as long")
     often = dataclasses.replace(base, steps=_STEPS, schedule=every(100))
     seldom = dataclasses.replace(often, schedule=at(0, _STEPS))
     trained_seconds(seldom)

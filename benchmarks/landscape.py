@@ -1,20 +1,23 @@
-"""The learning coefficient over the demo run, and against devinterp 1.3.2 (and canonical-interp) on
-devinterp's own grokking MLP.
+"""The learning coefficient over the demo run, and against devinterp 1.3.2 and canonical-interp on
+the grokking MLP of devinterp's demo.
 
-p = 53, a shared embedding of 12, two linear maps to 48 hidden units summed, GELU, an unembedding;
-40 % of the pairs, trained with Adam. Both sides sample from the same weights over the same full
-batch, with the same step size, localisation, n_beta, chains, draws, threads and baseline loss.
-devinterp's loader is torch's own over a TensorDataset, as in its demo; "in memory" hands it the
-whole batch instead, so that nothing but its chains is timed.
+The MLP: p = 53, a shared embedding of width 12, two linear maps to 48 hidden units whose outputs
+are summed, GELU, and an unembedding; trained with Adam on 40 % of the pairs. Both sides sample from
+the same weights over the same full batch, with the same step size, localisation, n_beta, chains,
+draws, threads and baseline loss. The loader of devinterp is torch's own over a TensorDataset, as in
+its demo; "in memory" gives it the whole batch instead, so that only its chains are timed.
 
-The demo run: one seed, 100 checkpoints, the measure as it is read when named: 4 chains of 150 draws
-    after 50.
+The demo run has one seed and 100 checkpoints, and is read by the measure with its default options:
+4 chains of 150 draws after 50 steps of burn-in.
 
-``--json`` keys: llc_100_seconds, llc_100_cpu_seconds (the demo run; compiled and written), and,
-null where devinterp isn't installed, vs_devinterp (how many times as long devinterp takes a
-chain-step), vs_devinterp_in_memory, vs_canonical (null where it isn't installed), microseconds
-(ours, a chain-step), ours, ours_se, theirs, theirs_se, sigmas (the difference of both estimates in
-combined standard errors).
+Keys of ``--json``; all but the first two are null if devinterp is not installed:
+    llc_100_seconds, llc_100_cpu_seconds: seconds for the demo run, compiled and written.
+    vs_devinterp: time per chain-step of devinterp, relative to ours.
+    vs_devinterp_in_memory: the same, in memory.
+    vs_canonical: the same for canonical-interp; null if it is not installed.
+    microseconds: microseconds per chain-step of ours.
+    ours, ours_se, theirs, theirs_se: estimates and their standard errors.
+    sigmas: difference of both estimates, in combined standard errors.
 """
 
 import dataclasses
@@ -36,7 +39,7 @@ import optax
 
 from benchmarks.timing import cores, ratio, report, seconds
 from mi_jax import train
-from mi_jax.landscape import diagnose, learning_coefficient
+from mi_jax.landscape import SGLDSettings, diagnose, learning_coefficient
 from mi_jax.runs.library import find
 from mi_jax.training import log_spaced
 
@@ -56,8 +59,8 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(params: Params, data: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Mean cross-entropy in nats. The linear maps are applied to the 53 embeddings, and each pair
-    looks its two rows up.
+    """Mean cross-entropy in nats. The linear maps are applied to the 53 embeddings once, and each
+    pair looks up its two rows.
     """
     inputs, targets = data
     left, right = (params["embed"] @ params[name] for name in ("left", "right"))
@@ -68,7 +71,7 @@ def loss(params: Params, data: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def trained(data: tuple[jax.Array, jax.Array], steps: int = 3000) -> Params:
-    """The demo's training: Adam 5e-3, decay 2e-4, batches of 128."""
+    """Parameters after the training of the demo: Adam 5e-3, decay 2e-4, batches of 128."""
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = {"embed": (P, D), "left": (D, HIDDEN), "right": (D, HIDDEN), "out": (HIDDEN, P)}
     params = {
@@ -93,7 +96,7 @@ def trained(data: tuple[jax.Array, jax.Array], steps: int = 3000) -> Params:
 
 
 def in_torch(params: Params) -> Any:
-    """The same network and weights as people write it in PyTorch."""
+    """The same network and weights in PyTorch, written in the usual way."""
     import torch
     from torch import nn
 
@@ -113,19 +116,20 @@ def in_torch(params: Params) -> Any:
             )
 
     model = MLP()
-    held = {name: np.array(value) for name, value in params.items()}
+    arrays = {name: np.array(value) for name, value in params.items()}
     state = {
-        "embed.weight": held["embed"],
-        "left.weight": held["left"].T,
-        "left.bias": held["bias"],
+        "embed.weight": arrays["embed"],
+        "left.weight": arrays["left"].T,
+        "left.bias": arrays["bias"],
+        "right.weight": arrays["right"].T,
+        "out.weight": arrays["out"].T,
     }
-    state |= {"right.weight": held["right"].T, "out.weight": held["out"].T}
     model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
     return model
 
 
 def loader(inputs: np.ndarray, targets: np.ndarray, *, in_memory: bool) -> Any:
-    """Full batches: collated by torch's loader, or the one that it holds handed out as it is."""
+    """Loader of full batches: collated by torch, or, in memory, the same tensors each time."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -140,7 +144,7 @@ def loader(inputs: np.ndarray, targets: np.ndarray, *, in_memory: bool) -> Any:
 
 
 def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: int) -> np.ndarray:
-    """Its loss trace [chain draw]."""
+    """Loss trace [chain draw] of devinterp."""
     import torch
     from devinterp.optim.sgld import SGLD
     from devinterp.slt.sampler import estimate_learning_coeff_with_summary
@@ -151,7 +155,7 @@ def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: in
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        told = estimate_learning_coeff_with_summary(
+        summary = estimate_learning_coeff_with_summary(
             model,
             batches,
             evaluate=evaluate,
@@ -166,12 +170,13 @@ def devinterp(model: Any, batches: Any, baseline: float, burn_in: int, draws: in
             seed=0,
             verbose=False,
         )
-    return np.asarray(told["loss/trace"])
+    return np.asarray(summary["loss/trace"])
 
 
 def canonical(model: Any, batches: Any) -> Callable[[], object]:
-    """TIMED draws of canonical-interp's chains, which are batched; not compiled, which takes it
-    minutes.
+    """A function that makes TIMED draws with the batched chains of canonical-interp.
+
+    They are not compiled, because its compilation takes minutes.
     """
     import itertools
     import logging
@@ -180,7 +185,8 @@ def canonical(model: Any, batches: Any) -> Callable[[], object]:
         rest = iter(items)
         return iter(lambda: tuple(itertools.islice(rest, n)), ())
 
-    vars(itertools).setdefault("batched", batched)  # which it needs, of Python 3.12
+    # canonical-interp needs itertools.batched, which Python has from 3.12 on.
+    vars(itertools).setdefault("batched", batched)
     from canonical_interp.slt import LLCEstimator
 
     logging.disable(logging.WARNING)
@@ -190,22 +196,23 @@ def canonical(model: Any, batches: Any) -> Callable[[], object]:
 
 
 def ours(params: Params, data: Any, burn_in: int, draws: int) -> Any:
-    settings = {
-        "n_beta": N_BETA,
-        "gamma": GAMMA,
-        "epsilon": EPSILON,
-        "burn_in": burn_in,
-        "draws": draws,
-        "chains": CHAINS,
-    }
-    found = learning_coefficient(
-        loss, params, n=len(data[0]), **settings, key=jax.random.key(2), data=data
+    """Our estimate from the same weights and data."""
+    settings = SGLDSettings(
+        n_beta=N_BETA,
+        gamma=GAMMA,
+        epsilon=EPSILON,
+        burn_in=burn_in,
+        draws=draws,
+        chains=CHAINS,
     )
-    return jax.block_until_ready(found)
+    estimate = learning_coefficient(
+        loss, params, n=len(data[0]), settings=settings, key=jax.random.key(2), data=data
+    )
+    return jax.block_until_ready(estimate)
 
 
 def over_the_demo_run(say: Callable[[str], None]) -> dict[str, float | None]:
-    """The learning coefficient of 100 checkpoints."""
+    """Results for the learning coefficient of 100 checkpoints, by their keys."""
     folder = Path(tempfile.mkdtemp())
     try:
         run = train(
@@ -225,12 +232,12 @@ def over_the_demo_run(say: Callable[[str], None]) -> dict[str, float | None]:
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every timing of this page by its key."""
+    """Results by their keys."""
     demo = over_the_demo_run(say)
     if importlib.util.find_spec("devinterp") is None:
         say(
-            "devinterp isn't installed here: pip install torch==2.13.0 devinterp==1.3.2, in an"
-            " environment of its own"
+            "devinterp is not installed. Run pip install torch==2.13.0 devinterp==1.3.2 in an"
+            " environment of its own."
         )
         return demo | dict.fromkeys(_AGAINST)
     return demo | against_devinterp(say)
@@ -250,7 +257,7 @@ _AGAINST = (
 
 
 def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
-    """Every comparison by its key."""
+    """Results of the comparisons, by their keys."""
     import torch
 
     torch.set_num_threads(cores())
@@ -278,7 +285,8 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
     }
     if importlib.util.find_spec("canonical_interp") is not None:
         rivals["canonical-interp 0.1.5, in memory"] = canonical(model, memory)
-    mine = lambda: [ours(params, data, 0, TIMED) for _ in range(8)]  # noqa: E731  long enough to time
+    # Eight calls, which together take long enough to time.
+    mine = lambda: [ours(params, data, 0, TIMED) for _ in range(8)]  # noqa: E731
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for run in (mine, *rivals.values()):
         run()
@@ -286,8 +294,8 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
         for name, run in rivals.items():
             times[name].append((seconds(mine) / 8, seconds(run)))
     ratios = {name: ratio(taken) for name, taken in times.items()}
-    for name, found in ratios.items():
-        say(found.told(f"{name}, times as long a chain-step", steps, "ms"))
+    for name, timed in ratios.items():
+        say(timed.line(f"{name}, times as long per chain-step", steps, "ms"))
 
     here = ours(params, data, BURN_IN, DRAWS)
     trace = devinterp(model, memory, baseline, BURN_IN, DRAWS)
@@ -295,11 +303,11 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
         N_BETA * (float(trace.mean()) - baseline),
         N_BETA * float(diagnose(jnp.asarray(trace - baseline)).standard_error),
     )
-    value, own = float(here.learning_coefficient), float(here.standard_error)
-    sigmas = abs(value - there) / math.hypot(own, error)
+    value, value_se = float(here.learning_coefficient), float(here.standard_error)
+    sigmas = abs(value - there) / math.hypot(value_se, error)
     say(
-        f"learning coefficient {value:.3f} +- {own:.3f} here, {there:.3f} +- {error:.3f} there:"
-        f" {sigmas:.1f} errors apart"
+        f"learning coefficient {value:.3f} +- {value_se:.3f} here, {there:.3f} +- {error:.3f}"
+        f" there: {sigmas:.1f} errors apart"
     )
     canonical_ratio = ratios.get("canonical-interp 0.1.5, in memory")
     return {
@@ -308,7 +316,7 @@ def against_devinterp(say: Callable[[str], None]) -> dict[str, float | None]:
         "vs_canonical": canonical_ratio.median if canonical_ratio else None,
         "microseconds": 1e6 * ratios["devinterp 1.3.2"].ours / steps,
         "ours": value,
-        "ours_se": own,
+        "ours_se": value_se,
         "theirs": there,
         "theirs_se": error,
         "sigmas": sigmas,

@@ -1,7 +1,8 @@
-"""Nanda et al.'s training step in TransformerLens, for ``benchmarks.training``: runs in an
-environment that has it.
+"""Training step of Nanda et al. in TransformerLens. ``benchmarks.training`` runs it in an
+environment that has TransformerLens.
 
-Reads a line, makes so many steps, prints their seconds; again until the input ends.
+Usage: ``lens_loop.py STEPS THREADS``. For each line of input it takes STEPS steps and prints their
+seconds.
 """
 
 import random

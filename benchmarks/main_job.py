@@ -1,11 +1,14 @@
-"""The main job step by step, each in a process of its own: seconds and peak memory of training,
-measuring and reporting.
+"""The main job: seconds and peak memory of training, measuring and reporting, each in a process of
+its own.
 
-The published p = 113 set-up, one seed, 200 snapshots, every measure; and reading 1,000 snapshots of
-it, whose memory must not grow with their number. ``--json`` keys: train_seconds, measure_seconds,
-report_seconds, seconds (of all three); train_megabytes, measure_megabytes, report_megabytes (the
-most that the process held); megabytes_1000 (reading 1,000 snapshots, above the memory held before
-the first is read).
+The job is the published p = 113 set-up with one seed, 200 snapshots and every default measure. In
+addition 1,000 snapshots are read, whose memory must not grow with their number.
+
+Keys of ``--json``:
+    train_seconds, measure_seconds, report_seconds: seconds of each step.
+    seconds: sum of the three.
+    train_megabytes, measure_megabytes, report_megabytes: peak memory of each process.
+    megabytes_1000: memory for reading 1,000 snapshots, above that before the first is read.
 """
 
 import dataclasses
@@ -28,8 +31,8 @@ _MANY = 1000
 
 
 def verb_cost(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak megabytes of a verb of the command line."""
-    held: list[float] = []
+    """Seconds and peak megabytes of a command of the command line."""
+    peaks: list[float] = []
 
     def run() -> None:
         child = subprocess.Popen(
@@ -39,13 +42,14 @@ def verb_cost(arguments: list[str]) -> tuple[float, float]:
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             raise subprocess.CalledProcessError(child.returncode, child.args)
-        held.append(usage.ru_maxrss / 1024)
+        peaks.append(usage.ru_maxrss / 1024)
 
-    return seconds(run), held[0]
+    # ``seconds`` is called first, and fills ``peaks``.
+    return seconds(run), peaks[0]
 
 
 def many_snapshots(folder: Path) -> float:
-    """Megabytes that reading 1,000 snapshots takes above what was held before."""
+    """Megabytes for reading 1,000 snapshots, above the memory before."""
     run = train(dataclasses.replace(find(_EXPERIMENT), steps=_MANY - 1, schedule=every(1)), folder)
     before = resident_megabytes()
     run.measure()
@@ -53,22 +57,22 @@ def many_snapshots(folder: Path) -> float:
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every step of the main job by its key."""
+    """Results by their keys."""
     use_compile_cache()
     folder = Path(tempfile.mkdtemp())
-    found: dict[str, float | None] = {}
+    results: dict[str, float | None] = {}
     try:
         for name, start in _VERBS.items():
-            took, held = verb_cost([*start, str(folder / "run"), "--quiet"])
-            say(f"{name}: {took:.1f} s, at most {held:,.0f} MB")
-            found |= {f"{name}_seconds": took, f"{name}_megabytes": held}
-        found["seconds"] = sum(found[f"{name}_seconds"] or 0 for name in _VERBS)
-        say(f"the main job in all: {found['seconds']:.0f} s")
-        found["megabytes_1000"] = many_snapshots(folder / "many")
-        say(f"reading {_MANY} snapshots: {found['megabytes_1000']:,.0f} MB above the start")
+            took, peak = verb_cost([*start, str(folder / "run"), "--quiet"])
+            say(f"{name}: {took:.1f} s, at most {peak:,.0f} MB")
+            results |= {f"{name}_seconds": took, f"{name}_megabytes": peak}
+        results["seconds"] = sum(results[f"{name}_seconds"] or 0 for name in _VERBS)
+        say(f"the main job in total: {results['seconds']:.0f} s")
+        results["megabytes_1000"] = many_snapshots(folder / "many")
+        say(f"reading {_MANY} snapshots: {results['megabytes_1000']:,.0f} MB above the start")
     finally:
         shutil.rmtree(folder)
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Reading a trajectory: all measures against one forward pass over the full table, and 200
+"""Reading a trajectory: all default measures against one forward pass over all pairs, and over 200
 snapshots of p = 113.
 
-``--json`` keys: vs_forward (all measures of a snapshot over one fast-path forward pass; what is
-listed apart is not in it), vs_forward_all (everything in it), seconds_200 (200 snapshots, all
-measures, compiled and written), megabytes_200 (memory above the start). Listed apart are a
-measure's own linear algebra (singular values) and its own forward passes of another network
-(circle_fve: six networks that each see one circle of the embedding; gradient_symmetricity:
-gradients of 100 inputs).
+Keys of ``--json``:
+    vs_forward: time of all measures of a snapshot except ``APART``, relative to one forward pass by
+        the fastest route.
+    vs_forward_all: the same with ``APART``.
+    seconds_200: seconds for 200 snapshots and all measures, compiled and written.
+    megabytes_200: memory above that at the start.
+
+``APART`` are measures with linear algebra of their own (singular values), or with forward passes of
+another network (circle_fve: six networks that each see one circle of the embedding;
+gradient_symmetricity: gradients of 100 inputs).
 """
 
 import dataclasses
@@ -49,10 +53,11 @@ APART = (
     "head_norms",
     "head_rank",
 )
+"""Measures whose cost is listed separately."""
 
 
 def reading(run: Run, measures: Sequence[Measure]) -> Callable[[], object]:
-    """Reads a batch of snapshots of the first seed."""
+    """A function that reads a batch of snapshots of the first seed."""
     final = jax.tree.map(jnp.asarray, run.params(int(run.steps[-1]), seed=run.seeds[0]))
     context = make_context(
         run.subject, run.seeds[0], Reference(initial=final, final=final), measures
@@ -63,7 +68,9 @@ def reading(run: Run, measures: Sequence[Measure]) -> Callable[[], object]:
 
 
 def forward(run: Run) -> Callable[[], object]:
-    """One pass over all pairs for each of a batch of snapshots, by the cheapest route."""
+    """A function that makes one forward pass over all pairs for each snapshot of a batch, by the
+    fastest route.
+    """
     subject = run.subject
     evaluation = run.evaluation(run.seeds[0])
     inputs = jnp.concatenate([jnp.asarray(batch.inputs) for batch in evaluation.batches.values()])
@@ -73,14 +80,15 @@ def forward(run: Run) -> Callable[[], object]:
     )
     program = jax.jit(
         lambda stack: jax.lax.map(
-            lambda one: subject.model.apply(one, inputs, positions=subject.task.read).sum(), stack
+            lambda params: subject.model.apply(params, inputs, positions=subject.task.read).sum(),
+            stack,
         )
     )
     return lambda: jax.block_until_ready(program(params))
 
 
 def _median(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Median milliseconds of a snapshot, the calls interleaved."""
+    """Median milliseconds per snapshot; the calls alternate."""
     for run in runs.values():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
@@ -91,7 +99,7 @@ def _median(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every comparison of this page by its key."""
+    """Results by their keys."""
     use_compile_cache()
     folder = tempfile.mkdtemp()
     try:
@@ -104,7 +112,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
             f" {whole:.1f} s, {memory:,.0f} MB more"
         )
         chosen, _ = choose(None, run.subject)
-        shared = [one for one in chosen if one.name not in APART]
+        shared = [measure for measure in chosen if measure.name not in APART]
         each = _median(
             {"forward": forward(run), "all": reading(run, chosen), "shared": reading(run, shared)}
         )
@@ -126,17 +134,13 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
 
 
 def shares(run: Run, chosen: Sequence[Measure]) -> dict[str, float]:
-    """Milliseconds of a snapshot that each measure costs alone, its forward pass included."""
-    return {
-        one.name: min(1000 * seconds(read) / BATCH for _ in range(2))
-        for one in chosen
-        for read in [_warm(reading(run, [one]))]
-    }
-
-
-def _warm(run: Callable[[], object]) -> Callable[[], object]:
-    run()
-    return run
+    """Milliseconds per snapshot that each measure costs alone, its forward pass included."""
+    costs: dict[str, float] = {}
+    for measure in chosen:
+        read = reading(run, [measure])
+        read()  # compiles
+        costs[measure.name] = min(1000 * seconds(read) / BATCH for _ in range(2))
+    return costs
 
 
 if __name__ == "__main__":

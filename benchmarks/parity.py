@@ -1,5 +1,5 @@
-"""A sparse parity and an MLP for it, written as a user would: a task of one's own and a model of
-two functions.
+"""A sparse parity and an MLP for it, written as a user would: a custom task, and a custom model
+made of two functions.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class SignMLP(Architecture):
 
 
 def experiment(seeds: int) -> Experiment:
-    """The experiment with so many seeds."""
+    """The experiment with this number of seeds."""
     optimizer = AdamW(learning_rate=RATE, weight_decay=DECAY, b2=0.999)
     return Experiment(
         Parity(),

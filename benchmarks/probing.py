@@ -1,11 +1,14 @@
-"""Probes over a whole trajectory: the demo run, one seed, 200 checkpoints, every site at the read
-position, ten concepts.
+"""Probes over a whole trajectory: the demo run with one seed, 200 checkpoints, every site at the
+read position, and the ten concepts with the most classes.
 
-``--json`` keys: ridge_seconds (test, training and control accuracies of every checkpoint, site and
-concept, compiled, written), checkpoints, sites, concepts, classes (the most of a concept), fits
-(checkpoints x sites x concepts x 2: a control task each); ridge_ms, logistic_ms, mdl_ms, effect_ms:
-by checkpoint, from the run's middle on, compiled before. The concepts are the ten with the most
-classes.
+Keys of ``--json``:
+    ridge_seconds: seconds for test, training and control accuracies of every checkpoint, site and
+        concept, compiled and written.
+    checkpoints, sites, concepts: their numbers.
+    classes: largest number of classes of a concept.
+    fits: number of fits, checkpoints x sites x concepts x 2 (each with a control task).
+    ridge_ms, logistic_ms, mdl_ms, effect_ms: milliseconds per checkpoint, from the middle of the
+        run on, without compilation.
 """
 
 import dataclasses
@@ -27,13 +30,13 @@ _FEW = 2
 _CONCEPTS = 10
 
 
-def per_checkpoint(run: Run, one: Measure, count: int) -> float:
-    """Milliseconds of reading a checkpoint near the run's middle, compiled before."""
+def per_checkpoint(run: Run, probe: Measure, count: int) -> float:
+    """Milliseconds per checkpoint, over ``count`` from the middle of the run, compiled before."""
     steps = run.steps[len(run.steps) // 2 :][:count]
     stack = jax.tree.map(
         lambda *x: jax.numpy.stack(x), *[run.params(int(step), seed=run.seeds[0]) for step in steps]
     )
-    context, reader = make_context(run.subject, run.seeds[0], Reference(), [one]), Reader([one])
+    context, reader = make_context(run.subject, run.seeds[0], Reference(), [probe]), Reader([probe])
     read = lambda: reader.read(jax.tree.map(lambda x: jax.device_get(x), stack), None, context)  # noqa: E731
     read()
     return 1000 * seconds(read) / count
@@ -41,26 +44,26 @@ def per_checkpoint(run: Run, one: Measure, count: int) -> float:
 
 def chosen(run: Run) -> tuple[str, ...]:
     """The ten concepts with the most classes."""
-    known = run.experiment.task.labels(run.evaluation())
-    return tuple(sorted(sorted(known, key=lambda name: -known[name].classes)[:_CONCEPTS]))
+    labels = run.experiment.task.labels(run.evaluation())
+    return tuple(sorted(sorted(labels, key=lambda name: -labels[name].classes)[:_CONCEPTS]))
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every timing of this page by its key."""
+    """Results by their keys."""
     folder = Path(tempfile.mkdtemp())
     try:
         run = train(dataclasses.replace(find("grokking"), seeds=(0,)), folder / "demo")
-        known, names = run.experiment.task.labels(run.evaluation()), chosen(run)
+        labels, names = run.experiment.task.labels(run.evaluation()), chosen(run)
         ridge = measures.probe_accuracy(concepts=names)
         taken = seconds(lambda: run.measure([ridge]))
         read = run.measure([ridge])[ridge.name]
         sizes = read.sizes
-        most = max(known[name].classes for name in names)
+        most = max(labels[name].classes for name in names)
         fits = 2 * sizes["step"] * sizes["site"] * sizes["concept"]
         say(
             f"ridge at {sizes['step']} checkpoints, {sizes['site']} sites, {sizes['concept']}"
-            f" concepts of up to {most} classes, a control task each ({fits:,} fits): {taken:.1f}"
-            " s, compiled and written"
+            f" concepts of up to {most} classes, each with a control task ({fits:,} fits):"
+            f" {taken:.1f} s, compiled and written"
         )
         use_compile_cache()
         each = {
@@ -69,24 +72,23 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
             "mdl": (measures.probe_mdl(concepts=names), 2 * _FEW),
             "effect": (measures.probe_effect(concepts=names), 2 * _FEW),
         }
-        found: dict[str, float] = {}
-        for name, (one, count) in each.items():
-            taken_each = per_checkpoint(run, one, count)
-            found[f"{name}_ms"] = taken_each
+        milliseconds: dict[str, float] = {}
+        for name, (probe, count) in each.items():
+            cost = per_checkpoint(run, probe, count)
+            milliseconds[f"{name}_ms"] = cost
             say(
-                f"{name}: {taken_each:.0f} ms a checkpoint, {taken_each * sizes['step'] / 1000:.0f}"
-                " s for all"
+                f"{name}: {cost:.0f} ms per checkpoint, {cost * sizes['step'] / 1000:.0f} s for all"
             )
     finally:
         shutil.rmtree(folder)
-    told: dict[str, float | None] = {
+    counts: dict[str, float | None] = {
         "checkpoints": sizes["step"],
         "sites": sizes["site"],
         "concepts": sizes["concept"],
         "classes": most,
         "fits": fits,
     }
-    return {"ridge_seconds": taken, **told, **found}
+    return {"ridge_seconds": taken, **counts, **milliseconds}
 
 
 if __name__ == "__main__":

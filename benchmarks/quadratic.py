@@ -1,4 +1,4 @@
-"""Where a step of the quadratic MLP goes: its matrix products, its loss, its tables, each alone."""
+"""Cost of the parts of a step of the quadratic MLP: matrix products, loss, and tables."""
 
 import statistics
 from collections.abc import Callable
@@ -15,24 +15,21 @@ _CALLS = 100
 
 
 def _milliseconds(step: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> float:
-    """A call of ``step``, which returns its arguments changed, so that none of _CALLS in a row can
-    be left out.
+    """Milliseconds per call of ``step``.
+
+    The step returns its arguments changed, so that the compiler cannot remove any of the _CALLS
+    calls in a row.
     """
     program = jax.jit(
         lambda *arrays: jax.lax.fori_loop(0, _CALLS, lambda _, carry: step(*carry), arrays)
     )
     jax.block_until_ready(program(*arrays))
-    return (
-        1e3
-        / _CALLS
-        * statistics.median(
-            seconds(lambda: jax.block_until_ready(program(*arrays))) for _ in range(PAIRS)
-        )
-    )
+    times = [seconds(lambda: jax.block_until_ready(program(*arrays))) for _ in range(PAIRS)]
+    return 1e3 / _CALLS * statistics.median(times)
 
 
 def profile(inputs: Any, targets: Any, tokens: int, width: int, classes: int) -> dict[str, float]:
-    """Milliseconds of each part of a step, forward and backward, alone."""
+    """Milliseconds of each part of a step alone, forward and backward."""
     a, b, y = jnp.asarray(inputs[:, 0]), jnp.asarray(inputs[:, 1]), jnp.asarray(targets[:, 0])
     shapes = (
         (tokens, width),

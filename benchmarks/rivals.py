@@ -1,4 +1,6 @@
-"""The same training as people write it in PyTorch: eager, AdamW. Needs the extra ``bench``."""
+"""The same training in PyTorch, written in the usual way: eager, with AdamW. Needs the extra
+``bench``.
+"""
 
 from collections.abc import Callable
 
@@ -12,11 +14,16 @@ def _matrix(*shape: int) -> nn.Parameter:
 
 
 class Transformer(nn.Module):
-    """Nanda et al.'s network, one layer, without norms, an einsum a step.
+    """Network of Nanda et al.: one layer, without layer norms, with one einsum per operation.
 
     Args:
-        last: only the last position is computed from the queries on, where people who are in a
-            hurry get to.
+        vocabulary: number of tokens.
+        outputs: number of output classes.
+        positions: length of the input.
+        d: width of the residual stream.
+        heads: number of attention heads.
+        d_mlp: width of the hidden layer.
+        last: compute only the last position, from the queries on; a common optimisation.
     """
 
     def __init__(
@@ -58,11 +65,13 @@ class Transformer(nn.Module):
 
 
 class QuadraticMLP(nn.Module):
-    """Gromov's network on a pair of tokens: one-hot inputs side by side, a matrix, a square, an
-    output matrix.
+    """Network of Gromov on a pair of tokens: concatenated one-hot inputs, a matrix, a square, and
+    an output matrix.
 
     Args:
-        one_hot: as published; False looks tokens up in two tables, which is faster.
+        tokens: number of tokens.
+        width: width of the hidden layer.
+        one_hot: True as published; False looks tokens up in two tables, which is faster.
     """
 
     def __init__(self, tokens: int, width: int, *, one_hot: bool = True):
@@ -90,7 +99,7 @@ def training_step(
     learning_rate: float,
     weight_decay: float,
 ) -> Callable[[], None]:
-    """One full-batch step of the usual loop: loss at the last position, backward, AdamW."""
+    """A function that makes one full-batch step: loss at the last position, backward, AdamW."""
     tokens, answers = (
         torch.from_numpy(np.array(inputs)).long(),
         torch.from_numpy(np.array(targets)).long()[:, -1],
@@ -111,7 +120,7 @@ def training_step(
 def parity_step(
     n: int, k: int, width: int, batch: int, learning_rate: float, weight_decay: float
 ) -> Callable[[], None]:
-    """One step on fresh examples of a sparse parity."""
+    """A function that makes one step on fresh examples of a sparse parity."""
     model = nn.Sequential(nn.Linear(n, width), nn.ReLU(), nn.Linear(width, 2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
 

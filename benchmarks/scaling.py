@@ -1,8 +1,8 @@
-"""Cost by size: seconds of training against steps and seeds, of reading against snapshots, three
-sizes each.
+"""Cost against size: seconds of training against steps and seeds, and of reading against snapshots,
+at three sizes each.
 
-``--json`` keys: for each of steps, seeds and snapshots ``<name>_exponent``, the slope of log
-seconds against log size (1 is linear), of the median of three runs each.
+Keys of ``--json``: ``steps_exponent``, ``seeds_exponent``, ``snapshots_exponent``, the slope of log
+seconds (the median of three runs) against log size; 1 is linear.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _BASE = dataclasses.replace(find("grokking"), seeds=(0,), steps=800, schedule=at
 
 
 def measuring_seconds(snapshots: int) -> float:
-    """After the first segment, which compiles."""
+    """Seconds of reading, from after the first segment, which includes compilation."""
     folder = tempfile.mkdtemp()
     try:
         storage = dataclasses.replace(_BASE.storage, snapshots=snapshots // 2)
@@ -39,7 +39,7 @@ def measuring_seconds(snapshots: int) -> float:
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every fit by its key."""
+    """Results by their keys."""
     use_compile_cache()
     sizes: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
         "steps": (
@@ -54,7 +54,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         ),
         "snapshots": ((128, 256, 512), measuring_seconds),
     }
-    found: dict[str, float | None] = {}
+    exponents: dict[str, float | None] = {}
     for name, (counts, cost) in sizes.items():
         cost(counts[0])
         taken = [statistics.median(cost(n) for _ in range(3)) for n in counts]
@@ -63,8 +63,8 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
             f"{name}: {', '.join(f'{n}: {t:.2f} s' for n, t in zip(counts, taken, strict=True))};"
             f" exponent {slope:.2f}"
         )
-        found[f"{name}_exponent"] = float(slope)
-    return found
+        exponents[f"{name}_exponent"] = float(slope)
+    return exponents
 
 
 if __name__ == "__main__":

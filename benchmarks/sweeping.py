@@ -1,7 +1,10 @@
-"""The phase diagram of ``experiments/liu_2022``: 5 learning rates, 5 decays, 3 seeds, from nothing
+"""Phase diagram of ``experiments/liu_2022``: 5 learning rates, 5 decays and 3 seeds, from training
 to the figure.
 
-``--json`` keys: seconds, runs (seeds counted), regimes (how many of the four appear).
+Keys of ``--json``:
+    seconds: seconds of the whole sweep.
+    runs: number of runs, one per seed.
+    regimes: how many of the four regimes appear.
 """
 
 import shutil
@@ -20,17 +23,18 @@ RATES, DECAYS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (0.0, 0.1, 1.0, 5.0, 20.0)
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """The sweep, timed."""
-    folder, found = Path(tempfile.mkdtemp()), []
+    """Results by their keys."""
+    folder, summaries = Path(tempfile.mkdtemp()), []
     axes = {"optimizer.learning_rate": RATES, "optimizer.weight_decay": DECAYS}
     try:
-        took = seconds(lambda: found.append(sweep(find("liu_2022"), axes, folder / "sweep")))
+        took = seconds(lambda: summaries.append(sweep(find("liu_2022"), axes, folder / "sweep")))
     finally:
         shutil.rmtree(folder)
-    kinds, counts = np.unique(found[0]["regime"].values, return_counts=True)
-    told = ", ".join(f"{kind} {count}" for kind, count in zip(kinds, counts, strict=True))
-    say(f"{len(RATES)} x {len(DECAYS)} x 3 runs on {cores()} cores: {took:.0f} s; seeds: {told}")
-    return {"seconds": took, "runs": float(found[0]["regime"].size), "regimes": float(len(kinds))}
+    regimes = summaries[0]["regime"].values
+    kinds, counts = np.unique(regimes, return_counts=True)
+    listed = ", ".join(f"{kind} {count}" for kind, count in zip(kinds, counts, strict=True))
+    say(f"{len(RATES)} x {len(DECAYS)} x 3 runs on {cores()} cores: {took:.0f} s; seeds: {listed}")
+    return {"seconds": took, "runs": float(regimes.size), "regimes": float(len(kinds))}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Honest comparison: interleaved pairs, the median of their ratios and its spread; what the machine
-is and can do.
+"""Fair timing: alternating pairs, the median and range of their ratios, memory, and a description
+of the machine.
 """
 
 import argparse
@@ -25,19 +25,24 @@ PAIRS = 7
 
 
 class Ratio(NamedTuple):
-    """How many times as long one thing takes as another: the median of the pairs' ratios, and the
-    least and the most.
+    """Ratio theirs / ours of the times of two functions, over pairs of calls.
+
+    Attributes:
+        median: median of the ratios.
+        low: smallest ratio.
+        high: largest ratio.
+        ours: median seconds per call of ours.
+        theirs: median seconds per call of theirs.
     """
 
     median: float
     low: float
     high: float
     ours: float
-    """Median seconds of a call."""
     theirs: float
 
-    def told(self, name: str, calls: int = 1, unit: str = "ms") -> str:
-        """One line; seconds are divided by what a call did."""
+    def line(self, name: str, calls: int = 1, unit: str = "ms") -> str:
+        """The ratio as one line of text; seconds are divided by ``calls``, the steps per call."""
         ours, theirs = (1000 * seconds / calls for seconds in (self.ours, self.theirs))
         return (
             f"{name}: {self.median:.2f} [{self.low:.2f}, {self.high:.2f}]   {ours:.3g} against"
@@ -46,33 +51,33 @@ class Ratio(NamedTuple):
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call, which must wait for its own results."""
+    """Wall time of one call. The function must wait for its own results."""
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
 
 
 def compared(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = PAIRS) -> Ratio:
-    """theirs / ours over interleaved pairs, after one call of each to compile and warm up."""
+    """Ratio of theirs to ours over alternating pairs, after one call of each to compile."""
     ours()
     theirs()
     return ratio([(seconds(ours), seconds(theirs)) for _ in range(pairs)])
 
 
 def ratio(taken: list[tuple[float, float]]) -> Ratio:
-    """Of pairs (our seconds, their seconds)."""
+    """Ratio of pairs (our seconds, their seconds)."""
     ratios = sorted(b / a for a, b in taken)
     a, b = (statistics.median(side) for side in zip(*taken, strict=True))
     return Ratio(statistics.median(ratios), ratios[0], ratios[-1], a, b)
 
 
 def cores() -> int:
-    """How many cores this process may use: the number of threads for both sides."""
+    """Number of cores that this process may use, and of threads for both sides."""
     return len(os.sched_getaffinity(0))
 
 
 def product_peak(rows: int, inner: int, columns: int) -> float:
-    """The most GFLOP/s that JAX reaches in a product of this shape, of 20 calls."""
+    """Highest GFLOP/s of a matrix product of this shape in JAX, over 20 calls."""
     x, y = (
         jax.random.normal(jax.random.key(0), shape) for shape in ((rows, inner), (inner, columns))
     )
@@ -83,9 +88,7 @@ def product_peak(rows: int, inner: int, columns: int) -> float:
 
 
 def trained_seconds(experiment: Experiment) -> float:
-    """Seconds of training from after the first chunk, which compiles, to the end, everything
-    written.
-    """
+    """Seconds of training, with writing, from after the first chunk, which includes compilation."""
     times: list[float] = []
     folder = tempfile.mkdtemp()
     try:
@@ -96,27 +99,25 @@ def trained_seconds(experiment: Experiment) -> float:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held."""
+    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def resident_megabytes() -> float:
-    """The memory that this process holds now."""
+    """Memory of this process now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def use_compile_cache() -> None:
-    """What the command line does for its own process: compiled programs are kept in the user's
-    cache folder.
-    """
+    """Keeps compiled programs in the user's cache folder, as the command line does."""
     keep_compiled(
         str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mi_jax" / "jax")
     )
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Description of the machine and of the versions in use."""
     model = [
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -138,13 +139,29 @@ def machine() -> dict[str, Any]:
 def report(
     name: str, measure: Callable[[Callable[[str], None]], Mapping[str, float | None]], about: str
 ) -> int:
-    """Runs a benchmark's command line: ``measure(say)`` returns the flat result."""
-    parser = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=about)
-    parser.add_argument(
-        "--json", action="store_true", help="one flat JSON object on stdout and nothing else there"
+    """Runs the command line of a benchmark.
+
+    Args:
+        name: name of the module in ``benchmarks``.
+        measure: function of ``say``, which prints a line, that returns the flat result.
+        about: description for ``--help``.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(
+        f"python -m benchmarks.{name}",
+        description=about,
+        # Keeps the lines of the list of keys.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--save", action="store_true", help="keep the result in benchmarks/results/"
+        "--json",
+        action="store_true",
+        help="print one flat JSON object, and nothing else, to stdout",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="write the result to benchmarks/results/"
     )
     options = parser.parse_args()
     lines: list[str] = []
@@ -154,17 +171,19 @@ def report(
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
     begin = time.perf_counter()
-    found = {key: None if value is None else round(value, 4) for key, value in measure(say).items()}
-    told = machine()
+    results = {
+        key: None if value is None else round(value, 4) for key, value in measure(say).items()
+    }
+    described = machine()
     say(
-        f"{told}; peak memory {peak_megabytes():,.0f} MB; {time.perf_counter() - begin:.0f} s"
-        " in all"
+        f"{described}; peak memory {peak_megabytes():,.0f} MB; {time.perf_counter() - begin:.0f} s"
+        " in total"
     )
     if options.save:
-        kept = {**found, "machine": told, "lines": lines}
+        stored = {**results, "machine": described, "lines": lines}
         (Path(__file__).parent / "results" / f"{name}.json").write_text(
-            json.dumps(kept, indent=2) + "\n"
+            json.dumps(stored, indent=2) + "\n"
         )
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
     return 0

@@ -1,10 +1,18 @@
-"""A training step against a PyTorch eager loop, TransformerLens, and the matrix products of its
-MLP: the floor.
+"""A training step against a PyTorch eager loop, TransformerLens, and the matrix products of its MLP
+alone.
 
-``--json`` keys: p113_vs_torch, p113_vs_torch_last, p113_vs_transformer_lens (null where it isn't
-installed: see the README of this folder), p113_vs_matmul, p113_table_vs_plain, p59_vs_torch,
-quadratic_mlp_vs_torch (inputs one-hot, as published), quadratic_mlp_vs_torch_tables (looked up),
-parity_vs_torch, parity_vmap_gain.
+Keys of ``--json``; each is a ratio of times:
+    p113_vs_torch: PyTorch, relative to ours, at p = 113.
+    p113_vs_torch_last: the same, where PyTorch computes only the last position.
+    p113_vs_transformer_lens: TransformerLens, relative to ours; null if it is not installed (see
+        the README of this folder).
+    p113_vs_matmul: our step, relative to the matrix products of its MLP, a lower bound.
+    p113_table_vs_plain: our plain route, relative to the route on the token table.
+    p59_vs_torch: PyTorch, relative to ours, at p = 59.
+    quadratic_mlp_vs_torch: the same for the quadratic MLP, with one-hot inputs as published.
+    quadratic_mlp_vs_torch_tables: the same, where PyTorch looks tokens up in tables.
+    parity_vs_torch: the same for a sparse parity.
+    parity_vmap_gain: 64 seeds one after another, relative to 64 seeds in one batched program.
 """
 
 import dataclasses
@@ -37,11 +45,11 @@ LENS = Path(
         "TRANSFORMER_LENS_PYTHON", Path(__file__).parents[1] / ".venv-lens" / "bin" / "python"
     )
 )
-"""The interpreter of a virtual environment that has TransformerLens."""
+"""Python interpreter of a virtual environment that has TransformerLens."""
 
 
 def ours(experiment: Experiment, steps: int = _STEPS, **mode: Any) -> Callable[[], object]:
-    """So many updates of all seeds by the compiled program."""
+    """A function that makes ``steps`` updates of all seeds with the compiled program."""
     program = Program(experiment.parts(**mode))
     state, numbers = program.init(), program.parts.numbers
     return lambda: jax.block_until_ready(program.advance(state, numbers, steps))
@@ -78,7 +86,9 @@ def _field(settings: Any, name: str) -> Any:
 
 
 def mlp_products(examples: int, d: int, width: int) -> Callable[[], object]:
-    """The six matrix products of an MLP, forward and backward, _STEPS times."""
+    """A function that computes the six matrix products of an MLP, forward and backward, _STEPS
+    times.
+    """
     shapes = ((examples, d), (d, width), (width, d), (examples, d))
     arrays = [
         jax.random.normal(key, shape) / 30
@@ -93,7 +103,7 @@ def mlp_products(examples: int, d: int, width: int) -> Callable[[], object]:
             x, W_in, W_out = carry
             hidden = x @ W_in
             out, back = hidden @ W_out, g @ W_out.T
-            # Each product goes on into the next step, so that none can be left out.
+            # Each product enters the next step, so that the compiler cannot remove any.
             return (
                 back @ W_in.T + 1e-6 * out,
                 W_in + 1e-6 * (x.T @ back),
@@ -106,13 +116,13 @@ def mlp_products(examples: int, d: int, width: int) -> Callable[[], object]:
 
 
 def step_flops(examples: int, d: int, width: int, outputs: int) -> float:
-    """FLOP of a step on the token table: the products of MLP, W_O and W_U, forward and backward."""
+    """FLOP of a step on the token table: products of the MLP, W_O and W_U, forward and backward."""
     return 3 * 2 * examples * (2 * d * width + d * d + d * outputs)
 
 
 def transformer_lens(our_steps: Callable[[], object]) -> Ratio | None:
-    """Against the same training in TransformerLens, in a process of its own virtual environment;
-    None where there is none.
+    """Ratio to the same training in TransformerLens, run in a virtual environment of its own; None
+    if there is no such environment.
     """
     if not LENS.exists():
         return None
@@ -135,11 +145,11 @@ def transformer_lens(our_steps: Callable[[], object]) -> Ratio | None:
 
 
 def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
-    """Every comparison of this page by its key."""
+    """Results by their keys."""
     torch.set_num_threads(cores())
     say(
-        f"threads: {cores()} for JAX, {torch.get_num_threads()} for PyTorch; {_STEPS} steps a call,"
-        f" {PAIRS} interleaved pairs"
+        f"threads: {cores()} for JAX, {torch.get_num_threads()} for PyTorch; {_STEPS} steps per"
+        f" call, {PAIRS} alternating pairs"
     )
     p113, p59 = find("nanda_2023"), dataclasses.replace(find("grokking"), seeds=(0,))
     examples = len(np.asarray(p113.task.data(0).inputs))
@@ -147,11 +157,11 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     step = ours(p113)
     step()
     say(f"p = 113: compiled and run in {time.perf_counter() - begin:.1f} s")
-    found: dict[str, Ratio] = {}
+    ratios: dict[str, Ratio] = {}
 
-    def keep(name: str, one: Ratio, calls: int = _STEPS) -> None:
-        found[name] = one
-        say(one.told(name, calls))
+    def keep(name: str, result: Ratio, calls: int = _STEPS) -> None:
+        ratios[name] = result
+        say(result.line(name, calls))
 
     keep("p113_vs_torch", compared(step, _transformer(p113)))
     keep("p113_vs_torch_last", compared(step, _transformer(p113, last=True)))
@@ -160,16 +170,16 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     lens = transformer_lens(step)
     if lens is None:
         say(
-            f"p113_vs_transformer_lens: {LENS} isn't there; benchmarks/README.md says how to"
-            " make it"
+            f"p113_vs_transformer_lens: {LENS} does not exist. See benchmarks/README.md for how to"
+            " make it."
         )
     else:
         keep("p113_vs_transformer_lens", lens)
     flops, peak = step_flops(examples, 128, 512, 114), product_peak(examples, 128, 512)
-    reached = 1e-9 * flops * _STEPS / found["p113_vs_matmul"].theirs
+    reached = 1e-9 * flops * _STEPS / ratios["p113_vs_matmul"].theirs
     say(
-        f"p = 113: {flops / 1e9:.2f} GFLOP of products a step, {reached:.0f} GFLOP/s of {peak:.0f}"
-        f" at {examples} x 128 x 512"
+        f"p = 113: {flops / 1e9:.2f} GFLOP of products per step, {reached:.0f} GFLOP/s of"
+        f" {peak:.0f} at {examples} x 128 x 512"
     )
 
     keep("p59_vs_torch", compared(ours(p59), _transformer(p59)))
@@ -190,8 +200,8 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     tiny = rivals.parity_step(
         parity.N, parity.K, parity.WIDTH, parity.BATCH, parity.RATE, parity.DECAY
     )
-    one = ours(parity.experiment(1), _TINY_STEPS)
-    keep("parity_vs_torch", compared(one, _repeated(tiny, _TINY_STEPS)), _TINY_STEPS)
+    single = ours(parity.experiment(1), _TINY_STEPS)
+    keep("parity_vs_torch", compared(single, _repeated(tiny, _TINY_STEPS)), _TINY_STEPS)
     many = [
         ours(parity.experiment(64), _TINY_STEPS, seed_mode=mode) for mode in ("vmapped", "mapped")
     ]
@@ -210,7 +220,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         "parity_vs_torch",
         "parity_vmap_gain",
     )
-    return {name: found[name].median if name in found else None for name in names}
+    return {name: ratios[name].median if name in ratios else None for name in names}
 
 
 if __name__ == "__main__":

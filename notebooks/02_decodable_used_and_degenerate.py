@@ -31,6 +31,7 @@ burn_in, draws, chains, tolerance = 150, 250, 4, 0.1  # of the sampler, and of i
 
 # %%
 # %matplotlib inline
+import dataclasses
 from functools import reduce
 from itertools import pairwise
 from math import log
@@ -192,20 +193,20 @@ def product(W):
 
 
 expected, target = landscape.exact.deep_linear(widths, rank), product(factors)
-settings = {
-    "n": 1e5,
-    "n_beta": 1e3,
-    "gamma": 1.0,
-    "epsilon": 1e-5,
-    "chains": chains,
-    "key": jax.random.key(0),
-}
+settings = landscape.SGLDSettings(
+    n_beta=1e3,
+    gamma=1.0,
+    epsilon=1e-5,
+    burn_in=10 * burn_in,
+    draws=40 * draws,
+    chains=chains,
+)
 found = landscape.learning_coefficient(
     lambda W: ((product(W) - target) ** 2).sum(),
     factors,
-    burn_in=10 * burn_in,
-    draws=40 * draws,
-    **settings,
+    n=1e5,
+    settings=settings,
+    key=jax.random.key(0),
 )
 print(
     f"closed form {float(expected.learning_coefficient)}, multiplicity {expected.multiplicity}",
@@ -228,10 +229,8 @@ print(
 # %%
 loss, examples = run.split_loss("train")
 n, middle = len(examples.inputs), int(few[abs(few - 500).argmin()])
-temperature, protocol = (
-    n / log(n),
-    {"gamma": 200.0, "burn_in": burn_in, "draws": draws, "chains": chains},
-)
+temperature = n / log(n)
+protocol = landscape.SGLDSettings(gamma=200.0, burn_in=burn_in, draws=draws, chains=chains)
 grid = {
     "epsilons": [3e-5, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 1e-3],
     "n_betas": [temperature, 3 * temperature],
@@ -243,8 +242,8 @@ sweep = landscape.calibrate(
     data=examples,
     key=jax.random.key(0),
     tolerance=tolerance,
+    settings=protocol,
     **grid,
-    **protocol,
 )
 chosen = {name: sweep.attrs[name] for name in ("epsilon", "n_beta")}
 print(
@@ -260,7 +259,8 @@ plots.calibration_curves(sweep).figure
 # loss has fallen much, and to 2.2 at the end.
 
 # %%
-whole = landscape.measure_learning_coefficient(**chosen, **protocol, name="learning_coefficient")
+protocol = dataclasses.replace(protocol, **chosen)
+whole = landscape.measure_learning_coefficient(settings=protocol, name="learning_coefficient")
 llc = run.read([whole, "train_loss", "test_loss"], few)
 plots.learning_coefficient_curves(llc)
 
@@ -293,7 +293,7 @@ for step in few:
 
 # %%
 one_matrix = landscape.measure_learning_coefficient(
-    **chosen, **protocol, parameters="unembed.W_U", name="unembedding"
+    settings=protocol, parameters="unembed.W_U", name="unembedding"
 )
 refined = run.read([one_matrix], sorted({0, middle, steps})).isel(seed=0)
 for step in refined["step"].values:
@@ -303,9 +303,13 @@ for step in refined["step"].values:
     )
     print(f"+- {refined['unembedding_se'].sel(step=step).item():.2f}")
 for gamma in (100.0, 400.0):
-    numbers = {**chosen, **protocol, "gamma": gamma}
     other = landscape.learning_coefficient(
-        loss, run.params(middle), n=n, data=examples, key=jax.random.key(0), **numbers
+        loss,
+        run.params(middle),
+        n=n,
+        data=examples,
+        key=jax.random.key(0),
+        settings=dataclasses.replace(protocol, gamma=gamma),
     )
     print(
         f"gamma {gamma:.0f}, step {middle}: {other.learning_coefficient:.1f} +- {other.standard_error:.1f}"

@@ -1,4 +1,4 @@
-"""Landscape: the loss around a checkpoint: learning coefficient, curvature."""
+"""Geometry of the loss around a checkpoint: learning coefficient and curvature."""
 
 from collections.abc import Mapping
 
@@ -22,12 +22,13 @@ from mi_jax.landscape.curvature import (
 from mi_jax.landscape.diagnostics import Diagnostics, diagnose
 from mi_jax.landscape.readings import measure_learning_coefficient, measure_sharpness, split_loss_of
 from mi_jax.landscape.restriction import restrict
-from mi_jax.landscape.sampling import RMSProp, sgld
+from mi_jax.landscape.sampling import sgld
+from mi_jax.landscape.settings import RMSProp, SGLDSettings
 
 LANDSCAPE: Mapping[str, Measure] = {
-    one.name: one for one in (measure_learning_coefficient(), measure_sharpness())
+    measure.name: measure for measure in (measure_learning_coefficient(), measure_sharpness())
 }
-"""Every reading of the landscape by name, as published."""
+"""Measures of the landscape by name, with their published options."""
 
 __all__ = [
     "LANDSCAPE",
@@ -36,6 +37,7 @@ __all__ = [
     "LearningCoefficient",
     "Protocol",
     "RMSProp",
+    "SGLDSettings",
     "calibrate",
     "diagnose",
     "diverges_above",

@@ -1,11 +1,9 @@
-"""The local learning coefficient of any loss of any pytree, with what is needed to judge the
-estimate.
-"""
+"""Local learning coefficient of any loss of any pytree, with diagnostics of the estimate."""
 
 import functools
 import math
-import numbers
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +11,40 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from mi_jax.basics.dims import Number, Params, PRNGKey, Scalar
-from mi_jax.basics.errors import nearest, require, whole
+from mi_jax.basics.errors import ConfigError, require
 from mi_jax.basics.pytrees import dotted
 from mi_jax.landscape.diagnostics import diagnose
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import Restriction, flat_mask
-from mi_jax.landscape.sampling import BatchLoss, RMSProp, sgld
+from mi_jax.landscape.sampling import BatchLoss, sgld
+from mi_jax.landscape.settings import (
+    SGLDSettings,
+    check_positive,
+    default_n_beta,
+    settings_of_call,
+)
 from mi_jax.landscape.subset import Examples, taken
 
-ChainMode = Literal["vmapped", "mapped"]
-
 TOO_LARGE = 0.1
-"""The share of the estimate that may be due to finite steps before epsilon counts as too large."""
+"""Share of the estimate due to finite steps above which epsilon counts as too large."""
 
 UNMIXED = 1.1
-"""The R-hat from which chains count as disagreeing."""
+"""R-hat above which the chains count as disagreeing."""
 
 
 class Protocol(NamedTuple):
-    """How an estimate was made."""
+    """Settings that an estimate was made with.
+
+    Attributes:
+        n: number of examples that the loss is a mean over.
+        n_beta: n times the inverse temperature.
+        beta: inverse temperature.
+        gamma: strength of the localisation.
+        epsilon: step size.
+        burn_in: steps per chain discarded before the first draw.
+        draws: draws per chain.
+        chains: number of chains.
+    """
 
     n: float
     n_beta: float
@@ -44,66 +57,73 @@ class Protocol(NamedTuple):
 
 
 class Flags(NamedTuple):
-    """What is wrong with an estimate. A learning coefficient is positive; one of a point that is no
-    minimum needn't be.
+    """Warnings about an estimate; each is True where something is wrong.
+
+    A learning coefficient is positive. An estimate at a point that is not a minimum can be
+    negative.
+
+    Attributes:
+        diverged: a loss or distance is not finite, or the chain is about to diverge: finite steps
+            make all of the estimate. On a quadratic of curvature h this holds where epsilon
+            (n_beta h + gamma) >= 4, the edge of stability of the chain.
+        epsilon_too_large: diverged, or finite steps make more than ``TOO_LARGE`` of the estimate.
+        negative: the estimate is below 0.
+        below_start: more than a tenth of the draws have a loss below that of w*, so that w* is not
+            a minimum at this temperature.
+        unmixed: R-hat is above ``UNMIXED``, so that the standard error is too small; or there is
+            no R-hat, because there are fewer than 8 draws per chain.
     """
 
     diverged: Bool[Array, ""]
-    """A chain met a loss that is not finite, or is on its way there: finite steps make all of the
-    estimate, which on a quadratic is so where epsilon (n_beta h + gamma) >= 4, the edge of
-    stability of the chain.
-    """
     epsilon_too_large: Bool[Array, ""]
-    """Diverged, or finite steps make more than TOO_LARGE of the estimate."""
     negative: Bool[Array, ""]
-    """The estimate is below 0."""
     below_start: Bool[Array, ""]
-    """More than a tenth of the draws has a loss below that of w*, which so is no minimum at this
-    temperature.
-    """
     unmixed: Bool[Array, ""]
-    """R-hat is above UNMIXED, so that the standard error is too small; or there is none, as of
-    fewer than 8 draws.
-    """
 
 
 class LearningCoefficient(NamedTuple):
-    """An estimate, its error, and its evidence."""
+    """Estimate of a learning coefficient, its error, and the evidence for it.
+
+    Attributes:
+        learning_coefficient: n_beta (mean loss over draws - baseline_loss).
+        standard_error: n_beta times the standard error of the mean loss over all chains
+            (``diagnose``).
+        by_chain: the estimate of each chain.
+        baseline_loss: L(w*) over all data, in nats.
+        loss_trace: losses of the draws, in nats; draw t is the loss before step burn_in + t + 1.
+        burn_in_trace: losses before steps 1 to burn_in, in nats.
+        distance_trace: |w - w*| of the draws.
+        acceptance: mean probability that a Metropolis step (MALA) would have accepted; NaN with a
+            preconditioner.
+        discretisation_bias: part of the estimate that is due to finite steps. Its mean is exact on
+            a quadratic, approximate elsewhere.
+        localisation: 1 - n_beta^2 var(L) / estimate. 0 where the loss alone holds the chains:
+            n_beta (L - L(w*)) is then Gamma distributed, and its variance equals its mean at any
+            singularity. Near 1 where gamma holds the chains, or where too few steps were taken to
+            leave w*; on a quadratic it is the share by which the estimate falls as ln gamma rises
+            by 1. On a loss that grows faster than a quadratic, gamma can matter more than this
+            value says: a low value is no proof. NaN for minibatches, which add variance, and for
+            an estimate below 0.
+        r_hat: split R-hat of the losses.
+        effective_draws: effective number of independent draws over all chains.
+        share_below_start: share of the draws whose loss is below ``baseline_loss``.
+        flags: warnings.
+        protocol: settings of the estimate.
+    """
 
     learning_coefficient: Scalar
-    """n_beta (mean loss over draws - baseline_loss)."""
     standard_error: Scalar
-    """n_beta times the standard error of the mean loss over all chains (see ``diagnose``)."""
     by_chain: Float[Array, " chain"]
     baseline_loss: Scalar
-    """L(w*), over all data."""
     loss_trace: Float[Array, "chain draw"]
-    """Draw t is the loss before step burn_in + t + 1."""
     burn_in_trace: Float[Array, "chain early"]
-    """The losses before steps 1 to burn_in."""
     distance_trace: Float[Array, "chain draw"]
-    """|w - w*|."""
     acceptance: Float[Array, " chain"]
-    """Mean chance that a Metropolis step (MALA) would have accepted; NaN with a preconditioner."""
     discretisation_bias: Scalar
-    """How much of the estimate is due to finite steps: exact in the mean on a quadratic, about so
-    elsewhere.
-    """
     localisation: Scalar
-    """1 - n_beta^2 var(L) / estimate.
-
-    0 where the loss alone holds the chains: n_beta (L - L(w*)) is then Gamma distributed, its
-        variance its mean, at any
-    singularity. Towards 1 where gamma holds them, or there were too few steps to leave w*: on a
-        quadratic it is the share by
-    which the estimate falls as ln gamma rises by 1. On a loss that grows faster gamma can matter
-    more than it says, so that a low value is no proof. NaN for minibatches, which add variance, and
-    for an estimate below 0.
-    """
     r_hat: Scalar
     effective_draws: Scalar
     share_below_start: Scalar
-    """The share of draws whose loss is below the baseline."""
     flags: Flags
     protocol: Protocol
 
@@ -113,157 +133,102 @@ def learning_coefficient(
     params: Params,
     *,
     n: Real,
-    n_beta: Real | None = None,
-    gamma: Real,
-    epsilon: Real,
-    burn_in: int,
-    draws: int,
-    chains: int,
+    settings: SGLDSettings | None = None,
     key: PRNGKey,
     mask: Restriction = None,
     data: PyTree = None,
     examples: Examples | None = None,
-    batch: int | None = None,
-    preconditioner: RMSProp | None = None,
-    chain_mode: ChainMode = "vmapped",
+    **options: Any,
 ) -> LearningCoefficient:
-    """The local learning coefficient n_beta (E[L(w)] - L(w*)) at w* = ``params`` (Lau et al., arXiv
-    2308.12108).
+    """Local learning coefficient n_beta (E[L(w)] - L(w*)) at w* = ``params``, by localised SGLD.
 
-    A program is kept by ``loss`` (the function itself), burn_in, draws, chains: other numbers,
-    weights or data compile nothing.
+    Compiled programs are cached by ``loss`` (the function object) and the compiled fields of the
+    settings; other numbers, weights or data of the same shapes compile nothing.
 
     Args:
         loss: ``params -> mean loss per example`` in nats over the full data; with ``data``,
             ``(params, data) -> mean loss``.
-        n: how many examples the loss is a mean over.
-        n_beta: n times the inverse temperature; None: n / ln n.
-        gamma: the pull back to w*. It lowers the estimate where n_beta h isn't far larger
-            (``exact.quadratic``).
-        epsilon: step size. burn_in: first steps that are left out. draws: steps that count, by
-            chain (of fewer than 8 there is no R-hat).
-        mask: what is sampled: patterns of dotted names, or a pytree of booleans (``restrict``: a
-            head); the rest keeps its bits.
-        data: a pytree of arrays with a leading axis of examples. examples: of these, the ones that
-            the loss is of: places or a mask (n is then how many they are). batch: examples of a
-            step, drawn with replacement by every chain for itself; None: all of them.
-        preconditioner: RMSProp(...); None: plain SGLD.
-        chain_mode: chains in one batched product (small models), or one after the other ("mapped":
-            large products).
+        params: the checkpoint w*, a pytree of floating point arrays.
+        n: number of examples that the loss is a mean over.
+        settings: settings of the chains. n_beta=None stands for n / ln n.
+        key: random key.
+        mask: parameters that are sampled: patterns of dotted names, or a pytree of booleans (see
+            ``restrict``). The others keep their bits. None samples all.
+        data: pytree of arrays whose leading axis is the example; None if the loss takes only
+            parameters.
+        examples: the examples of ``data`` that the loss is averaged over, as indices or a boolean
+            mask; None: all. n is then their number.
+        options: deprecated: fields of ``SGLDSettings`` one by one, with ``batch`` for
+            ``batch_size``.
+
+    Returns:
+        The estimate with its error, traces and flags.
 
     Raises:
-        ConfigError: for numbers that can't be, or a mask that leaves nothing to sample.
+        ConfigError: if a setting is missing or invalid, the loss is not one number, or the mask
+            leaves nothing to sample.
+
+    Reference:
+        Lau et al., arXiv 2308.12108
 
     Example:
         >>> bowl = lambda w: 0.5 * (w["a"] ** 2).sum()
-        >>> found = learning_coefficient(
-        ...     bowl, {"a": jnp.zeros(4)}, n=1000, n_beta=100.0, gamma=0.0, epsilon=1e-3,
-        ...     burn_in=200, draws=400, chains=8, key=jax.random.key(0))
-        >>> abs(float(found.learning_coefficient) - 2.05) < 4 * float(found.standard_error)
+        >>> settings = SGLDSettings(
+        ...     n_beta=100.0, gamma=0.0, epsilon=1e-3, burn_in=200, draws=400, chains=8)
+        >>> estimate = learning_coefficient(
+        ...     bowl, {"a": jnp.zeros(4)}, n=1000, settings=settings, key=jax.random.key(0))
+        >>> abs(float(estimate.learning_coefficient) - 2.05) < 4 * float(estimate.standard_error)
         True
     """
-    given, n_beta = n_beta, default_n_beta(n) if n_beta is None else n_beta
-    burn_in, draws, chains = check_protocol(n, n_beta, gamma, epsilon, burn_in, draws, chains)
-    check_chain_mode(chain_mode)
-    check_preconditioner(preconditioner)
-    require(
-        isinstance(key, jax.Array | np.ndarray),
-        f"key={key!r}; a random key is needed, such as jax.random.key(0)",
+    settings = settings_of_call(
+        "learning_coefficient",
+        settings,
+        options,
+        required=("gamma", "epsilon", "burn_in", "draws", "chains"),
     )
+    default_temperature = settings.n_beta is None
+    n_beta = default_n_beta(n) if settings.n_beta is None else settings.n_beta
+    check_positive("n", n)
+    settings = replace(settings, n_beta=n_beta)
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ConfigError(f"key={key!r}; a random key is needed, such as jax.random.key(0)")
     require(
-        data is not None or batch is None,
-        "batch is given without data: there is nothing to draw from",
+        data is not None or settings.batch_size is None,
+        "batch_size is given without data. There is nothing to draw batches from. Pass data=.",
     )
     require(
         data is not None or examples is None,
-        "examples is given without data: there is nothing to choose from",
+        "examples is given without data. There is nothing to choose from. Pass data=.",
     )
-    require(batch is None or batch > 0, f"batch={batch}; a positive number of examples is needed")
     w = jax.tree.map(jnp.asarray, params)
     check_floating(w)
-    data = data if examples is None else taken(data, examples)
-    if examples is not None and given is None:
+    if examples is not None:
+        data = taken(data, examples)
         count = jax.tree.leaves(data)[0].shape[0]
         require(
-            n == count,
-            f"n={n}, but examples chooses {count}: n / ln n would be of another number than the"
-            " loss",
+            n == count or not default_temperature,
+            f"n={n}, but examples chooses {count}: the default n_beta, n / ln n, would be that of"
+            f" another number of examples than the loss. Pass n={count}, or n_beta=.",
         )
-    loss = loss if data is not None else _of_params(loss)
+    if data is None:
+        loss = _of_params(loss)
     check_scalar(loss, w, data)
-    protocol = Protocol(n, n_beta, n_beta / n, gamma, epsilon, burn_in, draws, chains)
-    found = _program(
-        loss,
-        w,
-        data,
-        flat_mask(w, mask),
-        key,
+    estimated = _program(loss, w, data, flat_mask(w, mask), key, settings)
+    protocol = Protocol(
+        n,
         n_beta,
-        gamma,
-        epsilon,
-        burn_in=burn_in,
-        draws=draws,
-        chains=chains,
-        batch=batch,
-        preconditioner=preconditioner,
-        chain_mode=chain_mode,
+        n_beta / n,
+        settings.gamma,
+        settings.epsilon,
+        settings.burn_in,
+        settings.draws,
+        settings.chains,
     )
-    return found._replace(protocol=protocol)
-
-
-def default_n_beta(n: Real) -> float:
-    """n / ln n, the temperature of the widely applicable Bayesian information criterion."""
-    _number("n", n)
-    require(n > 1, f"n={n}; more than one example is needed for n / ln n")
-    return n / math.log(n)
-
-
-def check_protocol(
-    n: Real, n_beta: Real, gamma: Real, epsilon: Real, burn_in: int, draws: int, chains: int
-) -> tuple[int, int, int]:
-    """The last three as whole numbers. Raises ConfigError for numbers that no estimate can be made
-    with.
-    """
-    for name, value in (("n", n), ("n_beta", n_beta), ("gamma", gamma), ("epsilon", epsilon)):
-        _number(name, value)
-    for name, value in (("n", n), ("n_beta", n_beta), ("epsilon", epsilon)):
-        flat = (
-            " (a sweep without a plateau chooses none: take more draws, or other step sizes)"
-            if math.isnan(value)
-            else ""
-        )
-        require(0 < value < math.inf, f"{name}={value}; a positive number is needed{flat}")
-    require(0 <= gamma < math.inf, f"gamma={gamma}; 0 (no localisation) or more is needed")
-    for name, value, least in (("burn_in", burn_in, 0), ("draws", draws, 1), ("chains", chains, 1)):
-        require(whole(name, value) >= least, f"{name}={value}; at least {least} is needed")
-    return int(burn_in), int(draws), int(chains)
-
-
-def _number(name: str, value: Any) -> None:
-    require(isinstance(value, numbers.Real | jax.Array), f"{name}={value!r}; a number is needed")
-
-
-def check_chain_mode(chain_mode: ChainMode) -> None:
-    """Raises ConfigError for an unknown one."""
-    known = get_args(ChainMode)
-    require(
-        chain_mode in known,
-        f"chain_mode={chain_mode!r} is unknown; {nearest(str(chain_mode), known)}",
-    )
-
-
-def check_preconditioner(preconditioner: RMSProp | None) -> None:
-    """Raises ConfigError for what preconditions nothing."""
-    fits = preconditioner is None or isinstance(preconditioner, RMSProp)
-    require(
-        fits, f"preconditioner={preconditioner!r}; RMSProp(alpha=0.99, eps=0.1) or None is needed"
-    )
+    return estimated._replace(protocol=protocol)
 
 
 def check_floating(params: Params) -> None:
-    """Raises ConfigError where there is nothing to sample, or an array of numbers that can't be
-    moved a little.
-    """
+    """Raises ConfigError if there are no parameters, or some that are not floating point."""
     arrays = dotted(params)
     require(len(arrays) > 0, "the parameters hold no array; there is nothing to sample")
     for name, x in arrays.items():
@@ -274,9 +239,9 @@ def check_floating(params: Params) -> None:
 
 
 def check_scalar(loss: BatchLoss, params: Params, data: PyTree) -> None:
-    """Raises ConfigError for a loss that isn't one number."""
-    found = jax.eval_shape(loss, params, data)
-    shape = found.shape if isinstance(found, jax.ShapeDtypeStruct) else jax.tree.structure(found)
+    """Raises ConfigError if the loss is not one number."""
+    value = jax.eval_shape(loss, params, data)
+    shape = value.shape if isinstance(value, jax.ShapeDtypeStruct) else jax.tree.structure(value)
     require(
         shape == (), f"the loss gives {shape} in place of one number; return the mean over examples"
     )
@@ -284,8 +249,9 @@ def check_scalar(loss: BatchLoss, params: Params, data: PyTree) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _of_params(loss: Any) -> BatchLoss:
-    """The loss with a batch that it doesn't look at: one object a loss, which compiled programs are
-    kept by.
+    """The loss with a batch argument that it ignores.
+
+    Cached, because compiled programs are cached by the function object of the loss.
     """
     return lambda params, batch: loss(params)
 
@@ -296,77 +262,90 @@ def estimate(
     data: PyTree,
     mask: Bool[Array | np.ndarray, " parameter"] | None,
     key: PRNGKey,
-    n_beta: Number | int,
-    gamma: Number | int,
-    epsilon: Number | int,
-    *,
-    burn_in: int,
-    draws: int,
-    chains: int,
-    batch: int | None = None,
-    preconditioner: RMSProp | None = None,
-    chain_mode: ChainMode = "vmapped",
+    settings: SGLDSettings,
 ) -> LearningCoefficient:
-    """``learning_coefficient`` inside a compiled program: nothing is checked, numbers may be
-    traced, protocol is NaN.
+    """``learning_coefficient`` for use inside a compiled program: arguments are not checked.
+
+    Args:
+        loss: ``(params, data) -> mean loss per example`` in nats.
+        params: the checkpoint w*.
+        data: pytree of arrays whose leading axis is the example, or whatever ``loss`` takes.
+        mask: which entries of the flat parameters are sampled; None: all.
+        key: random key.
+        settings: settings of the chains; n_beta must be set, and the numbers may be traced.
+
+    Returns:
+        The estimate. The numbers in its ``protocol`` are NaN, because they may be traced.
     """
-    options = {"n_beta": n_beta, "gamma": gamma, "epsilon": epsilon, "mask": mask}
-    sampler = sgld(loss, params, **options, burn_in=burn_in, preconditioner=preconditioner)
+    sampler = sgld(loss, params, settings, mask=mask)
+    batch_size, burn_in, n_beta = settings.batch_size, settings.burn_in, settings.n_beta
 
     def chain(key: PRNGKey) -> tuple[Any, Any]:
         def _step(state: Any, key: PRNGKey) -> tuple[Any, Any]:
             noise, choice = jax.random.split(key)
-            return sampler.step(
-                noise, state, data if batch is None else _drawn(choice, data, batch)
-            )
+            batch = data if batch_size is None else _drawn(choice, data, batch_size)
+            return sampler.step(noise, state, batch)
 
         begin, steps = jax.random.split(key)
         state, infos = jax.lax.scan(
-            _step, sampler.init(begin, params), jax.random.split(steps, burn_in + draws)
+            _step, sampler.init(begin, params), jax.random.split(steps, burn_in + settings.draws)
         )
         return sampler.result(state), infos
 
-    keys = jax.random.split(key, chains)
-    means, infos = jax.vmap(chain)(keys) if chain_mode == "vmapped" else jax.lax.map(chain, keys)
-    return _judged(means, infos, loss(params, data), n_beta, burn_in, whole=batch is None)
+    keys = jax.random.split(key, settings.chains)
+    if settings.chain_mode == "vmapped":
+        means, infos = jax.vmap(chain)(keys)
+    else:
+        means, infos = jax.lax.map(chain, keys)
+    baseline = loss(params, data)
+    assert n_beta is not None  # ``sgld`` has refused None
+    return _judged(means, infos, baseline, n_beta, burn_in, whole=batch_size is None)
 
 
-_program = jax.jit(
-    estimate,
-    static_argnames=("loss", "burn_in", "draws", "chains", "batch", "preconditioner", "chain_mode"),
-)
+_program = jax.jit(estimate, static_argnames=("loss",))
 
 
-def _drawn(key: PRNGKey, data: PyTree, batch: int) -> PyTree:
-    """That many examples, with replacement."""
+def _drawn(key: PRNGKey, data: PyTree, batch_size: int) -> PyTree:
+    """``batch_size`` examples of the data, with replacement."""
     leaves = jax.tree.leaves(data)
-    chosen = jax.random.randint(key, (batch,), 0, leaves[0].shape[0])
+    chosen = jax.random.randint(key, (batch_size,), 0, leaves[0].shape[0])
     return jax.tree.map(lambda x: x[chosen], data)
 
 
 def _judged(
     means: Any, infos: Any, baseline: Scalar, n_beta: Number | int, burn_in: int, *, whole: bool
 ) -> LearningCoefficient:
+    """The estimate with its error and flags, from what the chains saw.
+
+    Args:
+        means: ``ChainMeans`` [chain].
+        infos: ``Info`` [chain step].
+        baseline: L(w*).
+        n_beta: temperature.
+        burn_in: steps that are not draws.
+        whole: whether every step saw all examples.
+    """
     trace = infos.loss[:, burn_in:]
     by_chain = n_beta * (means.loss - baseline)
-    found, bias = by_chain.mean(), means.discretisation_bias.mean()
-    # Around the baseline, so that a loss that never varies has no rounding that varies.
-    told = diagnose(trace - baseline)
+    coefficient, bias = by_chain.mean(), means.discretisation_bias.mean()
+    # Relative to the baseline: for a constant loss, rounding would look like variance otherwise.
+    diagnostics = diagnose(trace - baseline)
     finite = jnp.isfinite(infos.loss).all() & jnp.isfinite(infos.distance).all()
-    diverged = ~finite | ((found > 0) & (bias >= found))
+    diverged = ~finite | ((coefficient > 0) & (bias >= coefficient))
     below = (trace < baseline).mean(dtype=trace.dtype)
     varied = jnp.square(n_beta) * (trace - baseline).var()
+    # Negated comparisons, so that NaN raises a flag.
     flags = Flags(
         diverged=diverged,
-        epsilon_too_large=diverged | ~(bias <= TOO_LARGE * jnp.abs(found)),
-        negative=found < 0,
+        epsilon_too_large=diverged | ~(bias <= TOO_LARGE * jnp.abs(coefficient)),
+        negative=coefficient < 0,
         below_start=below > 0.1,
-        unmixed=~(told.r_hat <= UNMIXED),
+        unmixed=~(diagnostics.r_hat <= UNMIXED),
     )
     nan = math.nan
     return LearningCoefficient(
-        learning_coefficient=found,
-        standard_error=n_beta * told.standard_error,
+        learning_coefficient=coefficient,
+        standard_error=n_beta * diagnostics.standard_error,
         by_chain=by_chain,
         baseline_loss=baseline,
         loss_trace=trace,
@@ -374,9 +353,9 @@ def _judged(
         distance_trace=infos.distance[:, burn_in:],
         acceptance=means.acceptance,
         discretisation_bias=bias,
-        localisation=jnp.where((found > 0) & whole, 1 - varied / found, nan),
-        r_hat=told.r_hat,
-        effective_draws=told.effective_draws,
+        localisation=jnp.where((coefficient > 0) & whole, 1 - varied / coefficient, nan),
+        r_hat=diagnostics.r_hat,
+        effective_draws=diagnostics.effective_draws,
         share_below_start=below,
         flags=flags,
         protocol=Protocol(nan, nan, nan, nan, nan, burn_in, trace.shape[1], trace.shape[0]),

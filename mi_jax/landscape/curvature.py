@@ -1,7 +1,7 @@
 """Curvature of a loss: top Hessian eigenvalues and spectral density by Lanczos, trace by
 Hutchinson's estimator.
 
-The Hessian is only ever multiplied by vectors: one product costs about two gradients.
+The Hessian is never built, only multiplied by vectors; one product costs about two gradients.
 """
 
 from collections.abc import Callable
@@ -20,26 +20,38 @@ Product = Callable[[Float[Array, " parameter"]], Float[Array, " parameter"]]
 
 
 class Lanczos(NamedTuple):
-    """The Hessian as seen from one start vector: eigenvalues of the tridiagonal matrix, and where
-    they sit.
+    """Ritz values of a symmetric matrix H, from one start vector.
+
+    Attributes:
+        values: Ritz values, descending. The outermost converge first to eigenvalues of H.
+        weights: squared component of the normalised start vector along each Ritz vector; they sum
+            to 1.
+        residuals: |H y - value y| for each Ritz vector y: an eigenvalue of H lies within this
+            distance of the value. 0 where the Krylov space is exhausted.
     """
 
     values: Float[Array, " order"]
-    """Ritz values, falling. The outermost near the Hessian's own first."""
     weights: Float[Array, " order"]
-    """The squared share of the start vector along each: they sum to 1."""
     residuals: Float[Array, " order"]
-    """|H y - value y| of the Ritz vector y: an eigenvalue lies within it. 0 where the space is
-    exhausted.
-    """
 
 
 def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, " parameter"]]:
-    """v -> H v on flat vectors of the parameters' dtype, and the parameters as one of them."""
-    found = jax.eval_shape(loss, params)
+    """Hessian-vector product of a loss, and the flat parameters it is taken at.
+
+    Args:
+        loss: ``params -> one number``.
+        params: pytree of floating point arrays.
+
+    Returns:
+        The function v -> H v on flat vectors of the parameters' dtype, and the flat parameters.
+
+    Raises:
+        ConfigError: if the loss is not one number.
+    """
+    value = jax.eval_shape(loss, params)
     require(
-        isinstance(found, jax.ShapeDtypeStruct) and found.shape == (),
-        f"the loss gives {found} in place of one number",
+        isinstance(value, jax.ShapeDtypeStruct) and value.shape == (),
+        f"the loss gives {value} in place of one number",
     )
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda w: loss(unravel(w)))
@@ -47,15 +59,29 @@ def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, "
 
 
 def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> Lanczos:
-    """Lanczos with full reorthogonalisation: every new vector is cleared of all before it, twice.
+    """Lanczos iteration with full reorthogonalisation: each new vector is made orthogonal to all
+    earlier ones, twice.
 
-    Without it, rounding brings back eigenvalues that were found before ("ghosts"). A space that is
-    exhausted before the order is reached is left for a direction outside it, of weight 0: so order
-    = the number of parameters gives all eigenvalues, equal ones as often as they are there.
+    Without reorthogonalisation, rounding brings eigenvalues back that were already there
+    ("ghosts"). If the Krylov space is exhausted before the order is reached, the iteration
+    continues in a random direction outside the space, of weight 0. With order = the number of
+    parameters the result is therefore all eigenvalues, with multiplicity.
 
     Args:
-        product: v -> H v, H symmetric. start: any vector but 0. order: at most the number of
-            parameters.
+        product: function v -> H v, with H symmetric.
+        start: start vector, not 0.
+        order: number of products, 1 to the number of parameters.
+
+    Returns:
+        Ritz values, weights and residuals.
+
+    Raises:
+        ConfigError: if the order is outside its range.
+
+    Example:
+        >>> h = jnp.array([1.0, 2.0, 4.0])
+        >>> lanczos(lambda v: h * v, jnp.ones(3), 3).values.round(3).tolist()
+        [4.0, 2.0, 1.0]
     """
     require(
         1 <= order <= start.size,
@@ -66,15 +92,17 @@ def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> 
     )
     tiny, key = jnp.finfo(start.dtype).eps, jax.random.key(0)
 
-    def cleared(v: Any, basis: Any) -> Any:
+    def orthogonal(v: Any, basis: Any) -> Any:
+        # Twice: one pass leaves components of the order of the rounding of a large v.
         for _ in range(2):
             v = v - basis.T @ (basis @ v)
         return v
 
-    def elsewhere(basis: Any, i: Any) -> Any:
-        v = cleared(jax.random.normal(jax.random.fold_in(key, i), start.shape, start.dtype), basis)
+    def outside(basis: Any, i: Any) -> Any:
+        v = jax.random.normal(jax.random.fold_in(key, i), start.shape, start.dtype)
+        v = orthogonal(v, basis)
         size = jnp.linalg.norm(v)
-        # Nothing is outside once the basis is complete, which only the last step finds.
+        # A complete basis leaves only rounding outside; this can happen only at the last step.
         return jnp.where(size > tiny * start.size, v / size, 0)
 
     def _step(carry: tuple[Any, Any], i: Any) -> tuple[Any, Any]:
@@ -82,10 +110,11 @@ def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> 
         v = basis[i]
         Hv = product(v)
         alpha, scale = v @ Hv, jnp.maximum(scale, jnp.linalg.norm(Hv))
-        rest = cleared(Hv, basis)
+        rest = orthogonal(Hv, basis)
         beta = jnp.linalg.norm(rest)
+        # Relative to the largest product so far: a smaller rest is rounding.
         alive = beta > 10 * tiny * scale
-        new = jax.lax.cond(alive, lambda: rest / beta, lambda: elsewhere(basis, i))
+        new = jax.lax.cond(alive, lambda: rest / beta, lambda: outside(basis, i))
         return (basis.at[i + 1].set(new), scale), (alpha, jnp.where(alive, beta, 0))
 
     _, (alphas, betas) = jax.lax.scan(_step, (basis, jnp.zeros((), start.dtype)), jnp.arange(order))
@@ -97,12 +126,28 @@ def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> 
 def top_eigenvalues(
     loss: Loss, params: Params, *, most: int = 1, order: int = 30, key: PRNGKey
 ) -> Float[Array, " mode"]:
-    """The ``most`` largest (most positive) Hessian eigenvalues, falling; the first is the
+    """The ``most`` largest (most positive) Hessian eigenvalues, descending; the first is the
     sharpness.
 
     Args:
-        order: Hessian products; more bring the values nearer, from below. Cut at the number of
-            parameters.
+        loss: ``params -> one number``, in nats.
+        params: pytree of floating point arrays.
+        most: number of eigenvalues.
+        order: number of Hessian products, at least ``most``; at most the number of parameters are
+            used. The values approach the eigenvalues from below as the order grows.
+        key: random key of the start vector.
+
+    Returns:
+        Eigenvalues [mode], in nats per squared unit of the parameters.
+
+    Raises:
+        ConfigError: if ``most`` is above the order or the number of parameters, or the loss is not
+            one number.
+
+    Example:
+        >>> bowl = lambda w: 0.5 * (jnp.array([1.0, 3.0]) * w**2).sum()
+        >>> top_eigenvalues(bowl, jnp.zeros(2), key=jax.random.key(0)).round(3).tolist()
+        [3.0]
     """
     require(1 <= most <= order, f"most={most}, order={order}; 1 <= most <= order is needed")
     product, flat = hessian_product(loss, params)
@@ -113,11 +158,15 @@ def top_eigenvalues(
 
 
 class Density(NamedTuple):
-    """The spectral density of a Hessian on a grid, smoothed."""
+    """Smoothed spectral density of a Hessian.
+
+    Attributes:
+        at: eigenvalues of the grid, ascending.
+        density: density at each; it integrates to 1.
+    """
 
     at: Float[Array, " grid"]
     density: Float[Array, " grid"]
-    """Integrates to 1 over eigenvalues."""
 
 
 def spectral_density(
@@ -130,13 +179,26 @@ def spectral_density(
     width: float = 0.01,
     key: PRNGKey,
 ) -> Density:
-    """Stochastic Lanczos quadrature: sum_i weight_i N(value_i, sigma^2), averaged over probes
-    (arXiv 1901.10159).
+    """Spectral density of the Hessian by stochastic Lanczos quadrature: the mean over random start
+    vectors of sum_i weight_i N(value_i, sigma^2) (arXiv 1901.10159).
 
     Args:
-        width: sigma, as a share of the range of the values found, or, where they (nearly) agree, of
-            a tenth of their size (of 1 where all are 0): narrower bells couldn't be told from
-            rounding.
+        loss: ``params -> one number``, in nats.
+        params: pytree of floating point arrays.
+        probes: number of random start vectors.
+        order: Hessian products per start vector; at most the number of parameters are used.
+        points: number of points of the grid, at least 2.
+        width: sigma as a share of the range of the Ritz values. Where they (nearly) agree, the
+            range is replaced by a tenth of their size, or by 1 where all are 0, because narrower
+            bells could not be distinguished from rounding.
+        key: random key of the start vectors.
+
+    Returns:
+        The grid and the density on it.
+
+    Raises:
+        ConfigError: if probes, points or width is outside its range, or the loss is not one
+            number.
     """
     require(
         probes >= 1 and points >= 2,
@@ -145,27 +207,44 @@ def spectral_density(
     require(width > 0, f"width={width}; a positive share of the range is needed")
     product, flat = hessian_product(loss, params)
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
-    found = jax.lax.map(lambda start: lanczos(product, start, min(order, flat.size)), starts)
-    low, high = found.values.min(), found.values.max()
+    ritz = jax.lax.map(lambda start: lanczos(product, start, min(order, flat.size)), starts)
+    low, high = ritz.values.min(), ritz.values.max()
     spread = jnp.maximum(high - low, jnp.maximum(jnp.abs(high), jnp.abs(low)) / 10)
     sigma = width * jnp.where(spread > 0, spread, 1)
     at = jnp.linspace(low - 4 * sigma, high + 4 * sigma, points)
-    bells = jnp.exp(-(((at[:, None, None] - found.values[None]) / sigma) ** 2) / 2) / (
+    bells = jnp.exp(-(((at[:, None, None] - ritz.values[None]) / sigma) ** 2) / 2) / (
         sigma * jnp.sqrt(2 * jnp.pi)
     )
-    return Density(at, (bells * found.weights[None]).sum(axis=2).mean(axis=1))
+    return Density(at, (bells * ritz.weights[None]).sum(axis=2).mean(axis=1))
 
 
 class Trace(NamedTuple):
-    """A Hessian's trace, and the standard error over probes."""
+    """Trace of a Hessian.
+
+    Attributes:
+        trace: mean over probes.
+        standard_error: standard error of that mean.
+    """
 
     trace: Scalar
     standard_error: Scalar
 
 
 def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey) -> Trace:
-    """Hutchinson's estimator: the mean of v . H v over random signs v; exact for a diagonal
-    Hessian.
+    """Trace of the Hessian by Hutchinson's estimator: the mean of v . H v over random sign vectors
+    v. It is exact for a diagonal Hessian.
+
+    Args:
+        loss: ``params -> one number``, in nats.
+        params: pytree of floating point arrays.
+        probes: number of sign vectors, at least 2.
+        key: random key of the sign vectors.
+
+    Returns:
+        The trace and its standard error.
+
+    Raises:
+        ConfigError: if there are fewer than 2 probes, or the loss is not one number.
     """
     require(probes >= 2, f"probes={probes}; at least 2 are needed for an error")
     product, flat = hessian_product(loss, params)
@@ -175,8 +254,19 @@ def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey)
 
 
 def diverges_above(sharpness: float, *, momentum: float = 0.0) -> float:
-    """The learning rate past which gradient descent diverges on a quadratic: 2 (1 + momentum) /
+    """Learning rate above which gradient descent diverges on a quadratic: 2 (1 + momentum) /
     sharpness.
+
+    Args:
+        sharpness: largest eigenvalue of the Hessian, positive.
+        momentum: heavy-ball momentum, 0 <= momentum < 1.
+
+    Raises:
+        ConfigError: if an argument is outside its range.
+
+    Example:
+        >>> diverges_above(4.0)
+        0.5
     """
     require(0 <= momentum < 1, f"momentum={momentum}; 0 <= momentum < 1 is needed")
     require(sharpness > 0, f"sharpness={sharpness}; a positive curvature is needed")

@@ -1,6 +1,4 @@
-"""Whether chains agree, and how many independent draws they are worth: split R-hat and effective
-sample size.
-"""
+"""Convergence diagnostics of Markov chains: split R-hat, effective sample size, standard error."""
 
 from typing import NamedTuple
 
@@ -11,30 +9,48 @@ from jaxtyping import Array, Float, Int
 from mi_jax.basics.dims import Scalar
 
 FEWEST = 8
-"""Draws a chain from which its halves have an autocorrelation."""
+"""Draws per chain below which its halves are too short for an autocorrelation."""
 
 
 class Diagnostics(NamedTuple):
-    """How far a mean over chains can be trusted."""
+    """Convergence diagnostics of the mean over chains.
+
+    Attributes:
+        r_hat: sqrt(var_plus / W): 1 where the half chains agree or nothing varies; above 1.1 they
+            disagree.
+        effective_draws: chains * draws / tau, with tau the integrated autocorrelation time.
+        standard_error: sqrt(var_plus / effective_draws), of the mean over all draws.
+    """
 
     r_hat: Scalar
-    """sqrt(var_plus / W): 1 where half chains agree, or nothing varies; above 1.1 they don't agree.
-    """
     effective_draws: Scalar
-    """chains draws / tau, with tau the integrated autocorrelation time."""
     standard_error: Scalar
-    """sqrt(var_plus / effective_draws): of the mean over all draws."""
 
 
 def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
     """Split R-hat, effective sample size and Monte Carlo standard error of the mean (Vehtari et
     al., arXiv 1903.08008, sec. 3).
 
-    Every chain is cut in two, so that a drift counts as disagreement. var_plus = (T - 1)/T W + B/T,
-    with W the mean variance within a half of T draws and B/T the variance of their means; the
-    autocorrelation rho_t = 1 - (W - mean acov_t) / var_plus is summed over Geyer's initial monotone
-    sequence. Draws that never vary are worth one. Of fewer than 8 draws a chain R-hat is NaN, a
-    chain counts as one draw, and the error is that of the chains' means (NaN for one chain).
+    Each chain is cut in two, so that a drift counts as disagreement. With W the mean variance
+    within a half of T draws, and B/T the variance of the means of the halves,
+
+        var_plus = (T - 1)/T W + B/T
+        rho_t = 1 - (W - mean acov_t) / var_plus
+
+    The autocorrelation rho_t is summed over Geyer's initial monotone sequence. Draws that never
+    vary count as one effective draw. With fewer than 8 draws per chain R-hat is NaN, each chain
+    counts as one draw, and the standard error is that of the means of the chains (NaN for one
+    chain).
+
+    Args:
+        draws: values of the quantity, one row per chain.
+
+    Returns:
+        R-hat, effective draws and standard error.
+
+    Example:
+        >>> diagnose(jnp.ones((3, 20))).effective_draws.item()
+        1.0
     """
     if draws.shape[1] < FEWEST:
         means, nan = draws.mean(axis=1), jnp.full((), jnp.nan, draws.dtype)
@@ -55,7 +71,11 @@ def diagnose(draws: Float[Array, "chain draw"]) -> Diagnostics:
 
 
 def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half draw"]:
-    """sum_i x_i x_{i+t} / T by lag t, one after the other, without XLA's FFT (see ``lapack``)."""
+    """Autocovariance sum_i x_i x_{i+t} / T by lag t.
+
+    Lags are computed one after another, without XLA's FFT, which may deadlock (see
+    ``basics.lapack``).
+    """
     length = centred.shape[1]
     padded = jnp.pad(centred, ((0, 0), (0, length)))
 
@@ -66,13 +86,15 @@ def _autocovariance(centred: Float[Array, "half draw"]) -> Float[Array, "half dr
 
 
 def _geyer(rho: Float[Array, " draw"]) -> Scalar:
-    """The autocorrelation time -1 + 2 sum rho over pairs (2k, 2k + 1) while they are positive, made
-    falling.
+    """Integrated autocorrelation time by Geyer's initial monotone sequence.
+
+    It is -1 + 2 sum of the pairs rho_2k + rho_2k+1 up to the first pair that is not positive,
+    each replaced by the running minimum.
     """
     pairs = rho[: rho.shape[0] // 2 * 2].reshape(-1, 2)
     sums = pairs.sum(axis=1)
-    kept = jnp.cumprod(sums > 0).astype(bool)
-    falling = jax.lax.cummin(jnp.where(kept, sums, jnp.inf))
-    # The even one of the first pair that isn't kept still counts once, where it is positive.
-    last = jnp.where(kept.all(), 0.0, jnp.maximum(pairs[jnp.argmin(kept), 0], 0.0))
-    return -1 + 2 * jnp.where(kept, falling, 0).sum() + last
+    used = jnp.cumprod(sums > 0).astype(bool)
+    falling = jax.lax.cummin(jnp.where(used, sums, jnp.inf))
+    # The even entry of the first unused pair still counts once if it is positive.
+    last = jnp.where(used.all(), 0.0, jnp.maximum(pairs[jnp.argmin(used), 0], 0.0))
+    return -1 + 2 * jnp.where(used, falling, 0).sum() + last

@@ -1,10 +1,9 @@
-"""Learning coefficients in closed form: what a sampler must find.
+"""Learning coefficients in closed form, to test estimators with.
 
-Two kinds: what the local posterior gives exactly (localised quadratics and monomials, with SGLD's
-    finite steps), to test an
-estimator with; and the true coefficients of deep linear networks (Aoyagi) and of reduced rank
-regression (Aoyagi and Watanabe 2005), which an estimate at finite n_beta only nears: a multiplicity
-m takes about (m - 1) / ln(n_beta) off.
+There are two kinds. For localised quadratics and monomials, the expected estimate itself, including
+the finite steps of SGLD. For deep linear networks (Aoyagi) and reduced rank regression (Aoyagi and
+Watanabe 2005), the true coefficient, which an estimate at finite n_beta only approaches: a
+multiplicity m lowers the estimate by about (m - 1) / ln(n_beta).
 """
 
 import itertools
@@ -22,8 +21,13 @@ Real = float | int
 
 
 class Coefficient(NamedTuple):
-    """A learning coefficient lambda and its multiplicity m: the free energy is n L + lambda ln n -
-    (m - 1) ln ln n.
+    """Learning coefficient and multiplicity.
+
+    The free energy is n L + lambda ln n - (m - 1) ln ln n.
+
+    Attributes:
+        learning_coefficient: lambda.
+        multiplicity: m.
     """
 
     learning_coefficient: Fraction
@@ -39,18 +43,28 @@ def quadratic(
     burn_in: int | None = None,
     draws: int = 1,
 ) -> float:
-    """The expected estimate for L = sum h w^2 / 2, full batch, started at w* = 0.
+    """Expected estimate for the loss L = sum h w^2 / 2, full batch, started at w* = 0.
 
-    Stationary, a = n_beta h + gamma: sum n_beta h / (2 a (1 - epsilon a / 4)). From the start, rho
-    = 1 - epsilon a / 2: n_beta h / 2 times the mean of Var_t = epsilon (1 - rho^(2t)) / (1 - rho^2)
+    With a = n_beta h + gamma and rho = 1 - epsilon a / 2, the stationary expectation is
+
+        sum n_beta h / (2 a (1 - epsilon a / 4))
+
+    and that of draws after a start at w* is the sum of n_beta h / 2 times the mean of
+
+        Var_t = epsilon (1 - rho^(2t)) / (1 - rho^2)
+
     over t = burn_in ... burn_in + draws - 1.
 
     Args:
-        curvatures: h by dimension. epsilon: step size; 0: the exact posterior. burn_in: None:
-            stationary.
+        curvatures: h of each dimension.
+        n_beta: number of examples times the inverse temperature.
+        gamma: strength of the localisation.
+        epsilon: step size; 0: the exact posterior.
+        burn_in: steps before the first draw; None: the stationary expectation.
+        draws: draws that the mean is over.
 
     Returns:
-        The expectation; infinite where epsilon a >= 4 for some h, as the chain then diverges.
+        The expectation; infinite where epsilon a >= 4 for some h, because the chain then diverges.
 
     Example:
         >>> round(quadratic([1.0] * 10, n_beta=100, epsilon=1e-3), 4)
@@ -69,8 +83,17 @@ def quadratic(
 
 
 def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) -> float:
-    """E[n_beta K] of K = scale w^power, power even, under exp(-n_beta K - gamma w^2 / 2): 1 / power
+    """E[n_beta K] for K = scale w^power under exp(-n_beta K - gamma w^2 / 2). It is 1 / power
     without localisation.
+
+    Args:
+        power: positive even exponent.
+        scale: factor of K.
+        n_beta: number of examples times the inverse temperature.
+        gamma: strength of the localisation.
+
+    Raises:
+        ConfigError: if the power is not positive and even.
 
     Example:
         >>> monomial(4, n_beta=100.0)
@@ -79,9 +102,9 @@ def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) 
     require(power > 0 and power % 2 == 0, f"power={power}; a positive even number is needed")
     if gamma == 0:
         return 1 / power
-    from scipy.integrate import quad  # a third of a second, which ``mi-jax list`` needn't spend
+    from scipy.integrate import quad  # here: the import takes 0.3 s, and few commands need it
 
-    # In units of the narrower of the two widths: beyond 40 of them nothing is left.
+    # Integrate in units of the narrower of the two widths: beyond 40 widths nothing is left.
     width = min((n_beta * scale) ** (-1 / power), gamma**-0.5)
 
     def moment(order: int) -> float:
@@ -95,7 +118,14 @@ def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) 
 
 
 def normal_crossing(powers: Sequence[int]) -> Coefficient:
-    """K = prod w_i^(2 k_i), powers k: lambda = min 1 / (2 k_i), m = how many k_i attain it.
+    """Coefficient of K = prod w_i^(2 k_i): lambda = min_i 1 / (2 k_i), and m is the number of
+    dimensions that attain the minimum.
+
+    Args:
+        powers: k_i of each dimension, 0 or more, at least one positive.
+
+    Raises:
+        ConfigError: if a power is negative or none is positive.
 
     Example:
         >>> normal_crossing([1, 1])
@@ -110,20 +140,26 @@ def normal_crossing(powers: Sequence[int]) -> Coefficient:
 
 
 def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
-    """Of a deep linear network of these widths whose true product has this rank (Aoyagi 2024).
+    """Global coefficient of a deep linear network whose true product has a given rank (Aoyagi
+    2024).
 
-    With M_i = H_i - r, there is one set of layers Sigma of size l + 1 for which max_Sigma M <
-    min_other M, S = sum_Sigma M >= l max_Sigma M, and S < l min_other M where others are; with a =
-    S - (ceil(S / l) - 1) l,
+    With M_i = H_i - r, there is exactly one set Sigma of l + 1 layers with max_Sigma M < min_other
+    M, S = sum_Sigma M >= l max_Sigma M, and S < l min_other M (if there are other layers). With
+    a = S - (ceil(S / l) - 1) l,
 
-        lambda = (r (H_0 + H_L) - r^2) / 2 + a (l - a) / (4 l) - l (l - 1) / 4 (S / l)^2 + sum_{i<j
-        in Sigma} M_i M_j / 2 m = a (l - a) + 1
+        lambda = (r (H_0 + H_L) - r^2) / 2 + a (l - a) / (4 l) - l (l - 1) / 4 (S / l)^2
+                 + sum_{i<j in Sigma} M_i M_j / 2
+        m = a (l - a) + 1
 
-    It is the global value: the least over all factorisations of the truth, reached where every
-        factor has rank r.
+    The global value is the smallest over all factorisations of the truth. It is attained where
+    every factor has rank r.
 
     Args:
-        widths: H_0 (inputs) to H_L (outputs). rank: r, of the product.
+        widths: H_0 (inputs) to H_L (outputs).
+        rank: rank r of the product.
+
+    Raises:
+        ConfigError: if there are fewer than two widths, or no product of that rank.
 
     Example:
         >>> deep_linear((4, 4, 4, 4), 2)
@@ -142,17 +178,14 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
     length, total = len(chosen) - 1, sum(chosen)
     a = total - (-(-total // length) - 1) * length
     pairs = sum(x * y for x, y in itertools.combinations(chosen, 2))
-    found = Fraction(rank * (widths[0] + widths[-1]) - rank**2, 2) + Fraction(
-        a * (length - a), 4 * length
-    )
-    found += Fraction(pairs, 2) - Fraction((length - 1) * total**2, 4 * length)
-    return Coefficient(found, a * (length - a) + 1)
+    value = Fraction(rank * (widths[0] + widths[-1]) - rank**2, 2)
+    value += Fraction(a * (length - a), 4 * length)
+    value += Fraction(pairs, 2) - Fraction((length - 1) * total**2, 4 * length)
+    return Coefficient(value, a * (length - a) + 1)
 
 
 def _layers(excess: list[int]) -> list[int]:
-    """The smallest M that make up Sigma: the shortest prefix of the sorted list that meets the
-    conditions.
-    """
+    """M of the layers in Sigma: the shortest sorted prefix that meets the conditions."""
     for length in range(1, len(excess)):
         inside, outside = excess[: length + 1], excess[length + 1 :]
         total = sum(inside)
@@ -160,14 +193,21 @@ def _layers(excess: list[int]) -> list[int]:
             continue
         if not outside or (inside[-1] < outside[0] and total < length * outside[0]):
             return inside
-    raise AssertionError(
-        f"no set of layers for {excess}"
-    )  # the conditions always have one solution
+    # The conditions always have one solution.
+    raise AssertionError(f"no set of layers for {excess}")
 
 
 def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
-    """Of y = B A x with m inputs, n outputs, h hidden units and a truth of rank r (Aoyagi and
-    Watanabe 2005).
+    """Global coefficient of reduced rank regression y = B A x (Aoyagi and Watanabe 2005).
+
+    Args:
+        m: number of inputs.
+        n: number of outputs.
+        h: number of hidden units.
+        r: rank of the true product.
+
+    Raises:
+        ConfigError: if a size is below 1, or there is no product of that rank.
 
     Example:
         >>> reduced_rank(2, 2, 2, 1)
@@ -191,13 +231,27 @@ def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
 
 
 def reduced_rank_at(m: int, n: int, h: int, rank_a: int, rank_b: int, r: int) -> Coefficient:
-    """The local value where the factors A [h m] and B [n h] of a truth of rank r have these ranks;
-    least at both equal to r.
+    """Local coefficient of reduced rank regression y = B A x at factors of given ranks.
 
-    With a, b the ranks, q = n a + m b - a b, p = n - b, o = m - a, k = h - a - b + r and c_t = k o
-    + t (p - k - o) + t^2: lambda = (q + min c_t) / 2 over 0 <= t <= min(k, o), m = how many t
-    attain it. A formula of 2026 that isn't in print; its least value over all ranks is that of
-    ``reduced_rank`` for all sizes up to 6.
+    With a, b the ranks of A [h m] and B [n h], and
+
+        q = n a + m b - a b,  p = n - b,  o = m - a,  k = h - a - b + r
+        c_t = k o + t (p - k - o) + t^2
+
+    the coefficient is lambda = (q + min c_t) / 2 over 0 <= t <= min(k, o), and its multiplicity is
+    the number of t that attain the minimum. The formula (2026) is not published. Its smallest value
+    is at a = b = r, and equals that of ``reduced_rank`` for all sizes up to 6.
+
+    Args:
+        m: number of inputs.
+        n: number of outputs.
+        h: number of hidden units.
+        rank_a: rank of A.
+        rank_b: rank of B.
+        r: rank of the product B A.
+
+    Raises:
+        ConfigError: if no factors of these ranks have a product of rank r.
 
     Example:
         >>> [reduced_rank_at(2, 2, 2, a, 0, 0).learning_coefficient for a in (0, 2)]

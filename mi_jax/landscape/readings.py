@@ -1,58 +1,63 @@
-"""The landscape around a checkpoint as readings of a run: learning coefficient, sharpness."""
+"""Measures of the landscape around a checkpoint: learning coefficient and sharpness."""
 
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError, nearest, require
 from mi_jax.contracts import Batch, Context, Measure, Reference, batch_loss
-from mi_jax.landscape.coefficient import (
-    ChainMode,
-    Flags,
-    LearningCoefficient,
-    check_chain_mode,
-    check_preconditioner,
-    check_protocol,
-    default_n_beta,
-    estimate,
-)
+from mi_jax.landscape.coefficient import Flags, LearningCoefficient, estimate
 from mi_jax.landscape.curvature import top_eigenvalues
 from mi_jax.landscape.exact import Real
 from mi_jax.landscape.restriction import restricted
-from mi_jax.landscape.sampling import RMSProp
+from mi_jax.landscape.settings import RMSProp, SGLDSettings, default_n_beta
 from mi_jax.landscape.subset import Where, split_rows
 from mi_jax.measures.evaluation import batch
 
 _VARIABLES: Mapping[str, tuple[tuple[str, ...], Callable[[LearningCoefficient], Array]]] = {
-    "": ((), lambda found: found.learning_coefficient),
-    "_se": ((), lambda found: found.standard_error),
-    "_by_chain": (("chain",), lambda found: found.by_chain),
+    "": ((), lambda estimate: estimate.learning_coefficient),
+    "_se": ((), lambda estimate: estimate.standard_error),
+    "_by_chain": (("chain",), lambda estimate: estimate.by_chain),
     "_loss_trace": (
         ("chain", "draw"),
-        lambda found: jnp.concatenate([found.burn_in_trace, found.loss_trace], axis=1),
+        lambda estimate: jnp.concatenate([estimate.burn_in_trace, estimate.loss_trace], axis=1),
     ),
-    "_baseline_loss": ((), lambda found: found.baseline_loss),
-    "_r_hat": ((), lambda found: found.r_hat),
-    "_effective_draws": ((), lambda found: found.effective_draws),
-    "_acceptance": ((), lambda found: found.acceptance.mean()),
-    "_distance": ((), lambda found: found.distance_trace.mean()),
-    "_discretisation_bias": ((), lambda found: found.discretisation_bias),
-    "_localisation": ((), lambda found: found.localisation),
-    "_share_below_start": ((), lambda found: found.share_below_start),
+    "_baseline_loss": ((), lambda estimate: estimate.baseline_loss),
+    "_r_hat": ((), lambda estimate: estimate.r_hat),
+    "_effective_draws": ((), lambda estimate: estimate.effective_draws),
+    "_acceptance": ((), lambda estimate: estimate.acceptance.mean()),
+    "_distance": ((), lambda estimate: estimate.distance_trace.mean()),
+    "_discretisation_bias": ((), lambda estimate: estimate.discretisation_bias),
+    "_localisation": ((), lambda estimate: estimate.localisation),
+    "_share_below_start": ((), lambda estimate: estimate.share_below_start),
     **{f"_{flag}": ((), attrgetter(f"flags.{flag}")) for flag in Flags._fields},
 }
-"""By what is added to the estimate's name: its dims, and what of the estimate it is."""
+"""Dims of each variable, and how to read it from an estimate, by the suffix of its name."""
+
+_CHAIN_OPTIONS = {
+    "n_beta": "n_beta",
+    "gamma": "gamma",
+    "epsilon": "epsilon",
+    "burn_in": "burn_in",
+    "draws": "draws",
+    "chains": "chains",
+    "minibatch": "batch_size",
+    "preconditioner": "preconditioner",
+    "chain_mode": "chain_mode",
+}
+"""Field of ``SGLDSettings`` by the option of the measure that sets it."""
 
 
 def split_loss_of(context: Context) -> Callable[[Params, Batch], Scalar]:
-    """(params, examples) -> the mean loss, the one that the run was trained with."""
+    """Mean loss that the run was trained with, as a function (params, examples) -> nats."""
 
     def loss(params: Params, examples: Batch) -> Scalar:
         outputs = context.model.apply(params, examples.inputs, positions=context.read)
@@ -63,79 +68,72 @@ def split_loss_of(context: Context) -> Callable[[Params, Batch], Scalar]:
 
 def measure_learning_coefficient(
     *,
+    settings: SGLDSettings | None = None,
     split: str = "train",
-    n_beta: Real | None = None,
-    gamma: Real = 1000.0,
-    epsilon: Real = 5e-5,
-    burn_in: int = 50,
-    draws: int = 150,
-    chains: int = 4,
-    minibatch: int | None = None,
     parameters: str | Sequence[str] = (),
     entry: int | None = None,
     examples: Sequence[int] | None = None,
     where: Where | None = None,
-    preconditioner: RMSProp | Literal["rmsprop"] | None = None,
-    chain_mode: ChainMode = "vmapped",
     name: str | None = None,
+    **options: Any,
 ) -> Measure:
     """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv
     2308.12108).
 
-    n_beta (E[L] - L(w*)): half the number of directions that the loss fixes, where it is quadratic.
-    With it: its standard error, the values by chain, the losses of every draw (draws below 0 are
-    burn-in), and what tells a bad estimate: R-hat, effective draws, MALA acceptance, distance, the
-    share due to finite steps, whether it is gamma's more than the loss's, flags.
+    The estimate is n_beta (E[L] - L(w*)). Where the loss is quadratic it is half the number of
+    directions that the loss fixes. Beside it the measure reads its standard error, the values by
+    chain, the loss at every step (negative draws are burn-in), and diagnostics of a bad estimate:
+    R-hat, effective draws, MALA acceptance, distance, the part due to finite steps, the
+    localisation, and flags.
 
     Every checkpoint and seed gets the same noise, so that curves over training are smoother than
-    the error of each point says.
+    the standard error of each point suggests.
 
     Args:
-        split: the examples of L: "train" as published; another one asks about other data (drLLC,
-            arXiv 2410.02984), of which w* is in general no minimum.
-        n_beta: None: n / ln n, with n the split's examples.
-        parameters: patterns of dotted names; only these are sampled (refined, arXiv 2410.02984).
-            None given: all.
-        entry: of these arrays, the entry of the leading axis alone:
+        settings: settings of the chains; None: ``SGLDSettings()``. n_beta=None stands for n / ln n,
+            where n is the number of examples in L.
+        split: split whose examples L is averaged over. "train" is the published choice; another
+            split estimates the coefficient for other data (arXiv 2410.02984), for which w* is in
+            general not a minimum.
+        parameters: patterns of dotted names; only matching parameters are sampled (the refined
+            coefficient, arXiv 2410.02984). Empty: all.
+        entry: index on the leading axis of these parameters, to sample it alone:
             ``parameters="blocks.0.attn.W_*", entry=2`` is a head.
-        examples: places in the split; where: a concept of the task's labels and a class, or
-            classes, of it, as in ``("b_parity", 1)``. The loss is of these examples alone, and n is
-            how many they are.
-        minibatch: examples of a step, drawn anew for every chain; None: all.
-        preconditioner: RMSProp(...), or "rmsprop" for its published settings; None: plain SGLD.
-        chain_mode: see ``landscape.learning_coefficient``.
-        name: of the variable; None: what differs from these defaults is a suffix.
+        examples: indices in the split of the examples that L is averaged over; None: all. n is
+            then their number.
+        where: a concept of the task's labels and a class, or classes, as in ``("b_parity", 1)``:
+            L is averaged over the examples of that class. n is then their number.
+        name: name of the variable; None: ``learning_coefficient`` with a suffix of the options
+            that differ from the defaults.
+        options: fields of ``SGLDSettings`` one by one, for calls by name such as
+            ``learning_coefficient(gamma=10.0)``. They replace those of ``settings``. The batch
+            size is called ``minibatch``, and preconditioner="rmsprop" stands for ``RMSProp()``.
+
+    Returns:
+        The measure.
+
+    Raises:
+        ConfigError: if an option is unknown or invalid.
     """
-    check_protocol(2, 1.0 if n_beta is None else n_beta, gamma, epsilon, burn_in, draws, chains)
-    preconditioner = RMSProp() if preconditioner == "rmsprop" else preconditioner
-    check_preconditioner(preconditioner)
-    check_chain_mode(chain_mode)
-    require(
-        minibatch is None or minibatch > 0,
-        f"minibatch={minibatch}; a positive number of examples is needed",
-    )
+    settings = _with_options(settings or SGLDSettings(), options)
     patterns = (parameters,) if isinstance(parameters, str) else tuple(parameters)
-    settings = {
-        "gamma": gamma,
-        "epsilon": epsilon,
-        "burn_in": burn_in,
-        "draws": draws,
-        "chains": chains,
-    }
-    options = {
+    # The order of the options is the order of the suffix of the name, which stored readings have.
+    stored = {
         "split": split,
-        "n_beta": n_beta,
-        **settings,
-        "minibatch": minibatch,
+        "n_beta": settings.n_beta,
+        "gamma": settings.gamma,
+        "epsilon": settings.epsilon,
+        "burn_in": settings.burn_in,
+        "draws": settings.draws,
+        "chains": settings.chains,
+        "minibatch": settings.batch_size,
         "parameters": list(patterns),
-    }
-    options |= {
         "entry": entry,
         "examples": None if examples is None else list(examples),
         "where": where,
+        "preconditioner": repr(settings.preconditioner) if settings.preconditioner else None,
     }
-    options |= {"preconditioner": repr(preconditioner) if preconditioner else None}
-    named = name or f"learning_coefficient{_suffix(options)}"
+    variable = name or f"learning_coefficient{_suffix(stored)}"
 
     def chosen(reference: Reference, context: Context) -> Int[Array, " example"]:
         return jnp.asarray(split_rows(context, split, examples, where))
@@ -144,87 +142,140 @@ def measure_learning_coefficient(
         return len(split_rows(context, split, examples, where))
 
     def temperature(reference: Reference, context: Context) -> Real:
-        return default_n_beta(count(reference, context)) if n_beta is None else n_beta
+        if settings.n_beta is None:
+            return default_n_beta(count(reference, context))
+        return settings.n_beta  # pyright: ignore[reportReturnType]  a number, as nothing is traced
 
     def inverse(reference: Reference, context: Context) -> Real:
         return temperature(reference, context) / count(reference, context)
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
-        whole = batch(context, split)._replace(info={})
-        rows = context.prepared.get(f"{named}_examples")
-        found = estimate(
+    def learning_coefficient(params: Params, context: Context) -> dict[str, Array]:
+        data = batch(context, split)._replace(info={})
+        rows = context.prepared.get(f"{variable}_examples")
+        if rows is not None:
+            data = jax.tree.map(lambda x: x[rows], data)
+        estimated = estimate(
             split_loss_of(context),
             params,
-            whole if rows is None else jax.tree.map(lambda x: x[rows], whole),
+            data,
             restricted(params, patterns, entry),
             jax.random.key(0),
-            context.prepared[f"{named}_n_beta"],
-            gamma,
-            epsilon,
-            burn_in=burn_in,
-            draws=draws,
-            chains=chains,
-            batch=minibatch,
-            preconditioner=preconditioner,
-            chain_mode=chain_mode,
+            replace(settings, n_beta=context.prepared[f"{variable}_n_beta"]),
         )
-        return {f"{named}{suffix}": read(found) for suffix, (_, read) in _VARIABLES.items()}
+        return {f"{variable}{suffix}": read(estimated) for suffix, (_, read) in _VARIABLES.items()}
 
-    subset = {f"{named}_examples": chosen} if examples is not None or where is not None else {}
+    subset = {f"{variable}_examples": chosen} if examples is not None or where is not None else {}
     return Measure(
-        named,
-        function,
-        {f"{named}{suffix}": dims for suffix, (dims, _) in _VARIABLES.items()},
+        variable,
+        learning_coefficient,
+        {f"{variable}{suffix}": dims for suffix, (dims, _) in _VARIABLES.items()},
         splits=(split,),
         prepare={
             **subset,
-            f"{named}_n": count,
-            f"{named}_n_beta": temperature,
-            f"{named}_beta": inverse,
+            f"{variable}_n": count,
+            f"{variable}_n_beta": temperature,
+            f"{variable}_beta": inverse,
         },
-        options=options,
-        coordinates={"draw": tuple(range(-burn_in, draws))},
+        options=stored,
+        coordinates={"draw": tuple(range(-settings.burn_in, settings.draws))},
         source="arXiv 2308.12108",
     )
 
 
+def _signature() -> inspect.Signature:
+    """Signature of ``measure_learning_coefficient`` with each option of the chains by name.
+
+    Calls by name as text are checked against it, and ``mi-jax list options`` prints it.
+    """
+    own = inspect.signature(measure_learning_coefficient).parameters
+    defaults = SGLDSettings()
+    chains = [
+        inspect.Parameter(
+            option,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=getattr(defaults, field),
+            annotation=inspect.signature(SGLDSettings).parameters[field].annotation,
+        )
+        for option, field in _CHAIN_OPTIONS.items()
+    ]
+    whole = [own[name] for name in ("parameters", "entry", "examples", "where", "name")]
+    return inspect.Signature([own["split"], *chains, *whole], return_annotation=Measure)
+
+
+# A plain assignment: functools.wraps and jaxtyping keep it, and the call itself is not changed.
+measure_learning_coefficient.__signature__ = _signature()  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _with_options(settings: SGLDSettings, options: Mapping[str, Any]) -> SGLDSettings:
+    """The settings with the options of a measure in place of their own fields."""
+    changes = dict[str, Any]()
+    for option, value in options.items():
+        if option not in _CHAIN_OPTIONS:
+            raise ConfigError(
+                f"learning_coefficient has no setting '{option}'; {nearest(option, _CHAIN_OPTIONS)}"
+            )
+        changes[_CHAIN_OPTIONS[option]] = value
+    if changes.get("preconditioner") == "rmsprop":
+        changes["preconditioner"] = RMSProp()
+    minibatch = options.get("minibatch")
+    require(
+        minibatch is None or minibatch > 0,
+        f"minibatch={minibatch}; a positive number of examples is needed",
+    )
+    return replace(settings, **changes)
+
+
 def _suffix(options: Mapping[str, Any]) -> str:
-    """What is added to the name: the options that differ from the defaults."""
+    """Suffix of the name: the options that differ from the defaults."""
     defaults = inspect.signature(measure_learning_coefficient).parameters
     parts: list[str] = []
     for name, value in options.items():
         if (tuple(value) if isinstance(value, list) else value) == defaults[name].default:
             continue
-        told = (
-            "+".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
-        )
-        told = told if len(told) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:8]
-        parts.append(told if name in ("split", "parameters") else f"{name}_{told}")
+        if isinstance(value, (list, tuple)):
+            text = "+".join(str(entry) for entry in value)
+        else:
+            text = str(value)
+        if len(text) > 40:
+            text = hashlib.sha256(text.encode()).hexdigest()[:8]
+        parts.append(text if name in ("split", "parameters") else f"{name}_{text}")
     return "".join(f"_{part}" for part in parts)
 
 
 def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
-    """The largest eigenvalue of the Hessian of the loss over a split, by Lanczos with full
+    """The largest eigenvalue of the Hessian of the mean loss over a split, by Lanczos with full
     reorthogonalisation.
 
-    Gradient descent of learning rate eta diverges on a quadratic of more than 2 / eta (arXiv
-    2103.00065).
+    Gradient descent of learning rate eta diverges on a quadratic whose sharpness is above 2 / eta
+    (arXiv 2103.00065).
 
     Args:
-        order: Hessian products; the value nears the largest eigenvalue from below.
+        split: split whose examples the loss is averaged over.
+        order: number of Hessian products, at least 2. The value approaches the largest eigenvalue
+            from below as the order grows.
+
+    Returns:
+        The measure.
+
+    Raises:
+        ConfigError: if the order is below 2.
     """
     require(order >= 2, f"order={order}; at least 2 Hessian products are needed")
 
-    def function(params: Params, context: Context) -> Float[Array, ""]:
+    def sharpness(params: Params, context: Context) -> Float[Array, ""]:
         loss, examples = split_loss_of(context), batch(context, split)
         return top_eigenvalues(
             lambda w: loss(w, examples), params, order=order, key=jax.random.key(0)
         )[0]
 
-    name = "sharpness" + f"_{split}" * (split != "train") + f"_order_{order}" * (order != 20)
+    name = "sharpness"
+    if split != "train":
+        name += f"_{split}"
+    if order != 20:
+        name += f"_order_{order}"
     return Measure(
         name,
-        function,
+        sharpness,
         splits=(split,),
         options={"split": split, "order": order},
         source="arXiv 2103.00065",

@@ -1,4 +1,4 @@
-"""Which parameters are sampled: masks from patterns over dotted names (refined learning
+"""Masks of the parameters that are sampled, from patterns over dotted names (refined learning
 coefficients, arXiv 2410.02984).
 """
 
@@ -13,22 +13,25 @@ from mi_jax.basics.errors import nearest, require
 from mi_jax.basics.pytrees import dotted, rebuild
 
 Restriction = PyTree | str | Sequence[str] | None
-"""A mask of the parameters' structure, or patterns of dotted names; None samples everything."""
+"""Mask of the parameters' structure, or patterns of dotted names; None samples all parameters."""
 
 
 def restrict(
     params: PyTree, *patterns: str, entry: int | None = None
 ) -> PyTree[Bool[np.ndarray, "..."]]:
-    """A mask that is true for the arrays whose dotted names match any pattern (``*``, ``?``, as in
-    a shell).
+    """Mask that is true for the arrays whose dotted names match any pattern.
 
     Args:
-        params: the arrays, or their shapes.
-        entry: of these arrays, the entry of the leading axis alone: a head, as attention weights
-            are [head ...].
+        params: parameters, or their shapes.
+        patterns: patterns of dotted names with ``*`` and ``?``, as in a shell.
+        entry: index on the leading axis of the matching arrays, to select it alone. Attention
+            weights are [head ...], so that an entry is a head. None selects whole arrays.
+
+    Returns:
+        Pytree of boolean arrays of the parameters' structure.
 
     Raises:
-        ConfigError: for a pattern that matches no array, or an array without such an entry.
+        ConfigError: if a pattern matches no array, or an array has no such entry.
 
     Example:
         >>> restrict({"W": np.zeros((2, 1)), "b": np.zeros(1)}, "W", entry=1)
@@ -53,9 +56,9 @@ def restrict(
 
 
 def _entry(name: str, mask: np.ndarray, entry: int) -> np.ndarray:
-    """The mask at one entry of the leading axis alone."""
-    found = mask.shape[0] if mask.ndim else 0
-    require(-found <= entry < found, f"{name} has {found} entries; entry={entry} is none of them")
+    """The mask restricted to one entry of the leading axis."""
+    count = mask.shape[0] if mask.ndim else 0
+    require(-count <= entry < count, f"{name} has {count} entries; entry={entry} is none of them")
     alone = np.zeros_like(mask)
     alone[entry] = mask[entry]
     return alone
@@ -64,8 +67,16 @@ def _entry(name: str, mask: np.ndarray, entry: int) -> np.ndarray:
 def restricted(
     params: PyTree, patterns: Sequence[str], entry: int | None
 ) -> Bool[np.ndarray, " parameter"] | None:
-    """The mask by flat parameter of ``restrict``; None where everything is sampled. Raises
-    ConfigError as that does.
+    """Mask over the flat parameters, from patterns; None if there are no patterns.
+
+    Args:
+        params: parameters, or their shapes.
+        patterns: patterns of dotted names; empty: all parameters are sampled.
+        entry: index on the leading axis of the matching arrays; None: whole arrays.
+
+    Raises:
+        ConfigError: if a pattern matches no array, an array has no such entry, or an entry is given
+            without patterns.
     """
     if not patterns:
         require(
@@ -77,11 +88,15 @@ def restricted(
 
 
 def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter"] | None:
-    """The mask by flat parameter; None where everything is sampled.
+    """Mask over the flat parameters; None if all are sampled.
+
+    Args:
+        params: parameters, or their shapes.
+        mask: mask of the parameters' structure, or patterns of dotted names.
 
     Raises:
-        ConfigError: for patterns that match nothing, a mask of another structure or shape, or one
-            that leaves nothing to sample.
+        ConfigError: if a pattern matches no array, the mask has another structure or shape, or it
+            leaves nothing to sample.
     """
     if mask is None:
         return None
@@ -102,7 +117,7 @@ def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter
             f"the mask of {name} has the shape {np.shape(masks[name])}, the parameter"
             f" {np.shape(x)}",
         )
-    # NumPy, so that a mask can be made while a program is traced.
+    # NumPy, not jax.numpy: the mask must be concrete while a program is traced.
     parts = [
         np.broadcast_to(np.asarray(masks[name]) != 0, np.shape(x)).ravel()
         for name, x in arrays.items()

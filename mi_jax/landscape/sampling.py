@@ -1,18 +1,16 @@
-"""Localised stochastic gradient Langevin dynamics, plain or RMSProp-preconditioned, as an
-Estimator.
+"""Localised stochastic gradient Langevin dynamics (SGLD), plain or with RMSProp, as an Estimator.
 
 A chain samples exp(-n_beta L(w) - gamma/2 |w - w*|^2) around its start w* (Lau et al., arXiv
 2308.12108):
 
-    w <- w - epsilon/2 G (n_beta grad L_batch(w) + gamma (w - w*)) + sqrt(epsilon G) xi,   xi ~ N(0,
-    1)
+    w <- w - epsilon/2 G (n_beta grad L_batch(w) + gamma (w - w*)) + sqrt(epsilon G) xi
 
-with G = 1 for plain dynamics. There is no Metropolis step and epsilon never decays, so that a chain
-is off by an amount that grows with epsilon; ``discretisation_bias`` says by how much.
+with xi ~ N(0, 1), and G = 1 for plain dynamics. There is no Metropolis step and epsilon never
+decays, so that the mean over a chain has a bias that grows with epsilon; ``discretisation_bias``
+estimates it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -22,33 +20,21 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mi_jax.basics.dims import Number, Params, PRNGKey, Scalar
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import Estimator
+from mi_jax.landscape.settings import RMSProp, SGLDSettings, settings_of_call
 
 BatchLoss = Callable[[Params, PyTree], Scalar]
-"""(params, batch) -> the mean loss per example."""
-
-
-@dataclass(frozen=True)
-class RMSProp:
-    """G = 1 / (sqrt(V) + eps), V <- alpha V + (1 - alpha) (grad L)^2 from V = 0 (arXiv 2507.21449,
-    as in devinterp 1.3.2).
-
-    The localisation is not in V, and the drift that the change of G would need for an exact
-    posterior is left out, as published.
-    """
-
-    alpha: float = 0.99
-    eps: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(0 <= self.alpha < 1, f"RMSProp: alpha={self.alpha}; 0 <= alpha < 1 is needed")
-        require(self.eps > 0, f"RMSProp: eps={self.eps}; a positive number is needed")
+"""Function (params, batch) -> mean loss per example."""
 
 
 class _Move(NamedTuple):
-    """The step that led here, which the acceptance of a Metropolis step would judge; energy is NaN
-    at the start.
+    """The step that led to the present position, kept for the acceptance of a Metropolis step.
+
+    Attributes:
+        noise: the noise that was added, sqrt(epsilon G) xi.
+        force: gradient of the sampled energy before the step.
+        energy: sampled energy before the step; NaN at the start.
     """
 
     noise: Float[Array, " parameter"]
@@ -57,38 +43,54 @@ class _Move(NamedTuple):
 
 
 class SamplerState(NamedTuple):
-    """A chain: where it started, where it is, and running means over its draws (the steps from
-    ``burn_in`` on).
+    """State of one chain.
+
+    Attributes:
+        start: flat parameters w* at which the chain started.
+        position: flat parameters now.
+        done: steps taken.
+        second_moment: V of the preconditioner, per parameter; zeros without one.
+        move: the step that led to ``position``.
+        means: running means over the draws, the steps from ``burn_in`` on.
     """
 
     start: Float[Array, " parameter"]
     position: Float[Array, " parameter"]
     done: Int[Array, ""]
-    """Steps taken."""
     second_moment: Float[Array, " parameter"]
     move: _Move
     means: "Info"
 
 
 class Info(NamedTuple):
-    """What a step saw before it moved."""
+    """Values at a position, computed before the chain moves on.
+
+    Attributes:
+        loss: L at the position, on the batch of the step, in nats.
+        distance: |w - w*|.
+        acceptance: probability that a Metropolis step (MALA) would have accepted the move to the
+            position; NaN at the start and with RMSProp.
+        discretisation_bias: epsilon/8 n_beta (G grad L) . grad U, with grad U = n_beta grad L +
+            gamma (w - w*): the part of n_beta L that is due to finite steps. Its mean is exact on
+            a quadratic.
+    """
 
     loss: Scalar
-    """L at the position, on the step's batch."""
     distance: Scalar
-    """|w - w*|."""
     acceptance: Scalar
-    """The chance that a Metropolis step would have accepted the move that led here; NaN at the
-    start and with RMSProp.
-    """
     discretisation_bias: Scalar
-    """epsilon/8 G n_beta grad L . grad U: how much of n_beta L is due to finite steps; exact in the
-    mean on a quadratic.
-    """
 
 
 class ChainMeans(NamedTuple):
-    """The means of Info over a chain's draws."""
+    """Means of ``Info`` over the draws of a chain.
+
+    Attributes:
+        loss: mean loss, in nats.
+        distance: mean distance to the start.
+        acceptance: mean acceptance of a Metropolis step.
+        discretisation_bias: mean part of n_beta L that is due to finite steps.
+        draws: number of draws; the means are NaN if it is 0.
+    """
 
     loss: Scalar
     distance: Scalar
@@ -100,25 +102,44 @@ class ChainMeans(NamedTuple):
 def sgld(
     loss: BatchLoss,
     template: Params,
+    settings: SGLDSettings | None = None,
     *,
-    n_beta: Number | int,
-    gamma: Number | int,
-    epsilon: Number | int,
-    burn_in: int = 0,
     mask: Bool[Array | np.ndarray, " parameter"] | None = None,
-    preconditioner: RMSProp | None = None,
+    **options: Any,
 ) -> Estimator:
-    """Localised SGLD of ``loss(params, batch)`` as ``init(key, start)``, ``step(key, state,
-    batch)``, ``result(state)``.
+    """Localised SGLD as an Estimator: ``init(key, start)``, ``step(key, state, batch)``,
+    ``result(state)``.
 
     Args:
-        template: parameters (or their shapes) of the structure that is sampled.
-        n_beta: the number of examples times the inverse temperature. gamma: the pull back to the
-            start. epsilon: the step size.
-        burn_in: the first steps, which ``result`` doesn't count: draw t is what step burn_in + t +
-            1 sees before it moves.
-        mask: by flat parameter, whether it is sampled; the others keep their bits.
+        loss: ``(params, batch) -> mean loss per example``, in nats.
+        template: parameters, or their shapes, of the structure that is sampled.
+        settings: n_beta (which must be set), gamma, epsilon, burn_in and preconditioner of the
+            chain; the other fields are not used. Draw t of ``result`` is what step
+            burn_in + t + 1 sees before it moves.
+        mask: which entries of the flat parameters are sampled; the others keep their bits. None
+            samples all.
+        options: deprecated: fields of ``SGLDSettings`` one by one, with burn_in=0 by default.
+
+    Returns:
+        The Estimator; ``step`` returns the new ``SamplerState`` and ``Info``, ``result`` returns
+        ``ChainMeans``.
+
+    Raises:
+        ConfigError: if settings are missing, or n_beta is None.
+
+    Reference:
+        arXiv 2308.12108
     """
+    settings = settings_of_call(
+        "sgld", settings, options, required=("n_beta", "gamma", "epsilon"), burn_in=0
+    )
+    if settings.n_beta is None:
+        raise ConfigError(
+            "sgld needs n_beta. The settings leave it at None, and a sampler does not know the"
+            " number of examples. Pass SGLDSettings(n_beta=...)."
+        )
+    n_beta, gamma, epsilon = settings.n_beta, settings.gamma, settings.epsilon
+    burn_in, preconditioner = settings.burn_in, settings.preconditioner
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template)
     unravel = ravel_pytree(zeros)[1]
     gradient = jax.value_and_grad(lambda w, batch: loss(unravel(w), batch))
@@ -128,9 +149,8 @@ def sgld(
         nothing = jnp.zeros_like(w)
         zero = jnp.zeros((), w.dtype)
         means = Info(zero, zero, zero, zero)
-        return SamplerState(
-            w, w, jnp.int32(0), nothing, _Move(nothing, nothing, nan.astype(w.dtype)), means
-        )
+        move = _Move(nothing, nothing, nan.astype(w.dtype))
+        return SamplerState(w, w, jnp.int32(0), nothing, move, means)
 
     def step(key: PRNGKey, state: SamplerState, batch: PyTree) -> tuple[SamplerState, Info]:
         w, away = state.position, state.position - state.start
@@ -142,17 +162,18 @@ def sgld(
         noise = jnp.sqrt(epsilon * G) * jax.random.normal(key, w.shape, w.dtype)
         noise = noise if mask is None else jnp.where(mask, noise, 0)
         new = w - epsilon / 2 * G * force + noise
+        if preconditioner:
+            acceptance = jnp.float32(jnp.nan).astype(w.dtype)
+        else:
+            acceptance = _acceptance(state.move, force, energy, epsilon)
         info = Info(
             value,
             jnp.sqrt(away @ away),
-            (
-                jnp.float32(jnp.nan).astype(w.dtype)
-                if preconditioner
-                else _acceptance(state.move, force, energy, epsilon)
-            ),
+            acceptance,
             epsilon / 8 * n_beta * (G * slope) @ force,
         )
         moved = state._replace(
+            # A masked entry keeps its bits: w - 0 + 0 would lose -0.0, and an infinite w gives NaN.
             position=new if mask is None else jnp.where(mask, new, w),
             done=state.done + 1,
             second_moment=V,
@@ -172,7 +193,7 @@ def sgld(
 
 
 def _preconditioned(preconditioner: RMSProp | None, V: Any, slope: Any) -> tuple[Any, Any]:
-    """The second moment after this gradient, and G."""
+    """The second moment V including this gradient, and G."""
     if preconditioner is None:
         return V, jnp.ones((), slope.dtype)
     V = preconditioner.alpha * V + (1 - preconditioner.alpha) * slope**2
@@ -182,11 +203,14 @@ def _preconditioned(preconditioner: RMSProp | None, V: Any, slope: Any) -> tuple
 def _acceptance(
     move: _Move, force: Float[Array, " parameter"], energy: Scalar, epsilon: Number | int
 ) -> Scalar:
-    """min(1, q(here -> before) p(here) / q(before -> here) p(before)), the chance to be accepted by
-    MALA.
+    """Acceptance probability min(1, q(b -> a) p(b) / (q(a -> b) p(a))) of the move a -> b in MALA.
 
-    log q(b -> a) - log q(a -> b) = noise . s / 2 - epsilon |s|^2 / 8 with s the sum of both forces:
-    no difference of large norms.
+    With s the sum of the forces at a and b,
+
+        log q(b -> a) - log q(a -> b) = noise . s / 2 - epsilon |s|^2 / 8
+
+    The right-hand side needs no difference of two large squared norms, which would cancel in
+    float32.
     """
     s = move.force + force
     return jnp.exp(
@@ -195,8 +219,8 @@ def _acceptance(
 
 
 def _averaged(state: SamplerState, info: Info, burn_in: int) -> Info:
-    """The running means with this step's values, from step ``burn_in`` on; a NaN acceptance of the
-    start is left out.
+    """Running means that include this step, if it is a draw; the NaN acceptance of the start does
+    not count.
     """
     rank = state.done - burn_in
 
@@ -207,7 +231,7 @@ def _averaged(state: SamplerState, info: Info, burn_in: int) -> Info:
     return Info(
         mean(old.loss, info.loss),
         mean(old.distance, info.distance),
-        # The first step of all has no move behind it.
+        # Without burn-in the first draw is the start itself, which no move led to.
         mean(old.acceptance, info.acceptance, first=int(burn_in == 0)),
         mean(old.discretisation_bias, info.discretisation_bias),
     )

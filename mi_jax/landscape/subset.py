@@ -1,4 +1,4 @@
-"""Which examples the loss is of: places, a mask, or what a task knows of them (data-refined
+"""Examples that the loss is averaged over: by index, by mask, or by the task's labels (data-refined
 coefficients, arXiv 2410.02984).
 """
 
@@ -14,18 +14,22 @@ from mi_jax.contracts import Context
 from mi_jax.measures.evaluation import batch
 
 Examples = Sequence[int] | Int[np.ndarray, " chosen"] | Bool[np.ndarray, " example"]
-"""Places along the leading axis, each at most once, or a mask of it."""
+"""Indices along the leading axis, each at most once, or a boolean mask of it."""
 
 Where = tuple[str, int | Sequence[int]]
-"""A concept's name and the class, or classes, that an example must have under it."""
+"""Name of a concept, and the class (or classes) that an example must belong to."""
 
 
 def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
-    """The places that are meant, of ``count`` examples, rising.
+    """Indices of the chosen examples, ascending.
+
+    Args:
+        examples: indices or a boolean mask.
+        count: number of examples to choose from.
 
     Raises:
-        ConfigError: for a mask of another length, places that there aren't or are there twice, or
-            none at all.
+        ConfigError: if a mask has another length, an index is out of range or repeated, or nothing
+            is chosen.
     """
     given = np.asarray(examples)
     if given.dtype == bool:
@@ -36,11 +40,11 @@ def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
         given = np.flatnonzero(given)
     require(
         given.size > 0,
-        "examples leaves nothing that the loss could be of; it must choose at least one",
+        "examples is empty; it must choose at least one example",
     )
     require(
         np.issubdtype(given.dtype, np.integer),
-        f"examples holds {given.dtype}; places are whole numbers",
+        f"examples holds {given.dtype}; whole numbers are needed",
     )
     outside = given[(given < 0) | (given >= count)]
     require(
@@ -50,13 +54,13 @@ def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
     rows = np.unique(given)
     require(
         len(rows) == given.size,
-        f"examples holds {given.size - len(rows)} places twice; each may be there once",
+        f"examples repeats {given.size - len(rows)} indices; each may appear once",
     )
     return rows.astype(np.int32)
 
 
 def taken(data: PyTree, examples: Examples) -> PyTree:
-    """The chosen examples of arrays with a leading axis of examples."""
+    """The chosen examples of a pytree of arrays whose leading axis is the example."""
     rows = rows_of(examples, jax.tree.leaves(data)[0].shape[0])
     return jax.tree.map(lambda x: x[rows], data)
 
@@ -64,36 +68,45 @@ def taken(data: PyTree, examples: Examples) -> PyTree:
 def split_rows(
     context: Context, split: str, examples: Examples | None, where: Where | None
 ) -> Int[np.ndarray, " chosen"]:
-    """The places in a split of the examples that are chosen, by place and by what is known of them.
+    """Indices in a split of the examples chosen by index and by label, ascending.
+
+    Args:
+        context: context of the measure, with the task's batches and labels.
+        split: name of the split.
+        examples: indices or a boolean mask; None: all.
+        where: a concept and the class (or classes) of it; None: all.
 
     Raises:
-        MeasureError: for an unknown split, a concept of which the task has no labels, or one that
-            differs by position.
-        ConfigError: where nothing is left.
+        MeasureError: if the split is unknown, or the task has no labels of the concept, or those
+            labels differ by position.
+        ConfigError: if nothing is chosen.
     """
     count = len(batch(context, split).targets)
     rows = np.arange(count, dtype=np.int32) if examples is None else rows_of(examples, count)
     if where is None:
         return rows
     values, classes = _values(context, split, where[0]), np.atleast_1d(np.asarray(where[1]))
-    left = rows[np.isin(values[rows], classes)]
-    held = sorted(set(values[rows].tolist()))
+    matching = rows[np.isin(values[rows], classes)]
+    present = sorted(set(values[rows].tolist()))
     require(
-        left.size > 0,
-        f"where={where}: no example of '{split}' is of that class; '{where[0]}' has {held}",
+        matching.size > 0,
+        f"where={where}: no example of '{split}' is of that class; '{where[0]}' has {present}",
     )
-    return left
+    return matching
 
 
 def _values(context: Context, split: str, concept: str) -> Any:
+    """Class of each example of a split under a concept [example]."""
     if concept not in context.labels:
         raise MeasureError(
             f"the task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}"
         )
     values = np.asarray(context.labels[concept].values)
     if values.ndim != 1:
-        raise MeasureError(f"'{concept}' differs by position, so that it chooses no whole examples")
-    # Labels are in the order of all splits.
+        raise MeasureError(
+            f"'{concept}' differs by position, so that it cannot choose whole examples"
+        )
+    # Labels cover all splits, one after another in alphabetical order.
     first = sum(
         len(context.batches[name].targets) for name in sorted(context.batches) if name < split
     )

@@ -1,3 +1,3 @@
-"""Measuring: measures chosen, compiled into one program, run over a trajectory, stored and merged;
-and their nulls.
+"""Measuring: chooses measures, compiles them into one program, reads a trajectory with it, stores
+and merges the readings, and reads their nulls.
 """

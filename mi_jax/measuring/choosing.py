@@ -1,4 +1,4 @@
-"""Choosing measures: by name, by call with options, or all that a model and its task allow."""
+"""Choosing measures: by name, by call with options, or all that the model and task allow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +14,19 @@ ALL_REFERENCES = frozenset({"initial", "previous", "final"})
 
 
 class Skipped(NamedTuple):
-    """A measure that can't be taken here, and why."""
+    """A measure that cannot be taken here.
+
+    Attributes:
+        name: name of the measure.
+        reason: half sentence such as "needs the task's split 'cascade'".
+    """
 
     name: str
     reason: str
 
 
 Chosen = str | Measure | Callable[..., Any]
+"""A name, a call with options as text, a Measure, or a function ``(params, context) -> scalar``."""
 
 
 def choose(
@@ -30,65 +36,82 @@ def choose(
     *,
     among: Mapping[str, Measure] = READINGS,
 ) -> tuple[list[Measure], list[Skipped]]:
-    """The measures to take: those named, or all that the model's roles, the task's concepts and
-    splits, and the references allow.
+    """Chooses the measures to take, before anything is built or traced.
 
-    A name is one of READINGS or EXPENSIVE (never taken unless named), or a variable of one (two of
-    one measure name it once), or a call with options (``readings.with_options``). A Measure is
-    itself; a plain function ``(params, context) -> scalar`` is a measure of its own name. Roles and
-    concepts are looked at here, before anything is built or traced.
+    A name is that of a measure in READINGS or EXPENSIVE, or of one of its variables (two variables
+    of one measure choose it once). A call with options is text (``registry.with_options``). A
+    Measure is taken unchanged. A plain function ``(params, context) -> scalar`` becomes a measure
+    of the function's name.
+
+    Args:
+        chosen: the measures to take; None: all of ``among`` that the model's roles, the task's
+            ground truth and splits, and the references allow.
+        subject: the model, task and loss that are measured.
+        references: references that are available: "initial", "previous", "final".
+        among: measures by name that None chooses from.
+
+    Returns:
+        The measures to take, and the measures of ``among`` that were skipped.
 
     Raises:
-        MeasureError: for an unknown name, two measures of one name, or a named one that can't be
-            taken.
+        MeasureError: if a name is unknown, two measures have one name, or a named measure cannot
+            be taken.
     """
-    concepts, splits, _ = task_names(subject.task)
-    measures = (
-        list(among.values()) if chosen is None else [_as_measure(one) for one in _distinct(chosen)]
-    )
-    names = [name for one in measures for name in one.variables]
+    ground_truth, splits, _ = task_names(subject.task)
+    if chosen is None:
+        measures = list(among.values())
+    else:
+        measures = [_as_measure(name) for name in _distinct(chosen)]
+    names = [name for measure in measures for name in measure.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
-    roles = subject.model.roles
-    lacking = {
-        one.name: one.missing(roles, concepts, references, splits=splits, holders=subject.holders)
-        for one in measures
+    reasons = {
+        measure.name: measure.missing(
+            subject.model.roles,
+            ground_truth,
+            references,
+            splits=splits,
+            holders=subject.holders,
+        )
+        for measure in measures
     }
-    skipped = [Skipped(name, reason) for name, reason in lacking.items() if reason]
+    skipped = [Skipped(name, reason) for name, reason in reasons.items() if reason]
     if chosen is not None and skipped:
         raise MeasureError(
-            "; ".join(f"{name} can't be read here: it {reason}" for name, reason in skipped)
+            "; ".join(f"{name} cannot be read here: it {reason}" for name, reason in skipped)
         )
-    for one in measures:
-        for name, dims in one.variables.items():
+    for measure in measures:
+        for name, dims in measure.variables.items():
             check_dims(name, dims)
-    return [one for one in measures if not lacking[one.name]], skipped
+    return [measure for measure in measures if not reasons[measure.name]], skipped
 
 
 def _registered() -> dict[str, Measure]:
-    """Every registered reading under its own name and those of its variables."""
+    """Registered measures by their names and by the names of their variables."""
     return {
-        name: one
-        for one in (*READINGS.values(), *EXPENSIVE.values())
-        for name in (one.name, *one.variables)
+        name: measure
+        for measure in (*READINGS.values(), *EXPENSIVE.values())
+        for name in (measure.name, *measure.variables)
     }
 
 
 def _distinct(chosen: Sequence[Chosen]) -> list[Chosen]:
-    """Without other variables of a measure that is named already; the same name twice is kept, to
-    be refused.
+    """The choices without further variables of a measure that is already chosen.
+
+    The same name twice stays twice, so that ``choose`` refuses it.
     """
-    by_variable, named = _registered(), dict[str, str]()
+    by_variable, first_names = _registered(), dict[str, str]()
     return [
-        one
-        for one in chosen
-        if not (isinstance(one, str) and one in by_variable)
-        or named.setdefault(by_variable[one].name, one) == one
+        choice
+        for choice in chosen
+        if not (isinstance(choice, str) and choice in by_variable)
+        or first_names.setdefault(by_variable[choice].name, choice) == choice
     ]
 
 
 def _as_measure(chosen: Chosen) -> Measure:
+    """The measure that a name, a call, a Measure or a function stands for."""
     if isinstance(chosen, Measure):
         return chosen
     if isinstance(chosen, str) and "(" in chosen:

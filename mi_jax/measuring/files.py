@@ -1,4 +1,4 @@
-"""Readings as files: netCDF, each with where it comes from and a key of all that it depends on."""
+"""Readings as netCDF files, each with its provenance and a key of everything that it depends on."""
 
 import hashlib
 import inspect
@@ -18,62 +18,79 @@ from mi_jax.contracts import Measure
 from mi_jax.training.trajectory import Trajectory
 
 _PACKAGE = Path(__file__).parents[1]
-_TOLD = 512
-"""Numbers up to which what a measure froze is written out beside its result."""
+"""Folder of the whole package, whose source is part of every key."""
+_WRITTEN_OUT = 512
+"""Size of a prepared array above which its hash is stored in place of its values."""
 
 
 def provenance_of(
-    one: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]
+    measure: Measure, provenance: Mapping[str, Any], prepared: Mapping[int, Mapping[str, Any]]
 ) -> str:
-    """JSON of where a reading comes from: the measure, its options, what it froze by seed, the run."""
-    frozen = {
+    """Provenance of a reading, as JSON.
+
+    Args:
+        measure: the measure.
+        provenance: of the run: the experiment, its hash, the machine.
+        prepared: values that the measures prepared before the pass, by seed and name.
+    """
+    values = {
         name: {str(seed): _plain(by_name[name]) for seed, by_name in prepared.items()}
-        for name in one.prepare
+        for name in measure.prepare
     }
-    told = {
-        "measure": one.name,
-        "options": dict(one.options),
-        "source": one.source,
-        "retrospective": one.retrospective,
-        "uses": sorted(one.uses),
-        "prepared": frozen,
+    own = {
+        "measure": measure.name,
+        "options": dict(measure.options),
+        "source": measure.source,
+        "retrospective": measure.retrospective,
+        "uses": sorted(measure.uses),
+        "prepared": values,
     }
-    return json.dumps({**told, **provenance})
+    return json.dumps({**own, **provenance})
 
 
 def _plain(value: Any) -> Any:
-    """JSON of what was frozen; a mask as the list of what it holds, counted from 1; of a long list
-    its length and hash.
-    """
+    """A prepared value as JSON: a mask as true indices from 1, a large array as shape and hash."""
     array = np.asarray(value)
-    if array.size > _TOLD:
+    if array.size > _WRITTEN_OUT:
         return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
     return (np.flatnonzero(array) + 1).tolist() if array.dtype == bool else array.tolist()
 
 
-def content_key(trajectory: Trajectory, one: Measure, provenance: Mapping[str, Any]) -> str | None:
-    """What the result depends on: weights, steps, experiment, options and code; None where the code
-    can't be told.
+def content_key(
+    trajectory: Trajectory, measure: Measure, provenance: Mapping[str, Any]
+) -> str | None:
+    """Hash of everything that a reading depends on: weights, steps, experiment, options and code.
+
+    Args:
+        trajectory: the stored snapshots.
+        measure: the measure.
+        provenance: of the run; its ``hash`` identifies the experiment.
+
+    Returns:
+        The key; None if the code has no hash (``code_digest``).
     """
-    code = code_digest(one.function, *one.prepare.values())
+    code = code_digest(measure.function, *measure.prepare.values())
     if code is None:
         return None
     content = {
         "snapshots": trajectory.hashes(),
         "steps": trajectory.steps.tolist(),
         "experiment": provenance.get("hash"),
-        "measure": [one.name, dict(one.options), {k: list(v) for k, v in one.variables.items()}],
+        "measure": [
+            measure.name,
+            dict(measure.options),
+            {name: list(dims) for name, dims in measure.variables.items()},
+        ],
         "code": code,
     }
     return digest(content)
 
 
 def code_digest(*functions: Callable[..., Any]) -> str | None:
-    """A hash of the package's source, and of functions from elsewhere: their code, and the files
-    that they stand in.
+    """Hash of the package's source, and of the code and source files of functions outside it.
 
-    None, so that nothing is reused, where such a function has no file or carries values of its own
-    (a closure, a partial).
+    None, so that no reading is reused, if such a function has no file or carries values (a closure,
+    a partial, a default): those could differ while the code is the same.
     """
     files, codes = sorted(_PACKAGE.rglob("*.py")), list[bytes]()
     for function in functions:
@@ -86,29 +103,29 @@ def code_digest(*functions: Callable[..., Any]) -> str | None:
             or function.__kwdefaults__
         ):
             return None
-        codes.append(repr(_told(function.__code__)).encode())
+        codes.append(repr(_identity(function.__code__)).encode())
         try:
             files.append(Path(inspect.getfile(function)))
         except (TypeError, OSError):
             return None
     try:
-        return hashlib.sha256(
-            b"".join([*codes, *(file.read_bytes() for file in files)])
-        ).hexdigest()
+        sources = [file.read_bytes() for file in files]
     except OSError:
         return None
+    return hashlib.sha256(b"".join([*codes, *sources])).hexdigest()
 
 
-def _told(code: CodeType) -> tuple[Any, ...]:
-    """What tells two functions of one file apart."""
+def _identity(code: CodeType) -> tuple[Any, ...]:
+    """Parts of a code object that distinguish two functions of one file."""
     constants = tuple(
-        _told(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts
+        _identity(constant) if isinstance(constant, CodeType) else repr(constant)
+        for constant in code.co_consts
     )
     return code.co_qualname, code.co_code, code.co_names, constants
 
 
 def cached(file: Path, key: str | None) -> xr.Dataset | None:
-    """The dataset of a file, if it was made under this very key."""
+    """Dataset of a file; None if there is none, it cannot be read, or it has another key."""
     if key is None or not file.exists():
         return None
     try:
@@ -119,19 +136,19 @@ def cached(file: Path, key: str | None) -> xr.Dataset | None:
 
 
 def load_dataset(file: Path) -> xr.Dataset:
-    """The dataset of a file. Raises RunError where it can't be read."""
+    """Dataset of a file. Raises RunError if it cannot be read."""
     try:
         with xr.open_dataset(file, engine="h5netcdf") as dataset:
             return dataset.load()
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{file} can't be read ({error}); remove it and measure again") from error
+        raise RunError(f"{file} cannot be read ({error}). Remove it and measure again.") from error
 
 
 def write_dataset(file: Path, dataset: xr.Dataset) -> None:
-    """Writes a netCDF, whole or not at all. Raises RunError where it can't be written."""
+    """Writes a netCDF file completely or not at all. Raises RunError if it cannot be written."""
     try:
         file.parent.mkdir(exist_ok=True)
-        # Made in memory: HDF5 itself dies of a full disk.
+        # Encoded in memory first: HDF5 crashes the process if the disk is full.
         replace_file(file, bytes(dataset.to_netcdf(engine="h5netcdf")))
     except OSError as error:
-        raise RunError(f"{file} can't be written ({error})") from error
+        raise RunError(f"{file} cannot be written ({error}).") from error

@@ -1,4 +1,4 @@
-"""Readings beside each other: one dataset of several measures, and its last step as JSON values."""
+"""Merging readings: one dataset of several measures, and its last step as JSON values."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,21 +11,28 @@ from mi_jax.basics.errors import MeasureError
 
 
 def joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
-    """One dataset of all variables; each keeps its own provenance as an attribute."""
+    """One dataset of the variables of several; each variable keeps its own provenance.
+
+    Args:
+        datasets: readings of one measure each, with ``provenance`` in their attributes.
+        provenance: the run's; ``experiment`` and ``hash`` are stored with the result.
+
+    Raises:
+        MeasureError: if a dim has coordinates that cannot be merged.
+    """
     parts = united([dataset.copy() for dataset in datasets])
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
-    try:
-        merged = (
-            xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts")
-            if parts
-            else xr.Dataset()
-        )
-    except xr.AlignmentError as error:
-        raise MeasureError(
-            f"measures give one dim different places, so they fit no common dataset: {error}"
-        ) from error
+    merged = xr.Dataset()
+    if parts:
+        try:
+            merged = xr.merge(parts, join="exact", combine_attrs="override", compat="no_conflicts")
+        except xr.AlignmentError as error:
+            raise MeasureError(
+                f"Cannot merge readings: one dim has different coordinates ({error}). Measure them"
+                " separately."
+            ) from error
     merged.attrs = {
         "provenance": json.dumps({key: provenance[key] for key in ("experiment", "hash")})
     }
@@ -33,61 +40,63 @@ def joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.
 
 
 def united(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    """Readings that hold other places of a dim, on all the places that any of them holds; NaN
-    (False) where one has none.
+    """Readings on common coordinates: along each dim, the union of the coordinates of all readings.
+    Entries that a reading lacks become NaN, or False in a mask.
 
-    Places go by their labels (sites, concepts, draws), or are counted from 0 where a dim has none
-    (modes, heads).
+    Entries of a dim are identified by their labels (sites, concepts, draws), or by their index from
+    0 if the dim has no labels (modes, heads).
 
     Raises:
-        MeasureError: where a dim of different places is labelled by some and counted by others.
+        MeasureError: if the readings differ along a dim that only some of them label.
     """
     aligned = list(parts)
-    for dim in dict.fromkeys(
-        str(dim) for part in parts for dim in part.dims if dim not in ("seed", "step")
-    ):
+    dims = (str(dim) for part in parts for dim in part.dims if dim not in ("seed", "step"))
+    for dim in dict.fromkeys(dims):
         having = [part for part in aligned if dim in part.dims]
-        held = sorted((part[dim].values.tolist() for part in having), key=len, reverse=True)
-        if all(places == held[0] for places in held):
+        # Longest first: its order of the labels is the order of the union.
+        coordinates = sorted((part[dim].values.tolist() for part in having), key=len, reverse=True)
+        if all(labels == coordinates[0] for labels in coordinates):
             continue
         if len({dim in part.coords for part in having}) > 1:
-            told = f"{dim} is labelled by some and counted by others"
             raise MeasureError(
-                f"measures give one dim different places, so they fit no common dataset: {told}"
+                f"Cannot merge readings: dimension '{dim}' differs between measures, and is"
+                " labelled by some and counted by others. Measure them separately."
             )
-        every = list(dict.fromkeys(place for places in held for place in places))
-        every = every if any(isinstance(place, str) for place in every) else sorted(every)
-        aligned = [_on_places(part, dim, every) if dim in part.dims else part for part in aligned]
+        union = list(dict.fromkeys(label for labels in coordinates for label in labels))
+        if not any(isinstance(label, str) for label in union):
+            union = sorted(union)
+        aligned = [_on_labels(part, dim, union) if dim in part.dims else part for part in aligned]
     return aligned
 
 
-def _on_places(part: xr.Dataset, dim: str, places: list[Any]) -> xr.Dataset:
-    """The readings on these places of a dim, which keeps its labels, or goes without as before."""
-    if part[dim].values.tolist() == places:
+def _on_labels(part: xr.Dataset, dim: str, labels: list[Any]) -> xr.Dataset:
+    """The readings at these labels of a dim. A dim without labels stays without."""
+    if part[dim].values.tolist() == labels:
         return part
-    nothing = {name: False for name, one in part.data_vars.items() if one.dtype == bool}
-    placed = part.assign_coords({dim: part[dim].values}).reindex({dim: places}, fill_value=nothing)
-    return placed if dim in part.coords else placed.drop_vars(dim)
+    # The default fill value, NaN, would turn a mask into objects.
+    fill = {name: False for name, variable in part.data_vars.items() if variable.dtype == bool}
+    aligned = part.assign_coords({dim: part[dim].values}).reindex({dim: labels}, fill_value=fill)
+    return aligned if dim in part.coords else aligned.drop_vars(dim)
 
 
 def last_step(dataset: xr.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """By seed the last step's readings as JSON values: see ``as_json``."""
+    """Yields each seed with its readings at the last step, as JSON values (``as_json``)."""
     for seed in dataset["seed"].values:
         row = dataset.sel(seed=seed).isel(step=-1)
         yield int(seed), {str(name): as_json(row[name]) for name in row.data_vars}
 
 
 def as_json(value: xr.DataArray) -> Any:
-    """A number, a list of what a mask holds, {label: value} for a labelled dim, nested lists
-    otherwise; NaN is null.
+    """A reading as a JSON value.
+
+    A scalar becomes a number, with null for NaN and infinity; a mask the list of its true labels
+    (or indices); a labelled dim a dict by label; any other dim a list.
     """
     if value.dtype == bool and value.ndim == 1:
-        held = value.values
-        return (
-            value[value.dims[0]].values[held].tolist()
-            if value.dims[0] in value.coords
-            else np.flatnonzero(held).tolist()
-        )
+        dim, mask = value.dims[0], value.values
+        if dim in value.coords:
+            return value[dim].values[mask].tolist()
+        return np.flatnonzero(mask).tolist()
     if value.ndim == 0:
         number = value.values[()].item()
         return None if isinstance(number, float) and not np.isfinite(number) else number

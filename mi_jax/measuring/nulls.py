@@ -1,5 +1,5 @@
-"""What measures say where there is nothing to find: of untrained networks, and of frequencies that
-aren't key.
+"""Nulls: readings of untrained networks, and readings with other frequencies in place of the key
+ones.
 """
 
 import dataclasses
@@ -22,28 +22,30 @@ from mi_jax.measuring.program import Reader, make_context, prepared_context, rea
 from mi_jax.training.trajectory import Trajectory
 
 KEYS = ("final_key_frequencies", "final_key_irreps")
-"""What measures freeze of the final model, and what other frequencies (irreps) take the place of.
-"""
+"""Prepared masks of the final model's key frequencies (irreps), which other ones replace."""
 _FRESH = ("untrained", "untrained_pair")
-"""The nulls that freshly initialised networks give."""
+"""Kinds of null that freshly initialised networks give."""
 DRAWS = 20
+"""Default number of untrained networks."""
 SNAPSHOTS = 12
+"""Default number of snapshots that are read with other frequencies."""
 
 
 class Nulls(NamedTuple):
-    """The measures' values under their nulls."""
+    """Readings under the nulls of the measures.
+
+    Attributes:
+        untrained: readings of freshly initialised networks, each compared with itself as the final
+            model ("untrained") or with another one ("untrained_pair"); dims (draw, ...).
+        frequencies: readings of some snapshots with as many other frequencies (irreps) in place of
+            the final model's key ones; dims (seed, step, draw, ...).
+        expensive: readings, by measures that are taken only when named, of fewer freshly
+            initialised networks; dims (draw, ...).
+    """
 
     untrained: xr.Dataset
-    """Of freshly initialised networks, each its own final model, or beside another one; dims (draw,
-    ...).
-    """
     frequencies: xr.Dataset
-    """With as many other frequencies (irreps) in the place of the final model's key ones; (seed,
-    step, draw, ...), some steps.
-    """
     expensive: xr.Dataset = xr.Dataset()
-    """Of fewer freshly initialised networks, what is read only when it is named; dims (draw, ...).
-    """
 
 
 def read_nulls(
@@ -55,83 +57,112 @@ def read_nulls(
     draws: int = DRAWS,
     snapshots: int = SNAPSHOTS,
 ) -> Nulls:
-    """Each measure under its own ``null``. Kept in the run's folder ``nulls``, made again when
-    weights, measures or code change.
+    """Reads each measure under its own ``null``.
+
+    The readings are stored in the run's folder ``nulls``, and read again when weights, measures or
+    code change.
 
     Args:
+        trajectory: the stored snapshots.
+        subject: the model, task and loss that are measured.
+        measures: the measures.
         expensive: measures that are read of a quarter as many untrained networks.
-        draws: untrained networks; a quarter as many sets of frequencies.
-        snapshots: how many, evenly along the run's own, are read with other frequencies.
+        draws: number of untrained networks; the number of sets of frequencies is a quarter of it.
+        snapshots: number of snapshots, evenly along the run, that are read with other frequencies.
+
+    Returns:
+        The readings by kind of null.
     """
     untrained = [
-        one for one in measures if one.null in _FRESH and one.uses <= {"final"} and one.variables
+        measure
+        for measure in measures
+        if measure.null in _FRESH and measure.uses <= {"final"} and measure.variables
     ]
-    swapped = [one for one in measures if one.null == "other_frequencies"]
-    first = _kept(
+    swapped = [measure for measure in measures if measure.null == "other_frequencies"]
+    first = _stored(
         trajectory, "untrained", untrained, (draws,), lambda: _untrained(subject, untrained, draws)
     )
-    second = _kept(
+    second = _stored(
         trajectory,
         "frequencies",
         swapped,
         (draws, snapshots),
         lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots),
     )
-    costly = [one for one in expensive if one.null in _FRESH and one.uses <= {"final"}]
+    costly = [
+        measure for measure in expensive if measure.null in _FRESH and measure.uses <= {"final"}
+    ]
     few = max(draws // 4, 2)
-    third = _kept(trajectory, "expensive", costly, (few,), lambda: _untrained(subject, costly, few))
+    third = _stored(
+        trajectory, "expensive", costly, (few,), lambda: _untrained(subject, costly, few)
+    )
     return Nulls(first, second, third)
 
 
-def _kept(
+def _stored(
     trajectory: Trajectory,
     name: str,
     measures: Sequence[Measure],
     options: tuple[int, ...],
     make: Callable[[], xr.Dataset],
 ) -> xr.Dataset:
+    """Readings of one kind of null, from their file if it has the same key, else made and written.
+
+    Args:
+        trajectory: the run.
+        name: name of the file.
+        measures: the measures that are read.
+        options: numbers of draws and snapshots, part of the key.
+        make: reads the null.
+    """
     if not measures:
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
-    codes = {one.name: code_digest(one.function, *one.prepare.values()) for one in measures}
+    codes = {
+        measure.name: code_digest(measure.function, *measure.prepare.values())
+        for measure in measures
+    }
     content = [
         trajectory.hashes(),
         trajectory.record["hash"],
         codes,
-        {one.name: [dict(one.options), one.null] for one in measures},
+        {measure.name: [dict(measure.options), measure.null] for measure in measures},
         list(options),
     ]
     key = None if None in codes.values() else digest(content)
-    held = cached(file, key)
-    if held is None:
-        held = make().assign_attrs(key=key or "")
-        write_dataset(file, held)
-    return held
+    dataset = cached(file, key)
+    if dataset is None:
+        dataset = make().assign_attrs(key=key or "")
+        write_dataset(file, dataset)
+    return dataset
 
 
 def _untrained(subject: Subject, measures: Sequence[Measure], draws: int) -> xr.Dataset:
-    datasets = [
-        one
-        for null in _FRESH
-        if (having := [one for one in measures if one.null == null])
-        for one in _of_fresh(subject, having, draws, beside=null == "untrained_pair")
-    ]
+    """Readings of freshly initialised networks, dims (draw, ...)."""
+    datasets: list[xr.Dataset] = []
+    for null in _FRESH:
+        having = [measure for measure in measures if measure.null == null]
+        if having:
+            datasets += _read_fresh(subject, having, draws, pairs=null == "untrained_pair")
     merged = xr.merge(united(datasets), join="exact", compat="no_conflicts").isel(seed=0, drop=True)
-    # What has draws of its own (the traces of chains, random subspaces) is evidence of a reading,
-    # not one to be compared.
+    # Variables with a dim "draw" of their own (traces of chains, random subspaces) are evidence for
+    # a reading, not compared with a null; their dim would clash with that of the networks.
     return merged.drop_dims("draw", errors="ignore").rename(step="draw")
 
 
-def _of_fresh(
-    subject: Subject, measures: Sequence[Measure], draws: int, *, beside: bool
+def _read_fresh(
+    subject: Subject, measures: Sequence[Measure], draws: int, *, pairs: bool
 ) -> list[xr.Dataset]:
-    """Each measure of that many networks; of what compares two, the next one is the other."""
+    """Readings of freshly initialised networks by each measure, with the draw as their step.
+
+    With ``pairs`` the final model of a network is the next one; otherwise it is the network itself.
+    """
     reader, base = Reader(measures, subject.precision), make_context(subject, 0, Reference(), [])
     parts: list[dict[str, np.ndarray]] = []
     for draw in range(draws):
         drawn, other = (
             subject.model.init(jax.random.fold_in(stream(0, "null"), draw + i))
-            for i in (0, int(beside))
+            for i in (0, int(pairs))
         )
         with computing_in(subject.precision):
             params, final = cast(drawn, subject.precision), cast(other, subject.precision)
@@ -144,9 +175,13 @@ def _of_fresh(
     joined = {name: np.concatenate([part[name] for part in parts])[None] for name in parts[0]}
     return [
         labelled(
-            {name: joined[name] for name in one.variables}, one, subject, (0,), np.arange(draws)
+            {name: joined[name] for name in measure.variables},
+            measure,
+            subject,
+            (0,),
+            np.arange(draws),
         )
-        for one in measures
+        for measure in measures
     ]
 
 
@@ -157,11 +192,15 @@ def _swapped(
     draws: int,
     snapshots: int,
 ) -> xr.Dataset:
-    places = np.unique(np.round(np.linspace(0, len(trajectory.steps) - 1, snapshots)).astype(int))
-    chosen = [int(step) for step in trajectory.steps[places]]
+    """Readings of some snapshots with other frequencies in place of the key ones, dims (seed, step,
+    draw, ...).
+    """
+    indices = np.unique(np.round(np.linspace(0, len(trajectory.steps) - 1, snapshots)).astype(int))
+    chosen = [int(step) for step in trajectory.steps[indices]]
     rng, reader = np.random.default_rng(0), Reader(measures, subject.precision)
 
     def other(keys: np.ndarray) -> jax.Array:
+        # Frequencies that are not key, if there are enough of them; otherwise any.
         others = np.flatnonzero(~keys) if (~keys).sum() >= keys.sum() else np.arange(len(keys))
         mask = np.zeros(len(keys), bool)
         mask[rng.choice(others, keys.sum(), replace=False)] = True
@@ -179,18 +218,19 @@ def _swapped(
         read_trajectory(trajectory, subject, measures, chosen=chosen, change=swap, reader=reader)
         for _ in range(draws)
     ]
-    datasets = [
-        xr.concat(
-            [
-                labelled(
-                    one_draw[one.name].values, one, subject, trajectory.seeds, np.array(chosen)
-                )
-                for one_draw in read
-            ],
-            "draw",
-        )
-        for one in measures
-    ]
+    datasets: list[xr.Dataset] = []
+    for measure in measures:
+        by_draw = [
+            labelled(
+                readings[measure.name].values,
+                measure,
+                subject,
+                trajectory.seeds,
+                np.array(chosen),
+            )
+            for readings in read
+        ]
+        datasets.append(xr.concat(by_draw, "draw"))
     return xr.merge(united(datasets), join="exact", compat="no_conflicts").transpose(
         "seed", "step", "draw", ...
     )

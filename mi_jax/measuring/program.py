@@ -1,8 +1,8 @@
-"""The compiled program of a set of measures, and the snapshots of a trajectory streamed through it.
+"""Compiled program of a set of measures, and the streaming of a trajectory's snapshots through it.
 
-The program maps a batch of snapshots of one seed; its length is traced, so that it is compiled once
-and a short batch costs no more than it holds. A reading doesn't depend, by a single bit, on what
-was read with it.
+The program maps over a batch of snapshots of one seed. The number of snapshots is traced, so that
+the program is compiled once and a short batch costs only the snapshots it has. A reading does not
+depend, in a single bit, on the other measures that are read with it.
 """
 
 import dataclasses
@@ -24,23 +24,31 @@ from mi_jax.contracts.measure import Subject
 from mi_jax.training.trajectory import Trajectory
 
 BATCH = 16
-"""Snapshots that one call of the compiled program reads at most."""
-
+"""Maximum number of snapshots per call of the compiled program."""
 
 Watch = Callable[[int, int], None]
+"""Callback (snapshots done, snapshots in total)."""
 
 
 class Read(NamedTuple):
-    """What was read by a measure."""
+    """Readings of one measure.
+
+    Attributes:
+        values: arrays [seed step ...] by variable.
+        prepared: values that the measures prepared before the pass, by seed and name.
+    """
 
     values: dict[str, np.ndarray]
-    """[seed step ...] by variable."""
     prepared: dict[int, dict[str, Any]]
-    """By seed, what was frozen."""
 
 
 class Reader:
-    """The compiled program of a set of measures."""
+    """Compiled program of a set of measures.
+
+    Args:
+        measures: the measures to read.
+        precision: precision that the readings are computed in.
+    """
 
     def __init__(self, measures: Sequence[Measure], precision: Precision = "float32"):
         self._measures = tuple(measures)
@@ -50,13 +58,21 @@ class Reader:
     def read(
         self, stack: Params, previous: Params | None, context: Context
     ) -> dict[str, np.ndarray]:
-        """The readings [snapshot ...] of a stack of snapshots of one seed; ``previous`` are those
-        before each.
+        """Readings of a stack of snapshots of one seed.
+
+        Args:
+            stack: parameters [snapshot ...].
+            previous: parameters of the snapshot before each [snapshot ...]; None if no measure
+                uses them.
+            context: context of the seed (``make_context``).
+
+        Returns:
+            Arrays [snapshot ...] by variable.
         """
         length = len(jax.tree.leaves(stack)[0])
         parts: list[dict[str, np.ndarray]] = []
-        # LAPACK calls inside the program would start a thread a core each, beside XLA's own, and
-        # take 8 times as long.
+        # Otherwise each LAPACK call inside the program starts one thread per core, beside XLA's own
+        # threads, and takes 8 times as long.
         with threadpool_limits(1, user_api="blas"), computing_in(self._precision):
             for i in range(0, length, BATCH):
                 before = None if previous is None else _padded(previous, i)
@@ -67,33 +83,33 @@ class Reader:
     def _batch(
         self, stack: Params, previous: Params | None, context: Context, n: jax.Array
     ) -> dict[str, jax.Array]:
-        def one(i: Any) -> dict[str, jax.Array]:
+        def read_snapshot(i: Any) -> dict[str, jax.Array]:
             reference = context.reference._replace(
                 previous=None if previous is None else take(previous, i)
             )
-            seen, params = (
-                dataclasses.replace(context, reference=reference, shared=Shared()),
-                take(stack, i),
-            )
+            # A new memory for each snapshot: values are shared between measures, not snapshots.
+            seen = dataclasses.replace(context, reference=reference, shared=Shared())
+            params = take(stack, i)
             return {
                 name: value
-                for one in self._measures
-                for name, value in one.read(params, seen).items()
+                for measure in self._measures
+                for name, value in measure.read(params, seen).items()
             }
 
-        shapes = jax.eval_shape(one, 0)
+        shapes = jax.eval_shape(read_snapshot, 0)
         empty = {
             name: jnp.zeros((BATCH, *shape.shape), shape.dtype) for name, shape in shapes.items()
         }
 
         def _step(i: Any, buffers: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return {name: buffers[name].at[i].set(value) for name, value in one(i).items()}
+            values = read_snapshot(i)
+            return {name: buffers[name].at[i].set(value) for name, value in values.items()}
 
         return jax.lax.fori_loop(0, n, _step, empty)
 
 
 def _padded(stack: Params, start: int) -> Params:
-    """BATCH snapshots from ``start`` on, the last repeated where there are fewer."""
+    """BATCH snapshots from index ``start`` on; the last is repeated if there are fewer."""
 
     def pad(x: np.ndarray) -> np.ndarray:
         part = x[start : start + BATCH]
@@ -111,43 +127,45 @@ def read_trajectory(
     change: Callable[[Context], Context] = lambda context: context,
     reader: Reader | None = None,
 ) -> dict[str, Read]:
-    """Streams the snapshots (all, or those chosen) through the program, a segment at a time, every
-    seed of it.
+    """Reads the snapshots of a trajectory, one segment after another, all seeds of each.
+
+    Args:
+        trajectory: the stored snapshots.
+        subject: the model, task and loss that are measured.
+        measures: the measures to read.
+        watch: called after each segment.
+        chosen: steps to read; None: all.
+        change: applied to the context of each seed before reading.
+        reader: compiled program to use; None: a new one of the measures.
+
+    Returns:
+        Readings by the name of the measure.
     """
     reader = reader or Reader(measures, subject.precision)
     steps = trajectory.steps if chosen is None else np.asarray(chosen)
     initial, final = trajectory.initial(), take(trajectory.stack([int(trajectory.steps[-1])]), 0)
-    contexts = [
-        change(
-            make_context(
-                subject,
-                seed,
-                Reference(initial=_at(initial, place), final=_at(final, place)),
-                measures,
-            )
-        )
-        for place, seed in enumerate(trajectory.seeds)
-    ]
-    wants_previous = any("previous" in one.uses for one in measures)
+    contexts: list[Context] = []
+    for index, seed in enumerate(trajectory.seeds):
+        reference = Reference(initial=_at(initial, index), final=_at(final, index))
+        contexts.append(change(make_context(subject, seed, reference, measures)))
+    wants_previous = any("previous" in measure.uses for measure in measures)
     read: list[list[dict[str, np.ndarray]]] = [[] for _ in trajectory.seeds]
     done, before = 0, None
     for part in trajectory.stream(chosen):
-        for place in range(len(trajectory.seeds)):
-            stack = nested({name: value[:, place] for name, value in part.parameters.items()})
-            previous = (
-                _shifted(stack, None if before is None else before[place])
-                if wants_previous
-                else None
-            )
-            read[place].append(reader.read(stack, previous, contexts[place]))
+        for index in range(len(trajectory.seeds)):
+            stack = nested({name: value[:, index] for name, value in part.parameters.items()})
+            previous = None
+            if wants_previous:
+                previous = _shifted(stack, None if before is None else before[index])
+            read[index].append(reader.read(stack, previous, contexts[index]))
         before = [
-            nested({name: v[-1, place] for name, v in part.parameters.items()})
-            for place in range(len(trajectory.seeds))
+            nested({name: value[-1, index] for name, value in part.parameters.items()})
+            for index in range(len(trajectory.seeds))
         ]
         done += len(part.steps)
         watch(done, len(steps))
     values = {
-        name: np.stack([np.concatenate([p[name] for p in parts]) for parts in read])
+        name: np.stack([np.concatenate([part[name] for part in parts]) for parts in read])
         for name in read[0][0]
     }
     prepared = {
@@ -155,16 +173,18 @@ def read_trajectory(
         for seed, context in zip(trajectory.seeds, contexts, strict=True)
     }
     return {
-        one.name: Read({name: values[name] for name in one.variables}, prepared) for one in measures
+        measure.name: Read({name: values[name] for name in measure.variables}, prepared)
+        for measure in measures
     }
 
 
-def _at(params: Params, place: int) -> Params:
-    return jax.tree.map(lambda x: x[place], params)
+def _at(params: Params, index: int) -> Params:
+    """Parameters of one seed."""
+    return jax.tree.map(lambda x: x[index], params)
 
 
 def _shifted(stack: Params, before: Params | None) -> Params:
-    """Each snapshot's predecessor; NaN where there is none."""
+    """The snapshot before each of a stack; NaN before the first if ``before`` is None."""
     if before is None:
         before = jax.tree.map(lambda x: np.full_like(x[0], np.nan), stack)
     return jax.tree.map(lambda x, first: np.concatenate([first[None], x[:-1]]), stack, before)
@@ -173,10 +193,16 @@ def _shifted(stack: Params, before: Params | None) -> Params:
 def make_context(
     subject: Subject, seed: int, reference: Reference, measures: Sequence[Measure]
 ) -> Context:
-    """What a seed is read with, in the subject's precision; what measures freeze is made once,
-    here.
+    """Context that one seed is read with, in the subject's precision.
+
+    Args:
+        subject: the model, task and loss that are measured.
+        seed: label of the seed.
+        reference: initial, previous and final parameters of the seed.
+        measures: measures whose ``prepare`` is run, once, here.
     """
     task = subject.task
+    # The data of a seed must not depend on the precision that it is read in.
     with computing_in("float32"):
         evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
     with computing_in(subject.precision):
@@ -195,16 +221,18 @@ def make_context(
 
 
 def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
-    """The context with what the measures freeze. Raises MeasureError where two would freeze
-    different things under one name.
+    """The context with the values that the measures prepare before the pass.
+
+    Raises:
+        MeasureError: if two measures prepare one name by different functions.
     """
     recipes: dict[str, Callable[[Reference, Context], Any]] = {}
-    for one in measures:
-        for name, recipe in one.prepare.items():
+    for measure in measures:
+        for name, recipe in measure.prepare.items():
             if recipes.setdefault(name, recipe) != recipe:
                 raise MeasureError(
-                    f"{one.name} prepares '{name}' by another function than a measure that is read"
-                    " with it; give it another name"
+                    f"{measure.name} prepares '{name}' by another function than a measure that is"
+                    " read with it; give it another name"
                 )
-    made = {name: prepare(context.reference, context) for name, prepare in recipes.items()}
-    return dataclasses.replace(context, prepared=made)
+    prepared = {name: prepare(context.reference, context) for name, prepare in recipes.items()}
+    return dataclasses.replace(context, prepared=prepared)

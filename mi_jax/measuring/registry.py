@@ -1,4 +1,4 @@
-"""Every reading of every room by name: what ``measure`` takes and ``list measures`` lists."""
+"""Registry of all measures by name: those that ``measure`` accepts and ``list measures`` prints."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ from mi_jax.measures import (
 )
 
 READINGS: Mapping[str, Measure] = {**MEASURES, **DECOMPOSITIONS, **CIRCUITS}
-"""What is read when nothing is named: together a few forward passes a checkpoint."""
+"""Measures taken by default. Together they cost a few forward passes per checkpoint."""
 
 EXPENSIVE: Mapping[str, Measure] = {
     **LANDSCAPE,
@@ -29,8 +29,8 @@ EXPENSIVE: Mapping[str, Measure] = {
     **SPECTRA,
     **COMPARISONS,
 }
-"""What is read only when it is named: samplers and fits, seconds a checkpoint; what counts a dim
-otherwise than the rest.
+"""Measures taken only when named: samplers and fits, which cost seconds per checkpoint, and
+measures whose coordinates of a dim differ from those of the default measures.
 """
 
 WITH_OPTIONS: Mapping[str, Callable[..., Measure]] = {
@@ -41,12 +41,17 @@ WITH_OPTIONS: Mapping[str, Callable[..., Measure]] = {
     "probe_mdl": probe_mdl,
     "probe_effect": probe_effect,
 }
-"""What is named with options of its own: ``learning_coefficient(parameters="unembed.*")``."""
+"""Functions that make a measure with options: ``learning_coefficient(parameters="unembed.*")``."""
 
 
 def with_options(text: str) -> Measure:
-    """The measure that a call says. Raises ConfigError for an unknown one, or for options that it
-    doesn't have or can't be.
+    """The measure of a call with options, written as text.
+
+    Args:
+        text: the call, with literal arguments, such as ``"sharpness(order=30)"``.
+
+    Raises:
+        ConfigError: if the measure or an option is unknown, or an option is invalid.
     """
     return called(
         text,

@@ -1,5 +1,5 @@
-"""Readings of a trajectory: stored in the run with their provenance, reused while nothing they
-depend on has changed.
+"""Readings of a trajectory, stored in the run with their provenance, and reused until something
+that they depend on changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,76 +28,109 @@ def measure_trajectory(
     provenance: Mapping[str, Any],
     watch: Watch = lambda done, total: None,
 ) -> xr.Dataset:
-    """Reads every stored snapshot; writes one netCDF a measure into the run, and reuses those whose
-    content is the same.
+    """Reads every stored snapshot, and writes one netCDF file per measure into the run.
+
+    A measure whose file was written under the same key (``files.content_key``) is not read again.
 
     Args:
-        provenance: what to store with each result: the experiment, its hash, the machine.
+        trajectory: the stored snapshots.
+        subject: the model, task and loss that are measured.
+        measures: the measures to read.
+        provenance: stored with each result: the experiment, its hash, the machine.
+        watch: called after each segment.
 
     Returns:
-        The measures' variables, dims (seed, step, ...).
+        Variables of all measures, dims (seed, step, ...).
+
+    Raises:
+        RunError: if the run has no snapshot yet, or a file cannot be written.
+        MeasureError: if the readings cannot be merged.
     """
     if not len(trajectory.steps):
         raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
-    keys = {one.name: content_key(trajectory, one, provenance) for one in measures}
-    found = {one.name: cached(_file(trajectory, one.name), keys[one.name]) for one in measures}
-    held = {name: dataset for name, dataset in found.items() if dataset is not None}
-    todo = [one for one in measures if one.name not in held]
+    keys: dict[str, str | None] = {}
+    datasets: dict[str, xr.Dataset] = {}
+    for measure in measures:
+        keys[measure.name] = content_key(trajectory, measure, provenance)
+        dataset = cached(_file(trajectory, measure.name), keys[measure.name])
+        if dataset is not None:
+            datasets[measure.name] = dataset
+    todo = [measure for measure in measures if measure.name not in datasets]
     fresh = read_trajectory(trajectory, subject, todo, watch) if todo else {}
-    for one in todo:
-        dataset = labelled(fresh[one.name].values, one, subject, trajectory.seeds, trajectory.steps)
-        prepared = fresh[one.name].prepared
-        held[one.name] = dataset.assign_attrs(
-            provenance=provenance_of(one, provenance, prepared), key=keys[one.name] or ""
+    for measure in todo:
+        values, prepared = fresh[measure.name]
+        dataset = labelled(
+            values, measure, subject, trajectory.seeds, trajectory.steps
+        ).assign_attrs(
+            provenance=provenance_of(measure, provenance, prepared), key=keys[measure.name] or ""
         )
-        write_dataset(_file(trajectory, one.name), held[one.name])
-    return joined([held[one.name] for one in measures], provenance)
+        datasets[measure.name] = dataset
+        write_dataset(_file(trajectory, measure.name), dataset)
+    return joined([datasets[measure.name] for measure in measures], provenance)
 
 
 def measure_weights(
     params: Params, subject: Subject, measures: Sequence[Measure], provenance: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Reads one set of weights, which is its own final reference: dims (seed, step, ...) of length
-    1, labelled 0.
+    """Reads one set of weights, which serves as its own previous and final reference.
+
+    Args:
+        params: the weights.
+        subject: the model, task and loss that are measured.
+        measures: the measures to read.
+        provenance: stored with each result: the experiment, its hash, the machine.
+
+    Returns:
+        Variables of all measures, dims (seed, step, ...), with one seed and one step, both
+        labelled 0.
     """
     reader = Reader(measures, subject.precision)
     context = make_context(subject, 0, Reference(final=params), measures)
     stack = jax.tree.map(lambda x: np.asarray(x)[None], params)
     values = reader.read(stack, stack, context)
-    datasets = [
-        labelled(
-            {name: values[name][None] for name in one.variables}, one, subject, (0,), np.array([0])
-        ).assign_attrs(provenance=provenance_of(one, provenance, {0: context.prepared}))
-        for one in measures
-    ]
+    datasets: list[xr.Dataset] = []
+    for measure in measures:
+        own = {name: values[name][None] for name in measure.variables}
+        dataset = labelled(own, measure, subject, (0,), np.array([0]))
+        source = provenance_of(measure, provenance, {0: context.prepared})
+        datasets.append(dataset.assign_attrs(provenance=source))
     return joined(datasets, provenance)
 
 
 def read_steps(
     trajectory: Trajectory, subject: Subject, measures: Sequence[Measure], steps: Sequence[int]
 ) -> xr.Dataset:
-    """Readings at chosen snapshots, dims (seed, step, ...); nothing is written or reused."""
-    # What looks at the snapshot before needs them all.
-    whole = any("previous" in one.uses for one in measures)
+    """Reads chosen snapshots; nothing is written or reused.
+
+    Args:
+        trajectory: the stored snapshots.
+        subject: the model, task and loss that are measured.
+        measures: the measures to read.
+        steps: steps of the snapshots, in the order of the result.
+
+    Returns:
+        Variables of all measures, dims (seed, step, ...).
+    """
+    # "previous" is the stored snapshot before, so that all snapshots must be read.
+    whole = any("previous" in measure.uses for measure in measures)
     chosen = trajectory.steps.tolist() if whole else sorted({int(step) for step in steps})
     read = read_trajectory(trajectory, subject, measures, chosen=chosen)
     datasets = [
-        labelled(read[one.name].values, one, subject, trajectory.seeds, np.asarray(chosen))
-        for one in measures
+        labelled(read[measure.name].values, measure, subject, trajectory.seeds, np.asarray(chosen))
+        for measure in measures
     ]
     return joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
 
 
 def stored_measures(trajectory: Trajectory) -> xr.Dataset:
-    """All readings that the run holds of its present snapshots, merged; those of fewer snapshots
-    are left out.
-    """
+    """Merged readings that are stored in a run, without those of other steps than the run has."""
     datasets = [load_dataset(file) for file in sorted((trajectory.path / "measures").glob("*.nc"))]
     return joined(
-        [one for one in datasets if np.array_equal(one["step"], trajectory.steps)],
+        [dataset for dataset in datasets if np.array_equal(dataset["step"], trajectory.steps)],
         trajectory.record,
     )
 
 
 def _file(trajectory: Trajectory, name: str) -> Path:
+    """File of a measure's readings."""
     return trajectory.path / "measures" / f"{name}.nc"

@@ -273,7 +273,7 @@ def test_a_measure_that_this_run_has_not_what_it_takes_for_is_refused(
         "attention_pattern",
         "--no-compile-cache",
     )
-    assert "attention_pattern can't be read here: it needs the model's role 'patterns'" in told
+    assert "attention_pattern cannot be read here: it needs the model's role 'patterns'" in told
 
 
 def test_an_unknown_tap_site_is_refused_with_the_near_ones(tiny_run: Run) -> None:
@@ -459,7 +459,7 @@ def test_readings_of_weights_that_cannot_be_written_are_refused(
         "sum_squared_weights",
         "--no-compile-cache",
     ]
-    assert "can't be written" in _refused(capsys, tmp_path, *command, "--out", "/proc/readings.nc")
+    assert "cannot be written" in _refused(capsys, tmp_path, *command, "--out", "/proc/readings.nc")
 
 
 @pytest.mark.parametrize(
@@ -594,6 +594,6 @@ def test_a_reading_on_a_full_disk_is_refused_and_leaves_no_file(run: Run) -> Non
     before = _listing(run.path)
     done = _with_room(2_000, "measure", str(run.path), "--measures", "train_loss")
     assert done.returncode == 2, (done.returncode, done.stderr[:300])
-    assert "train_loss.nc can't be written" in done.stderr
+    assert "train_loss.nc cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert {name: told for name, told in _listing(run.path).items() if name != "measures"} == before

@@ -1,5 +1,6 @@
-"""The sweep over step size and temperature, and its plateau, on grids whose answer is known."""
+"""Calibration over step size and temperature, and its plateau, on grids of known answer."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,7 +10,13 @@ import pytest
 import xarray as xr
 
 from mi_jax.basics.errors import ConfigError
-from mi_jax.landscape import calibrate, exact, find_plateau, learning_coefficient
+from mi_jax.landscape import (
+    SGLDSettings,
+    calibrate,
+    exact,
+    find_plateau,
+    learning_coefficient,
+)
 from mi_jax.plots import calibration_curves
 
 _EPSILONS, _N_BETAS = [1e-4, 1e-3, 1e-2], [10.0, 100.0]
@@ -45,12 +52,12 @@ def test_the_plateau_is_the_largest_connected_part_that_agrees_with_its_middle()
 
 
 def test_a_slow_drift_is_no_plateau() -> None:
-    """Every neighbour is within the tolerance, the ends are not."""
+    """Neighbours agree within the tolerance, but the ends do not."""
     found = find_plateau(_grid([[1.0 * 1.08**i for i in range(12)]]))
     assert found["plateau"].sum() == 3
 
 
-def test_what_is_told_of_a_plateau_is_its_middle_not_the_cell_it_grew_from() -> None:
+def test_a_plateau_reports_its_middle_not_the_cell_that_it_grew_from() -> None:
     rows = np.array([[9.0, 9.0, 5.0, 5.0, 5.0, 5.0, 5.0, 9.0], np.linspace(20, 90, 8)])
     for table in (rows, rows[::-1]):
         found = find_plateau(_grid(table.T))
@@ -70,14 +77,7 @@ def test_flagged_and_uncertain_cells_are_left_out_and_two_cells_are_not_enough()
     assert np.isnan(nothing.attrs["epsilon"])
 
 
-_SETTINGS = {
-    "n": 1000,
-    "gamma": 1.0,
-    "burn_in": 300,
-    "draws": 300,
-    "chains": 32,
-    "key": jax.random.key(0),
-}
+_SETTINGS = SGLDSettings(gamma=1.0, burn_in=300, draws=300, chains=32)
 
 
 def _bowl(w: jax.Array) -> jax.Array:
@@ -86,13 +86,25 @@ def _bowl(w: jax.Array) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def sweep() -> xr.Dataset:
-    """Of a quadratic in ten dimensions, stationary from the start of the second half."""
-    return calibrate(_bowl, jnp.zeros(10), epsilons=_EPSILONS[::-1], n_betas=_N_BETAS, **_SETTINGS)
+    """Sweep of a quadratic in ten dimensions, stationary from the start of the second half."""
+    return calibrate(
+        _bowl,
+        jnp.zeros(10),
+        n=1000,
+        epsilons=_EPSILONS[::-1],
+        n_betas=_N_BETAS,
+        settings=_SETTINGS,
+        key=jax.random.key(0),
+    )
 
 
-def test_a_cell_holds_what_the_estimate_alone_says(sweep: xr.Dataset) -> None:
+def test_a_cell_of_the_sweep_equals_the_estimate_alone(sweep: xr.Dataset) -> None:
     alone = learning_coefficient(
-        _bowl, jnp.zeros(10), epsilon=_EPSILONS[1], n_beta=_N_BETAS[1], **_SETTINGS
+        _bowl,
+        jnp.zeros(10),
+        n=1000,
+        settings=replace(_SETTINGS, epsilon=_EPSILONS[1], n_beta=_N_BETAS[1]),
+        key=jax.random.key(0),
     )
     cell = sweep.sel(epsilon=_EPSILONS[1], n_beta=_N_BETAS[1])
     for name in ("learning_coefficient", "standard_error", "r_hat", "effective_draws"):
@@ -102,7 +114,7 @@ def test_a_cell_holds_what_the_estimate_alone_says(sweep: xr.Dataset) -> None:
         assert bool(cell[flag]) == bool(up), flag
 
 
-def test_a_sweep_is_the_closed_form_on_its_grid(sweep: xr.Dataset) -> None:
+def test_a_sweep_agrees_with_the_closed_form_on_its_grid(sweep: xr.Dataset) -> None:
     assert sweep["epsilon"].values.tolist() == _EPSILONS
     for epsilon in _EPSILONS:
         for n_beta in _N_BETAS:
@@ -142,11 +154,17 @@ def test_the_figure_shows_every_cell_once_flagged_ones_hollow_and_the_plateau_ri
     assert axes.get_xscale() == "log"
 
 
-def test_a_cell_that_is_asked_for_three_times_is_no_plateau() -> None:
+def test_a_cell_that_is_requested_three_times_is_no_plateau() -> None:
     found = calibrate(
-        lambda w: (w**2).sum() / 2, jnp.zeros(3), n=100, epsilons=[1e-2] * 3, n_betas=[50.0], gamma=1.0, burn_in=20, draws=400,
-        chains=4, key=jax.random.key(0), tolerance=10.0,
-    )  # fmt: skip
+        lambda w: (w**2).sum() / 2,
+        jnp.zeros(3),
+        n=100,
+        epsilons=[1e-2] * 3,
+        n_betas=[50.0],
+        settings=SGLDSettings(gamma=1.0, burn_in=20, draws=400, chains=4),
+        key=jax.random.key(0),
+        tolerance=10.0,
+    )
     assert dict(found.sizes) == {"epsilon": 1, "n_beta": 1}
     assert np.isnan(found.attrs["learning_coefficient"])
 
@@ -154,6 +172,11 @@ def test_a_cell_that_is_asked_for_three_times_is_no_plateau() -> None:
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one epsilon"):
         calibrate(
-            lambda w: (w**2).sum(), jnp.zeros(1), n=10, epsilons=[], n_betas=[1.0], gamma=0.0, burn_in=0, draws=8, chains=1,
+            lambda w: (w**2).sum(),
+            jnp.zeros(1),
+            n=10,
+            epsilons=[],
+            n_betas=[1.0],
+            settings=_SETTINGS,
             key=jax.random.key(0),
-        )  # fmt: skip
+        )

@@ -1,7 +1,8 @@
-"""The learning coefficient against closed forms, its own protocol, and the errors it reports."""
+"""Learning coefficient: against closed forms, its protocol, its flags, and its errors."""
 
 import functools
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +13,15 @@ from compiling import compilations
 from unchecked import unchecked
 
 from mi_jax.basics.errors import ConfigError
-from mi_jax.landscape import RMSProp, diagnose, exact, learning_coefficient, sgld
+from mi_jax.landscape import (
+    RMSProp,
+    SGLDSettings,
+    calibrate,
+    diagnose,
+    exact,
+    learning_coefficient,
+    sgld,
+)
 from mi_jax.landscape.coefficient import LearningCoefficient, estimate
 
 _BOWL = {"a": jnp.zeros(6), "b": jnp.zeros(4)}
@@ -22,9 +31,15 @@ def _bowl(w: Any) -> jax.Array:
     return 0.5 * (w["a"] ** 2).sum() + 0.5 * (w["b"] ** 2).sum()
 
 
+_OF_CALL = ("loss", "params", "n", "key", "mask", "data", "examples")
+"""Arguments of ``learning_coefficient``; the others are fields of its settings."""
+
+
 def _of_bowl(**changes: Any) -> LearningCoefficient:
-    """Few shapes, so that most tests share a compiled program."""
-    settings = {
+    """Estimate for the bowl. Few shapes, so that most tests share a compiled program."""
+    options = {
+        "loss": _bowl,
+        "params": _BOWL,
         "n": 1000,
         "n_beta": 100.0,
         "gamma": 0.0,
@@ -33,12 +48,13 @@ def _of_bowl(**changes: Any) -> LearningCoefficient:
         "draws": 1000,
         "chains": 64,
         "key": jax.random.key(0),
+        **changes,
     }
-    return learning_coefficient(_bowl, _BOWL, **{**settings, **changes})
+    arguments = {name: options.pop(name) for name in _OF_CALL if name in options}
+    return learning_coefficient(**arguments, settings=SGLDSettings(**options))
 
 
-# --- Closed forms
-# -------------------------------------------------------------------------------------------------------------
+# --- Closed forms ---
 
 
 @pytest.mark.parametrize(("gamma", "epsilon"), [(0.0, 1e-3), (1.0, 1e-2), (30.0, 3e-3)])
@@ -96,11 +112,7 @@ def test_monomials_have_their_localised_values(gamma: float) -> None:
         _monomial,
         jnp.zeros(8),
         n=1000,
-        gamma=gamma,
-        epsilon=2e-4,
-        burn_in=500,
-        draws=2000,
-        chains=32,
+        settings=SGLDSettings(gamma=gamma, epsilon=2e-4, burn_in=500, draws=2000, chains=32),
         key=jax.random.key(1),
     )
     expected = 8 * exact.monomial(4, scale=4.0, n_beta=found.protocol.n_beta, gamma=gamma)
@@ -118,11 +130,16 @@ def _monomial(w: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("gamma", [0.0, 10.0, 100.0, 1000.0])
 def test_localisation_is_by_how_much_a_larger_gamma_lowers_the_estimate(gamma: float) -> None:
     """-d ln estimate / d ln gamma, by differences of the closed form."""
-    curvatures, settings = [0.1, 0.3, 1.0, 3.0] * 2, {"n_beta": 100.0, "epsilon": 3e-4}
+    curvatures = [0.1, 0.3, 1.0, 3.0] * 2
     found = learning_coefficient(
-        lambda w: 0.5 * (jnp.array(curvatures) * w**2).sum(), jnp.zeros(8), n=1000, gamma=gamma, **settings, burn_in=1000,
-        draws=2000, chains=64, key=jax.random.key(2),
-    )  # fmt: skip
+        lambda w: 0.5 * (jnp.array(curvatures) * w**2).sum(),
+        jnp.zeros(8),
+        n=1000,
+        settings=SGLDSettings(
+            n_beta=100.0, gamma=gamma, epsilon=3e-4, burn_in=1000, draws=2000, chains=64
+        ),
+        key=jax.random.key(2),
+    )
     low, high = (
         exact.quadratic(curvatures, n_beta=100.0, gamma=gamma * factor) for factor in (0.99, 1.01)
     )
@@ -136,17 +153,13 @@ def test_nothing_but_the_loss_holds_a_chain_without_localisation_whatever_its_si
         _monomial,
         jnp.zeros(8),
         n=1000,
-        gamma=0.0,
-        epsilon=2e-4,
-        burn_in=500,
-        draws=2000,
-        chains=32,
+        settings=SGLDSettings(gamma=0.0, epsilon=2e-4, burn_in=500, draws=2000, chains=32),
         key=jax.random.key(1),
     )
     assert abs(float(found.localisation)) < 0.1
 
 
-def test_the_bias_of_finite_steps_is_told() -> None:
+def test_the_bias_of_finite_steps_is_estimated() -> None:
     """Exactly, in the mean, on a quadratic."""
     for epsilon in (1e-3, 1e-2):
         found = _of_bowl(epsilon=epsilon)
@@ -156,12 +169,23 @@ def test_the_bias_of_finite_steps_is_told() -> None:
 
 @pytest.mark.slow
 def test_preconditioned_chains_sample_the_same_quadratic() -> None:
-    """With gradients far below eps, G is 1 / eps = 10: plain dynamics of ten times the step size."""
-    loss, eps = _small_bowl, 0.1
+    """With gradients far below eps, G = 1 / eps = 10: plain dynamics, ten times the step size."""
+    eps = 0.1
     found = learning_coefficient(
-        loss, jnp.zeros(10), n=1000, n_beta=100.0, gamma=0.0, epsilon=1e-2, burn_in=200, draws=500, chains=64,
-        key=jax.random.key(0), preconditioner=RMSProp(eps=eps),
-    )  # fmt: skip
+        _small_bowl,
+        jnp.zeros(10),
+        n=1000,
+        settings=SGLDSettings(
+            n_beta=100.0,
+            gamma=0.0,
+            epsilon=1e-2,
+            burn_in=200,
+            draws=500,
+            chains=64,
+            preconditioner=RMSProp(eps=eps),
+        ),
+        key=jax.random.key(0),
+    )
     expected = exact.quadratic(
         [0.01] * 10, n_beta=100.0, epsilon=1e-2 / eps, burn_in=200, draws=500
     )
@@ -178,14 +202,11 @@ def test_a_step_is_the_published_one_digit_by_digit(preconditioner: RMSProp | No
     """Two steps in NumPy, float64, with the same noise: a change of any constant by 1 % shows."""
     n_beta, gamma, epsilon, h = 30.0, 4.0, 1e-3, np.array([1.0, 2.0, 0.5])
     start = jnp.array([0.3, -0.2, 0.1])
-    options = {
-        "n_beta": n_beta,
-        "gamma": gamma,
-        "epsilon": epsilon,
-        "preconditioner": preconditioner,
-    }
+    settings = SGLDSettings(
+        n_beta=n_beta, gamma=gamma, epsilon=epsilon, burn_in=0, preconditioner=preconditioner
+    )
     sampler = sgld(
-        lambda w, batch: 0.5 * (jnp.asarray(h, jnp.float32) * w**2).sum(), start, **options
+        lambda w, batch: 0.5 * (jnp.asarray(h, jnp.float32) * w**2).sum(), start, settings
     )
     state, w, V = sampler.init(jax.random.key(0), start), np.asarray(start, np.float64), np.zeros(3)
     for i in range(2):
@@ -208,8 +229,7 @@ def test_a_step_is_the_published_one_digit_by_digit(preconditioner: RMSProp | No
         np.testing.assert_allclose(state.position, w, rtol=1e-5)
 
 
-# --- What is sampled
-# --------------------------------------------------------------------------------------------------------
+# --- Which parameters and examples are sampled ---
 
 
 def test_a_restricted_estimate_counts_the_sampled_directions() -> None:
@@ -224,9 +244,7 @@ def test_masked_parameters_keep_their_bits() -> None:
     sampler = sgld(
         lambda w, batch: (w["a"] ** 2).sum() + w["b"][1] ** 2,
         start,
-        n_beta=10.0,
-        gamma=1.0,
-        epsilon=1e-2,
+        SGLDSettings(n_beta=10.0, gamma=1.0, epsilon=1e-2, burn_in=0),
         mask=mask,
     )
     state = sampler.init(jax.random.key(0), start)
@@ -242,9 +260,21 @@ def test_minibatches_of_a_mean_sample_the_same_posterior_with_the_noise_that_the
     x, m, epsilon = jax.random.normal(jax.random.key(5), (200,)), 10, 2e-3
     x = x - x.mean()
     found = learning_coefficient(
-        _mean_loss, jnp.zeros(1), n=200, n_beta=100.0, gamma=0.0, epsilon=epsilon, burn_in=200, draws=1000, chains=64,
-        key=jax.random.key(0), data=x, batch=m,
-    )  # fmt: skip
+        _mean_loss,
+        jnp.zeros(1),
+        n=200,
+        settings=SGLDSettings(
+            n_beta=100.0,
+            gamma=0.0,
+            epsilon=epsilon,
+            burn_in=200,
+            draws=1000,
+            chains=64,
+            batch_size=m,
+        ),
+        key=jax.random.key(0),
+        data=x,
+    )
     added = 1 + epsilon * 100.0**2 * float(x.var()) / (4 * m)
     spread = np.asarray(found.distance_trace) ** 2
     assert spread.mean() == pytest.approx(added / 100.0 / (1 - epsilon * 100 / 4), rel=0.05)
@@ -255,12 +285,11 @@ def _mean_loss(w: jax.Array, x: jax.Array) -> jax.Array:
     return 0.5 * ((w - x) ** 2).mean()
 
 
-# --- What is said of it
-# -----------------------------------------------------------------------------------------------------
+# --- Flags and diagnostics ---
 
 
 def test_a_step_that_is_too_large_is_flagged() -> None:
-    """Past epsilon a = 4 a chain diverges; at half of that finite steps make half of the estimate."""
+    """Above epsilon a = 4 a chain diverges; at half of it, half of the estimate is the bias."""
     diverged, biased, good = (_of_bowl(epsilon=epsilon) for epsilon in (0.041, 0.02, 1e-3))
     assert bool(diverged.flags.diverged)
     assert bool(diverged.flags.epsilon_too_large)
@@ -272,9 +301,14 @@ def test_a_step_that_is_too_large_is_flagged() -> None:
 
 def test_a_point_that_is_no_minimum_is_flagged() -> None:
     found = learning_coefficient(
-        lambda w: -0.5 * (w**2).sum(), jnp.zeros(4), n=1000, n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=50, draws=100,
-        chains=8, key=jax.random.key(0),
-    )  # fmt: skip
+        lambda w: -0.5 * (w**2).sum(),
+        jnp.zeros(4),
+        n=1000,
+        settings=SGLDSettings(
+            n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=50, draws=100, chains=8
+        ),
+        key=jax.random.key(0),
+    )
     assert float(found.learning_coefficient) < 0
     assert bool(found.flags.negative)
     assert bool(found.flags.below_start)
@@ -291,15 +325,20 @@ def test_a_chain_past_the_edge_of_stability_has_diverged_while_its_losses_are_fi
         _of_bowl(epsilon=epsilon, burn_in=0, draws=30, chains=1000) for epsilon in (0.0395, 0.0405)
     )
     assert np.isfinite(outside.loss_trace).all()
-    assert [bool(one.flags.diverged) for one in (inside, outside)] == [False, True]
+    assert [bool(chain.flags.diverged) for chain in (inside, outside)] == [False, True]
     assert bool(inside.flags.epsilon_too_large)
 
 
 def test_a_direction_that_the_loss_ignores_has_a_coefficient_of_zero_and_no_flag() -> None:
     found = learning_coefficient(
-        lambda w: 0 * w.sum() + 3.1, jnp.zeros(4), n=1000, n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=5, draws=40,
-        chains=3, key=jax.random.key(0),
-    )  # fmt: skip
+        lambda w: 0 * w.sum() + 3.1,
+        jnp.zeros(4),
+        n=1000,
+        settings=SGLDSettings(
+            n_beta=10.0, gamma=100.0, epsilon=1e-3, burn_in=5, draws=40, chains=3
+        ),
+        key=jax.random.key(0),
+    )
     assert (float(found.learning_coefficient), float(found.standard_error)) == (0, 0)
     assert not any(map(bool, found.flags))
 
@@ -321,15 +360,13 @@ def test_a_metropolis_step_would_accept_what_a_hand_computation_says() -> None:
     sampler = sgld(
         lambda w, batch: 0.5 * w[0] ** 2 + w[0] ** 4,
         jnp.zeros(1),
-        n_beta=n_beta,
-        gamma=gamma,
-        epsilon=epsilon,
+        SGLDSettings(n_beta=n_beta, gamma=gamma, epsilon=epsilon, burn_in=0),
     )
-    state, places, told = sampler.init(jax.random.key(0), jnp.zeros(1)), [], []
+    state, positions, acceptances = sampler.init(jax.random.key(0), jnp.zeros(1)), [], []
     for i in range(12):
-        places.append(float(state.position[0]))
+        positions.append(float(state.position[0]))
         state, info = sampler.step(jax.random.key(i), state, None)
-        told.append(float(info.acceptance))
+        acceptances.append(float(info.acceptance))
 
     def energy(w: float) -> float:
         return n_beta * (0.5 * w**2 + w**4) + gamma / 2 * w**2
@@ -340,10 +377,10 @@ def test_a_metropolis_step_would_accept_what_a_hand_computation_says() -> None:
 
     hand = [
         min(1.0, np.exp(proposal(b, a) - proposal(a, b) + energy(a) - energy(b)))
-        for a, b in itertools.pairwise(places)
+        for a, b in itertools.pairwise(positions)
     ]
-    assert np.isnan(told[0])
-    np.testing.assert_allclose(told[1:], hand, rtol=2e-3)
+    assert np.isnan(acceptances[0])
+    np.testing.assert_allclose(acceptances[1:], hand, rtol=2e-3)
     assert min(hand) < 0.9
 
 
@@ -351,10 +388,7 @@ def test_the_estimators_own_result_is_the_mean_of_its_draws() -> None:
     sampler = sgld(
         lambda w, batch: _small_bowl(w),
         jnp.zeros(3),
-        n_beta=50.0,
-        gamma=1.0,
-        epsilon=0.1,
-        burn_in=4,
+        SGLDSettings(n_beta=50.0, gamma=1.0, epsilon=0.1, burn_in=4),
     )
     state = sampler.init(jax.random.key(0), jnp.zeros(3))
     assert np.isnan(sampler.result(state).loss)
@@ -376,50 +410,44 @@ def test_the_protocol_is_kept_and_n_beta_is_by_default_that_of_n() -> None:
     assert found.protocol[3:] == (0.0, 1e-3, 500, 1000, 64)
 
 
-# --- How it is computed
-# -----------------------------------------------------------------------------------------------------
+# --- Compilation, and the chains' mode ---
 
 
 def test_other_numbers_and_weights_compile_nothing() -> None:
     _of_bowl()
     with compilations() as compiled:
-        learning_coefficient(
-            _bowl, {"a": jnp.ones(6), "b": jnp.ones(4)}, n=77, n_beta=3.0, gamma=2.0, epsilon=1e-5, burn_in=500, draws=1000,
-            chains=64, key=jax.random.key(9),
-        )  # fmt: skip
+        _of_bowl(
+            params={"a": jnp.ones(6), "b": jnp.ones(4)},
+            n=77,
+            n_beta=3.0,
+            gamma=2.0,
+            epsilon=1e-5,
+            key=jax.random.key(9),
+        )
     assert [name for name in compiled if "estimate" in name] == []
 
 
 @pytest.mark.slow
-def test_chains_one_after_the_other_are_the_same_chains() -> None:
+def test_chains_run_one_after_another_are_the_same_chains() -> None:
     program = functools.partial(
-        estimate,
-        lambda w, batch: _bowl(w),
-        _BOWL,
-        None,
-        None,
-        jax.random.key(3),
-        100.0,
-        1.0,
-        1e-3,
-        burn_in=3,
-        draws=20,
-        chains=3,
+        estimate, lambda w, batch: _bowl(w), _BOWL, None, None, jax.random.key(3)
     )
-    batched, mapped = jax.jit(program)(), jax.jit(functools.partial(program, chain_mode="mapped"))()
+    settings = SGLDSettings(n_beta=100.0, gamma=1.0, epsilon=1e-3, burn_in=3, draws=20, chains=3)
+    batched = jax.jit(program)(settings)
+    mapped = jax.jit(program)(replace(settings, chain_mode="mapped"))
     np.testing.assert_allclose(batched.loss_trace, mapped.loss_trace, rtol=1e-5)
     assert len({float(x) for x in mapped.by_chain}) == 3
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"n_beta": 0.0}, "n_beta=0.0; a positive number"),
         ({"n_beta": -3.0}, "n_beta=-3.0; a positive number"),
         ({"epsilon": 0.0}, "epsilon=0.0; a positive number"),
         (
             {"epsilon": float("nan")},
-            "epsilon=nan; a positive number is needed .a sweep without a plateau chooses none",
+            "epsilon=nan; a positive number is needed. NaN is what a sweep without a plateau",
         ),
         ({"gamma": -1.0}, "gamma=-1.0; 0"),
         ({"n": 1, "n_beta": None}, "n=1; more than one example"),
@@ -436,16 +464,17 @@ def test_chains_one_after_the_other_are_the_same_chains() -> None:
             {"mask": {"a": np.ones(5), "b": True}},
             r"the mask of a has the shape \(5,\), the parameter \(6,\)",
         ),
-        ({"batch_size": 4}, "batch is given without data"),
+        ({"batch_size": 4}, "batch_size is given without data"),
+        ({"batch_size": 0}, "batch_size=0; a positive number of examples"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_numbers_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         _of_bowl(**changes)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"n": "many"}, "n='many'; a number is needed"),
         ({"epsilon": None}, "epsilon=None; a number is needed"),
@@ -467,19 +496,10 @@ def test_numbers_that_cannot_be_are_refused(changes: dict[str, Any], told: str) 
         ),
     ],
 )
-def test_what_no_estimate_can_be_made_of_is_refused(changes: dict[str, Any], told: str) -> None:
-    settings = {
-        "loss": _bowl,
-        "params": _BOWL,
-        "n": 1000,
-        "gamma": 0.0,
-        "epsilon": 1e-3,
-        "burn_in": 1,
-        "draws": 9,
-        "chains": 2,
-    }
-    with unchecked(), pytest.raises(ConfigError, match=told):
-        learning_coefficient(**{**settings, "key": jax.random.key(0), **changes})
+def test_invalid_arguments_are_refused(changes: dict[str, Any], message: str) -> None:
+    small = {"n_beta": None, "burn_in": 1, "draws": 9, "chains": 2}
+    with unchecked(), pytest.raises(ConfigError, match=message):
+        _of_bowl(**{**small, **changes})
 
 
 def test_numbers_may_be_numpys() -> None:
@@ -488,3 +508,49 @@ def test_numbers_may_be_numpys() -> None:
             n=np.int64(1000), n_beta=np.float32(100), draws=np.int64(1000), chains=np.int32(64)
         )
     np.testing.assert_array_equal(found.loss_trace, _of_bowl().loss_trace)
+
+
+# --- Options of mi_jax 0.1 ---
+
+_OLD = {"n_beta": 50.0, "gamma": 1.0, "epsilon": 0.1, "burn_in": 4, "draws": 9, "chains": 2}
+
+
+def test_options_one_by_one_still_work_with_a_warning() -> None:
+    key, x, settings = jax.random.key(0), jnp.arange(6.0), SGLDSettings(**_OLD)
+    arguments = {"n": 6, "key": key, "data": x}
+    new = learning_coefficient(
+        _mean_loss, jnp.zeros(1), settings=replace(settings, batch_size=2), **arguments
+    )
+    with pytest.warns(DeprecationWarning, match=r"is now learning_coefficient\(settings="):
+        old = learning_coefficient(_mean_loss, jnp.zeros(1), **arguments, **_OLD, batch=2)
+    np.testing.assert_array_equal(old.loss_trace, new.loss_trace)
+
+    grid = {"epsilons": [0.1], "n_betas": [50.0]}
+    sweep = calibrate(_mean_loss, jnp.zeros(1), **arguments, **grid, settings=settings)
+    options = {name: _OLD[name] for name in ("gamma", "burn_in", "draws", "chains")}
+    with pytest.warns(DeprecationWarning, match=r"is now calibrate\(settings="):
+        again = calibrate(_mean_loss, jnp.zeros(1), **arguments, **grid, **options)
+    assert again.identical(sweep)
+
+    with pytest.warns(DeprecationWarning, match=r"is now sgld\(settings="):
+        sampler = sgld(_mean_loss, jnp.zeros(1), n_beta=50.0, gamma=1.0, epsilon=0.1)
+    state, _ = sampler.step(key, sampler.init(key, jnp.zeros(1)), x)
+    assert int(sampler.result(state).draws) == 1  # no burn-in by default
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "learning_coefficient needs gamma, epsilon, burn_in, draws, chains. Pass settings="),
+        ({**_OLD, "epsilom": 1.0}, "has no option 'epsilom'; did you mean epsilon"),
+        ({"settings": SGLDSettings(), "gamma": 1.0}, "was given settings= and also gamma"),
+    ],
+)
+def test_settings_are_given_once_and_completely(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        learning_coefficient(_bowl, _BOWL, n=10, key=jax.random.key(0), **options)
+
+
+def test_a_sampler_needs_a_temperature() -> None:
+    with pytest.raises(ConfigError, match="sgld needs n_beta"):
+        sgld(_mean_loss, jnp.zeros(1), SGLDSettings())

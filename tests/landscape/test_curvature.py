@@ -1,6 +1,4 @@
-"""Curvature against eigvalsh of the whole Hessian, matrices of known spectrum, and gradient descent
-itself.
-"""
+"""Curvature against eigvalsh of the full Hessian, known spectra, and gradient descent."""
 
 from typing import Any
 
@@ -17,7 +15,7 @@ _KEY = jax.random.key(0)
 
 
 def _net(d: int, hidden: int) -> tuple[Any, Any, np.ndarray]:
-    """A tanh network's loss, its parameters, and the Hessian's eigenvalues, falling."""
+    """Loss of a tanh network, its parameters, and the eigenvalues of its Hessian, descending."""
     keys = jax.random.split(jax.random.key(d), 4)
     x, y = jax.random.normal(keys[0], (64, d)), jax.random.normal(keys[1], (64, 2))
     params = {
@@ -45,7 +43,7 @@ def test_lanczos_finds_the_top_eigenvalues_of_a_network(d: int, hidden: int, ord
 
 
 def test_lanczos_of_full_order_finds_every_eigenvalue_and_no_ghost() -> None:
-    """A spectrum over four decades: without reorthogonalisation the top ones come back as copies."""
+    """Without reorthogonalisation, the top of this spectrum of four decades would be copied."""
     rng = np.random.default_rng(0)
     values = np.sort(np.concatenate([[100.0, 50.0], rng.uniform(-1, 1, 38)]))[::-1]
     Q = np.linalg.qr(rng.normal(size=(40, 40)))[0]
@@ -58,18 +56,18 @@ def test_lanczos_of_full_order_finds_every_eigenvalue_and_no_ghost() -> None:
 
 
 def test_an_exhausted_space_is_left_without_weight() -> None:
-    """Two distinct eigenvalues: two steps see everything."""
+    """With two distinct eigenvalues, two steps exhaust the Krylov space."""
     h = jnp.array([3.0, 3.0, -1.0, -1.0, -1.0])
     found = jax.jit(lambda start: curvature.lanczos(lambda v: h * v, start, 5))(jnp.ones(5))
-    held = np.asarray(found.weights) > 1e-6
-    np.testing.assert_allclose(np.asarray(found.values)[held], [3, -1], rtol=1e-5)
-    np.testing.assert_allclose(np.asarray(found.weights)[held], [0.4, 0.6], rtol=1e-5)
-    np.testing.assert_allclose(np.asarray(found.residuals)[held], 0, atol=1e-5)
+    reached = np.asarray(found.weights) > 1e-6
+    np.testing.assert_allclose(np.asarray(found.values)[reached], [3, -1], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(found.weights)[reached], [0.4, 0.6], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(found.residuals)[reached], 0, atol=1e-5)
 
 
-def test_equal_eigenvalues_are_found_as_often_as_they_are_there() -> None:
-    """From one vector two distinct ones are all that is seen; none of the others is 0, the largest
-    least of all.
+def test_equal_eigenvalues_are_found_with_their_multiplicity() -> None:
+    """The Krylov space of one vector has two distinct eigenvalues. The other entries must be true
+    copies, not zeros; a zero would even be the largest.
     """
     h = jnp.array([-1.0, -1.0, -3.0, -3.0, -3.0])
     found = jax.jit(lambda start: curvature.lanczos(lambda v: h * v, start, 5))(jnp.ones(5))
@@ -78,7 +76,7 @@ def test_equal_eigenvalues_are_found_as_often_as_they_are_there() -> None:
     np.testing.assert_allclose(top, [-2, -2], rtol=1e-5)
 
 
-def test_curvature_of_double_precision_is_read_in_it() -> None:
+def test_curvature_is_computed_in_the_precision_of_the_parameters() -> None:
     with jax.enable_x64(True):
         loss, h = (
             lambda w: 0.5 * (jnp.array([1.0, 2.0, 4.0], w.dtype) * w**2).sum(),
@@ -150,7 +148,7 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (
             lambda: curvature.lanczos(lambda v: v, jnp.ones(3), 4),
@@ -188,6 +186,6 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
         ),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(call: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_arguments_are_refused(call: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         call()

@@ -1,4 +1,6 @@
-"""R-hat, effective draws and standard errors: series of known autocorrelation, a direct sum, arviz."""
+"""R-hat, effective draws and standard errors, against series of known autocorrelation, direct sums
+and arviz.
+"""
 
 import types
 import warnings
@@ -33,7 +35,7 @@ def test_the_standard_error_is_that_of_a_series_of_known_autocorrelation(rho: fl
 
 
 def _by_hand(x: np.ndarray) -> tuple[float, float]:
-    """R-hat and effective draws as they are written down: loops over chains and lags."""
+    """R-hat and effective draws, with loops over chains and lags."""
     half = x.shape[1] // 2
     parts = [*x[:, :half], *x[:, -half:]]
     means = [sum(part) / half for part in parts]
@@ -58,7 +60,7 @@ def _by_hand(x: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.8, -0.4])
-def test_both_are_what_loops_over_chains_and_lags_give(rho: float) -> None:
+def test_r_hat_and_effective_draws_equal_loops_over_chains_and_lags(rho: float) -> None:
     x = _autoregressive(rho, 4, 60, seed=1)
     found = diagnose(jnp.asarray(x, jnp.float32))
     r_hat, effective = _by_hand(x)
@@ -66,7 +68,7 @@ def test_both_are_what_loops_over_chains_and_lags_give(rho: float) -> None:
     assert float(found.effective_draws) == pytest.approx(effective, rel=1e-4)
 
 
-def test_chains_that_disagree_have_a_large_r_hat_and_are_worth_little() -> None:
+def test_chains_that_disagree_have_a_large_r_hat_and_few_effective_draws() -> None:
     x = _autoregressive(0.0, 4, 200) + np.array([[0.0], [0.0], [5.0], [5.0]])
     found = diagnose(jnp.asarray(x, jnp.float32))
     assert float(found.r_hat) > 2
@@ -79,7 +81,7 @@ def test_a_drift_counts_as_disagreement() -> None:
     assert float(diagnose(jnp.asarray(x, jnp.float32)).r_hat) > 1.5
 
 
-def test_draws_that_never_vary_are_worth_one() -> None:
+def test_draws_that_never_vary_count_as_one() -> None:
     found = diagnose(jnp.ones((3, 20)))
     assert float(found.effective_draws) == 1
     assert float(found.standard_error) == 0
@@ -100,7 +102,7 @@ def _arviz() -> types.ModuleType:
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, -0.4])
 @pytest.mark.parametrize("shape", [(4, 150), (3, 1000), (2, 301)])
-def test_arviz_says_the_same(rho: float, shape: tuple[int, int]) -> None:
+def test_arviz_gives_the_same(rho: float, shape: tuple[int, int]) -> None:
     arviz = _arviz()
     x = _autoregressive(rho, *shape, seed=3) * 2e-3 + 7
     found = diagnose(jnp.asarray(x - 7, jnp.float32))

@@ -1,5 +1,5 @@
-"""Learning coefficients in closed form: published tables, one formula against another, quadrature,
-a simulated recursion.
+"""Learning coefficients in closed form, against published tables, each other, quadrature and a
+simulated recursion.
 """
 
 import itertools
@@ -51,16 +51,14 @@ def test_both_formulas_agree_on_every_network_of_two_layers_up_to_six_wide() -> 
         assert exact.deep_linear((m, h, n), r) == exact.reduced_rank(m, n, h, r), (m, n, h, r)
 
 
-def test_the_local_coefficient_is_least_where_both_factors_have_the_truths_rank_and_there_it_is_the_global_one() -> (
-    None
-):
+def test_the_local_coefficient_is_smallest_and_global_at_factors_of_the_true_rank() -> None:
     for m, n, h, r in _SIZES:
         ranks = itertools.product(range(r, min(m, h) + 1), range(r, min(n, h) + 1))
         local = {
             (a, b): exact.reduced_rank_at(m, n, h, a, b, r) for a, b in ranks if a + b <= h + r
         }
         assert (
-            min(one.learning_coefficient for one in local.values())
+            min(coefficient.learning_coefficient for coefficient in local.values())
             == exact.reduced_rank(m, n, h, r).learning_coefficient
         )
         assert local[r, r] == exact.reduced_rank(m, n, h, r)
@@ -72,7 +70,7 @@ def test_a_point_elsewhere_on_the_fibre_has_a_larger_coefficient() -> None:
     ] == [4, Fraction(9, 2)]
 
 
-def test_the_order_of_hidden_layers_and_the_direction_of_the_network_dont_matter() -> None:
+def test_the_order_of_hidden_layers_and_the_direction_of_the_network_do_not_matter() -> None:
     assert (
         exact.deep_linear((5, 2, 7, 4), 1)
         == exact.deep_linear((4, 7, 2, 5), 1)
@@ -98,9 +96,7 @@ def test_a_localised_square_is_the_localised_quadratic() -> None:
 
 
 def test_the_quadratic_is_the_mean_of_the_samplers_own_recursion() -> None:
-    """Var <- rho^2 Var + epsilon from 0, summed by hand, over other numbers than the tabulated
-    ones.
-    """
+    """Var <- rho^2 Var + epsilon from 0, summed by hand, for other numbers than those tabulated."""
     h, n_beta, gamma, epsilon, burn_in, draws = np.array([0.3, 2.0]), 40.0, 3.0, 0.01, 7, 25
     variances, variance = [], np.zeros(2)
     for _ in range(burn_in + draws):
@@ -125,7 +121,7 @@ def test_tabulated_quadratics() -> None:
     assert exact.quadratic([1.0], n_beta=100, epsilon=0.04) == math.inf
 
 
-def test_what_has_no_coefficient_is_refused() -> None:
+def test_invalid_sizes_are_refused() -> None:
     with pytest.raises(ConfigError, match="rank=3; a product through widths"):
         exact.deep_linear((4, 2, 4), 3)
     with pytest.raises(ConfigError, match="r=5; a truth through 3 hidden units"):

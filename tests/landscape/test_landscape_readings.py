@@ -1,6 +1,4 @@
-"""Learning coefficient and sharpness as readings of a run: what is read, how it is named, and how
-it is shown.
-"""
+"""Learning coefficient and sharpness as measures: their values, names, figures and claims."""
 
 import json
 from pathlib import Path
@@ -16,6 +14,8 @@ from jax.flatten_util import ravel_pytree
 from mi_jax.basics.errors import ConfigError, MeasureError
 from mi_jax.contracts import Reference, Subject
 from mi_jax.landscape import (
+    RMSProp,
+    SGLDSettings,
     learning_coefficient,
     measure_learning_coefficient,
     measure_sharpness,
@@ -73,7 +73,7 @@ def _loss(split: str) -> tuple[Any, Any]:
 
 def test_both_are_read_only_when_named() -> None:
     assert {"learning_coefficient", "sharpness"} <= set(EXPENSIVE)
-    default = {one.name for one in choose(None, _SUBJECT)[0]}
+    default = {measure.name for measure in choose(None, _SUBJECT)[0]}
     assert not default & {"learning_coefficient", "sharpness"}
 
 
@@ -82,7 +82,12 @@ def test_the_reading_is_the_estimate_of_the_runs_own_loss_over_the_split(
 ) -> None:
     loss, examples = _loss("train")
     alone = learning_coefficient(
-        loss, params, n=15, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={})
+        loss,
+        params,
+        n=15,
+        settings=SGLDSettings(**_PROTOCOL),
+        key=jax.random.key(0),
+        data=examples._replace(info={}),
     )
     assert float(read["learning_coefficient"]) == pytest.approx(
         float(alone.learning_coefficient), rel=1e-3
@@ -106,12 +111,27 @@ def test_the_reading_is_the_estimate_of_the_runs_own_loss_over_the_split(
 
 
 def test_the_whole_protocol_is_stored(read: xr.Dataset) -> None:
-    told = json.loads(read["learning_coefficient"].attrs["provenance"])
-    assert {name: told["options"][name] for name in _PROTOCOL} == _PROTOCOL
-    frozen = {name: by_seed["0"] for name, by_seed in told["prepared"].items()}
-    assert frozen["learning_coefficient_n"] == 15
-    assert frozen["learning_coefficient_n_beta"] == pytest.approx(15 / np.log(15))
-    assert frozen["learning_coefficient_beta"] == pytest.approx(1 / np.log(15))
+    provenance = json.loads(read["learning_coefficient"].attrs["provenance"])
+    assert {name: provenance["options"][name] for name in _PROTOCOL} == _PROTOCOL
+    prepared = {name: by_seed["0"] for name, by_seed in provenance["prepared"].items()}
+    assert prepared["learning_coefficient_n"] == 15
+    assert prepared["learning_coefficient_n_beta"] == pytest.approx(15 / np.log(15))
+    assert prepared["learning_coefficient_beta"] == pytest.approx(1 / np.log(15))
+
+
+def test_settings_and_options_one_by_one_make_the_same_measure() -> None:
+    whole = measure_learning_coefficient(
+        settings=SGLDSettings(gamma=10.0, batch_size=4, preconditioner=RMSProp())
+    )
+    by_option = with_options(
+        "learning_coefficient(gamma=10.0, minibatch=4, preconditioner='rmsprop')"
+    )
+    assert (whole.name, whole.options) == (by_option.name, by_option.options)
+    assert "_gamma_10.0_minibatch_4_" in whole.name
+    changed = measure_learning_coefficient(settings=SGLDSettings(gamma=10.0, draws=9), gamma=7.0)
+    assert (changed.options["gamma"], changed.options["draws"]) == (7.0, 9)
+    with pytest.raises(ConfigError, match="no setting 'epsilom'; did you mean epsilon"):
+        measure_learning_coefficient(epsilom=1e-3)
 
 
 @pytest.mark.slow
@@ -120,9 +140,14 @@ def test_another_set_of_parameters_and_another_split_have_a_name_of_their_own(
 ) -> None:
     loss, examples = _loss("test")
     alone = learning_coefficient(
-        loss, params, n=10, n_beta=3.0, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}),
+        loss,
+        params,
+        n=10,
+        settings=SGLDSettings(n_beta=3.0, **_PROTOCOL),
+        key=jax.random.key(0),
+        data=examples._replace(info={}),
         mask="unembed.*",
-    )  # fmt: skip
+    )
     assert float(read["learning_coefficient_unembedding"]) == pytest.approx(
         float(alone.learning_coefficient), rel=1e-3
     )
@@ -137,16 +162,19 @@ def test_a_part_of_the_parameters_on_a_part_of_the_examples_is_the_estimate_of_b
     loss, examples = _loss("train")
     even = np.asarray(examples.inputs)[:, 0] % 2 == 0
     alone = learning_coefficient(
-        loss, params, n=int(even.sum()), n_beta=3.0, **_PROTOCOL, key=jax.random.key(0), data=examples._replace(info={}),
-        mask=restrict(params, "embed_a.W_E", entry=1), examples=even,
-    )  # fmt: skip
+        loss,
+        params,
+        n=int(even.sum()),
+        settings=SGLDSettings(n_beta=3.0, **_PROTOCOL),
+        key=jax.random.key(0),
+        data=examples._replace(info={}),
+        mask=restrict(params, "embed_a.W_E", entry=1),
+        examples=even,
+    )
     assert float(read["subset"]) == pytest.approx(float(alone.learning_coefficient), rel=1e-3)
-    frozen = {
-        name: by_seed["0"]
-        for name, by_seed in json.loads(read["subset"].attrs["provenance"])["prepared"].items()
-    }
-    assert frozen["subset_n"] == even.sum()
-    assert frozen["subset_examples"] == np.flatnonzero(even).tolist()
+    prepared = json.loads(read["subset"].attrs["provenance"])["prepared"]
+    assert prepared["subset_n"]["0"] == even.sum()
+    assert prepared["subset_examples"]["0"] == np.flatnonzero(even).tolist()
 
 
 def test_sharpness_is_the_largest_eigenvalue_of_the_whole_hessian(
@@ -165,7 +193,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_whole_hessian(
     )
 
 
-def test_what_cannot_be_read_is_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     with pytest.raises(MeasureError, match="needs the task's split 'cascade'"):
         choose([measure_learning_coefficient(split="cascade")], _SUBJECT)
     for name, value in (("epsilon", -1.0), ("n_beta", 0.0), ("minibatch", 0)):
@@ -180,8 +208,7 @@ def test_what_cannot_be_read_is_refused() -> None:
         )
 
 
-# --- Figures
-# ----------------------------------------------------------------------------------------------------------------
+# --- Figures and claims ---
 
 
 def _curves() -> xr.Dataset:
@@ -216,7 +243,7 @@ def test_the_learning_coefficient_stands_under_the_loss_with_its_errors_flags_an
     assert hollow.get_markerfacecolor() == "white"
     bars = below.collections[0].get_segments()
     np.testing.assert_allclose([bar[1, 1] - bar[0, 1] for bar in bars], [2, 2, 4, 2])
-    (edges,) = (one.get_paths()[0].vertices[:, 1] for one in below.collections[1:])
+    (edges,) = (band.get_paths()[0].vertices[:, 1] for band in below.collections[1:])
     assert (edges.min(), edges.max()) == (3, 5)
 
 
@@ -243,7 +270,9 @@ def test_the_caption_counts_the_estimates_that_are_more_gammas_than_the_losss(
         tmp_path, dataset, Nulls(nothing, nothing), None, None, None, nothing, nothing
     )
     (caption,) = (
-        one.caption for one in figures if one.title == "The learning coefficient beside the loss"
+        figure.caption
+        for figure in figures
+        if figure.title == "The learning coefficient beside the loss"
     )
     assert "In 2 of 3 estimates gamma holds the chains more than the loss does" in caption
 
@@ -254,9 +283,9 @@ def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 19.0], 1), ([1.0, 21.0], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
-        (one,) = claims(flagged, Nulls(nothing, nothing, null), None)
-        assert one.level == level
-    # Nor one of an untrained network.
+        (claim,) = claims(flagged, Nulls(nothing, nothing, null), None)
+        assert claim.level == level
+    # The same holds for an estimate of an untrained network.
     null["learning_coefficient_epsilon_too_large"] = ("draw", [False, True])
     assert claims(flagged, Nulls(nothing, nothing, null), None)[0].level == 1
     null["learning_coefficient_epsilon_too_large"] = ("draw", [True, True])
@@ -267,19 +296,19 @@ def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networ
     nothing = xr.Dataset()
     for draws, level in (([1.0, 39.0], 1), ([1.0, 41.0], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
-        (one,) = claims(_curves(), Nulls(nothing, nothing, null), None)
-        assert (one.level, "learning_coefficient" in one.text) == (level, True)
+        (claim,) = claims(_curves(), Nulls(nothing, nothing, null), None)
+        assert (claim.level, "learning_coefficient" in claim.text) == (level, True)
 
 
 def test_the_largest_sharpness_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 699.0], 1), ([1.0, 701.0], 0)):
-        (one,) = claims(
+        (claim,) = claims(
             _curves(),
             Nulls(nothing, nothing, xr.Dataset({"sharpness": ("draw", np.array(draws))})),
             None,
         )
-        assert (one.level, "sharpness" in one.text) == (level, True)
+        assert (claim.level, "sharpness" in claim.text) == (level, True)
 
 
 def test_the_report_shows_both_and_repeats_no_diagnostic_elsewhere(tmp_path: Any) -> None:
@@ -293,7 +322,7 @@ def test_the_report_shows_both_and_repeats_no_diagnostic_elsewhere(tmp_path: Any
     figures = draw_figures(
         tmp_path, _curves(), Nulls(nothing, nothing, null), None, None, None, nothing, nothing
     )
-    by_title = {one.title: one for one in figures}
+    by_title = {figure.title: figure for figure in figures}
     assert "2/eta = 500" in by_title["Sharpness"].caption
     assert "The learning coefficient beside the loss" in by_title
     assert "Every other reading beside its null" not in by_title

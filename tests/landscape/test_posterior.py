@@ -1,4 +1,4 @@
-"""The local posterior against another sampler: blackjax's NUTS, which has no finite-step bias."""
+"""SGLD against NUTS of blackjax, a sampler of the local posterior without bias of finite steps."""
 
 import types
 import warnings
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mi_jax.landscape import diagnose, exact, learning_coefficient
+from mi_jax.landscape import SGLDSettings, diagnose, exact, learning_coefficient
 
 pytestmark = pytest.mark.slow  # a compilation of NUTS
 
@@ -30,9 +30,14 @@ def _loss(w: jax.Array) -> jax.Array:
 def test_sgld_samples_what_nuts_samples() -> None:
     blackjax = _blackjax()
     found = learning_coefficient(
-        _loss, jnp.zeros(3), n=1000, n_beta=_N_BETA, gamma=_GAMMA, epsilon=1e-3, burn_in=1000, draws=4000, chains=64,
+        _loss,
+        jnp.zeros(3),
+        n=1000,
+        settings=SGLDSettings(
+            n_beta=_N_BETA, gamma=_GAMMA, epsilon=1e-3, burn_in=1000, draws=4000, chains=64
+        ),
         key=jax.random.key(0),
-    )  # fmt: skip
+    )
 
     def log_density(w: jax.Array) -> jax.Array:
         return -_N_BETA * _loss(w) - _GAMMA / 2 * (w**2).sum()

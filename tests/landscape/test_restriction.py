@@ -1,4 +1,4 @@
-"""Which parameters are sampled: masks from patterns and heads, flat."""
+"""Masks of the sampled parameters: from patterns, of a head, and over flat parameters."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_an_entry_is_a_head() -> None:
         restrict(_SHAPES, "blocks.0.attn.*", entry=3)
 
 
-def test_the_flat_mask_stands_where_the_flat_parameters_do() -> None:
+def test_the_flat_mask_has_the_order_of_the_flat_parameters() -> None:
     numbered = {"b": np.arange(3.0), "a": {"W": 10 + np.arange(4.0).reshape(2, 2)}}
     flat = np.asarray(ravel_pytree(numbered)[0])
     mask = flat_mask(numbered, {"b": numbered["b"] == 1, "a": {"W": numbered["a"]["W"] > 11}})
@@ -59,7 +59,7 @@ def test_the_flat_mask_stands_where_the_flat_parameters_do() -> None:
     assert flat_mask(numbered, None) is None
 
 
-def test_a_pattern_that_matches_nothing_names_what_is_near() -> None:
+def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> None:
     model = Transformer(d_model=8, heads=2, d_mlp=8).build(ModularArithmetic(p=5).inputs)
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(

@@ -1,6 +1,4 @@
-"""Which examples and which head the learning coefficient is of: closed forms, and what can't be
-chosen.
-"""
+"""Learning coefficient of some examples and of one head: closed forms, and invalid choices."""
 
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 
 from mi_jax.basics.errors import ConfigError, MeasureError
 from mi_jax.contracts import Reference, Subject
-from mi_jax.landscape import exact, learning_coefficient, restrict
+from mi_jax.landscape import SGLDSettings, exact, learning_coefficient, restrict
 from mi_jax.landscape.subset import rows_of, split_rows, taken
 from mi_jax.measuring.program import make_context
 from mi_jax.models import MLP
@@ -32,8 +30,8 @@ _PROTOCOL = {
 
 
 def _loss(w: Any, x: Any) -> jax.Array:
-    """(x . sum of heads)^2 / 2: an example looks at one coordinate of each head; all of them at
-    each once.
+    """(x . sum of heads)^2 / 2 + |b|^2 / 2. Each example reads one coordinate of every head; all
+    examples together read each coordinate equally often.
     """
     return 0.5 * ((x @ w["attn"]["W_Q"].sum(axis=0)) ** 2).mean() + 0.5 * (w["b"] ** 2).sum()
 
@@ -50,13 +48,13 @@ def _loss(w: Any, x: Any) -> jax.Array:
 def test_the_coefficient_of_a_head_on_some_examples_is_the_closed_form_of_their_loss(
     examples: Any, curvatures: Any
 ) -> None:
-    """One of three heads: of the loss's ten coordinates it sees those that the examples do."""
+    """One of three heads is sampled; the loss depends on the coordinates of the examples."""
     mask = restrict(_HEADS, "attn.W_?", entry=1)
     found = learning_coefficient(
         _loss,
         _HEADS,
         n=20,
-        **_PROTOCOL,
+        settings=SGLDSettings(**_PROTOCOL),
         key=jax.random.key(0),
         mask=mask,
         data=_DATA,
@@ -66,7 +64,7 @@ def test_the_coefficient_of_a_head_on_some_examples_is_the_closed_form_of_their_
     assert float(found.learning_coefficient) == pytest.approx(
         exact.quadratic(curvatures, **protocol), rel=0.03
     )
-    # All heads and the bias would be fixed in two more directions.
+    # All heads and the bias together would have two more directions.
     assert float(found.learning_coefficient) < 0.9 * exact.quadratic(
         [*curvatures, 1.0, 1.0], **protocol
     )
@@ -83,27 +81,32 @@ def test_the_chosen_examples_keep_their_bits_in_the_order_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "told"),
+    ("examples", "message"),
     [
-        ([], "examples leaves nothing"),
-        ([False] * 4, "examples leaves nothing"),
+        ([], "examples is empty"),
+        ([False] * 4, "examples is empty"),
         ([True] * 3, r"a mask of the shape \(3,\); there are 4 examples"),
         ([0, 4], r"examples asks for \[4\]; there are 4 examples, from 0"),
         ([-1], r"asks for \[-1\]"),
-        ([2, 2], "1 places twice"),
+        ([2, 2], "examples repeats 1 indices"),
     ],
 )
-def test_examples_that_there_are_not_are_refused(examples: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_examples_are_refused(examples: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         rows_of(examples, 4)
     if examples == [0, 4]:
         with pytest.raises(ConfigError, match="examples is given without data"):
             learning_coefficient(
-                _loss, _HEADS, n=4, **_PROTOCOL, key=jax.random.key(0), examples=examples
+                _loss,
+                _HEADS,
+                n=4,
+                settings=SGLDSettings(**_PROTOCOL),
+                key=jax.random.key(0),
+                examples=examples,
             )
 
 
-def test_a_split_is_cut_by_place_and_by_what_the_task_knows() -> None:
+def test_examples_of_a_split_are_chosen_by_index_and_by_label() -> None:
     task = ModularArithmetic(p=5, fraction=0.6)
     context = make_context(
         Subject(MLP(width=4).build(task.inputs), task, CrossEntropy()), 0, Reference(), []

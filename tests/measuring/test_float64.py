@@ -1,6 +1,4 @@
-"""Every room of readings in float64: what it traces to, and a run of it with what needs several
-checkpoints.
-"""
+"""All measures in float64: the types that they trace to, and a run that is read in float64."""
 
 import dataclasses
 import json
@@ -49,25 +47,25 @@ def _taken(task: Task, model: Architecture, among: Any) -> tuple[Subject, list[M
         pytest.param(_GROUP, MLP(width=8), READINGS, 25, id="groups"),
     ],
 )
-def test_every_number_that_a_reading_of_a_float64_network_traces_to_is_float64(
+def test_every_reading_of_a_float64_network_traces_to_float64(
     task: Task, model: Architecture, among: Any, least: int
 ) -> None:
-    """Nothing is compiled: a carry of other precision would be refused while it is traced."""
+    """Nothing is compiled: tracing already refuses a carry of another precision."""
     subject, measures = _taken(task, model, among)
     assert len(measures) >= least
     drawn = subject.model.init(jax.random.key(0))
     with computing_in("float64"):
         params = cast(drawn, "float64")
         context = make_context(subject, 0, Reference(params, params, params), measures)
-        for one in measures:
+        for measure in measures:
             seen = dataclasses.replace(context, shared=Shared())
-            read = jax.eval_shape(lambda p, c, one=one: one.read(p, c), params, seen)
+            read = jax.eval_shape(lambda p, c, m=measure: m.read(p, c), params, seen)
             numbers = {
                 name: value.dtype
                 for name, value in read.items()
                 if jnp.issubdtype(value.dtype, jnp.floating)
             }
-            assert set(numbers.values()) <= {jnp.dtype("float64")}, (one.name, numbers)
+            assert set(numbers.values()) <= {jnp.dtype("float64")}, (measure.name, numbers)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +96,7 @@ def test_a_float64_run_is_read_to_float64s_accuracy(run: Run) -> None:
     assert not jax.config.jax_enable_x64
 
 
-def test_what_needs_several_checkpoints_of_a_float64_run_works(run: Run) -> None:
+def test_results_across_checkpoints_of_a_float64_run_work(run: Run) -> None:
     lines, path = mode_lines(run), weight_path(run)
     assert np.isfinite(lines["mode_value"].isel(step=-1)).any()
     assert float(path["share"].sum()) == pytest.approx(1, abs=1e-6)

@@ -1,5 +1,5 @@
-"""Measuring: one program for all measures, readings that depend on nothing but their snapshot, kept
-with where they come from.
+"""Measuring: one program for all measures, readings that depend only on their snapshot, and storage
+with provenance.
 """
 
 import importlib
@@ -79,18 +79,18 @@ def size(params: Any, context: Context) -> jax.Array:
 
 
 def _moved(reference: str) -> Measure:
-    def function(params: Any, context: Context) -> jax.Array:
+    def moved(params: Any, context: Context) -> jax.Array:
         return _distance(params, getattr(context.reference, reference))
 
-    return Measure(f"moved_from_{reference}", function, uses=frozenset({reference}))
+    return Measure(f"moved_from_{reference}", moved, uses=frozenset({reference}))
 
 
-def _from_the_one_before(params: Any, context: Context) -> jax.Array:
+def _from_previous(params: Any, context: Context) -> jax.Array:
     return _distance(params, context.reference.previous)
 
 
-_WANDERED = Measure("wandered", _from_the_one_before, uses=frozenset({"previous"}))
-"""Without a closure, so that it can be reused."""
+_WANDERED = Measure("wandered", _from_previous, uses=frozenset({"previous"}))
+"""A measure without a closure, so that its readings can be reused."""
 
 
 def _numpy_distance(run: Run, seed: int, step: int, other: int) -> float:
@@ -169,10 +169,10 @@ def test_no_reading_of_the_package_depends_on_what_was_read_with_it(
     run = train(make(seeds=(0,), schedule=log_spaced(8)), tmp_path / "run")
     chosen, _ = choose(None, run.subject)
     whole = run.measure()
-    for one in chosen:
+    for chosen_measure in chosen:
         shutil.rmtree(run.path / "measures")
-        alone = run.measure([one])
-        for name in one.variables:
+        alone = run.measure([chosen_measure])
+        for name in chosen_measure.variables:
             assert _same_bits(alone[name], whole[name]), name
 
 
@@ -249,29 +249,32 @@ def test_readings_at_chosen_steps_are_those_of_the_whole_run_in_the_order_asked(
         assert _same_bits(some[name], whole[name].sel(step=chosen)), name
 
 
-def test_what_is_frozen_is_made_once_a_seed_and_told_with_the_result(run: Run) -> None:
-    made: list[Any] = []
+def test_prepared_values_are_made_once_per_seed_and_stored_with_the_result(run: Run) -> None:
+    references: list[Any] = []
 
     def prepare(reference: Any, context: Context) -> jax.Array:
-        made.append(reference)
+        references.append(reference)
         return reference.final["unembed"]["W_U"].max()
 
-    def function(params: Any, context: Context) -> jax.Array:
+    def relative_maximum(params: Any, context: Context) -> jax.Array:
         return params["unembed"]["W_U"].max() / context.prepared["final_maximum"]
 
     relative = Measure(
-        "relative_maximum", function, uses=frozenset({"final"}), prepare={"final_maximum": prepare}
+        "relative_maximum",
+        relative_maximum,
+        uses=frozenset({"final"}),
+        prepare={"final_maximum": prepare},
     )
     values = run.measure([relative])["relative_maximum"]
-    assert len(made) == 2
+    assert len(references) == 2
     np.testing.assert_allclose(values.sel(step=60), 1.0, rtol=1e-6)
-    told = json.loads(values.attrs["provenance"])["prepared"]["final_maximum"]
+    prepared = json.loads(values.attrs["provenance"])["prepared"]["final_maximum"]
     for seed in (0, 1):
-        assert told[str(seed)] == float(run.params(60, seed)["unembed"]["W_U"].max())
+        assert prepared[str(seed)] == float(run.params(60, seed)["unembed"]["W_U"].max())
 
 
-def test_what_two_measures_freeze_under_one_name_must_be_one(run: Run) -> None:
-    """Else one of them would read what the other froze."""
+def test_two_measures_may_not_prepare_different_values_under_one_name(run: Run) -> None:
+    """Otherwise one measure would read the value of the other."""
 
     def freezing(name: str, prepare: Any) -> Measure:
         return Measure(
@@ -295,18 +298,18 @@ def test_what_two_measures_freeze_under_one_name_must_be_one(run: Run) -> None:
         )
 
 
-def test_every_result_says_where_it_comes_from(run: Run) -> None:
+def test_every_result_has_its_provenance(run: Run) -> None:
     dataset = run.measure(["restricted_loss", "test_loss"])
-    told = json.loads(dataset["restricted_loss"].attrs["provenance"])
-    assert told["measure"] == "restricted_loss"
-    assert (told["retrospective"], told["uses"]) == (True, ["final"])
-    assert (told["experiment"], told["hash"], told["machine"]) == tuple(
+    provenance = json.loads(dataset["restricted_loss"].attrs["provenance"])
+    assert provenance["measure"] == "restricted_loss"
+    assert (provenance["retrospective"], provenance["uses"]) == (True, ["final"])
+    assert tuple(provenance[k] for k in ("experiment", "hash", "machine")) == tuple(
         run.record[k] for k in ("experiment", "hash", "machine")
     )
     keys = run.measure(["key_frequencies"])["key_frequencies"]
     for seed in (0, 1):
-        held = keys["frequency"].values[keys.sel(seed=seed, step=60).values].tolist()
-        assert told["prepared"]["final_key_frequencies"][str(seed)] == held
+        frequencies = keys["frequency"].values[keys.sel(seed=seed, step=60).values].tolist()
+        assert provenance["prepared"]["final_key_frequencies"][str(seed)] == frequencies
     assert json.loads(dataset["test_loss"].attrs["provenance"])["retrospective"] is False
     assert json.loads(dataset.attrs["provenance"])["hash"] == run.record["hash"]
 
@@ -335,7 +338,7 @@ def test_readings_come_back_from_the_disk_as_they_were(run: Run) -> None:
 @pytest.mark.parametrize(
     ("loss", "units"), [(CrossEntropy(), "nats"), (MSE(), "squared error"), (Hinge(), "hinge")]
 )
-def test_a_reading_of_the_runs_own_loss_has_the_units_of_that(loss: Loss, units: str) -> None:
+def test_a_reading_of_the_loss_has_the_units_of_the_runs_loss(loss: Loss, units: str) -> None:
     subject = replace(EXPERIMENT, loss=loss).subject()
     named = {"test_loss": units, "restricted_loss": units, "test_accuracy": None}
     for name, expected in named.items():
@@ -363,19 +366,19 @@ def test_a_second_call_reads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda one: replace(one, options={"scale": 3}),
-        lambda one: replace(one, dims=("neuron",), function=lambda params, context: jnp.zeros(2)),
+        lambda own: replace(own, options={"scale": 3}),
+        lambda own: replace(own, dims=("neuron",), function=lambda params, context: jnp.zeros(2)),
     ],
 )
 def test_other_options_are_read_again(
     run: Run, monkeypatch: pytest.MonkeyPatch, change: Callable[[Measure], Measure]
 ) -> None:
-    one = Measure("own", lambda params, context: _size(params), options={"scale": 2})
-    run.measure([one])
+    own = Measure("own", lambda params, context: _size(params), options={"scale": 2})
+    run.measure([own])
     _forbid_reading(monkeypatch)
-    run.measure([one])
+    run.measure([own])
     with pytest.raises(AssertionError, match="read again"):
-        run.measure([change(one)])
+        run.measure([change(own)])
 
 
 def test_changed_code_is_read_again(
@@ -397,16 +400,18 @@ def test_changed_code_is_read_again(
     assert values[2] == 2 * values[0]
 
 
-def test_two_functions_of_one_file_are_told_apart_under_one_name(run: Run) -> None:
+def test_two_functions_of_one_file_are_distinguished_under_one_name(run: Run) -> None:
     largest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].max())
     smallest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].min())
-    values = [float(run.measure([one])["one_name"][0, 0]) for one in (largest, smallest, largest)]
+    order = (largest, smallest, largest)
+    values = [float(run.measure([extreme])["one_name"][0, 0]) for extreme in order]
     assert values[0] == values[2] > 0 > values[1]
 
 
 def test_every_reading_of_the_package_can_be_reused() -> None:
-    for one in READINGS.values():
-        assert code_digest(one.function, *one.prepare.values()) is not None, one.name
+    for reading in READINGS.values():
+        digest = code_digest(reading.function, *reading.prepare.values())
+        assert digest is not None, reading.name
 
 
 def test_a_function_that_carries_values_is_read_again(run: Run) -> None:
@@ -426,7 +431,7 @@ def test_a_damaged_reading_is_read_again(run: Run) -> None:
     file = run.path / "measures" / "test_loss.nc"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(
-        RunError, match=r"test_loss\.nc can't be read .*; remove it and measure again"
+        RunError, match=r"test_loss\.nc cannot be read .*\. Remove it and measure again"
     ):
         _ = run.measures
     assert _same_bits(run.measure(["test_loss"])["test_loss"], first["test_loss"])
@@ -451,7 +456,7 @@ def test_a_run_is_measured_while_unfinished_and_again_when_finished(
     assert half["step"].values.tolist() == list(range(0, 41, 2))
     assert (half["moved_from_final"].sel(step=40) == 0).all()
     finished = train(EXPERIMENT, tmp_path / "half")
-    assert set(finished.measures.data_vars) == set()  # of fewer snapshots than there are now
+    assert set(finished.measures.data_vars) == set()  # those stored have fewer steps
     whole, expected = finished.measure(names), run.measure(names)
     assert all(_same_bits(whole[name], expected[name]) for name in expected.data_vars)
     assert _same_bits(half["test_loss"], whole["test_loss"].sel(step=half["step"]))
@@ -480,7 +485,7 @@ def test_a_users_measure_has_its_dims_and_labels(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dims", "result", "told"),
+    ("dims", "result", "message"),
     [
         (
             (),
@@ -497,9 +502,9 @@ def test_a_users_measure_has_its_dims_and_labels(run: Run) -> None:
     ],
 )
 def test_other_results_than_declared_are_refused(
-    run: Run, dims: Any, result: Callable[[], Any], told: str
+    run: Run, dims: Any, result: Callable[[], Any], message: str
 ) -> None:
-    with pytest.raises(MeasureError, match=told):
+    with pytest.raises(MeasureError, match=message):
         run.measure([Measure("own", lambda params, context: result(), dims), "test_loss"])
     assert not (run.path / "measures").exists()
 
@@ -512,7 +517,7 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measures", "told"),
+    ("measures", "message"),
     [
         (["tset_loss"], "no measure 'tset_loss'; did you mean test_loss"),
         (["test_loss", "test_loss"], r"more than one measure is named \['test_loss'\]"),
@@ -520,7 +525,7 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
         ([Measure("own", size, {"test_loss": ()}), "test_loss"], r"named \['test_loss'\]"),
         (
             [Measure("own", size, roles=("writers",))],
-            "own can't be read here: it needs the model's role 'writers'",
+            "own cannot be read here: it needs the model's role 'writers'",
         ),
         (
             [Measure("own", size, ground_truth=("parity",))],
@@ -536,18 +541,18 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
     ],
 )
 def test_a_measure_that_cannot_be_taken_is_refused_by_name(
-    run: Run, measures: list[Any], told: str
+    run: Run, measures: list[Any], message: str
 ) -> None:
-    with compilations("jit(_batch") as compiled, pytest.raises(MeasureError, match=told):
+    with compilations("jit(_batch") as compiled, pytest.raises(MeasureError, match=message):
         run.measure(measures)
     assert compiled == []
     assert not (run.path / "measures").exists()
 
 
-def test_a_measure_without_what_it_needs_is_skipped_by_default_and_refused_by_name() -> None:
+def test_a_measure_that_lacks_its_needs_is_skipped_by_default_and_refused_by_name() -> None:
     experiment = tiny_mlp_experiment(task=ModularArithmetic(p=11, operation="multiply"))
     taken, skipped = choose(None, experiment.subject())
-    reasons = {one.name: one.reason for one in skipped}
+    reasons = {skip.name: skip.reason for skip in skipped}
     assert (
         reasons["restricted_loss"]
         == "needs the task's ground truth 'cyclic_answer' (which modular_arithmetic has by default)"
@@ -556,11 +561,13 @@ def test_a_measure_without_what_it_needs_is_skipped_by_default_and_refused_by_na
         reasons["attention_pattern"]
         == "needs the model's role 'patterns' (which transformer has by default)"
     )
-    assert {"train_loss", "test_accuracy", "sum_squared_weights"} <= {one.name for one in taken}
-    assert not {one.name for one in taken} & set(reasons)
+    assert {"train_loss", "test_accuracy", "sum_squared_weights"} <= {
+        measure.name for measure in taken
+    }
+    assert not {measure.name for measure in taken} & set(reasons)
     with pytest.raises(
         MeasureError,
-        match="restricted_loss can't be read here: it needs the task's ground truth 'cyclic_answer'",
+        match="restricted_loss cannot be read here: it needs the task's ground truth 'cyclic",
     ):
         choose(["restricted_loss"], experiment.subject())
 
@@ -569,7 +576,7 @@ def test_weights_alone_have_only_themselves_to_be_compared_with() -> None:
     subject = tiny_mlp_experiment().subject()
     with pytest.raises(
         MeasureError,
-        match="moved_from_previous can't be read here: it needs the previous parameters",
+        match="moved_from_previous cannot be read here: it needs the previous parameters",
     ):
         choose([_moved("previous")], subject, frozenset({"final"}))
     with pytest.raises(MeasureError, match="the initial parameters"):
@@ -603,7 +610,7 @@ def test_the_same_measures_read_a_transformer_and_an_mlp_through_their_roles(
 
 
 @pytest.mark.slow
-def test_a_split_for_each_seed_is_each_seeds_own_when_read(tmp_path: Path) -> None:
+def test_a_split_per_seed_is_read_per_seed(tmp_path: Path) -> None:
     task = ModularArithmetic(p=11, fraction=0.5, split_per_seed=True)
     run = train(tiny_mlp_experiment(task=task, schedule=every(20)), tmp_path / "run")
     read = run.measure(["train_loss"])["train_loss"]
@@ -612,11 +619,11 @@ def test_a_split_for_each_seed_is_each_seeds_own_when_read(tmp_path: Path) -> No
     )
 
 
-def test_a_watcher_is_told_of_every_part(run: Run) -> None:
-    told: list[tuple[int, int]] = []
-    run.measure(["train_loss"], watch=lambda done, total: told.append((done, total)))
-    assert told[-1] == (31, 31)
-    assert [done for done, _ in told] == np.cumsum(
+def test_a_watcher_is_called_after_every_segment(run: Run) -> None:
+    calls: list[tuple[int, int]] = []
+    run.measure(["train_loss"], watch=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (31, 31)
+    assert [done for done, _ in calls] == np.cumsum(
         [len(index.steps) for index in run.trajectories[0].indexes]
     ).tolist()
 
@@ -640,9 +647,9 @@ def test_readings_as_json_are_numbers_lists_and_objects_by_label() -> None:
         },
         {"seed": [4], "step": [10], "frequency": [1, 2, 3]},
     )
-    ((seed, told),) = last_step(dataset)
+    ((seed, readings),) = last_step(dataset)
     assert seed == 4
-    assert json.loads(json.dumps(told)) == {
+    assert json.loads(json.dumps(readings)) == {
         "number": 1.5,
         "count": 3,
         "never": None,
@@ -664,8 +671,7 @@ def test_the_readings_of_weights_are_those_of_the_snapshot(run: Run, together: x
     assert all(alone[name].values.tobytes() == ours[name].values.tobytes() for name in NAMES)
 
 
-# --- Readings that are taken only when they are named
-# ---------------------------------------------------------------------
+# --- Measures that are taken only when named ---
 
 
 def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its_names(
@@ -675,7 +681,7 @@ def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its
     monkeypatch.setitem(EXPENSIVE, "slow", slow)
     subject = tiny_experiment().subject()
     everything, skipped = choose(None, subject)
-    assert "slow" not in {one.name for one in (*everything, *skipped)}
+    assert "slow" not in {measure.name for measure in (*everything, *skipped)}
     for names in (
         ["slow"],
         ["slow_error"],
@@ -683,15 +689,13 @@ def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its
         ["slow_error", "slow", "test_loss"],
     ):
         taken, _ = choose(names, subject)
-        assert [one.name for one in taken] == [
-            "slow",
-            *(["test_loss"] if "test_loss" in names else []),
-        ]
+        expected = ["slow", "test_loss"] if "test_loss" in names else ["slow"]
+        assert [measure.name for measure in taken] == expected
     with pytest.raises(MeasureError, match="more than one measure is named"):
         choose(["slow", "slow"], subject)
 
 
-def test_readings_of_other_sites_fit_one_dataset() -> None:
+def test_readings_of_different_sites_are_merged() -> None:
     def reading(name: str, sites: list[str]) -> xr.Dataset:
         values = np.arange(len(sites), dtype=float)[None, None]
         return xr.Dataset(
@@ -707,9 +711,9 @@ def test_readings_of_other_sites_fit_one_dataset() -> None:
 
 
 @pytest.mark.slow
-def test_readings_of_other_numbers_of_modes_and_heads_fit_one_dataset() -> None:
-    """Two layers of two heads: four heads in a row compose; the largest array has more modes than
-    there are residues.
+def test_readings_of_different_numbers_of_modes_and_heads_are_merged() -> None:
+    """Two layers of two heads: composition counts four heads in a row, attention two per layer. The
+    largest array has more modes than there are residues.
     """
     task = ModularArithmetic(p=5, fraction=0.6)
     subject = Subject(
@@ -724,20 +728,20 @@ def test_readings_of_other_numbers_of_modes_and_heads_fit_one_dataset() -> None:
         "attention_frequency",
     ]
     measures, _ = choose(names, subject, frozenset({"final"}))
-    said = {"experiment": {}, "hash": ""}
-    alone = [measure_weights(params, subject, [one], said) for one in measures]
-    together = measure_weights(params, subject, measures, said)
+    provenance = {"experiment": {}, "hash": ""}
+    alone = [measure_weights(params, subject, [single], provenance) for single in measures]
+    together = measure_weights(params, subject, measures, provenance)
     assert together["composition_score"].dims == ("seed", "step", "head", "head_other", "slot")
     assert (together.sizes["head"], together.sizes["mode"]) == (4, 8)
     assert "head" not in together.coords
     for dataset in alone:
         for name, own in dataset.data_vars.items():
-            held = {dim: slice(0, own.sizes[dim]) for dim in ("head", "mode") if dim in own.dims}
-            np.testing.assert_array_equal(together[name].isel(held), own)
+            part = {dim: slice(0, own.sizes[dim]) for dim in ("head", "mode") if dim in own.dims}
+            np.testing.assert_array_equal(together[name].isel(part), own)
             assert np.isnan(together[name]).sum() == together[name].size - np.isfinite(own).sum()
 
 
-def test_a_mask_holds_nothing_where_it_has_no_place_and_labels_are_not_counts() -> None:
+def test_a_merged_mask_is_false_where_it_has_no_entry_and_labels_are_not_counts() -> None:
     def reading(name: str, values: Any, **labels: Any) -> xr.Dataset:
         return xr.Dataset(
             {name: (("seed", "step", "mode"), np.asarray(values)[None, None])},
@@ -748,5 +752,5 @@ def test_a_mask_holds_nothing_where_it_has_no_place_and_labels_are_not_counts() 
     assert mask["x"].dtype == bool
     np.testing.assert_array_equal(mask["x"].squeeze(), [True, True, False])
     np.testing.assert_array_equal(long["y"].squeeze(), [1, 2, 3])
-    with pytest.raises(MeasureError, match="mode is labelled by some and counted by others"):
+    with pytest.raises(MeasureError, match="'mode' differs between measures, and is labelled"):
         united([reading("x", [1, 2], mode=["a", "b"]), reading("y", [1, 2, 3])])

@@ -1,6 +1,4 @@
-"""What measures say where there is nothing to find: untrained networks, and frequencies that aren't
-key.
-"""
+"""Nulls: readings of untrained networks, and with other frequencies in place of the key ones."""
 
 import shutil
 from pathlib import Path
@@ -72,8 +70,7 @@ def _nulls(run: Run, *measures: Measure, draws: int = 4, snapshots: int = 3) -> 
     return read_nulls(run.trajectories[0], run.subject, measures, draws=draws, snapshots=snapshots)
 
 
-# --- Untrained networks
-# -----------------------------------------------------------------------------------------------------
+# --- Untrained networks ---
 
 
 def test_untrained_draws_are_the_readings_of_fresh_networks(copy: Run) -> None:
@@ -83,25 +80,27 @@ def test_untrained_draws_are_the_readings_of_fresh_networks(copy: Run) -> None:
         MEASURES["fourier_power_embedding"],
     ]
     found = _nulls(copy, *measures, draws=3).untrained
-    told = {"experiment": {}, "hash": ""}
+    provenance = {"experiment": {}, "hash": ""}
     for draw in range(3):
         params = copy.subject.model.init(jax.random.fold_in(stream(0, "null"), draw))
-        alone = measure_weights(params, copy.subject, measures, told)
-        for one in measures:
+        alone = measure_weights(params, copy.subject, measures, provenance)
+        for measure in measures:
             np.testing.assert_allclose(
-                found[one.name].isel(draw=draw), alone[one.name][0, 0], rtol=1e-6
+                found[measure.name].isel(draw=draw), alone[measure.name][0, 0], rtol=1e-6
             )
     assert found["gini_unembedding"].dims == ("draw",)
     assert found["fourier_power_embedding"].dims == ("draw", "frequency")
     np.testing.assert_array_equal(found["frequency"], np.arange(1, 6))
 
 
-def test_what_is_read_only_when_named_is_read_of_a_quarter_as_many_networks(copy: Run) -> None:
-    one = measure_sharpness(order=3)
-    found = read_nulls(copy.trajectories[0], copy.subject, [], expensive=[one], draws=8).expensive
+def test_expensive_measures_are_read_of_a_quarter_as_many_networks(copy: Run) -> None:
+    sharpness = measure_sharpness(order=3)
+    found = read_nulls(
+        copy.trajectories[0], copy.subject, [], expensive=[sharpness], draws=8
+    ).expensive
     assert dict(found.sizes) == {"draw": 2}
     params = copy.subject.model.init(jax.random.fold_in(stream(0, "null"), 1))
-    alone = measure_weights(params, copy.subject, [one], {"experiment": {}, "hash": ""})
+    alone = measure_weights(params, copy.subject, [sharpness], {"experiment": {}, "hash": ""})
     np.testing.assert_allclose(
         found["sharpness_order_3"].isel(draw=1), alone["sharpness_order_3"][0, 0], rtol=1e-5
     )
@@ -119,7 +118,7 @@ def test_an_untrained_network_is_its_own_final_model(copy: Run) -> None:
     assert float(copy.read([final], [0])["is_final"].max()) == 0
 
 
-def test_what_compares_with_the_final_model_is_compared_with_another_untrained_network(
+def test_a_measure_of_pairs_compares_with_another_untrained_network(
     copy: Run,
 ) -> None:
     final = Measure("is_final", _is_final, uses=frozenset({"final"}), null="untrained_pair")
@@ -128,15 +127,14 @@ def test_what_compares_with_the_final_model_is_compared_with_another_untrained_n
     assert set(both.data_vars) == {"is_final", "sum_squared_weights"}
 
 
-def test_what_looks_at_the_snapshot_before_has_no_untrained_null(copy: Run) -> None:
+def test_a_measure_of_the_previous_snapshot_has_no_untrained_null(copy: Run) -> None:
     before = Measure("before", _is_final, uses=frozenset({"previous"}))
     assert set(_nulls(copy, before, sum_squared_weights()).untrained.data_vars) == {
         "sum_squared_weights"
     }
 
 
-# --- Other frequencies
-# ------------------------------------------------------------------------------------------------------
+# --- Other frequencies ---
 
 
 def test_as_many_frequencies_stand_in_for_the_key_ones_and_none_of_them_is_key(copy: Run) -> None:
@@ -157,13 +155,13 @@ def test_where_most_frequencies_are_key_any_may_stand_in(copy: Run) -> None:
     assert (masks.mean("draw") > 0).all()
 
 
-def test_other_frequencies_are_read_at_snapshots_even_along_the_runs_from_the_first_to_the_last(
+def test_other_frequencies_are_read_at_evenly_spaced_snapshots_from_first_to_last(
     copy: Run,
 ) -> None:
     steps = copy.steps
-    for snapshots, places in ((3, [0, 6, 11]), (2, [0, 11]), (50, range(12))):
+    for snapshots, indices in ((3, [0, 6, 11]), (2, [0, 11]), (50, range(12))):
         found = _nulls(copy, _masks("few"), snapshots=snapshots).frequencies
-        np.testing.assert_array_equal(found["step"], steps[list(places)])
+        np.testing.assert_array_equal(found["step"], steps[list(indices)])
         np.testing.assert_array_equal(found["seed"], [0, 1])
 
 
@@ -182,7 +180,7 @@ def test_a_measure_under_other_frequencies_is_the_measure_with_those_frequencies
             )
 
 
-def test_each_measure_has_the_null_that_it_names_alone(copy: Run) -> None:
+def test_each_measure_has_only_the_null_that_it_names(copy: Run) -> None:
     found = _nulls(copy, sum_squared_weights(), _masks("few"))
     assert set(found.untrained.data_vars) == {"sum_squared_weights"}
     assert set(found.frequencies.data_vars) == {"mask"}
@@ -192,15 +190,14 @@ def test_each_measure_has_the_null_that_it_names_alone(copy: Run) -> None:
     ) == (True, True)
 
 
-# --- Kept
-# -------------------------------------------------------------------------------------------------------------------
+# --- Stored nulls ---
 
-_KEPT = (sum_squared_weights(), MEASURES["excluded_loss"])
+_STORED = (sum_squared_weights(), MEASURES["excluded_loss"])
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each time that snapshots are read."""
+    """Numbers of snapshots read, one entry per call of the reader."""
     seen: list[int] = []
     read = Reader.read
 
@@ -217,11 +214,11 @@ def _same(ours: Nulls, theirs: Nulls) -> None:
         xr.testing.assert_identical(mine, other)
 
 
-def test_a_second_call_reads_nothing_and_says_the_same(copy: Run, reads: list[int]) -> None:
-    first = _nulls(copy, *_KEPT)
+def test_a_second_call_reads_nothing_and_returns_the_same(copy: Run, reads: list[int]) -> None:
+    first = _nulls(copy, *_STORED)
     assert len(reads) > 0
     reads.clear()
-    _same(_nulls(open_run(copy.path), *_KEPT), first)
+    _same(_nulls(open_run(copy.path), *_STORED), first)
     assert reads == []
 
 
@@ -235,7 +232,7 @@ def _damaged(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _of_another_run(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same files beside other weights."""
+    """Pretends that the same files stand beside other weights."""
     hashes = {name: f"other {value}" for name, value in copy.trajectories[0].hashes().items()}
     monkeypatch.setattr(type(copy.trajectories[0]), "hashes", lambda self: hashes)
 
@@ -244,9 +241,9 @@ def _of_another_run(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nulls_are_read_again_for_other_weights_other_code_and_a_damaged_file(
     copy: Run, reads: list[int], monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    first, once = _nulls(copy, *_KEPT), len(reads)
+    first, once = _nulls(copy, *_STORED), len(reads)
     change(copy, monkeypatch)
-    second = _nulls(copy, *_KEPT)
+    second = _nulls(copy, *_STORED)
     assert len(reads) == 2 * once
     for mine, other in zip(first, second, strict=True):
         xr.testing.assert_equal(mine, other)
@@ -263,14 +260,14 @@ def test_other_measures_are_read_again(copy: Run) -> None:
         )
 
 
-def test_more_draws_are_read_again_and_begin_with_the_same(copy: Run) -> None:
-    few, more = (_nulls(copy, *_KEPT, draws=draws) for draws in (4, 8))
+def test_more_draws_are_read_again_and_begin_with_the_same_draws(copy: Run) -> None:
+    few, more = (_nulls(copy, *_STORED, draws=draws) for draws in (4, 8))
     assert (few.untrained.sizes["draw"], more.untrained.sizes["draw"]) == (4, 8)
     assert (few.frequencies.sizes["draw"], more.frequencies.sizes["draw"]) == (1, 2)
     xr.testing.assert_equal(few.untrained, more.untrained.isel(draw=slice(4)))
 
 
-def test_what_has_no_code_to_compare_is_never_kept(copy: Run, reads: list[int]) -> None:
+def test_a_measure_whose_code_has_no_hash_is_never_reused(copy: Run, reads: list[int]) -> None:
     factor = 2.0
     closure = Measure(
         "closure", lambda params, context: factor * sum_squared_weights().function(params, context)

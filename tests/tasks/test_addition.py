@@ -267,7 +267,7 @@ def test_a_run_is_read_by_split_position_and_carry(tmp_path: Path) -> None:
     _, skipped = choose(None, whole.subject)
     assert "split 'train'" in {measure.name: measure.reason for measure in skipped}["train_loss"]
     with pytest.raises(
-        MeasureError, match="train_accuracy can't be read here: it needs the task's split 'train'"
+        MeasureError, match="train_accuracy cannot be read here: it needs the task's split 'train'"
     ):
         whole.measure(["train_accuracy"])
 

@@ -79,7 +79,8 @@ def test_division_undoes_multiplication_where_it_can(p: int) -> None:
 def test_division_has_no_table_and_measures_that_need_one_say_so() -> None:
     experiment = tiny_mlp_experiment(task=ModularArithmetic(p=11, operation="divide", fraction=0.5))
     with pytest.raises(
-        MeasureError, match="logit_fve can't be read here: it needs the task's ground truth 'table'"
+        MeasureError,
+        match="logit_fve cannot be read here: it needs the task's ground truth 'table'",
     ):
         choose(["logit_fve"], experiment.subject())
     taken = {measure.name for measure in choose(None, experiment.subject())[0]}
