@@ -300,7 +300,7 @@ def _help(options: argparse.Namespace) -> int:
 
 
 def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
-    from mi_jax.report.study import cost
+    from mi_jax.runs.cost import cost
 
     told = cost(experiment)
     lines = [

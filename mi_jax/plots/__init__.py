@@ -1,5 +1,8 @@
-"""Plots: one function a figure. A dataset in, Axes (or a Figure of several) out; no global setting
-is changed.
+"""Plots, one function per figure: each takes a dataset and returns its Axes, or a Figure where it
+has several panels.
+
+Plot functions compute nothing and leave pyplot and matplotlib's global settings alone. The dataset
+comes first, every option is keyword-only, and ``ax=`` draws on Axes that exist already.
 """
 
 from mi_jax.plots.curves import (

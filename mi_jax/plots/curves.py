@@ -1,7 +1,6 @@
 """Curves over training: losses, accuracies, progress measures, norms, attention."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -14,53 +13,67 @@ from mi_jax.plots.style import (
     COLOURS,
     SEED_STYLES,
     WIDE,
+    Scale,
+    finish_panels,
     legend_above,
+    legend_beside,
     new_axes,
     step_axis,
     styled,
     with_units,
 )
 
-Scale = Literal["log", "linear"]
-
 PHASES = ("memorisation", "circuit formation", "clean-up")
+"""The phases in their order; each name is also the key of its colour in ``COLOURS``."""
 
 
 @styled
 def curves(
     dataset: xr.Dataset,
-    labels: Mapping[str, str],
+    legend: Mapping[str, str],
     *,
     null: xr.Dataset | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """One line a variable and seed; seeds are told apart by line style, variables by colour.
+    """Draws scalar readings over training, one line per variable and seed: the colour tells the
+    variable, the line style the seed.
 
     Args:
-        labels: by variable, "meaning: label"; the meaning picks the colour. Those that the dataset
-            lacks are left out.
-        null: draws of the same variables, dims (draw) or (seed, step, draw): their range is a band
-            in the same colour.
+        dataset: holds the variables, dims (seed, step).
+        legend: for each variable "meaning: text". The meaning is a key of ``COLOURS`` and picks
+            the colour; the text stands in the legend. Variables that the dataset lacks are left
+            out.
+        null: values of the same variables where there is nothing to find, dims (draw) or
+            (seed, step, draw). Their range is a band in the variable's colour.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes, without a legend.
+
+    Example::
+
+        axes = plots.curves(dataset, {"weight_gap": "unembedding: weight gap"})
+        axes.set_ylabel("weight gap")
+        axes.legend()
     """
     axes = ax if ax is not None else new_axes()
     steps = dataset["step"].values
-    for name, told in labels.items():
+    for name, entry in legend.items():
         if name not in dataset:
             continue
-        meaning, label = told.split(": ", 1)
+        meaning, label = entry.split(": ", 1)
         values = dataset[name].transpose("seed", "step").values
-        for place, row in enumerate(values):
-            style = SEED_STYLES[place % len(SEED_STYLES)]
-            first = label if place == 0 else None
+        for row, line in enumerate(values):
             axes.plot(
                 steps,
-                row,
-                style,
+                line,
+                SEED_STYLES[row % len(SEED_STYLES)],
                 color=COLOURS[meaning],
                 lw=1.3 if len(values) == 1 else 0.9,
                 alpha=0.85,
-                label=first,
+                label=label if row == 0 else None,
             )
         if null is not None and name in null:
             band(axes, steps, null[name], COLOURS[meaning])
@@ -69,7 +82,15 @@ def curves(
 
 
 def band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> None:
-    """The range of the null's draws: over all steps, or step by step."""
+    """Shades the range of a null's draws.
+
+    Args:
+        axes: to draw on.
+        steps: of the curves that the band goes with, shape (step,).
+        draws: the null. With a dim ``step`` the band follows its steps; without one it is constant
+            from the first to the last of ``steps``. The range is over all other dims.
+        colour: of the band.
+    """
     over = [dim for dim in draws.dims if dim != "step"]
     low, high = draws.min(over), draws.max(over)
     where = draws["step"].values if "step" in draws.dims else steps[[0, -1]]
@@ -78,7 +99,7 @@ def band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> Non
 
 
 def mark_dates(axes: Axes, dates: Dates | None) -> None:
-    """Triangles along the top where seeds memorised and grokked."""
+    """Marks by triangles along the top the steps at which seeds memorised and grokked."""
     if dates is None:
         return
     for when, colour in ((dates.memorised, COLOURS["train"]), (dates.grokked, COLOURS["test"])):
@@ -95,19 +116,24 @@ def mark_dates(axes: Axes, dates: Dates | None) -> None:
 
 
 def shade_phases(axes: Axes, phases: Phases | None) -> None:
-    """The phases as grounds of three greys up to their median ends; a bar at the foot of each end
-    is its interval over seeds.
+    """Shades each phase up to its median end over seeds; a bar at the bottom is the interval of
+    that end over seeds.
+
+    A phase that ends in no seed is not shaded, nor are those after it.
+
+    Args:
+        axes: to draw on; the first phase begins at their left limit.
+        phases: the ends of the phases; None shades nothing.
     """
     if phases is None:
         return
     begin = axes.get_xlim()[0]
-    for place, when in enumerate(
-        (phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)
-    ):
+    ends = (phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)
+    for name, when in zip(PHASES, ends, strict=True):
         end = interval(when.values)
         if not np.isfinite(end.middle):
             return
-        axes.axvspan(begin, end.middle, color=COLOURS[PHASES[place]], alpha=0.16, lw=0, zorder=0)
+        axes.axvspan(begin, end.middle, color=COLOURS[name], alpha=0.16, lw=0, zorder=0)
         _interval_bar(axes, end)
         begin = end.middle
 
@@ -132,14 +158,26 @@ def loss_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Training and test loss on log axes, with phases shaded; triangles at the top are when each
-    seed memorised and grokked.
+    """Draws training and test loss over training, both axes logarithmic.
 
-    Where every step draws fresh examples, there is no training curve.
+    Args:
+        dataset: test_loss, and train_loss where there is a training set; dims (seed, step).
+        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
+        phases: shades the phases; see ``shade_phases``.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
+
+    Example::
+
+        dataset = mi_jax.open_run("runs/my_run").measures
+        axes = plots.loss_curves(dataset, dates=dynamics.transitions(dataset))
+        axes.figure.savefig("loss.pdf")
     """
-    axes = curves(
-        dataset, {"train_loss": "train: train", "test_loss": "test: test"}, ax=ax, scale=scale
-    )
+    legend = {"train_loss": "train: train", "test_loss": "test: test"}
+    axes = curves(dataset, legend, ax=ax, scale=scale)
     axes.set_yscale("log")
     axes.set_ylabel(with_units("loss", dataset["test_loss"]))
     mark_dates(axes, dates)
@@ -157,13 +195,21 @@ def accuracy_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Training and test accuracy, dated and shaded as in ``loss_curves``."""
-    axes = curves(
-        dataset,
-        {"train_accuracy": "train: train", "test_accuracy": "test: test"},
-        ax=ax,
-        scale=scale,
-    )
+    """Draws training and test accuracy over training.
+
+    Args:
+        dataset: test_accuracy, and train_accuracy where there is a training set; dims
+            (seed, step).
+        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
+        phases: shades the phases; see ``shade_phases``.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
+    """
+    legend = {"train_accuracy": "train: train", "test_accuracy": "test: test"}
+    axes = curves(dataset, legend, ax=ax, scale=scale)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("accuracy")
     mark_dates(axes, dates)
@@ -176,16 +222,25 @@ def accuracy_curves(
 def label_noise_curves(
     dataset: xr.Dataset, *, ax: Axes | None = None, scale: Scale = "log"
 ) -> Axes:
-    """What becomes of wrong labels: accuracy on clean examples, on corrupted ones as labelled and
-    as is right, and in test.
+    """Draws accuracy over training on a training set of which some labels are wrong: on clean
+    examples, on mislabelled ones against the given and against the right label, and in test.
+
+    Args:
+        dataset: clean_accuracy, memorised_accuracy (given labels), corrected_accuracy (right
+            labels), test_accuracy; dims (seed, step).
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
     """
-    labels = {
+    legend = {
         "clean_accuracy": "train: clean",
-        "memorised_accuracy": "excluded: corrupted, as labelled",
-        "corrected_accuracy": "restricted: corrupted, as is right",
+        "memorised_accuracy": "excluded: mislabelled, given label",
+        "corrected_accuracy": "restricted: mislabelled, right label",
         "test_accuracy": "test: test",
     }
-    axes = curves(dataset, labels, ax=ax, scale=scale)
+    axes = curves(dataset, legend, ax=ax, scale=scale)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("accuracy")
     legend_above(axes, 2)
@@ -202,18 +257,33 @@ def progress_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """Restricted and excluded loss with test loss: the circuit forming under a test loss that
-    doesn't show it yet.
+    """Draws restricted and excluded loss (arXiv 2301.05217) beside the test loss, both axes
+    logarithmic: they show the circuit forming while the test loss does not yet.
 
     Args:
-        null: the same measures with other frequencies in the place of the key ones.
+        dataset: test_loss, and restricted_loss and excluded_loss where they were read; dims
+            (seed, step).
+        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
+        phases: shades the phases; see ``shade_phases``.
+        null: the same measures with other frequencies in place of the key ones, dims
+            (seed, step, draw): ``run.nulls().frequencies``. Their range is a band.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
+
+    Example::
+
+        study = mi_jax.study(experiment)
+        axes = plots.progress_curves(study.dataset, phases=study.phases)
     """
-    labels = {
+    legend = {
         "test_loss": "test: test loss",
         "restricted_loss": "restricted: restricted",
         "excluded_loss": "excluded: excluded",
     }
-    axes = curves(dataset, labels, null=null, ax=ax, scale=scale)
+    axes = curves(dataset, legend, null=null, ax=ax, scale=scale)
     axes.set_yscale("log")
     axes.set_ylabel(with_units("loss", dataset["test_loss"]))
     mark_dates(axes, dates)
@@ -230,14 +300,24 @@ def gini_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """How unevenly embedding and unembedding are spread over the frequencies; bands are untrained
-    networks.
+    """Draws how unevenly embedding and unembedding are spread over the Fourier components: Gini
+    coefficients, 0 for equal norms, towards 1 for a single component.
+
+    Args:
+        dataset: gini_embedding, gini_unembedding; dims (seed, step).
+        null: the same of untrained networks, dims (draw): ``run.nulls().untrained``. Their range
+            is a band.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
     """
-    labels = {
+    legend = {
         "gini_embedding": "embedding: embedding $W_E$",
         "gini_unembedding": "unembedding: unembedding $W_L$",
     }
-    axes = curves(dataset, labels, null=null, ax=ax, scale=scale)
+    axes = curves(dataset, legend, null=null, ax=ax, scale=scale)
     axes.set_ylim(0, 1)
     axes.set_ylabel("Gini coefficient")
     legend_above(axes, 2)
@@ -253,21 +333,37 @@ def reading_panels(
     columns: int = 3,
     scale: Scale = "log",
 ) -> Figure:
-    """A small panel for each scalar reading, seeds by line style, with the range of its null's
-    draws as a grey band.
+    """Draws one small panel per scalar reading: seeds by line style, the range of its null's draws
+    as a grey band.
 
-    Readings that stay positive and span more than three decades have a log axis.
+    A reading that is never negative and spans more than three decades has a logarithmic axis.
+
+    Args:
+        dataset: holds the readings, dims (seed, step).
+        names: of the readings, in the order of the panels.
+        null: draws of the null by the reading's name, dims (draw) or (seed, step, draw). A reading
+            without an entry has no band.
+        columns: of the grid of panels.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Figure.
+
+    Example::
+
+        null = {str(name): draws for name, draws in run.nulls().untrained.items()}
+        plots.reading_panels(dataset, ["gini_embedding", "test_loss"], null=null)
     """
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(WIDE, 1.45 * rows + 0.2), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, name in zip(grid, names, strict=False):
         values = dataset[name].transpose("seed", "step").values
-        for place, row in enumerate(values):
+        for row, line in enumerate(values):
             axes.plot(
                 dataset["step"],
-                row,
-                SEED_STYLES[place % len(SEED_STYLES)],
+                line,
+                SEED_STYLES[row % len(SEED_STYLES)],
                 color=COLOURS["train"],
                 lw=0.9,
             )
@@ -284,8 +380,8 @@ def reading_panels(
 
 
 def _in_lines(title: str, most: int = 38) -> str:
-    """A title that is too wide for a panel, in two lines, cut behind the underscore or blank
-    nearest to its middle.
+    """Breaks a title of more than ``most`` characters into two lines, after the underscore or
+    blank nearest to its middle.
     """
     if len(title) <= most:
         return title
@@ -294,44 +390,40 @@ def _in_lines(title: str, most: int = 38) -> str:
     return f"{title[:cut].rstrip()}\n{title[cut:]}"
 
 
-def finish_panels(figure: Figure, grid: np.ndarray, count: int, columns: int) -> None:
-    """What a grid of panels over steps has at its foot: numbers under the last panel of each
-    column, nothing where none is.
-    """
-    for axes in grid[max(count - columns, 0) : count]:
-        axes.xaxis.set_tick_params(labelbottom=True)
-    for axes in grid[count:]:
-        axes.set_axis_off()
-    figure.supxlabel("step (optimizer updates)", fontsize=8)
-
-
 @styled
 def norm_curves(
     dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
 ) -> Axes:
-    """The sum of squared weights of each array."""
+    """Draws the sum of squared weights of each array of parameters over training.
+
+    Args:
+        dataset: sum_squared_weights_by_parameter, dims (seed, step, parameter).
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
+    """
     axes = ax if ax is not None else new_axes(width=4.4)
     by_parameter = (
         dataset["sum_squared_weights_by_parameter"].sel(seed=seed).transpose("parameter", "step")
     )
     colours = COLOURS["cycle"].split()
-    for place, name in enumerate(by_parameter["parameter"].values):
-        style, colour = (
-            SEED_STYLES[place // len(colours) % len(SEED_STYLES)],
-            colours[place % len(colours)],
-        )
+    for row, name in enumerate(by_parameter["parameter"].values):
         axes.plot(
             by_parameter["step"],
-            by_parameter[place],
-            style,
-            color=colour,
+            by_parameter[row],
+            # The next line style once all colours are in use.
+            SEED_STYLES[row // len(colours) % len(SEED_STYLES)],
+            color=colours[row % len(colours)],
             lw=1.1,
             label=str(name).removeprefix("blocks."),
         )
     step_axis(axes, by_parameter["step"].values, scale)
     axes.set_yscale("log")
     axes.set_ylabel("sum of squared weights")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
+    legend_beside(axes)
     return axes
 
 
@@ -339,34 +431,38 @@ def norm_curves(
 def attention_curves(
     dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
 ) -> Axes:
-    """How much each head's read position attends to each position: one colour a head, one line
-    style a position.
+    """Draws how much each head attends to each position from the position that is read: one
+    colour per head, one line style per attended position.
+
+    Args:
+        dataset: attention_pattern, dims (seed, step, layer, head, key).
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
-    # Beside readings of heads in a row there are empty places.
     patterns = (
         dataset["attention_pattern"]
         .sel(seed=seed)
         .transpose("layer", "head", "key", "step")
+        # Merged with a reading that numbers heads through all layers, ``head`` is longer than a
+        # layer's heads, and the rest is NaN.
         .dropna("head", how="all")
     )
-    colours = list(COLOURS["cycle"].split())
-    flat = [
-        (layer, head)
-        for layer in range(patterns.sizes["layer"])
-        for head in range(patterns.sizes["head"])
-    ]
-    for place, (layer, head) in enumerate(flat):
+    colours = COLOURS["cycle"].split()
+    heads = np.ndindex(patterns.sizes["layer"], patterns.sizes["head"])
+    for index, (layer, head) in enumerate(heads):
         for key in range(patterns.sizes["key"]):
-            label = f"L{layer}H{head}" if key == 0 else None
-            style, colour = SEED_STYLES[key % len(SEED_STYLES)], colours[place % len(colours)]
             axes.plot(
                 patterns["step"],
                 patterns[layer, head, key],
-                style,
-                color=colour,
+                SEED_STYLES[key % len(SEED_STYLES)],
+                color=colours[index % len(colours)],
                 lw=1.0,
-                label=label,
+                label=f"L{layer}H{head}" if key == 0 else None,
             )
     step_axis(axes, patterns["step"].values, scale)
     axes.set_ylim(-0.02, 1.02)
@@ -379,16 +475,25 @@ def attention_curves(
 def position_curves(
     dataset: xr.Dataset, *, seed: int, ax: Axes | None = None, scale: Scale = "log"
 ) -> Axes:
-    """Test loss of each answer that is read, one colour a position of the input, the first read
-    first.
+    """Draws the test loss of each answer over training, one line per input position at which an
+    answer is read, the first position darkest.
+
+    Args:
+        dataset: test_loss_by_position, dims (seed, step, position); NaN where no answer is read.
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
     losses = dataset["test_loss_by_position"].sel(seed=seed).transpose("position", "step")
-    read = [place for place, one in enumerate(losses.values) if np.isfinite(one).any()]
-    for colour, place in zip(
-        mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read))), read, strict=True
-    ):
-        axes.plot(losses["step"], losses[place], color=colour, lw=1.2, label=f"position {place}")
+    read = [position for position, line in enumerate(losses.values) if np.isfinite(line).any()]
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(read)))
+    for colour, position in zip(shades, read, strict=True):
+        label = f"position {position}"
+        axes.plot(losses["step"], losses[position], color=colour, lw=1.2, label=label)
     step_axis(axes, losses["step"].values, scale)
     axes.set_ylabel(with_units("test loss", losses))
     legend_above(axes, 3)
@@ -405,7 +510,20 @@ def singular_value_curves(
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
-    """The largest singular values of W_L (or W_E) over training, the largest darkest."""
+    """Draws the largest singular values of a weight table over training, the largest darkest.
+
+    Args:
+        dataset: singular_values_unembedding (or singular_values_embedding), dims
+            (seed, step, mode), in falling order.
+        seed: the label of the seed to draw.
+        place: which table: "unembedding" is W_L, "embedding" is W_E.
+        most: how many singular values to draw.
+        ax: the Axes to draw on; new ones by default.
+        scale: of the step axis, "log" or "linear".
+
+    Returns:
+        The Axes.
+    """
     axes = ax if ax is not None else new_axes()
     values = dataset[f"singular_values_{place}"].sel(seed=seed).transpose("mode", "step")[:most]
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(values)))
@@ -425,25 +543,35 @@ def aligned_seeds(
     label: str = "test accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Every seed against its own time, step / step of grokking; seeds that never grok are drawn in
-    grey.
+    """Draws a reading of every seed against its own time, step / step of grokking.
 
-    A seed that never groks has no time of its own: it is drawn on the latest of the others', or on
-        its last step.
+    A seed that never groks is dotted and grey. Its steps are divided by the latest step of
+    grokking of the other seeds, or by the last step if no seed groks.
+
+    Args:
+        dataset: holds the variable, dims (seed, step).
+        dates: when each seed grokked; ``dynamics.transitions(dataset)``.
+        variable: the reading to draw.
+        label: of the vertical axis.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
+    steps = dataset["step"].values
     grokked = dates.grokked.values
-    latest = np.nanmax(grokked) if np.isfinite(grokked).any() else float(dataset["step"].values[-1])
-    for place, seed in enumerate(dataset["seed"].values):
-        never = not np.isfinite(grokked[place])
-        times = dataset["step"].values / (latest if never else grokked[place])
-        colour, style = (
-            ("#999999", ":") if never else (COLOURS["test"], SEED_STYLES[place % len(SEED_STYLES)])
-        )
-        axes.plot(times, dataset[variable].sel(seed=seed), style, color=colour, lw=0.9, alpha=0.85)
+    latest = np.nanmax(grokked) if np.isfinite(grokked).any() else float(steps[-1])
+    for row, seed in enumerate(dataset["seed"].values):
+        if np.isfinite(grokked[row]):
+            unit, colour, style = grokked[row], COLOURS["test"], SEED_STYLES[row % len(SEED_STYLES)]
+        else:
+            unit, colour, style = latest, "#999999", ":"
+        values = dataset[variable].sel(seed=seed)
+        axes.plot(steps / unit, values, style, color=colour, lw=0.9, alpha=0.85)
     axes.axvline(1.0, color=COLOURS["date"], lw=0.8)
     axes.set_xscale("log")
-    axes.set_xlim(1e-2, max(2.0, float(dataset["step"].values[-1] / latest)))
+    axes.set_xlim(1e-2, max(2.0, float(steps[-1] / latest)))
     axes.set_xlabel("step / step of grokking of the seed")
     axes.set_ylabel(label)
     return axes

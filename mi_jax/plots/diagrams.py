@@ -1,4 +1,4 @@
-"""What a sweep shows: dates against one setting, and the plane of two."""
+"""Figures of a sweep: dates against one setting, and the plane of two settings."""
 
 import numpy as np
 import xarray as xr
@@ -16,26 +16,37 @@ _REGIME_COLOURS = dict(zip(REGIMES, ("#009E73", "#E69F00", "#56B4E9", "#999999")
 
 @styled
 def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> Axes:
-    """The steps at which seeds memorised and grokked, against the one swept setting; what never
-    came about stands on top.
+    """Draws the steps at which seeds memorised and grokked against one swept setting: a point per
+    seed, lines through the medians, crosses above the budget for seeds that never did.
 
     Args:
-        summary: with memorised and grokked, dims (axis, seed).
-        axis: the name of the setting.
+        summary: memorised and grokked, dims (axis, seed), in steps; NaN is never. Its attribute
+            ``steps`` is the budget: the steps that were trained.
+        axis: the name of the setting, such as "optimizer.weight_decay".
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+
+    Example::
+
+        summary = mi_jax.sweep(experiment, {"task.fraction": [0.3, 0.5, 0.7]}, "runs/fractions")
+        axes = plots.dates_against(summary, "task.fraction")
     """
     axes = ax if ax is not None else new_axes()
-    places, labels = _places(summary[axis].values)
+    positions, tick_labels = _ticks(summary[axis].values)
     budget = float(summary.attrs["steps"])
     for name, split in (("memorised", "train"), ("grokked", "test")):
         dates = summary[name].transpose(axis, "seed").values
+        colour = COLOURS[split]
         never = np.isnan(dates)
-        x = np.broadcast_to(places[:, None], dates.shape)
-        axes.plot(x[~never], dates[~never], "o", ms=3.5, mew=0, color=COLOURS[split], label=name)
-        axes.plot(
-            x[never], np.full(int(never.sum()), 1.25 * budget), "x", ms=4, color=COLOURS[split]
-        )
-        middle = [float(np.nanmedian(row)) if (~np.isnan(row)).any() else np.nan for row in dates]
-        axes.plot(places, middle, color=COLOURS[split], lw=0.8)
+        x = np.broadcast_to(positions[:, None], dates.shape)
+        above = np.full(int(never.sum()), 1.25 * budget)
+        axes.plot(x[~never], dates[~never], "o", ms=3.5, mew=0, color=colour, label=name)
+        axes.plot(x[never], above, "x", ms=4, color=colour)
+        # nanmedian warns on a row without a number.
+        medians = [float(np.nanmedian(row)) if (~np.isnan(row)).any() else np.nan for row in dates]
+        axes.plot(positions, medians, color=colour, lw=0.8)
     axes.axhline(budget, color=COLOURS["date"], lw=0.6, ls=":")
     axes.annotate(
         "never (x)",
@@ -46,7 +57,7 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
         fontsize=7,
     )
     axes.set_yscale("log")
-    axes.set_xticks(places, labels)
+    axes.set_xticks(positions, tick_labels)
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(_words(axis))
     axes.set_ylabel("step (optimizer updates)")
@@ -56,78 +67,96 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
 
 @styled
 def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
-    """The plane of two settings: which regime most seeds are in, and the median step at which they
-    grok.
+    """Draws the plane of two swept settings: on the left the regime that most seeds are in, on the
+    right the median step of grokking.
 
-    Where seeds disagree the cell says how many are in the regime that is shown. Gap and budget
-    stand in the title.
+    Where seeds disagree, the cell says how many of them are in the regime that is shown. The title
+    states the accuracy, the gap and the budget that define the regimes.
 
     Args:
-        summary: with regime and grokked, dims (across, up, seed).
-        across, up: the names of the settings.
+        summary: regime (one of ``dynamics.regimes.REGIMES``) and grokked (steps; NaN is never),
+            dims (across, up, seed). Its attributes ``level`` (accuracy), ``gap`` (steps) and
+            ``steps`` (the budget) stand in the title.
+        across: the name of the setting on the horizontal axis.
+        up: the name of the setting on the vertical axis.
+
+    Returns:
+        The Figure.
     """
     figure = Figure(figsize=(WIDE, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    kinds = summary["regime"].transpose(up, across, "seed").values
-    counts = np.stack([(kinds == name).sum(axis=-1) for name in REGIMES])
-    most, seeds = counts.argmax(axis=0), kinds.shape[-1]
+    regimes = summary["regime"].transpose(up, across, "seed").values
+    _draw_regimes(left, regimes)
+    _draw_dates(figure, right, summary["grokked"].transpose(up, across, "seed").values)
+    for axes in (left, right):
+        for name, set_ticks, set_label in (
+            (across, axes.set_xticks, axes.set_xlabel),
+            (up, axes.set_yticks, axes.set_ylabel),
+        ):
+            positions, tick_labels = _ticks(summary[name].values)
+            set_ticks(positions + 0.5, tick_labels)
+            set_label(_words(name))
+    level, gap, budget = (summary.attrs[name] for name in ("level", "gap", "steps"))
+    seeds = regimes.shape[-1]
+    title = f"accuracy {level:.0%}, gap {gap:,} steps, budget {budget:,} steps, {seeds} seeds"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _draw_regimes(axes: Axes, regimes: np.ndarray) -> None:
+    """Draws the regime of most seeds in each cell; ``regimes`` is of shape (up, across, seed)."""
+    counts = np.stack([(regimes == name).sum(axis=-1) for name in REGIMES])
+    most, seeds = counts.argmax(axis=0), regimes.shape[-1]
     colours = ListedColormap([_REGIME_COLOURS[name] for name in REGIMES])
-    left.pcolormesh(
+    axes.pcolormesh(
         most, cmap=colours, vmin=-0.5, vmax=len(REGIMES) - 0.5, edgecolors="white", lw=1
     )
     for i, j in np.argwhere(counts.max(axis=0) < seeds):
-        left.annotate(
+        axes.annotate(
             f"{counts[most[i, j], i, j]}/{seeds}",
             (j + 0.5, i + 0.5),
             ha="center",
             va="center",
             fontsize=7,
         )
-    left.legend(
+    axes.legend(
         handles=[Patch(color=_REGIME_COLOURS[name], label=name) for name in REGIMES],
         frameon=False,
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
         ncols=2,
     )
-    dates = summary["grokked"].transpose(up, across, "seed").values
+
+
+def _draw_dates(figure: Figure, axes: Axes, dates: np.ndarray) -> None:
+    """Draws the median step of grokking in each cell; ``dates`` is of shape (up, across, seed)."""
     some = np.any(~np.isnan(dates), axis=-1)
-    middle = np.where(some, np.nanmedian(np.where(some[..., None], dates, 0.0), axis=-1), np.nan)
-    right.set_facecolor("#eeeeee")
+    # Cells without a date are filled with 0 before the median, which would warn, and removed after.
+    medians = np.where(some, np.nanmedian(np.where(some[..., None], dates, 0.0), axis=-1), np.nan)
+    axes.set_facecolor("#eeeeee")
     if some.any():
-        low, high = max(float(np.nanmin(middle)), 1.0), float(np.nanmax(middle))
-        mesh = right.pcolormesh(
-            middle,
+        low, high = max(float(np.nanmin(medians)), 1.0), float(np.nanmax(medians))
+        mesh = axes.pcolormesh(
+            medians,
             cmap="viridis_r",
             norm=LogNorm(low, max(high, 1.01 * low)),
             edgecolors="white",
             lw=1,
         )
-        bar = figure.colorbar(mesh, ax=right, label="median step of grokking")
+        bar = figure.colorbar(mesh, ax=axes, label="median step of grokking")
         bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         bar.ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    right.set_title("grey: no seed within the budget", loc="left")
-    for axes in (left, right):
-        for name, set_ticks, set_label in (
-            (across, axes.set_xticks, axes.set_xlabel),
-            (up, axes.set_yticks, axes.set_ylabel),
-        ):
-            places, labels = _places(summary[name].values)
-            set_ticks(places + 0.5, labels)
-            set_label(_words(name))
-    level, gap, budget = (summary.attrs[name] for name in ("level", "gap", "steps"))
-    told = f"accuracy {level:.0%}, gap {gap:,} steps, budget {budget:,} steps, {seeds} seeds"
-    figure.suptitle(told, x=0.01, ha="left", fontsize=8)
-    return figure
+    axes.set_title("grey: no seed within the budget", loc="left")
 
 
-def _places(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Settings stand at equal distances, as they were asked for."""
-    numbers = values.dtype.kind in "if"
-    return np.arange(len(values), dtype=float), [
-        f"{value:g}" if numbers else str(value) for value in values
-    ]
+def _ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Positions and labels of a setting's values: equally spaced, in the order of the sweep."""
+    if values.dtype.kind in "if":
+        labels = [f"{value:g}" for value in values]
+    else:
+        labels = [str(value) for value in values]
+    return np.arange(len(values), dtype=float), labels
 
 
 def _words(name: str) -> str:

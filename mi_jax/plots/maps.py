@@ -1,4 +1,4 @@
-"""Maps and spectra: what is where along the frequencies, and what neurons do."""
+"""Fourier frequencies: their shares of the weights, what each is worth, and the neurons of each."""
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,8 @@ from mi_jax.plots.style import (
     with_units,
 )
 
-_TABLE = {"unembedding": r"$\|F W_L\|^2$", "embedding": r"$\|F W_E\|^2$"}
+_POWER = {"unembedding": r"$\|F W_L\|^2$", "embedding": r"$\|F W_E\|^2$"}
+"""The power of a frequency in each table, in symbols."""
 
 
 @styled
@@ -26,15 +27,27 @@ def frequency_map(
     births: xr.DataArray | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The share of each Fourier frequency in a weight table over training: the mechanism being
-    born.
+    """Draws the share of each Fourier frequency in a weight table over training, as a map of step
+    and frequency: the darker, the larger.
 
-    Each snapshot's column reaches from half-way to the snapshot before to half-way to the one
-    after, on the log axis. Frequencies that are key at the end are labelled at the right.
+    The column of a snapshot reaches half-way to its neighbours in log(step + 1). Frequencies that
+    are key in the last snapshot are labelled on the right.
 
     Args:
-        births: steps, dims (seed, frequency): from when on a winner is ahead for good, marked by a
-            triangle.
+        dataset: fourier_power_unembedding (or fourier_power_embedding), dims
+            (seed, step, frequency); key_frequencies where they were read.
+        seed: the label of the seed to draw.
+        place: which table: "unembedding" is W_L, "embedding" is W_E.
+        births: the step from which on a final key frequency always holds more than twice an even
+            share (``dynamics.births``), dims (seed, frequency); NaN is never. Marked by triangles.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+
+    Example::
+
+        axes = plots.frequency_map(run.measures, seed=0)
     """
     axes = ax if ax is not None else new_axes()
     shares = dataset[f"fourier_power_{place}"].sel(seed=seed).transpose("frequency", "step")
@@ -48,32 +61,42 @@ def frequency_map(
     )
     step_axis(axes, steps)
     axes.set_ylabel("frequency k")
-    axes.figure.colorbar(mesh, ax=axes, label=f"share of {_TABLE[place]}", pad=0.07, fraction=0.06)
+    axes.figure.colorbar(mesh, ax=axes, label=f"share of {_POWER[place]}", pad=0.07, fraction=0.06)
     if births is not None:
-        own = births.sel(seed=seed).dropna("frequency")
-        for k, born in zip(own["frequency"].values, own.values, strict=True):
-            axes.plot(born, k, marker=">", ms=4, color=COLOURS["birth"], mec="white", mew=0.5)
+        born = births.sel(seed=seed).dropna("frequency")
+        for k, step in zip(born["frequency"].values, born.values, strict=True):
+            axes.plot(step, k, marker=">", ms=4, color=COLOURS["birth"], mec="white", mew=0.5)
     _label_keys(axes, dataset, seed)
     return axes
 
 
 def key_labels(dataset: xr.Dataset, seed: int) -> np.ndarray:
-    """The key frequencies of a seed's last snapshot; none where more than half of all are key."""
+    """Key frequencies of the last snapshot of a seed, in rising order.
+
+    Args:
+        dataset: key_frequencies, bool, dims (seed, step, frequency).
+        seed: the label of the seed.
+
+    Returns:
+        The frequencies, shape (key,). Empty without key_frequencies, and where more than half of
+        all frequencies are key: they would distinguish nothing.
+    """
     if "key_frequencies" not in dataset:
         return np.array([], int)
     final = dataset["key_frequencies"].sel(seed=seed).isel(step=-1)
-    held = final["frequency"].values[final.values.astype(bool)]
-    return held if len(held) <= len(final) // 2 else held[:0]
+    keys = final["frequency"].values[final.values.astype(bool)]
+    return keys if len(keys) <= len(final) // 2 else keys[:0]
 
 
 def _label_keys(axes: Axes, dataset: xr.Dataset, seed: int) -> None:
-    placed, room = -np.inf, 0.05 * dataset.sizes["frequency"]
+    """Labels the key frequencies on the right; labels that would overlap are moved up."""
+    lowest, room = -np.inf, 0.05 * dataset.sizes["frequency"]
     for k in key_labels(dataset, seed):
-        placed = max(float(k), placed + room)
+        lowest = max(float(k), lowest + room)
         axes.annotate(
             str(k),
             (1.0, float(k)),
-            (1.03, placed),
+            (1.03, lowest),
             xycoords=axes.get_yaxis_transform(),
             textcoords=axes.get_yaxis_transform(),
             va="center",
@@ -85,8 +108,16 @@ def _label_keys(axes: Axes, dataset: xr.Dataset, seed: int) -> None:
 
 @styled
 def spectra(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
-    """The Fourier power shares of embedding and unembedding at the last snapshot, one bar a
-    frequency.
+    """Draws the Fourier power shares of embedding and unembedding in the last snapshot, a pair of
+    bars per frequency.
+
+    Args:
+        dataset: fourier_power_embedding, fourier_power_unembedding, dims (seed, step, frequency).
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
     last = dataset.sel(seed=seed).isel(step=-1)
@@ -95,13 +126,8 @@ def spectra(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
         (-0.2, "embedding", "embedding $W_E$"),
         (0.2, "unembedding", "unembedding $W_L$"),
     ):
-        axes.bar(
-            ks + shift,
-            last[f"fourier_power_{place}"].values,
-            width=0.4,
-            color=COLOURS[place],
-            label=label,
-        )
+        shares = last[f"fourier_power_{place}"].values
+        axes.bar(ks + shift, shares, width=0.4, color=COLOURS[place], label=label)
     axes.set_xlabel("frequency k")
     axes.set_ylabel("share of power")
     axes.set_xlim(0, ks[-1] + 1)
@@ -111,42 +137,59 @@ def spectra(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
 
 @styled
 def neuron_clusters(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
-    """How many neurons each frequency explains to at least .85 at the last snapshot."""
+    """Draws how many neurons each frequency explains in the last snapshot: those of which it
+    explains at least .85 of the variance.
+
+    Args:
+        dataset: cluster_sizes, dims (seed, step, frequency). Where a variable has the dim
+            ``neuron``, the title counts the neurons of no frequency.
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
+    """
     axes = ax if ax is not None else new_axes()
     sizes = dataset["cluster_sizes"].sel(seed=seed).isel(step=-1)
     axes.bar(sizes["frequency"], sizes, width=0.8, color=COLOURS["unembedding"])
     for k, size in zip(sizes["frequency"].values, sizes.values, strict=True):
         if size:
             axes.annotate(f"{k}", (k, size), ha="center", va="bottom", fontsize=7)
-    unassigned = dataset.sizes["neuron"] - int(sizes.sum()) if "neuron" in dataset.sizes else None
     axes.set_xlabel("frequency k")
     axes.set_ylabel("neurons in the cluster")
-    axes.set_title(
-        f"{unassigned} neurons in none" if unassigned is not None else "", loc="right", fontsize=7
-    )
+    if "neuron" in dataset.sizes:
+        unassigned = dataset.sizes["neuron"] - int(sizes.sum())
+        axes.set_title(f"{unassigned} neurons in no cluster", loc="right", fontsize=7)
     axes.set_xlim(0, int(sizes["frequency"].values[-1]) + 1)
     return axes
 
 
 @styled
 def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Axes:
-    """Neurons flowing into clusters: final key frequencies each in a colour, all others together,
-    the rest in none.
+    """Draws how many neurons each frequency explains over training, stacked: the final key
+    frequencies each in a colour, all other frequencies together in grey.
+
+    Args:
+        dataset: cluster_sizes and key_frequencies, dims (seed, step, frequency). Where a variable
+            has the dim ``neuron``, the axis reaches to the number of neurons.
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
     sizes = dataset["cluster_sizes"].sel(seed=seed).transpose("frequency", "step")
     keys = key_labels(dataset, seed)
-    own = [sizes.sel(frequency=k).values for k in keys]
-    others = sizes.values.sum(axis=0) - (np.sum(own, axis=0) if own else 0)
+    by_key = [sizes.sel(frequency=k).values for k in keys]
+    others = sizes.values.sum(axis=0) - (np.sum(by_key, axis=0) if by_key else 0)
     cycle = COLOURS["cycle"].split()
-    colours = [cycle[i % len(cycle)] for i in range(len(keys))]
-    labels = [f"k = {k}" for k in keys]
     axes.stackplot(
         sizes["step"].values,
-        *own,
+        *by_key,
         others,
-        labels=[*labels, "other k"],
-        colors=[*colours, "#bbbbbb"],
+        labels=[*(f"k = {k}" for k in keys), "other k"],
+        colors=[*(cycle[i % len(cycle)] for i in range(len(keys))), "#bbbbbb"],
         lw=0,
     )
     if "neuron" in dataset.sizes:
@@ -161,25 +204,36 @@ def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Ax
 def frequency_lines(
     dataset: xr.Dataset, variable: str, label: str, *, seed: int, ax: Axes | None = None
 ) -> Axes:
-    """A reading by frequency over training: the final key frequencies each in a colour, all others
-    in grey.
+    """Draws a reading by frequency over training: the final key frequencies each in a colour, all
+    others in grey.
+
+    Args:
+        dataset: holds the variable, dims (seed, step, frequency), and key_frequencies.
+        variable: the reading to draw, such as "excluded_loss_by_frequency".
+        label: of the vertical axis; units are added.
+        seed: the label of the seed to draw.
+        ax: the Axes to draw on; new ones by default.
+
+    Returns:
+        The Axes.
     """
     axes = ax if ax is not None else new_axes()
     values = dataset[variable].sel(seed=seed).transpose("frequency", "step")
-    keys, cycle = key_labels(dataset, seed), COLOURS["cycle"].split()
+    steps, keys = values["step"], key_labels(dataset, seed)
+    cycle = COLOURS["cycle"].split()
     for k in values["frequency"].values:
         if k not in keys:
-            axes.plot(values["step"], values.sel(frequency=k), color="#bbbbbb", lw=0.6)
+            axes.plot(steps, values.sel(frequency=k), color="#bbbbbb", lw=0.6)
     for i, k in enumerate(keys):
         axes.plot(
-            values["step"],
+            steps,
             values.sel(frequency=k),
             SEED_STYLES[0],
             color=cycle[i % len(cycle)],
             lw=1.2,
             label=f"k = {k}",
         )
-    step_axis(axes, values["step"].values)
+    step_axis(axes, steps.values)
     axes.set_ylabel(with_units(label, values))
     if len(keys):
         legend_above(axes, 4)

@@ -1,4 +1,4 @@
-"""Pictures of chosen snapshots: the answer surface, and the embedding on its circles."""
+"""Pictures of a few snapshots: the table of all answers, and the embedding on its circles."""
 
 from pathlib import Path
 
@@ -15,14 +15,29 @@ from mi_jax.plots.style import WIDE, styled
 
 @styled
 def answer_surface(pictures: xr.Dataset, *, seed: int) -> Figure:
-    """The p x p table of answers at chosen steps: right in blue, wrong in red by margin, trained
-    pairs framed in black.
+    """Draws the p x p table of answers at each step: the logit of the right answer minus the
+    largest other logit, blue where the answer is right, red where it is wrong.
+
+    Args:
+        pictures: answer_surface and trained_pairs, dims (seed, step, token, token_other). Pairs of
+            the training set (trained_pairs > 0) are framed in black.
+        seed: the label of the seed to draw.
+
+    Returns:
+        The Figure, a panel per step.
+
+    Example::
+
+        measures = [PICTURES["answer_surface"], PICTURES["trained_pairs"]]  # of mi_jax.measures
+        pictures = run.read(measures, run.steps[[0, -1]])
+        plots.answer_surface(pictures, seed=0)
     """
     surfaces = pictures["answer_surface"].sel(seed=seed)
     trained = pictures["trained_pairs"].sel(seed=seed).isel(step=0).values
     steps = surfaces["step"].values
     figure = Figure(figsize=(WIDE, WIDE / len(steps) + 1.0), layout="constrained")
     row = figure.subplots(1, len(steps), squeeze=False)[0]
+    # A few extreme logits would make all other cells pale: hence not the maximum.
     top = float(np.nanquantile(np.abs(surfaces.values), 0.99))
     for axes, step in zip(row, steps, strict=True):
         axes.imshow(
@@ -42,7 +57,7 @@ def answer_surface(pictures: xr.Dataset, *, seed: int) -> Figure:
     figure.colorbar(
         row[0].images[0],
         ax=row,
-        label="right - best wrong logit",
+        label="right logit - largest other logit",
         location="bottom",
         fraction=0.06,
         aspect=40,
@@ -51,7 +66,7 @@ def answer_surface(pictures: xr.Dataset, *, seed: int) -> Figure:
 
 
 def _frame(axes: Axes, cells: np.ndarray) -> None:
-    """Outlines of the marked cells, each border drawn once."""
+    """Outlines the marked cells, shape (row, column); a border between two is drawn once."""
     padded = np.pad(cells, 1)
     rows, columns = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
     level = [[(c - 0.5, r - 0.5), (c + 0.5, r - 0.5)] for r, c in zip(rows, columns, strict=True)]
@@ -64,28 +79,42 @@ def _frame(axes: Axes, cells: np.ndarray) -> None:
 def embedding_circles(
     pictures: xr.Dataset, dataset: xr.Dataset, *, seed: int, most: int = 3
 ) -> Figure:
-    """Tokens in the planes of the final key frequencies (a row each) at chosen steps; colour is the
-    token's angle k t / p.
+    """Draws the tokens in the plane of each final key frequency k, a row per frequency and a
+    column per step; the colour is the token's angle, k t mod p for token t.
+
+    Args:
+        pictures: circle_coordinates, dims (seed, step, frequency, token, direction).
+        dataset: key_frequencies, bool, dims (seed, step, frequency); the last step counts.
+        seed: the label of the seed to draw.
+        most: how many key frequencies to draw.
+
+    Returns:
+        The Figure.
     """
     keys = key_labels(dataset, seed)[:most]
-    places = pictures["circle_coordinates"].sel(seed=seed)
-    steps, p = places["step"].values, places.sizes["token"]
-    figure = Figure(
-        figsize=(WIDE, WIDE / len(steps) * max(len(keys), 1) + 0.3), layout="constrained"
-    )
-    grid = figure.subplots(max(len(keys), 1), len(steps), squeeze=False)
-    for number, (row, k) in enumerate(zip(grid, keys, strict=False)):
-        reach = 1.1 * float(np.abs(places.sel(frequency=k).values).max())
+    tokens = pictures["circle_coordinates"].sel(seed=seed)
+    steps, p = tokens["step"].values, tokens.sizes["token"]
+    rows = max(len(keys), 1)
+    figure = Figure(figsize=(WIDE, WIDE / len(steps) * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, len(steps), squeeze=False)
+    for index, (row, k) in enumerate(zip(grid, keys, strict=False)):
+        reach = _reach(tokens, int(k))
         for axes, step in zip(row, steps, strict=True):
-            _scatter(axes, places.sel(frequency=k, step=step), int(k), p, reach)
-            if number == 0:
+            _draw_tokens(axes, tokens.sel(frequency=k, step=step), int(k), p, reach)
+            if index == 0:
                 axes.set_title(f"step {int(step):,}")
         row[0].set_ylabel(f"k = {k}")
     return figure
 
 
-def _scatter(axes: Axes, places: xr.DataArray, k: int, p: int, reach: float) -> None:
-    xy = places.transpose("token", "direction").values
+def _reach(tokens: xr.DataArray, k: int) -> float:
+    """Half the width of the panels of a frequency: the same at all steps."""
+    return 1.1 * float(np.abs(tokens.sel(frequency=k).values).max())
+
+
+def _draw_tokens(axes: Axes, tokens: xr.DataArray, k: int, p: int, reach: float) -> None:
+    """Draws p tokens, dims (token, direction), in the plane of frequency k."""
+    xy = tokens.transpose("token", "direction").values
     axes.scatter(
         xy[:, 0],
         xy[:, 1],
@@ -105,25 +134,34 @@ def _scatter(axes: Axes, places: xr.DataArray, k: int, p: int, reach: float) -> 
 def circle_animation(
     pictures: xr.Dataset, dataset: xr.Dataset, file: Path, *, seed: int, most: int = 3
 ) -> Path | None:
-    """An animated GIF of ``embedding_circles``, a frame a snapshot; nothing (None) where no
-    frequency is key.
+    """Writes ``embedding_circles`` as an animated GIF, one frame per step.
+
+    Args:
+        pictures: circle_coordinates, dims (seed, step, frequency, token, direction).
+        dataset: key_frequencies, bool, dims (seed, step, frequency); the last step counts.
+        file: the GIF to write; its folder must exist.
+        seed: the label of the seed to draw.
+        most: how many key frequencies to draw.
+
+    Returns:
+        The file, or None where the seed has no key frequency: then nothing is written.
     """
     keys = key_labels(dataset, seed)[:most]
     if not len(keys):
         return None
-    places = pictures["circle_coordinates"].sel(seed=seed)
-    p = places.sizes["token"]
+    tokens = pictures["circle_coordinates"].sel(seed=seed)
+    p = tokens.sizes["token"]
     figure = Figure(figsize=(2.2 * len(keys), 2.5), layout="constrained")
     row = figure.subplots(1, len(keys), squeeze=False)[0]
-    reach = [1.1 * float(np.abs(places.sel(frequency=k).values).max()) for k in keys]
+    reaches = [_reach(tokens, int(k)) for k in keys]
 
-    def frame(step: int) -> list[Axes]:
-        for axes, k, far in zip(row, keys, reach, strict=True):
+    def draw_frame(step: int) -> list[Axes]:
+        for axes, k, reach in zip(row, keys, reaches, strict=True):
             axes.clear()
-            _scatter(axes, places.sel(frequency=k, step=step), int(k), p, far)
+            _draw_tokens(axes, tokens.sel(frequency=k, step=step), int(k), p, reach)
             axes.set_title(f"k = {k}, step {int(step):,}", fontsize=9)
         return list(row)
 
-    animation = FuncAnimation(figure, frame, frames=places["step"].values.tolist(), blit=False)
+    animation = FuncAnimation(figure, draw_frame, frames=tokens["step"].values.tolist(), blit=False)
     animation.save(file, writer=PillowWriter(fps=8), dpi=80)
     return file

@@ -1,4 +1,4 @@
-"""Decodable against used: what probes read over training, and what the answers do without it."""
+"""Probes: what a linear probe can decode over training, and what the answers lose without it."""
 
 import numpy as np
 import xarray as xr
@@ -8,63 +8,64 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mi_jax.dynamics import probe_readings, readout_site
-from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, step_axis, styled
+from mi_jax.plots.style import COLOURS, SEED_STYLES, WIDE, finish_panels, step_axis, styled
 
 
 @styled
 def decodable_and_used(dataset: xr.Dataset, *, site: str | None = None, columns: int = 4) -> Figure:
-    """A panel a concept: probe accuracy with its control task, and the effect of erasing it with
-    that of random subspaces.
+    """Draws one panel per concept: in blue the accuracy of its probe, paler that of the control
+    task; in orange the effect of erasing the concept, with the range of random subspaces of the
+    same rank as a band.
 
     Args:
-        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null, with
-            whatever suffix their options add.
-        site: where; by default the last site before the outputs.
+        dataset: probe_accuracy, probe_accuracy_control, probe_effect, dims
+            (seed, step, site, concept); probe_effect_null, dims (seed, step, site, concept, draw).
+            Their names may have the suffixes that options add.
+        site: where the probes read; by default the last site before the outputs.
+        columns: of the grid of panels.
+
+    Returns:
+        The Figure.
+
+    Example::
+
+        probes = run.measure(["probe_accuracy", "probe_effect"])
+        plots.decodable_and_used(probes, site="blocks.0.mlp.post")
     """
-    at = (
+    readings = (
         probe_readings(dataset)
         .sel(site=site or readout_site(dataset))
         .transpose("seed", "step", "concept", ...)
     )
-    concepts = [str(concept) for concept in at["concept"].values]
+    concepts = [str(concept) for concept in readings["concept"].values]
     rows = -(-len(concepts) // columns)
     figure = Figure(figsize=(WIDE, 1.3 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, concept in zip(grid, concepts, strict=False):
-        _panel(axes, at.sel(concept=concept))
+        _draw_concept(axes, readings.sel(concept=concept))
         axes.set_title(concept, fontsize=7)
-    for place, axes in enumerate(grid):
-        (
-            axes.set_axis_off()
-            if place >= len(concepts)
-            else axes.xaxis.set_tick_params(labelbottom=place + columns >= len(concepts))
-        )
-    figure.supxlabel("step (optimizer updates)", fontsize=8)
+    finish_panels(figure, grid, len(concepts), columns)
     figure.supylabel("accuracy; total variation", fontsize=8)
     figure.legend(handles=_legend(), loc="outside upper left", ncols=4, frameon=False, fontsize=7)
     return figure
 
 
-def _panel(axes: Axes, one: xr.Dataset) -> None:
-    steps, decoded, used = one["step"].values, COLOURS["decodable"], COLOURS["used"]
-    for place in range(one.sizes["seed"]):
-        style, row = SEED_STYLES[place % len(SEED_STYLES)], one.isel(seed=place)
-        axes.plot(steps, row["probe_accuracy"], style, color=decoded, lw=1.1)
-        axes.plot(steps, row["probe_accuracy_control"], style, color=decoded, lw=0.7, alpha=0.45)
-        axes.plot(steps, row["probe_effect"], style, color=used, lw=1.1)
-    null = one["probe_effect_null"]
-    axes.fill_between(
-        steps, null.min(("seed", "draw")), null.max(("seed", "draw")), color=used, alpha=0.2, lw=0
-    )
+def _draw_concept(axes: Axes, readings: xr.Dataset) -> None:
+    """Draws the readings of one concept at one site, dims (seed, step)."""
+    steps, decoded, used = readings["step"].values, COLOURS["decodable"], COLOURS["used"]
+    for row in range(readings.sizes["seed"]):
+        style, values = SEED_STYLES[row % len(SEED_STYLES)], readings.isel(seed=row)
+        axes.plot(steps, values["probe_accuracy"], style, color=decoded, lw=1.1)
+        axes.plot(steps, values["probe_accuracy_control"], style, color=decoded, lw=0.7, alpha=0.45)
+        axes.plot(steps, values["probe_effect"], style, color=used, lw=1.1)
+    null = readings["probe_effect_null"]
+    low, high = null.min(("seed", "draw")), null.max(("seed", "draw"))
+    axes.fill_between(steps, low, high, color=used, alpha=0.2, lw=0)
     step_axis(axes, steps)
     axes.set_xlabel("")
-    axes.set_xticks(
-        [
-            tick
-            for place, tick in enumerate(axes.get_xticks())
-            if place % 2 == 0 or len(axes.get_xticks()) < 5
-        ]
-    )
+    # Panels are narrow: of five tick labels or more, every second one stays.
+    ticks = list(axes.get_xticks())
+    axes.set_xticks(ticks if len(ticks) < 5 else ticks[::2])
     axes.set_ylim(-0.03, 1.03)
 
 
@@ -80,8 +81,17 @@ def _legend() -> list[Line2D | Patch]:
 
 @styled
 def probe_map(dataset: xr.Dataset) -> Figure:
-    """Where each concept is decodable, by how much more than in the control task, and where it is
-    used, at the last step.
+    """Draws three maps of site and concept in the last snapshot, means over seeds: probe accuracy;
+    accuracy minus that of the control task; effect of erasing the concept minus the largest effect
+    of a random subspace. Negative differences are shown as 0.
+
+    Args:
+        dataset: probe_accuracy, probe_accuracy_control, probe_effect, dims
+            (seed, step, site, concept); probe_effect_null, dims (seed, step, site, concept, draw).
+            Their names may have the suffixes that options add.
+
+    Returns:
+        The Figure.
     """
     last = probe_readings(dataset).isel(step=-1).mean("seed")
     beyond = last["probe_effect"] - last["probe_effect_null"].max("draw")
@@ -91,21 +101,15 @@ def probe_map(dataset: xr.Dataset) -> Figure:
         ("beyond the control task", selective.clip(0)),
         ("used beyond random subspaces", beyond.clip(0)),
     )
-    sites, concepts = last["site"].values, last["concept"].values
+    sites = [str(site).removeprefix("blocks.") for site in last["site"].values]
+    concepts = last["concept"].values
     figure = Figure(figsize=(WIDE, 0.14 * len(sites) + 1.5), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
-        axes.imshow(
-            values.transpose("site", "concept").values,
-            aspect="auto",
-            cmap="viridis",
-            vmin=0,
-            vmax=1,
-        )
+        table = values.transpose("site", "concept").values
+        axes.imshow(table, aspect="auto", cmap="viridis", vmin=0, vmax=1)
         axes.set_title(title, fontsize=8)
         axes.set_xticks(np.arange(len(concepts)), concepts, rotation=90, fontsize=6)
-        axes.set_yticks(
-            np.arange(len(sites)), [str(site).removeprefix("blocks.") for site in sites], fontsize=6
-        )
+        axes.set_yticks(np.arange(len(sites)), sites, fontsize=6)
         for spine in axes.spines.values():
             spine.set_visible(False)
     figure.colorbar(figure.axes[0].images[0], ax=figure.axes, fraction=0.03)

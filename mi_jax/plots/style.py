@@ -1,5 +1,5 @@
-"""One look for all figures: colours by meaning, safe for colour-blind readers, and axes for
-training curves.
+"""The look that all figures share: colours by meaning, safe for colour-blind readers; axes whose
+horizontal axis is the training step; saving.
 """
 
 import functools
@@ -14,6 +14,9 @@ import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+Scale = Literal["log", "linear"]
+"""Scale of a step axis: see ``step_axis``."""
 
 COLOURS: Mapping[str, str] = {
     "train": "#0072B2",
@@ -32,18 +35,18 @@ COLOURS: Mapping[str, str] = {
     "clean-up": "#F0E442",
     "cycle": "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000",
 }
-"""Okabe and Ito's palette, by what is shown; "cycle" is the order for things without a meaning of
-their own.
+"""Colours of Okabe and Ito's palette by meaning. "cycle" lists, separated by blanks, the colours of
+things that have no meaning of their own, in the order of use.
 """
 
 SEED_STYLES = ("-", "--", "-.", ":")
-"""Seeds beside each other are told apart by line, as colours carry meaning."""
+"""Line styles of the seeds in one panel: colours already carry a meaning."""
 
 COLUMN = 3.4
 """Width of a printed column, in inches."""
 
 WIDE = 7.0
-"""Width of a printed page's text, in inches."""
+"""Width of the text of a printed page, in inches."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -56,6 +59,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "lines.linewidth": 1.2,
     "svg.fonttype": "none",
+    # A fixed salt and no date (see ``save``): the same figure gives the same bytes.
     "svg.hashsalt": "mi_jax",
 }
 
@@ -65,8 +69,22 @@ _R = TypeVar("_R")
 
 
 def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A plot function in the house style, which is undone when it returns: pyplot and global
-    settings are not touched.
+    """Decorates a plot function: it draws in the shared style, and matplotlib's global settings
+    are as before when it returns.
+
+    Args:
+        draw: the plot function.
+
+    Returns:
+        A function with the same signature.
+
+    Example::
+
+        @plots.styled
+        def my_curve(dataset, *, ax=None):
+            axes = ax if ax is not None else plots.new_axes()
+            axes.plot(dataset["step"], dataset["test_loss"].mean("seed"))
+            return axes
     """
 
     @functools.wraps(draw)
@@ -79,27 +97,50 @@ def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
 
 @styled
 def new_axes(width: float = COLUMN, height: float = 2.4) -> Axes:
-    """Axes of a new figure, one printed column wide by default."""
+    """Creates the Axes of a new figure, which pyplot does not know of.
+
+    Args:
+        width: of the figure, in inches; one printed column by default.
+        height: of the figure, in inches.
+    """
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
 def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
-    """Writes ``name.png`` and ``name.svg``; returns the paths by format."""
+    """Writes a figure as ``name.png`` and ``name.svg``. The same figure gives the same bytes.
+
+    Args:
+        figure: the figure; of Axes, ``axes.figure``.
+        folder: where the files go; it is created if it does not exist.
+        name: of the files, without suffix.
+
+    Returns:
+        The path of each file by format, "png" and "svg".
+
+    Example::
+
+        axes = plots.loss_curves(run.measures)
+        plots.save(axes.figure, run.path / "figures", "loss")
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("png", "svg")}
     with mpl.rc_context(_STYLE):
         for kind, path in paths.items():
             buffer = io.BytesIO()
-            figure.savefig(
-                buffer, format=kind, dpi=250, metadata={"Date": None} if kind == "svg" else None
-            )
+            metadata = {"Date": None} if kind == "svg" else None
+            figure.savefig(buffer, format=kind, dpi=250, metadata=metadata)
             path.write_bytes(buffer.getvalue())
     return paths
 
 
-def step_axis(axes: Axes, steps: np.ndarray, scale: Literal["log", "linear"] = "log") -> None:
-    """A step axis: logarithmic, linear below 10 (1 in a short run) so that step 0 has its place; or
-    linear.
+def step_axis(axes: Axes, steps: np.ndarray, scale: Scale = "log") -> None:
+    """Makes the horizontal axis one of training steps, from 0 to the last step.
+
+    Args:
+        axes: to change.
+        steps: of the snapshots, shape (step,).
+        scale: "log" is logarithmic above step 10 (above 1 in runs of fewer than 1,000 steps) and
+            linear below, so that step 0 can be shown; "linear" is linear throughout.
     """
     last = max(int(np.max(steps)), 1)
     if scale == "log":
@@ -113,13 +154,13 @@ def step_axis(axes: Axes, steps: np.ndarray, scale: Literal["log", "linear"] = "
 
 
 def with_units(label: str, values: xr.DataArray) -> str:
-    """A label with the units that the values say they are in."""
+    """Adds to a label, in brackets, the ``units`` that the values' attributes name, if any."""
     units = values.attrs.get("units")
     return f"{label} ({units})" if units else label
 
 
 def legend_above(axes: Axes, columns: int) -> None:
-    """A legend above the axes, where it hides nothing."""
+    """Adds a legend of so many columns above the axes, where it hides no line."""
     axes.legend(
         frameon=False,
         handlelength=1.6,
@@ -128,3 +169,35 @@ def legend_above(axes: Axes, columns: int) -> None:
         bbox_to_anchor=(-0.02, 1.03),
         ncols=columns,
     )
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """Adds a legend of one column to the right of the axes.
+
+    Args:
+        axes: to add the legend to.
+        options: further options of ``Axes.legend``, such as ``handles`` or ``title``.
+    """
+    axes.legend(
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        handlelength=1.4,
+        **options,
+    )
+
+
+def finish_panels(figure: Figure, grid: np.ndarray, count: int, columns: int) -> None:
+    """Labels the step axis of a grid of panels once, and hides the panels that are not used.
+
+    Args:
+        figure: that holds the grid.
+        grid: the panels in reading order, shape (panel,).
+        count: how many panels are used, from the first.
+        columns: of the grid. Tick labels go under the last used panel of each column.
+    """
+    for axes in grid[max(count - columns, 0) : count]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    figure.supxlabel("step (optimizer updates)", fontsize=8)

@@ -1,4 +1,4 @@
-"""Draws a report's figures (``plans``), each where its readings are there, with the data behind it."""
+"""Draws the figures of a report, each with a file of the data behind it."""
 
 from pathlib import Path
 
@@ -6,110 +6,118 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
-from mi_jax.dynamics import Dates, Phases
 from mi_jax.measuring.merging import united
-from mi_jax.measuring.nulls import Nulls
-from mi_jax.report import Figure
-from mi_jax.report.catalogue import plans
+from mi_jax.report.catalogue import FigurePlan, plans
+from mi_jax.report.inputs import ReportInputs
+from mi_jax.report.page import Figure
 
 
-def draw_figures(
-    folder: Path,
-    dataset: xr.Dataset,
-    nulls: Nulls,
-    dates: Dates | None,
-    phases: Phases | None,
-    born: xr.DataArray | None,
-    pictures: xr.Dataset,
-    frames: xr.Dataset,
-    lines: xr.Dataset | None = None,
-    path: xr.Dataset | None = None,
-) -> list[Figure]:
-    """Draws every figure whose readings are there, as PNG and SVG with the data behind it, and
-    returns them for the report.
+def draw_figures(folder: Path, inputs: ReportInputs) -> list[Figure]:
+    """Draws every figure of the catalogue whose readings there are, as PNG and SVG, and stores the
+    data behind each as NetCDF.
+
+    Args:
+        folder: where the files go; it is created where there is a figure to draw.
+        inputs: readings, nulls and dates.
+
+    Returns:
+        The figures in the order of the report.
     """
-    followed = xr.Dataset() if lines is None else lines
-    walked = xr.Dataset() if path is None else path
-    apart = (pictures, followed, walked)
-    held = set(dataset).union(*apart)
-    empty = _empty(dataset) | _empty(followed)
-    figures: list[Figure] = []
-    marks = _marks(dataset, nulls, dates, phases, born)
-    for plan in plans(dataset, nulls, dates, phases, born, pictures, followed, walked):
-        if plan.needs <= held and not plan.needs & empty:
-            drawn = plan.draw()
-            files = plots.save(
-                drawn if isinstance(drawn, Drawing) else drawn.figure, folder, plan.name
-            )
-            data = folder / f"{plan.name}.nc"
-            source = next((one for one in apart if plan.needs & set(one)), dataset)
-            shown = {
-                name: one
-                for name, one in marks.items()
-                if name.removeprefix("null_") in plan.needs or name in plan.marks
-            }
-            # A reading and its null may count a dim differently, such as modes beside another
-            # array's, which has more.
-            read, marked = united([source[sorted(plan.needs & set(source))], xr.Dataset(shown)])
-            _bare(read.assign(marked.data_vars)).to_netcdf(data, engine="h5netcdf")
-            figures.append(Figure(plan.title, plan.caption, files["png"], plan.alt, data.name))
-    if "circle_coordinates" in frames and "key_frequencies" in dataset:
-        seed = int(dataset["seed"].values[0])
-        film = plots.circle_animation(frames, dataset, folder / "circles.gif", seed=seed)
-        if film is not None:
-            _bare(frames).to_netcdf(folder / "circles_film.nc", engine="h5netcdf")
-            caption = (
-                "Tokens in the planes of the final key frequencies, over training; colour is the"
-                " token's angle."
-            )
-            figures.append(
-                Figure(
-                    f"From noise to circles (seed {seed})",
-                    caption,
-                    film,
-                    "An animation of tokens in planes.",
-                    "circles_film.nc",
-                )
-            )
+    readings = set(inputs.dataset).union(inputs.pictures, inputs.mode_lines, inputs.weight_path)
+    empty = _empty(inputs.dataset) | _empty(inputs.mode_lines)
+    marks = _marks(inputs)
+    figures = [
+        _draw(plan, folder, inputs, marks)
+        for plan in plans(inputs)
+        if plan.needs <= readings and not plan.needs & empty
+    ]
+    animation = _draw_animation(folder, inputs)
+    if animation is not None:
+        figures.append(animation)
     return figures
 
 
-def _empty(dataset: xr.Dataset) -> set[str]:
-    """Readings whose picture would tell less than none: neurons of no frequency, and modes of a
-    network with one output.
-    """
-    none = {
-        name for name in ("cluster_sizes",) if name in dataset and not (dataset[name] > 0).any()
+def _draw(
+    plan: FigurePlan, folder: Path, inputs: ReportInputs, marks: dict[str, xr.DataArray]
+) -> Figure:
+    """Draws a figure and stores its data: its readings, their nulls, and what is marked on it."""
+    drawn = plan.draw()
+    drawing = drawn if isinstance(drawn, Drawing) else drawn.figure
+    files = plots.save(drawing, folder, plan.name)
+    apart = (inputs.pictures, inputs.mode_lines, inputs.weight_path)
+    source = next((other for other in apart if plan.needs & set(other)), inputs.dataset)
+    shown = {
+        name: values
+        for name, values in marks.items()
+        if name.removeprefix("null_") in plan.needs or name in plan.marks
     }
-    modes = ("singular_values_unembedding", "mode_value")
-    return none | {name for name in modes if name in dataset and dataset[name].sizes["mode"] < 2}
+    # A reading and its null may differ in the length of a dim: beside another array's singular
+    # values, a reading has more modes than its null. ``united`` fills up with NaN.
+    readings, marked = united([source[sorted(plan.needs & set(source))], xr.Dataset(shown)])
+    data = folder / f"{plan.name}.nc"
+    _without_attrs(readings.assign(marked.data_vars)).to_netcdf(data, engine="h5netcdf")
+    return Figure(plan.title, plan.caption, files["png"], plan.alt, data.name)
 
 
-def _marks(
-    dataset: xr.Dataset,
-    nulls: Nulls,
-    dates: Dates | None,
-    phases: Phases | None,
-    born: xr.DataArray | None,
-) -> dict[str, xr.DataArray]:
-    """What figures show beside readings, by name: dates, phases, births, key frequencies, and nulls
-    on dims of their own.
+def _draw_animation(folder: Path, inputs: ReportInputs) -> Figure | None:
+    """Draws the animation of tokens in the planes of the key frequencies; None where there are
+    no frames or no key frequencies.
+    """
+    frames, dataset = inputs.frames, inputs.dataset
+    if "circle_coordinates" not in frames or "key_frequencies" not in dataset:
+        return None
+    seed = inputs.first_seed
+    file = plots.circle_animation(frames, dataset, folder / "circles.gif", seed=seed)
+    if file is None:
+        return None
+    data = folder / "circles_film.nc"
+    _without_attrs(frames).to_netcdf(data, engine="h5netcdf")
+    return Figure(
+        f"The circles forming over training (seed {seed})",
+        "Embedded tokens in the planes of the final key frequencies, over training; the colour is"
+        " the token's angle.",
+        file,
+        "An animation of tokens in planes.",
+        data.name,
+    )
+
+
+def _empty(dataset: xr.Dataset) -> set[str]:
+    """Readings whose figure would be empty or misleading: clusters where no neuron is in one, and
+    modes of a network with a single output.
+    """
+    names = set()
+    if "cluster_sizes" in dataset and not (dataset["cluster_sizes"] > 0).any():
+        names.add("cluster_sizes")
+    for name in ("singular_values_unembedding", "mode_value"):
+        if name in dataset and dataset[name].sizes["mode"] < 2:
+            names.add(name)
+    return names
+
+
+def _marks(inputs: ReportInputs) -> dict[str, xr.DataArray]:
+    """Everything that figures draw beside readings, by name: dates, phases, births, final key
+    frequencies, and the draws of the nulls.
     """
     marks: dict[str, xr.DataArray] = {}
-    for kind, draws in nulls._asdict().items():
-        own = {dim: f"{dim}_{kind}" for dim in ("draw", "step") if dim in draws.dims}
-        marks |= {f"null_{name}": one for name, one in draws.rename(own).data_vars.items()}
-    if dates is not None:
-        marks |= {"memorised": dates.memorised, "grokked": dates.grokked}
-    if phases is not None:
-        marks |= {name: one for name, one in phases._asdict().items() if name != "verdict"}
-    if born is not None:
-        marks["births"] = born
-    if "key_frequencies" in dataset:
-        marks["final_keys"] = dataset["key_frequencies"].isel(step=-1, drop=True)
+    for kind, draws in inputs.nulls._asdict().items():
+        # Nulls of different kinds have different numbers of draws and other steps than readings.
+        renamed = {dim: f"{dim}_{kind}" for dim in ("draw", "step") if dim in draws.dims}
+        for name, values in draws.rename(renamed).data_vars.items():
+            marks[f"null_{name}"] = values
+    if inputs.dates is not None:
+        marks["memorised"] = inputs.dates.memorised
+        marks["grokked"] = inputs.dates.grokked
+    if inputs.phases is not None:
+        ends = {k: end for k, end in inputs.phases._asdict().items() if k != "verdict"}
+        marks |= ends
+    if inputs.births is not None:
+        marks["births"] = inputs.births
+    if "key_frequencies" in inputs.dataset:
+        marks["final_keys"] = inputs.dataset["key_frequencies"].isel(step=-1, drop=True)
     return marks
 
 
-def _bare(dataset: xr.Dataset) -> xr.Dataset:
-    """Without the long provenance, which the run's own files hold."""
+def _without_attrs(dataset: xr.Dataset) -> xr.Dataset:
+    """A copy without attributes: the provenance is long, and the run's own files hold it."""
     return dataset.copy().drop_attrs()

@@ -1,10 +1,10 @@
-"""What a run's readings say in words and numbers: the table, the claims with their evidence, how
-each was measured.
+"""Findings of a report in words and numbers: the summary, the table of numbers, the claims with
+their evidence, and how each reading was measured.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,114 +12,154 @@ import xarray as xr
 from mi_jax.dynamics import AT_ONCE, RULE, Claim, Dates, Phases, interval, judge, probe_claims
 from mi_jax.measuring.merging import last_step
 from mi_jax.measuring.nulls import Nulls
+from mi_jax.report.inputs import ReportInputs
 
 Row = tuple[str, list[str]]
+"""A row of the table: its label, and a cell per column."""
 
-_CLAIMS: tuple[
-    tuple[str, str, Literal["above", "below"], Literal["untrained", "frequencies"]], ...
-] = (
-    ("gini_unembedding", "The unembedding is sparse in the Fourier basis", "above", "untrained"),
-    ("gini_embedding", "The embedding is sparse in the Fourier basis", "above", "untrained"),
-    (
+
+class _Finding(NamedTuple):
+    """A claim that a reading makes by lying beyond its null at the end of training.
+
+    Attributes:
+        name: of the reading.
+        text: the claim.
+        direction: the side of the null on which the reading must lie.
+        null: which null: untrained networks, or other frequencies in place of the key ones.
+    """
+
+    name: str
+    text: str
+    direction: Literal["above", "below"]
+    null: Literal["untrained", "frequencies"]
+
+
+_FINDINGS = (
+    _Finding(
+        "gini_unembedding",
+        "The unembedding is sparse in the Fourier basis",
+        "above",
+        "untrained",
+    ),
+    _Finding(
+        "gini_embedding",
+        "The embedding is sparse in the Fourier basis",
+        "above",
+        "untrained",
+    ),
+    _Finding(
         "logit_fve",
         "Cosines of a o b - c at the key frequencies explain the logits",
         "above",
         "frequencies",
     ),
-    ("restricted_loss", "The key frequencies alone solve the task", "below", "frequencies"),
-    (
-        "excluded_loss",
-        "Without the key frequencies the training set is lost",
-        "above",
-        "frequencies",
-    ),
-    (
-        "key_mode_share_unembedding",
-        "The leading modes of the unembedding are the key frequencies' waves",
-        "above",
-        "frequencies",
-    ),
-    ("logits_explained", "Characters of irreps explain the logits", "above", "untrained"),
-    (
-        "hidden_restricted_loss",
-        "The neurons' key irreps alone solve the task",
+    _Finding(
+        "restricted_loss",
+        "The key frequencies alone solve the task",
         "below",
         "frequencies",
     ),
-    (
-        "hidden_excluded_loss",
-        "Without the neurons' key irreps the training set is lost",
+    _Finding(
+        "excluded_loss",
+        "Without the key frequencies the network fails on the training set",
         "above",
         "frequencies",
     ),
-    (
+    _Finding(
+        "key_mode_share_unembedding",
+        "The leading singular modes of the unembedding are waves of the key frequencies",
+        "above",
+        "frequencies",
+    ),
+    _Finding(
+        "logits_explained",
+        "Characters of irreps explain the logits",
+        "above",
+        "untrained",
+    ),
+    _Finding(
+        "hidden_restricted_loss",
+        "The key irreps of the neurons alone solve the task",
+        "below",
+        "frequencies",
+    ),
+    _Finding(
+        "hidden_excluded_loss",
+        "Without the key irreps of the neurons the network fails on the training set",
+        "above",
+        "frequencies",
+    ),
+    _Finding(
         "ablation_loss_null_space",
-        "Neurons matter along the key frequencies' output directions",
+        "Neurons matter along the output directions of the key frequencies",
         "above",
         "frequencies",
     ),
 )
-"""By measure: the finding, on which side of its null it lies, and which null."""
+_PROBES = {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"}
 
 
-def claims(
-    dataset: xr.Dataset, nulls: Nulls, dates: Dates | None, phases: Phases | None = None
-) -> list[Claim]:
-    """The findings that the readings allow, each with its level of evidence."""
+def claims(inputs: ReportInputs) -> list[Claim]:
+    """The claims that the readings allow, each with its level of evidence.
+
+    Args:
+        inputs: readings, nulls, dates and phases.
+    """
+    dataset, nulls = inputs.dataset, inputs.nulls
     found: list[Claim] = []
-    if dates is not None:
-        grokked = np.isfinite(dates.grokked.values)
-        text = "Test accuracy reaches .99 after training accuracy did (grokking)"
-        late = grokked & (dates.delay.values > 0) & ~_at_once(dates, phases)
-        found.append(
-            Claim(
-                text,
-                0,
-                f"{int(late.sum())} of {len(grokked)} seeds; a curve has no null of its own",
-            )
-        )
-    for name, text, direction, kind in _CLAIMS:
-        null = getattr(nulls, kind)
-        if name in dataset and name in null:
-            last = null[name].isel(step=-1) if "step" in null[name].dims else null[name]
-            found.append(
-                judge(
-                    f"{text} ({name})",
-                    dataset[name].isel(step=-1).values,
-                    last.values.ravel(),
-                    direction,
-                )
-            )
-    if "learning_coefficient" in dataset and "learning_coefficient" in nulls.expensive:
-        text = (
-            "At its most complex the network's loss fixes more directions than an untrained one's"
-            " (largest learning_coefficient whose steps weren't too large)"
-        )
-        most = dataset["learning_coefficient"].where(~_too_large(dataset)).max("step").values
-        fresh = nulls.expensive["learning_coefficient"].where(~_too_large(nulls.expensive)).values
-        if np.isfinite(fresh).any():
-            found.append(judge(text, most, fresh[np.isfinite(fresh)], "above"))
-    if "sharpness" in dataset and "sharpness" in nulls.expensive:
-        text = (
-            "At its sharpest the loss curves more than an untrained network's (largest sharpness)"
-        )
-        found.append(
-            judge(
-                text,
-                dataset["sharpness"].max("step").values,
-                nulls.expensive["sharpness"].values,
-                "above",
-            )
-        )
-    if {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"} <= set(
-        dataset
-    ):
+    if inputs.dates is not None:
+        found.append(_grokking_claim(inputs.dates, inputs.phases))
+    for finding in _FINDINGS:
+        null = getattr(nulls, finding.null)
+        if finding.name in dataset and finding.name in null:
+            draws = null[finding.name]
+            last = draws.isel(step=-1) if "step" in draws.dims else draws
+            values = dataset[finding.name].isel(step=-1).values
+            text = f"{finding.text} ({finding.name})"
+            found.append(judge(text, values, last.values.ravel(), finding.direction))
+    found += _landscape_claims(dataset, nulls)
+    if set(dataset) >= _PROBES:
         found += probe_claims(dataset)
     return found
 
 
-def _too_large(dataset: xr.Dataset) -> xr.DataArray:
-    """Where finite steps or divergence make an estimate larger than it is."""
+def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
+    """The claim that seeds grokked, with the number of those that did."""
+    grokked = np.isfinite(dates.grokked.values)
+    late = grokked & (dates.delay.values > 0) & ~_at_once(dates, phases)
+    return Claim(
+        "Test accuracy reaches .99 after training accuracy does (grokking)",
+        0,
+        f"{int(late.sum())} of {len(grokked)} seeds; there is no null to compare a date with",
+    )
+
+
+def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
+    """Claims that the largest learning coefficient and the largest sharpness of training exceed
+    those of untrained networks.
+    """
+    found: list[Claim] = []
+    null = nulls.expensive
+    if "learning_coefficient" in dataset and "learning_coefficient" in null:
+        text = (
+            "The learning coefficient rises above that of untrained networks (largest"
+            " learning_coefficient of training, without estimates whose steps are too large)"
+        )
+        values = dataset["learning_coefficient"].where(~_overestimated(dataset)).max("step").values
+        draws = null["learning_coefficient"].where(~_overestimated(null)).values
+        if np.isfinite(draws).any():
+            found.append(judge(text, values, draws[np.isfinite(draws)], "above"))
+    if "sharpness" in dataset and "sharpness" in null:
+        text = "Sharpness rises above that of untrained networks (largest sharpness of training)"
+        values = dataset["sharpness"].max("step").values
+        found.append(judge(text, values, null["sharpness"].values, "above"))
+    return found
+
+
+def _overestimated(dataset: xr.Dataset) -> xr.DataArray:
+    """Where a learning coefficient is estimated too large: the steps of the sampler are too large,
+    or its chains diverged.
+    """
     flags = ("learning_coefficient_diverged", "learning_coefficient_epsilon_too_large")
     none = xr.zeros_like(dataset["learning_coefficient"], bool)
     return sum((dataset[name].astype(bool) for name in flags if name in dataset), none)
@@ -128,143 +168,175 @@ def _too_large(dataset: xr.Dataset) -> xr.DataArray:
 def summary(
     dates: Dates | None, phases: Phases | None = None, learned: xr.DataArray | None = None
 ) -> str:
-    """The story in a sentence: which seeds memorised and grokked, learned both sets at once or the
-    test set alone, and when.
+    """The story of a run in a sentence: how many seeds memorised, grokked, learned both sets at
+    once or the test set alone, and when.
 
     Args:
-        learned: by seed, when test accuracy reached .99, of a run without a training set.
+        dates: the steps at which each seed memorised and grokked.
+        phases: tells seeds that learned both sets at once from those that grokked.
+        learned: of a run without a training set, the step at which each seed reached .99 test
+            accuracy, dims (seed).
     """
     if dates is None and learned is not None:
-        told = _told(
+        outcome = _outcome(
             "reached .99 test accuracy",
             "did not reach .99 test accuracy",
             learned.values,
             len(learned),
         )
-        return f"This run, which has no training set to memorise, {told}."
+        return f"This run, which has no training set to memorise, {outcome}."
     if dates is None:
-        return "What formed, and when: readings of every snapshot of this run."
+        return "Readings of every snapshot of this run: what formed, and when."
     together = _at_once(dates, phases)
     alone = np.isnan(dates.memorised.values) & np.isfinite(dates.grokked.values)
+    # Each story with the dates that it reads and the seeds that it is about.
     stories = (
         ("memorised", "did not memorise", dates.memorised.values, ~together),
         ("learned the training and the test set at once", "", dates.grokked.values, together),
-        ("reached .99 test accuracy without it", "", dates.grokked.values, alone),
+        ("reached .99 test accuracy without memorising", "", dates.grokked.values, alone),
         ("grokked", "did not grok", dates.grokked.values, ~together & ~alone),
     )
-    parts = [
-        _told(did, did_not, when[which], len(together))
-        for did, did_not, when, which in stories
-        if which.any()
+    outcomes = [
+        _outcome(did, did_not, steps[seeds], len(together))
+        for did, did_not, steps, seeds in stories
+        if seeds.any()
     ]
-    return f"This run {' and '.join(parts)}."
+    *first, last = outcomes
+    return f"This run {', '.join(first)} and {last}." if first else f"This run {last}."
 
 
-def _told(did: str, did_not: str, when: np.ndarray, seeds: int) -> str:
-    over = interval(when)
+def _outcome(did: str, did_not: str, steps: np.ndarray, seeds: int) -> str:
+    """``did`` with the number of seeds and the median step; ``did_not`` where no seed has one."""
+    over = interval(steps)
     if not over.found:
         return did_not
-    range_ = f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}]" if seeds > 1 else ""
-    return f"{did} in {over.found} of {seeds} seeds, at step {over.middle:,.0f}{range_}"
+    if seeds == 1:
+        return f"{did} at step {over.middle:,.0f}"
+    return (
+        f"{did} in {over.found} of {seeds} seeds (median step {over.middle:,.0f}"
+        f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}])"
+    )
 
 
 def _at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
-    """By seed, whether no snapshot lies between memorising and generalising."""
-    return (
-        np.zeros(len(dates.memorised), bool) if phases is None else phases.verdict.values == AT_ONCE
-    )
+    """Whether a seed memorised and generalised with no snapshot in between, shape (seed,)."""
+    if phases is None:
+        return np.zeros(len(dates.memorised), bool)
+    return phases.verdict.values == AT_ONCE
 
 
 def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | None) -> list[Row]:
-    """Rows of a label, a cell a seed, and the interval over seeds: dates, and scalars and key
-    frequencies of the last step.
+    """The table of numbers: dates, and the scalars and key frequencies of the last snapshot.
+
+    Args:
+        dataset: the readings, dims (seed, step, ...).
+        dates: the steps at which each seed memorised and grokked.
+        phases: the ends of the phases of each seed.
+
+    Returns:
+        Rows of a label, one cell per seed, and the interval over seeds; the first row is the
+        header.
     """
     seeds = [str(seed) for seed in dataset["seed"].values]
     rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
-    if dates is not None:
-        if _at_once(dates, phases).all():
-            rows.append(_dated(".99 training accuracy at step", dates.memorised))
-            rows.append(_dated(".99 test accuracy at step", dates.grokked))
-        else:
-            rows += [
-                _dated("memorised at step", dates.memorised),
-                _dated("grokked at step", dates.grokked),
-            ]
-            rows.append(_dated("delay, steps", dates.delay))
+    if dates is not None and _at_once(dates, phases).all():
+        rows.append(_date_row(".99 training accuracy at step", dates.memorised))
+        rows.append(_date_row(".99 test accuracy at step", dates.grokked))
+    elif dates is not None:
+        rows.append(_date_row("memorised at step", dates.memorised))
+        rows.append(_date_row("grokked at step", dates.grokked))
+        rows.append(_date_row("delay, steps", dates.delay))
     if phases is not None:
         rows.append(("verdict", [*map(str, phases.verdict.values), ""]))
-        rows.append(_dated("memorisation ends at step", phases.memorisation_end))
-        rows.append(_dated("circuit formation ends at step", phases.circuit_formation_end))
-        rows.append(_dated("clean-up ends at step", phases.cleanup_end))
+        rows.append(_date_row("memorisation ends at step", phases.memorisation_end))
+        rows.append(_date_row("circuit formation ends at step", phases.circuit_formation_end))
+        rows.append(_date_row("clean-up ends at step", phases.cleanup_end))
     by_seed = [readings for _, readings in last_step(dataset)]
     for name, variable in dataset.data_vars.items():
+        values: list[Any] = [readings[str(name)] for readings in by_seed]
         if variable.dims == ("seed", "step"):
-            units = f", {variable.attrs['units']}" if "units" in variable.attrs else ""
-            values = np.array(
-                [np.nan if r[str(name)] is None else r[str(name)] for r in by_seed], np.float64
-            )
-            if variable.dtype == bool:
-                rows.append((str(name), [*("yes" if value else "no" for value in values), ""]))
-                continue
-            cells = ["not finite" if np.isnan(value) else f"{value:.4g}" for value in values]
-            rows.append(
-                (
-                    f"{name}{units}",
-                    [*cells, _interval(values, lambda value: f"{value:.4g}", "not finite")],
-                )
-            )
+            rows.append(_scalar_row(str(name), variable, values))
         elif str(name).startswith(("key_frequencies", "key_irreps")):
-            what = "irreps" if "irreps" in str(name) else "frequencies"
-            rows.append(
-                (str(name), [*(_listed(readings[str(name)], what) for readings in by_seed), ""])
-            )
+            plural = "irreps" if "irreps" in str(name) else "frequencies"
+            rows.append((str(name), [*(_listed(keys, plural) for keys in values), ""]))
     return rows
 
 
-def _dated(label: str, when: xr.DataArray) -> Row:
-    cells = ["never" if np.isnan(value) else f"{value:,.0f}" for value in when.values]
-    return label, [*cells, _interval(when.values, lambda value: f"{value:,.0f}", "never")]
+def _scalar_row(name: str, variable: xr.DataArray, by_seed: list[Any]) -> Row:
+    """A scalar of the last snapshot; None and NaN are "not finite", flags "yes" or "no"."""
+    if variable.dtype == bool:
+        return name, [*("yes" if value else "no" for value in by_seed), ""]
+    label = f"{name}, {variable.attrs['units']}" if "units" in variable.attrs else name
+    values = np.array([np.nan if value is None else value for value in by_seed], np.float64)
+    return label, _cells(values, lambda value: f"{value:.4g}", "not finite")
 
 
-def _interval(values: np.ndarray, shown: Callable[[float], str], none: str) -> str:
+def _date_row(label: str, steps: xr.DataArray) -> Row:
+    """Steps at which something happened; NaN is "never"."""
+    return label, _cells(steps.values, lambda value: f"{value:,.0f}", "never")
+
+
+def _cells(values: np.ndarray, text: Callable[[float], str], none: str) -> list[str]:
+    """One cell per seed, and one with the median and the interval over seeds, where there are
+    several.
+
+    Args:
+        values: shape (seed,).
+        text: formats a number.
+        none: stands for NaN.
+    """
+    cells = [none if np.isnan(value) else text(value) for value in values]
     if len(values) < 2:
-        return ""
+        return [*cells, ""]
     over = interval(values)
     if not over.found:
-        return none
+        return [*cells, none]
     missing = f"; {over.found} of {over.total}" if over.found < over.total else ""
-    return f"{shown(over.middle)} [{shown(over.low)}, {shown(over.high)}; {over.kind}{missing}]"
+    median = f"{text(over.middle)} [{text(over.low)}, {text(over.high)}; {over.kind}{missing}]"
+    return [*cells, median]
 
 
-def _listed(ks: list[Any], what: str) -> str:
-    return ", ".join(map(str, ks)) if len(ks) <= 12 else f"{len(ks)} {what}"
+def _listed(keys: list[Any], plural: str) -> str:
+    """The keys, or their number where they are many."""
+    return ", ".join(map(str, keys)) if len(keys) <= 12 else f"{len(keys)} {plural}"
 
 
 def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
-    """By measure, with all its variables, what it is: options, source, and whether it knows the end
-    of training; and the rule of the phases.
+    """How each measure was taken: whether it uses the final model, its options and its source.
+
+    Args:
+        dataset: the readings, each with the attribute ``provenance``.
+
+    Returns:
+        Pairs of a measure's variables and the text, after the rule of the phases where they can
+        be dated. All variables of a measure stand in one pair.
     """
     dated = {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset)
     rows: list[tuple[str, str]] = [("phases", RULE)] if dated else []
-    alike: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for name, variable in dataset.data_vars.items():
-        told = json.loads(variable.attrs["provenance"])
-        alike.setdefault((told.get("measure", str(name)), _how(told)), []).append(str(name))
-    for (_, how), (first, *others) in alike.items():
-        # Of one measure the names begin alike: learning_coefficient, _se, _by_chain.
-        rows.append((", ".join([first, *(name.removeprefix(first) for name in others)]), how))
+        provenance = json.loads(variable.attrs["provenance"])
+        key = (provenance.get("measure", str(name)), _description(provenance))
+        groups.setdefault(key, []).append(str(name))
+    for (_, description), (first, *others) in groups.items():
+        # The names of one measure begin alike: learning_coefficient, _se, _by_chain.
+        names = ", ".join([first, *(name.removeprefix(first) for name in others)])
+        rows.append((names, description))
     return rows
 
 
-def _how(told: dict[str, Any]) -> str:
-    chosen = {
-        key: value for key, value in told["options"].items() if value is not None and value != []
+def _description(provenance: dict[str, Any]) -> str:
+    """The text of ``how_measured`` for one variable."""
+    options = {
+        key: value
+        for key, value in provenance["options"].items()
+        if value is not None and value != []
     }
-    for name, by_seed in told.get("prepared", {}).items():
-        values = set(map(str, by_seed.values()))
-        # What is one number for all seeds, as n and n_beta, not keys or examples.
-        if len(values) == 1 and isinstance(next(iter(by_seed.values())), (int, float)):
-            chosen[name.removeprefix(f"{told['measure']}_")] = f"{next(iter(by_seed.values())):.4g}"
-    options = ", ".join(f"{key}: {value}" for key, value in chosen.items())
-    kind = "retrospective (uses the final model)" if told["retrospective"] else "online"
-    return "; ".join(part for part in (kind, options, told["source"]) if part)
+    for name, by_seed in provenance.get("prepared", {}).items():
+        values = list(by_seed.values())
+        # Numbers that are the same for all seeds, such as n and n_beta; not keys or examples.
+        if len(set(map(str, values))) == 1 and isinstance(values[0], (int, float)):
+            options[name.removeprefix(f"{provenance['measure']}_")] = f"{values[0]:.4g}"
+    kind = "retrospective (uses the final model)" if provenance["retrospective"] else "online"
+    settings = ", ".join(f"{key}: {value}" for key, value in options.items())
+    return "; ".join(part for part in (kind, settings, provenance["source"]) if part)

@@ -1,5 +1,5 @@
-"""The page of a run: figures, numbers, how they were measured, the manifest, and the command to
-make it again.
+"""The HTML page of a run: figures, numbers, how they were measured, the manifest, and the command
+that reproduces it.
 """
 
 import base64
@@ -15,25 +15,43 @@ from mi_jax.dynamics import LEVELS, Claim
 
 
 class Figure(NamedTuple):
-    """A picture with what it shows, in words."""
+    """A figure of the page.
+
+    Attributes:
+        title: its heading.
+        caption: the text below it.
+        file: the picture, which is embedded in the page.
+        alt: the text in place of the picture.
+        data: the name of the file, in the folder of the picture, that holds the data behind it.
+    """
 
     title: str
     caption: str
     file: Path
     alt: str
     data: str
-    """The name of the file beside it that holds its data."""
 
 
 class Page(NamedTuple):
-    """What a report says."""
+    """The contents of a report.
+
+    Attributes:
+        title: the name of the experiment.
+        summary: the story in a sentence.
+        figures: in their order.
+        numbers: rows of a label and cells, one per seed and one for the interval over seeds; the
+            first row is the header.
+        claims: the findings with their levels of evidence.
+        status: how training of each seed ended, by the label of the seed.
+        how: pairs of readings and how they were measured.
+        manifest: the contents of ``run.json``.
+        command: reproduces the run.
+    """
 
     title: str
     summary: str
-    """The story in a sentence."""
     figures: Sequence[Figure]
     numbers: Sequence[tuple[str, Sequence[str]]]
-    """Rows: a label, a cell a seed, and the interval over seeds; the first row is the header."""
     claims: Sequence[Claim]
     status: Mapping[str, str]
     how: Sequence[tuple[str, str]]
@@ -42,18 +60,24 @@ class Page(NamedTuple):
 
 
 def render(page: Page) -> str:
-    """The HTML: everything in it, nothing loaded from elsewhere."""
+    """Renders a page as HTML that contains everything and loads nothing from elsewhere.
+
+    Args:
+        page: the contents; their texts are escaped.
+    """
     source = files("mi_jax.report").joinpath("template.html").read_text()
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         source
     )
     pictures = [_embedded(figure.file) for figure in page.figures]
-    manifest = json.dumps(
-        {key: value for key, value in page.manifest.items() if key != "snapshots"}, indent=1
+    # The steps of the snapshots would fill pages.
+    manifest = {key: value for key, value in page.manifest.items() if key != "snapshots"}
+    return template.render(
+        page=page, pictures=pictures, manifest=json.dumps(manifest, indent=1), levels=LEVELS
     )
-    return template.render(page=page, pictures=pictures, manifest=manifest, levels=LEVELS)
 
 
 def _embedded(file: Path) -> str:
+    """A picture as a data URL."""
     kind = file.suffix.removeprefix(".")
     return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -32,6 +32,7 @@ from mi_jax.models import MLP
 from mi_jax.plots import learning_coefficient_curves, sharpness_curves
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import claims
+from mi_jax.report.inputs import ReportInputs
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy
 
@@ -262,19 +263,20 @@ def test_sharpness_stands_against_two_over_eta() -> None:
 def test_the_caption_counts_the_estimates_that_are_more_gammas_than_the_losss(
     tmp_path: Path,
 ) -> None:
-    nothing, dataset = xr.Dataset(), _curves()
+    dataset = _curves()
     dataset["learning_coefficient_localisation"] = dataset["learning_coefficient"].copy(
         data=[[0.9, np.nan, 0.4, 0.6]]
     )
-    figures = draw_figures(
-        tmp_path, dataset, Nulls(nothing, nothing), None, None, None, nothing, nothing
-    )
+    figures = draw_figures(tmp_path, ReportInputs(dataset))
     (caption,) = (
         figure.caption
         for figure in figures
         if figure.title == "The learning coefficient beside the loss"
     )
-    assert "In 2 of 3 estimates gamma holds the chains more than the loss does" in caption
+    assert (
+        "In 2 of 3 estimates the localisation gamma confines the chains more than the loss does"
+        in caption
+    )
 
 
 def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
@@ -283,31 +285,28 @@ def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 19.0], 1), ([1.0, 21.0], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
-        (claim,) = claims(flagged, Nulls(nothing, nothing, null), None)
+        (claim,) = claims(ReportInputs(flagged, Nulls(nothing, nothing, null)))
         assert claim.level == level
-    # The same holds for an estimate of an untrained network.
+    # Nor one of an untrained network.
     null["learning_coefficient_epsilon_too_large"] = ("draw", [False, True])
-    assert claims(flagged, Nulls(nothing, nothing, null), None)[0].level == 1
+    assert claims(ReportInputs(flagged, Nulls(nothing, nothing, null)))[0].level == 1
     null["learning_coefficient_epsilon_too_large"] = ("draw", [True, True])
-    assert claims(flagged, Nulls(nothing, nothing, null), None) == []
+    assert claims(ReportInputs(flagged, Nulls(nothing, nothing, null))) == []
 
 
 def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 39.0], 1), ([1.0, 41.0], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
-        (claim,) = claims(_curves(), Nulls(nothing, nothing, null), None)
+        (claim,) = claims(ReportInputs(_curves(), Nulls(nothing, nothing, null)))
         assert (claim.level, "learning_coefficient" in claim.text) == (level, True)
 
 
 def test_the_largest_sharpness_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
     for draws, level in (([1.0, 699.0], 1), ([1.0, 701.0], 0)):
-        (claim,) = claims(
-            _curves(),
-            Nulls(nothing, nothing, xr.Dataset({"sharpness": ("draw", np.array(draws))})),
-            None,
-        )
+        null = xr.Dataset({"sharpness": ("draw", np.array(draws))})
+        (claim,) = claims(ReportInputs(_curves(), Nulls(nothing, nothing, null)))
         assert (claim.level, "sharpness" in claim.text) == (level, True)
 
 
@@ -319,9 +318,7 @@ def test_the_report_shows_both_and_repeats_no_diagnostic_elsewhere(tmp_path: Any
             for name in ("learning_coefficient", "learning_coefficient_se")
         }
     )
-    figures = draw_figures(
-        tmp_path, _curves(), Nulls(nothing, nothing, null), None, None, None, nothing, nothing
-    )
+    figures = draw_figures(tmp_path, ReportInputs(_curves(), Nulls(nothing, nothing, null)))
     by_title = {figure.title: figure for figure in figures}
     assert "2/eta = 500" in by_title["Sharpness"].caption
     assert "The learning coefficient beside the loss" in by_title

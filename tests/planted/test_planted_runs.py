@@ -24,7 +24,7 @@ from mi_jax.dynamics import births, crossings, phases, segment, transitions
 from mi_jax.interventions import Change
 from mi_jax.models import MLP, Transformer
 from mi_jax.planted import RandomWalk, ScaledInduction, TwoCircuits
-from mi_jax.report.study import cost
+from mi_jax.runs.cost import cost
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.library import find
 from mi_jax.runs.run import Run, open_run

@@ -1,5 +1,5 @@
-"""Figures by their artists: what is drawn is the data, where it is said to be; nothing global is
-touched.
+"""Figures, checked by their artists: the drawn values are the data, and matplotlib's global settings
+stay as they are.
 """
 
 from pathlib import Path
@@ -121,12 +121,12 @@ def phases() -> Phases:
 
 
 def _lines(axes: Axes) -> list[tuple[str, str, np.ndarray]]:
-    """Colour, style and values of the curves."""
-    found = [line for line in axes.get_lines() if len(np.asarray(line.get_xdata())) == len(_STEPS)]
-    assert all(np.array_equal(np.asarray(line.get_xdata()), _STEPS) for line in found)
+    """The colour, style and values of each curve."""
+    lines = [line for line in axes.get_lines() if len(np.asarray(line.get_xdata())) == len(_STEPS)]
+    assert all(np.array_equal(np.asarray(line.get_xdata()), _STEPS) for line in lines)
     return [
         (to_hex(line.get_color()).upper(), line.get_linestyle(), np.asarray(line.get_ydata()))
-        for line in found
+        for line in lines
     ]
 
 
@@ -142,7 +142,7 @@ def _lines(axes: Axes) -> list[tuple[str, str, np.ndarray]]:
         (plots.gini_curves, {"gini_embedding": "embedding", "gini_unembedding": "unembedding"}),
     ],
 )
-def test_a_curve_is_its_variable_in_its_colour_a_style_a_seed(
+def test_a_curve_is_its_variable_in_its_colour_with_a_style_per_seed(
     draw: object, shown: dict[str, str], dataset: xr.Dataset
 ) -> None:
     axes = draw(dataset)  # pyright: ignore[reportCallIssue]
@@ -216,7 +216,7 @@ def test_a_null_by_step_is_a_band_that_moves(dataset: xr.Dataset) -> None:
     assert {(1.0, 0.1), (1.0, 0.3), (100.0, 0.5), (100.0, 0.9)} <= corners
 
 
-def test_the_frequency_map_is_the_shares_with_winners_and_births_marked(
+def test_the_frequency_map_is_the_shares_with_keys_and_births_marked(
     dataset: xr.Dataset,
 ) -> None:
     born = np.array([[np.nan, 20, np.nan, np.nan, 100]])
@@ -263,7 +263,7 @@ def test_clusters_are_bars_of_the_last_step_and_the_rest_is_counted(dataset: xr.
     )
     axes = plots.neuron_clusters(sized, seed=3)
     assert [bar.get_height() for bar in axes.patches] == [1] * 5  # pyright: ignore[reportAttributeAccessIssue]
-    assert axes.get_title(loc="right") == "4 neurons in none"
+    assert axes.get_title(loc="right") == "4 neurons in no cluster"
 
 
 def test_the_flow_stacks_key_frequencies_and_all_others(dataset: xr.Dataset) -> None:
@@ -289,7 +289,7 @@ def test_frequency_lines_colour_the_key_ones(dataset: xr.Dataset) -> None:
         assert (colour == "#BBBBBB") == (k not in _KEYS)
 
 
-def test_norms_are_a_line_an_array(dataset: xr.Dataset) -> None:
+def test_norms_are_a_line_per_array(dataset: xr.Dataset) -> None:
     axes = plots.norm_curves(dataset, seed=3)
     values = dataset["sum_squared_weights_by_parameter"].sel(seed=3).T.values
     np.testing.assert_array_equal([line for _, _, line in _lines(axes)], values)
@@ -324,7 +324,7 @@ def test_panels_are_readings_with_their_units_on_the_band_of_their_null(
     assert not any(axes.axison for axes in rest)
 
 
-def test_a_name_too_wide_for_a_panel_stands_in_two_lines_of_the_same_size(
+def test_a_name_too_wide_for_a_panel_is_broken_into_two_lines_of_the_same_size(
     dataset: xr.Dataset,
 ) -> None:
     name = "subspace_angle_unembedding_previous"
@@ -332,14 +332,14 @@ def test_a_name_too_wide_for_a_panel_stands_in_two_lines_of_the_same_size(
     axes = plots.reading_panels(
         dataset.assign({name: angle}), [name, "gini_embedding"], null={}
     ).axes
-    assert [one.get_title() for one in axes[:2]] == [
+    assert [panel.get_title() for panel in axes[:2]] == [
         "subspace_angle_unembedding_\nprevious (radians)",
         "gini_embedding",
     ]
-    assert {one.title.get_fontsize() for one in axes[:2]} == {7}
+    assert {panel.title.get_fontsize() for panel in axes[:2]} == {7}
 
 
-def test_of_many_parts_the_largest_at_the_end_are_told_apart_and_the_band_is_over_all() -> None:
+def test_the_largest_parts_at_the_end_are_coloured_and_the_band_is_over_all_parts() -> None:
     rng = np.random.default_rng(0)
     bits = xr.DataArray(rng.uniform(size=(1, 3, 2, 6)), dims=("seed", "step", "site", "concept"))
     scores = rng.uniform(size=(1, 3, 2, 2, 1))
@@ -376,14 +376,14 @@ def test_of_many_parts_the_largest_at_the_end_are_told_apart_and_the_band_is_ove
     assert COLOURS["date"] in drawn
     heights = first.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (0.2, 0.7)
-    told = {text.get_text() for text in second.get_legend().get_texts()}
-    assert told == {"head 0, to head 0, key", "head 0, to head 1, key"}
+    labels = {text.get_text() for text in second.get_legend().get_texts()}
+    assert labels == {"head 0, to head 0, key", "head 0, to head 1, key"}
     assert len(second.lines) == 2
     # Where there is room, no part has the colour that another has in another panel.
     assert not {str(line.get_color()) for line in second.lines} & set(drawn)
 
 
-def test_singular_values_are_a_line_a_mode(dataset: xr.Dataset) -> None:
+def test_singular_values_are_a_line_per_mode(dataset: xr.Dataset) -> None:
     found = _lines(plots.singular_value_curves(dataset, seed=3, most=3))
     np.testing.assert_array_equal(
         [line for _, _, line in found],
@@ -391,7 +391,7 @@ def test_singular_values_are_a_line_a_mode(dataset: xr.Dataset) -> None:
     )
 
 
-def test_attention_is_a_colour_a_head_and_a_style_a_position(dataset: xr.Dataset) -> None:
+def test_attention_is_a_colour_per_head_and_a_style_per_position(dataset: xr.Dataset) -> None:
     found = _lines(plots.attention_curves(dataset, seed=3))
     values = dataset["attention_pattern"].sel(seed=3).values[:, 0]
     for (_, style, line), (head, key) in zip(found, np.ndindex(2, 3), strict=True):
@@ -408,7 +408,7 @@ def test_without_a_training_split_the_test_curves_stand_alone(dataset: xr.Datase
         np.testing.assert_array_equal([line for _, _, line in found], dataset[name].values)
 
 
-def test_hidden_progress_stands_under_the_accuracy_and_neurons_where_there_is_a_training_set(
+def test_hidden_progress_is_below_accuracy_and_sparsity_needs_a_training_set(
     dataset: xr.Dataset,
 ) -> None:
     values = {
@@ -431,7 +431,7 @@ def test_hidden_progress_stands_under_the_accuracy_and_neurons_where_there_is_a_
     )
 
 
-def test_what_becomes_of_wrong_labels_is_four_accuracies(dataset: xr.Dataset) -> None:
+def test_label_noise_curves_are_four_accuracies(dataset: xr.Dataset) -> None:
     kinds = ("clean", "memorised", "corrected", "test")
     values = {
         f"{kind}_accuracy": dataset["test_accuracy"] * (1 - 0.2 * place)
@@ -443,11 +443,11 @@ def test_what_becomes_of_wrong_labels_is_four_accuracies(dataset: xr.Dataset) ->
     assert len({colour for colour, _, _ in found}) == 4
 
 
-def test_the_axis_of_a_loss_is_in_the_units_of_the_loss(dataset: xr.Dataset) -> None:
-    told = dataset.assign(test_loss=dataset["test_loss"].assign_attrs(units="squared error"))
+def test_the_label_of_a_loss_axis_has_the_units_of_the_loss(dataset: xr.Dataset) -> None:
+    squared = dataset.assign(test_loss=dataset["test_loss"].assign_attrs(units="squared error"))
     assert (
-        plots.loss_curves(told).get_ylabel()
-        == plots.progress_curves(told).get_ylabel()
+        plots.loss_curves(squared).get_ylabel()
+        == plots.progress_curves(squared).get_ylabel()
         == "loss (squared error)"
     )
     assert plots.loss_curves(dataset).get_ylabel() == "loss"
@@ -462,14 +462,14 @@ def test_positions_are_a_line_for_each_answer_that_is_read(dataset: xr.Dataset) 
     np.testing.assert_array_equal([line for _, _, line in _lines(axes)], losses[1].T[2:])
     legend = axes.get_legend()
     assert legend is not None
-    assert [one.get_text() for one in legend.get_texts()] == [
+    assert [text.get_text() for text in legend.get_texts()] == [
         "position 2",
         "position 3",
         "position 4",
     ]
 
 
-def test_effects_are_a_line_a_seed_with_medians_and_their_intervals() -> None:
+def test_effects_are_a_line_per_seed_with_medians_and_their_intervals() -> None:
     values, dims = np.array([[1.0, 2.0, 9.0], [0.0, np.nan, -1.0]]), ("condition", "seed")
     delay = xr.DataArray(values, dims=dims, attrs={"long_name": "delay", "units": "steps"})
     effects = xr.Dataset(
@@ -562,7 +562,6 @@ def test_without_key_frequencies_there_is_no_film(
 
 
 # --- For all of them
-# --------------------------------------------------------------------------------------------------------
 
 
 def test_given_axes_are_drawn_on(dataset: xr.Dataset) -> None:
@@ -587,12 +586,11 @@ def test_the_same_figure_is_the_same_file(dataset: xr.Dataset, tmp_path: Path) -
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_colours_are_of_a_palette_made_for_colour_blind_readers() -> None:
+def test_colours_are_from_a_palette_for_colour_blind_readers() -> None:
     assert {colour for value in COLOURS.values() for colour in value.split()} <= _OKABE_ITO
 
 
 # --- Probes
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -611,7 +609,7 @@ def probed() -> xr.Dataset:
     )
 
 
-def test_decodable_stands_beside_used_a_panel_a_concept_at_the_last_site_before_the_outputs(
+def test_decodable_and_used_has_a_panel_per_concept_at_the_last_site_before_the_outputs(
     probed: xr.Dataset,
 ) -> None:
     figure = plots.decodable_and_used(probed, columns=3)
@@ -635,7 +633,7 @@ def test_decodable_stands_beside_used_a_panel_a_concept_at_the_last_site_before_
         )
 
 
-def test_the_map_shows_what_is_decodable_and_what_is_used_beyond_random_subspaces(
+def test_the_probe_map_is_accuracy_and_effect_beyond_their_controls(
     probed: xr.Dataset,
 ) -> None:
     decodable, selective, used, *_ = plots.probe_map(probed).axes
@@ -654,7 +652,7 @@ def test_the_map_shows_what_is_decodable_and_what_is_used_beyond_random_subspace
     ]
 
 
-def test_figures_of_probes_read_chosen_sites_and_concepts_by_whatever_name_they_have(
+def test_probe_figures_find_readings_whose_names_have_suffixes(
     probed: xr.Dataset,
 ) -> None:
     other = probed.rename(
@@ -664,13 +662,13 @@ def test_figures_of_probes_read_chosen_sites_and_concepts_by_whatever_name_they_
         probe_effect_null="probe_effect_draws_5_a+b_null",
     )
     for draw in (plots.probe_map, plots.decodable_and_used):
-        found, plain = draw(other), draw(probed)
-        for one, two in zip(found.axes, plain.axes, strict=True):
-            for line, same in zip(one.lines, two.lines, strict=True):
+        suffixed, plain = draw(other), draw(probed)
+        for first, second in zip(suffixed.axes, plain.axes, strict=True):
+            for line, same in zip(first.lines, second.lines, strict=True):
                 np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
-            for image, same in zip(one.images, two.images, strict=True):
+            for image, same in zip(first.images, second.images, strict=True):
                 np.testing.assert_array_equal(image.get_array(), same.get_array())
-    # The plain ones are meant where they are there too.
+    # Names without a suffix are preferred.
     both = xr.merge([probed, 0 * other])
     np.testing.assert_array_equal(probe_readings(both)["probe_effect"], probed["probe_effect"])
     logistic = other.rename(

@@ -1,5 +1,5 @@
-"""What a report says: claims with their level of evidence, the table of numbers, how it was
-measured, and which figures.
+"""Contents of a report: claims with their level of evidence, the table of numbers, how each reading
+was measured, and which figures are drawn.
 """
 
 import json
@@ -17,9 +17,10 @@ from mi_jax.cli.main import main
 from mi_jax.dynamics import RULE, Claim, Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
-from mi_jax.report.catalogue import DATES
+from mi_jax.report.catalogue import DATES, FIGURES, plans
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import claims, how_measured, numbers_table, summary
+from mi_jax.report.inputs import ReportInputs
 from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
 
@@ -28,7 +29,7 @@ STEPS = [0, 10, 1000]
 
 
 def _readings(**last: Iterable[float]) -> xr.Dataset:
-    """Scalars by seed at the last step; what stood there before must not be looked at."""
+    """Scalars by seed at the last step; earlier steps hold values that must not be used."""
     columns = {name: np.array(list(values), float) for name, values in last.items()}
     seeds = len(next(iter(columns.values())))
     variables = {
@@ -55,8 +56,8 @@ def _untrained(**draws: list[float]) -> Nulls:
 
 
 def _swapped(**draws: list[list[float]]) -> Nulls:
-    """Lists [seed draw] at the last of two steps; at the first there is a null that nothing beats,
-    whatever the direction.
+    """Draws of the null, shape (seed, draw), at the last of two steps; those at the first step lie
+    beyond any reading in both directions.
     """
     last = {name: np.array(values) for name, values in draws.items()}
     both = {
@@ -69,20 +70,25 @@ def _swapped(**draws: list[list[float]]) -> Nulls:
 
 
 # --- Claims
-# -----------------------------------------------------------------------------------------------------------------
+
+
+def _claims(
+    dataset: xr.Dataset, nulls: Nulls, dates: Dates | None = None, phases: Phases | None = None
+) -> list[Claim]:
+    return claims(ReportInputs(dataset, nulls, dates, phases))
 
 
 def _level(found: list[Claim], name: str) -> int:
-    (one,) = [claim for claim in found if f"({name})" in claim.text]
-    return one.level
+    (claim,) = [claim for claim in found if f"({name})" in claim.text]
+    return claim.level
 
 
 @pytest.mark.parametrize(("seeds", "level"), [(3, 1), (5, 2)])
 @pytest.mark.parametrize("name", ["gini_unembedding", "gini_embedding"])
 def test_sparsity_is_claimed_above_untrained_networks(name: str, seeds: int, level: int) -> None:
     null = _untrained(**{name: [0.2, 0.3]})
-    assert _level(claims(_readings(**{name: [0.31] * seeds}), null, None), name) == level
-    assert _level(claims(_readings(**{name: [0.31] * (seeds - 1) + [0.29]}), null, None), name) == 0
+    assert _level(_claims(_readings(**{name: [0.31] * seeds}), null), name) == level
+    assert _level(_claims(_readings(**{name: [0.31] * (seeds - 1) + [0.29]}), null), name) == 0
 
 
 @pytest.mark.parametrize(
@@ -98,14 +104,17 @@ def test_key_frequencies_are_claimed_beyond_others_on_the_side_where_they_matter
     name: str, beyond: float, within: float
 ) -> None:
     null = _swapped(**{name: [[0.4, 0.5], [0.6, 0.5], [0.5, 0.5]]})
-    assert _level(claims(_readings(**{name: [beyond] * 3}), null, None), name) == 1
-    assert _level(claims(_readings(**{name: [within] * 3}), null, None), name) == 0
+    assert _level(_claims(_readings(**{name: [beyond] * 3}), null), name) == 1
+    assert _level(_claims(_readings(**{name: [within] * 3}), null), name) == 0
 
 
 def test_the_draws_of_all_seeds_are_the_null() -> None:
     null = _swapped(logit_fve=[[0.1, 0.1], [0.1, 0.7], [0.1, 0.1]])
-    (one,) = claims(_readings(logit_fve=[0.6, 0.8, 0.8]), null, None)
-    assert (one.level, one.reason) == (0, "2 of 3 seeds lie above all 6 draws of the null (0.7)")
+    (claim,) = _claims(_readings(logit_fve=[0.6, 0.8, 0.8]), null)
+    assert (claim.level, claim.reason) == (
+        0,
+        "2 of 3 seeds lie above all 6 draws of the null (0.7)",
+    )
 
 
 def test_a_null_of_the_other_kind_backs_no_claim() -> None:
@@ -113,27 +122,30 @@ def test_a_null_of_the_other_kind_backs_no_claim() -> None:
     null = Nulls(
         _untrained(logit_fve=[0.1]).untrained, _swapped(gini_embedding=[[0.1]] * 3).frequencies
     )
-    assert claims(readings, null, None) == []
+    assert _claims(readings, null) == []
 
 
-def test_nothing_is_claimed_of_what_was_not_read() -> None:
-    assert claims(_readings(test_loss=[0.1]), _untrained(gini_embedding=[0.1]), None) == []
+def test_nothing_is_claimed_without_a_reading() -> None:
+    assert _claims(_readings(test_loss=[0.1]), _untrained(gini_embedding=[0.1])) == []
 
 
 def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
     probed = [name for name in dataset if str(name).startswith("probe")]
-    found = claims(_only(dataset, *map(str, probed)), _untrained(), None)
-    assert [(one.text.split(" (")[0], one.level) for one in found] == [
+    found = _claims(_only(dataset, *map(str, probed)), _untrained())
+    assert [(claim.text.split(" (")[0], claim.level) for claim in found] == [
         (f"'{concept}' is decodable and used at stream", 3) for concept in "ab"
     ]
-    assert claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained(), None) == []
+    assert _claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained()) == []
 
 
 def test_grokking_is_observed_and_counted_by_seed() -> None:
     dates = _dates([10.0, 10.0, NAN, 50.0], [100.0, NAN, NAN, 40.0])
-    (one,) = claims(_readings(test_loss=[0.1] * 4), _untrained(), dates)
-    assert "grokking" in one.text
-    assert (one.level, one.reason) == (0, "1 of 4 seeds; a curve has no null of its own")
+    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), dates)
+    assert "grokking" in claim.text
+    assert (claim.level, claim.reason) == (
+        0,
+        "1 of 4 seeds; there is no null to compare a date with",
+    )
 
 
 def _verdicts(*verdicts: str) -> Phases:
@@ -141,18 +153,18 @@ def _verdicts(*verdicts: str) -> Phases:
     return Phases(never, never, never, _by_seed(*verdicts))
 
 
-def test_what_learns_both_sets_at_once_has_not_grokked() -> None:
+def test_a_run_that_learns_both_sets_at_once_has_not_grokked() -> None:
     dates, found = (
         _dates([59.1, 58.8], [58.9, 58.9]),
         _verdicts("generalised at once", "generalised at once"),
     )
     assert (
         summary(dates, found)
-        == "This run learned the training and the test set at once in 2 of 2 seeds, at step 59 [59,"
-        " 59; range]."
+        == "This run learned the training and the test set at once in 2 of 2 seeds (median step 59"
+        " [59, 59; range])."
     )
-    (one,) = claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, found)
-    assert one.reason.startswith("0 of 2 seeds")
+    (claim,) = _claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, found)
+    assert claim.reason.startswith("0 of 2 seeds")
     table = _table(_readings(test_loss=[0.1] * 2), dates, found)
     assert (
         table[".99 training accuracy at step"][:2]
@@ -162,48 +174,46 @@ def test_what_learns_both_sets_at_once_has_not_grokked() -> None:
     assert not {"memorised at step", "grokked at step", "delay, steps"} & set(table)
 
 
-def test_the_story_tells_seeds_of_each_kind_apart() -> None:
+def test_the_summary_counts_seeds_of_each_kind() -> None:
     dates = _dates([10.0, 20.0, NAN, 30.0], [10.0, 900.0, 70.0, NAN])
     found = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
     assert (
         summary(dates, found)
-        == "This run memorised in 2 of 4 seeds, at step 25 [20, 30; range] and learned the training"
-        " and the test set at once in 1 of 4 seeds, at step 10 [10, 10; range] and reached .99"
-        " test accuracy without it in 1 of 4 seeds, at step 70 [70, 70; range] and grokked in 1"
-        " of 4 seeds, at step 900 [900, 900; range]."
+        == "This run memorised in 2 of 4 seeds (median step 25 [20, 30; range]), learned the"
+        " training and the test set at once in 1 of 4 seeds (median step 10 [10, 10; range]),"
+        " reached .99 test accuracy without memorising in 1 of 4 seeds (median step 70 [70, 70;"
+        " range]) and grokked in 1 of 4 seeds (median step 900 [900, 900; range])."
     )
     assert (
         summary(_dates([10.0], [NAN]), _verdicts("did not grok"))
-        == "This run memorised in 1 of 1 seeds, at step 10 and did not grok."
+        == "This run memorised at step 10 and did not grok."
     )
     assert (
         summary(_dates([NAN], [70.0]), _verdicts("did not memorise"))
-        == "This run did not memorise and reached .99 test accuracy without it in 1 of 1 seeds, at"
-        " step 70."
+        == "This run did not memorise and reached .99 test accuracy without memorising at step 70."
     )
 
 
-def test_a_run_on_fresh_examples_has_learned_when_its_test_accuracy_says_so() -> None:
-    told = "This run, which has no training set to memorise,"
+def test_a_run_on_fresh_examples_is_dated_by_its_test_accuracy() -> None:
+    start = "This run, which has no training set to memorise,"
     reached = summary(None, None, _by_seed(100.0, NAN, 300.0))
     assert (
         reached
-        == f"{told} reached .99 test accuracy in 2 of 3 seeds, at step 200 [100, 300; range]."
+        == f"{start} reached .99 test accuracy in 2 of 3 seeds (median step 200 [100, 300; range])."
     )
-    assert summary(None, None, _by_seed(NAN)) == f"{told} did not reach .99 test accuracy."
+    assert summary(None, None, _by_seed(NAN)) == f"{start} did not reach .99 test accuracy."
 
 
 # --- Numbers
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def _table(*arguments: Any) -> dict[str, list[str]]:
     rows = numbers_table(*arguments)
-    assert len({len(cells) for _, cells in rows}) == 1, "a cell a seed, and the interval"
+    assert len({len(cells) for _, cells in rows}) == 1, "one cell per seed, and the interval"
     return dict(rows)
 
 
-def test_dates_are_in_steps_with_never_for_those_there_are_not() -> None:
+def test_dates_are_in_steps_and_missing_ones_are_never() -> None:
     dates = _dates([12.4, 10.0, 1234.6], [9000.0, NAN, 10_000.2])
     table = _table(_readings(test_loss=[0.1] * 3), dates, None)
     assert table["seed"] == ["3", "4", "5", "median [interval]"]
@@ -228,7 +238,7 @@ def test_dates_are_in_steps_with_never_for_those_there_are_not() -> None:
     )
 
 
-def test_phases_are_told_with_their_verdict() -> None:
+def test_phases_have_rows_and_a_verdict() -> None:
     verdict = _by_seed("grokked", "did not grok")
     phases = Phases(_by_seed(20.0, 30.0), _by_seed(300.0, NAN), _by_seed(4000.0, NAN), verdict)
     table = _table(_readings(test_loss=[0.1] * 2), None, phases)
@@ -280,14 +290,14 @@ def test_key_frequencies_are_listed_where_they_are_few() -> None:
     assert "fourier_power_embedding" not in table
 
 
-def test_how_it_was_measured_says_options_source_and_what_knows_the_end() -> None:
+def test_how_it_was_measured_states_options_source_and_use_of_the_final_model() -> None:
     dataset = _readings(a=[1.0], b=[1.0])
-    told = {
+    provenance = {
         "options": {"keys": "final", "table": "W_L"},
         "retrospective": True,
         "source": "arXiv 2301.05217",
     }
-    dataset["a"].attrs["provenance"] = json.dumps(told)
+    dataset["a"].attrs["provenance"] = json.dumps(provenance)
     dataset["b"].attrs["provenance"] = json.dumps(
         {"options": {}, "retrospective": False, "source": ""}
     )
@@ -297,29 +307,29 @@ def test_how_it_was_measured_says_options_source_and_what_knows_the_end() -> Non
     ]
 
 
-def test_the_variables_of_one_measure_are_told_of_once_with_what_was_chosen_for_all_seeds() -> None:
+def test_the_variables_of_one_measure_share_a_row_with_the_numbers_prepared_for_all_seeds() -> None:
     dataset = _readings(x=[1.0], x_se=[1.0], y=[1.0])
     prepared = {
         "x_n_beta": {"0": 66.20507, "1": 66.20507},
         "x_examples": {"0": [1, 2], "1": [1, 2]},
         "x_n": {"0": 3, "1": 4},
     }
-    told = {
+    provenance = {
         "measure": "x",
         "options": {"gamma": 2.0, "entry": None, "parameters": []},
         "retrospective": False,
         "source": "",
     }
     for name in ("x", "x_se"):
-        dataset[name].attrs["provenance"] = json.dumps({**told, "prepared": prepared})
-    dataset["y"].attrs["provenance"] = json.dumps({**told, "measure": "y"})
+        dataset[name].attrs["provenance"] = json.dumps({**provenance, "prepared": prepared})
+    dataset["y"].attrs["provenance"] = json.dumps({**provenance, "measure": "y"})
     assert how_measured(dataset) == [
         ("x, _se", "online; gamma: 2.0, n_beta: 66.21"),
         ("y", "online; gamma: 2.0"),
     ]
 
 
-def test_the_rule_of_the_phases_is_told_where_there_are_some() -> None:
+def test_the_rule_of_the_phases_is_stated_where_they_can_be_dated() -> None:
     dataset = _readings(train_accuracy=[1.0], test_accuracy=[1.0], test_loss=[1.0])
     for name in dataset:
         dataset[name].attrs["provenance"] = json.dumps(
@@ -329,7 +339,6 @@ def test_the_rule_of_the_phases_is_told_where_there_are_some() -> None:
 
 
 # --- Figures
-# ----------------------------------------------------------------------------------------------------------------
 
 _P, _KEY = 7, 2
 
@@ -413,23 +422,23 @@ _TITLES = {
     "progress": "The circuit under the loss",
     "loss": "Loss",
     "accuracy": "Accuracy",
-    "seeds": "Every seed on its own clock",
-    "frequencies": "The mechanism being born (seed 3)",
-    "frequencies_embedding": "The same in the embedding (seed 3)",
-    "spectra": "Final spectra (seed 3)",
+    "seeds": "Seeds aligned at grokking",
+    "frequencies": "Frequencies of the unembedding (seed 3)",
+    "frequencies_embedding": "Frequencies of the embedding (seed 3)",
+    "spectra": "Final Fourier spectra (seed 3)",
     "gini": "Sparsity in the Fourier basis",
-    "excluded_by_frequency": "What each frequency is worth (seed 3)",
-    "clusters": "Neurons by frequency (seed 3)",
-    "neuron_flow": "Neurons joining clusters (seed 3)",
+    "excluded_by_frequency": "Loss without each frequency (seed 3)",
+    "clusters": "Neurons by frequency at the end (seed 3)",
+    "neuron_flow": "Neurons by frequency over training (seed 3)",
     "attention": "Attention (seed 3)",
-    "norms": "Weights (seed 3)",
+    "norms": "Size of the weights (seed 3)",
     "singular_values": "Singular values of the unembedding (seed 3)",
-    "surface": "Where the answers are right (seed 3)",
+    "surface": "Right and wrong answers for all pairs (seed 3)",
     "circles": "The embedding on its circles (seed 3)",
-    "decodable_and_used": "Decodable against used, at stream",
+    "decodable_and_used": "Concepts decodable and used at stream",
     "probe_map": "Where concepts are decodable, and where they are used",
 }
-_FILM = "From noise to circles (seed 3)"
+_FILM = "The circles forming over training (seed 3)"
 
 
 def _only(dataset: xr.Dataset, *names: str) -> xr.Dataset:
@@ -454,16 +463,15 @@ def _drawn(
         if "frequency" in dataset.coords:
             born = dates.memorised.expand_dims(frequency=dataset["frequency"].values)
     shown = nothing if pictures is None else pictures
-    return draw_figures(
-        folder,
+    inputs = ReportInputs(
         dataset,
-        Nulls(nothing, nothing),
-        dates,
-        phases,
-        born,
-        shown,
-        shown if frames else nothing,
+        dates=dates,
+        phases=phases,
+        births=born,
+        pictures=shown,
+        frames=shown if frames else nothing,
     )
+    return draw_figures(folder, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +508,7 @@ _MARKS = {
         for name in ("frequencies_embedding", "excluded_by_frequency", "neuron_flow", "circles")
     },
 }
-"""By figure, what is marked on it beside its readings and their nulls."""
+"""By figure, the marks on it beside its readings and their nulls."""
 
 
 def _needs(folder: Path, name: str) -> list[str]:
@@ -542,7 +550,7 @@ def test_a_figure_needs_its_data_and_no_more(
     name: str,
     tmp_path: Path,
 ) -> None:
-    """Drawn where its own readings are there alone; not where one of them is missing."""
+    """A figure is drawn from its own readings alone, and not without any of them."""
     needs = _needs(all_drawn[0], name)
     read, shown = (
         [variable for variable in needs if variable in held] for held in (dataset, pictures)
@@ -578,15 +586,11 @@ def test_one_seed_or_no_dates_leave_no_panel_of_seeds(dataset: xr.Dataset, tmp_p
 def test_where_no_seed_grokked_there_is_no_clock_of_grokking(
     dataset: xr.Dataset, tmp_path: Path
 ) -> None:
-    nothing, curve = xr.Dataset(), _only(dataset, "test_accuracy")
-    never = _dates([5.0, 5.0], [NAN, NAN])
-    assert (
-        draw_figures(tmp_path, curve, Nulls(nothing, nothing), never, None, None, nothing, nothing)
-        == []
-    )
+    curve, never = _only(dataset, "test_accuracy"), _dates([5.0, 5.0], [NAN, NAN])
+    assert draw_figures(tmp_path, ReportInputs(curve, dates=never)) == []
 
 
-def test_a_coefficient_of_some_parameters_has_a_figure_of_its_own_and_no_band_is_promised_without_a_null(
+def test_a_coefficient_of_some_parameters_has_its_own_figure_and_no_band_without_a_null(
     tmp_path: Path,
 ) -> None:
     names = ("learning_coefficient", "learning_coefficient_unembed.*")
@@ -598,10 +602,7 @@ def test_a_coefficient_of_some_parameters_has_a_figure_of_its_own_and_no_band_is
     read = _readings(train_loss=[1.0], **{f"{name}{end}": [1.0] for name in names for end in ends})
     read[f"{names[1]}_loss_trace"] = read["train_loss"]
     read[names[0]].attrs["provenance"] = json.dumps({"options": {"gamma": 7.0, "n_beta": None}})
-    nothing = xr.Dataset()
-    whole, part, *_ = draw_figures(
-        tmp_path, read, Nulls(nothing, nothing), None, None, None, nothing, nothing
-    )
+    whole, part, *_ = draw_figures(tmp_path, ReportInputs(read))
     assert whole.title == "The learning coefficient beside the loss"
     assert "(gamma 7.0)" in whole.caption
     assert "Band" not in whole.caption
@@ -609,7 +610,7 @@ def test_a_coefficient_of_some_parameters_has_a_figure_of_its_own_and_no_band_is
     assert (tmp_path / "learning_coefficient_unembed._.png").is_file()
 
 
-def test_where_nothing_is_trained_on_twice_the_test_curves_stand_alone(
+def test_without_a_training_set_the_test_curves_stand_alone(
     dataset: xr.Dataset, tmp_path: Path
 ) -> None:
     curves = _only(dataset, "test_accuracy", "test_loss")
@@ -644,12 +645,12 @@ def test_a_network_with_one_output_has_no_picture_of_its_modes(
 def test_a_null_with_fewer_modes_than_its_reading_is_beside_it(
     dataset: xr.Dataset, tmp_path: Path
 ) -> None:
-    """As it is where the singular values of every array, of which some have more, were read too."""
+    """A reading has more modes than its null where those of every array were read too: some arrays
+    have more.
+    """
     null = xr.Dataset({"singular_values_unembedding": (("draw", "mode"), np.ones((5, 3)))})
     values = _only(dataset, "singular_values_unembedding")
-    figures = draw_figures(
-        tmp_path, values, Nulls(null, xr.Dataset()), None, None, None, xr.Dataset(), xr.Dataset()
-    )
+    figures = draw_figures(tmp_path, ReportInputs(values, Nulls(null, xr.Dataset())))
     assert [figure.title for figure in figures] == [_TITLES["singular_values"]]
     with xr.open_dataset(tmp_path / "singular_values.nc", engine="h5netcdf") as data:
         assert data.sizes["mode"] == 4
@@ -660,10 +661,12 @@ def test_a_null_with_fewer_modes_than_its_reading_is_beside_it(
 
 def test_wrong_labels_have_a_figure_of_their_own(dataset: xr.Dataset, tmp_path: Path) -> None:
     curve = dataset["test_accuracy"]
-    told = _only(dataset, "test_accuracy").assign(
+    readings = _only(dataset, "test_accuracy").assign(
         {f"{kind}_accuracy": curve for kind in ("clean", "memorised", "corrected")}
     )
-    assert "What becomes of wrong labels" in [figure.title for figure in _drawn(tmp_path, told)]
+    assert "Accuracy on mislabelled examples" in [
+        figure.title for figure in _drawn(tmp_path, readings)
+    ]
 
 
 def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset) -> None:
@@ -671,10 +674,20 @@ def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_without_readings_has_no_report_and_is_told_how_to_get_one(
+def test_without_readings_report_fails_and_says_how_to_measure(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "nulls", lambda self: Nulls(xr.Dataset(), xr.Dataset()))
     run = train(tiny_mlp_experiment(seeds=(0,), steps=4), tmp_path / "run")
     assert main(["report", str(run.path)]) == 2
     assert "mi-jax measure" in capsys.readouterr().err
+
+
+def test_every_figure_has_texts_readings_and_a_file_name_of_its_own(dataset: xr.Dataset) -> None:
+    every = plans(ReportInputs(dataset))
+    assert len({plan.name for plan in every}) == len(every) >= len(FIGURES)
+    for plan in every:
+        assert plan.title, plan.name
+        assert plan.caption.endswith("."), plan.name
+        assert plan.alt.endswith("."), plan.name
+        assert plan.needs, plan.name

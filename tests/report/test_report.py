@@ -1,5 +1,5 @@
-"""The report as a reader meets it: in a browser, on a telephone, in the dark, on paper, without a
-network.
+"""The report as a reader meets it: in a browser, on a telephone, in dark mode, on paper, and
+without a network.
 """
 
 import json
@@ -43,7 +43,7 @@ def drawn() -> list[Figure]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, drawn: list[Figure]) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory, drawn: list[Figure]) -> Study:
     experiment = tiny_experiment(
         task=ModularArithmetic(p=17, fraction=0.7),
         model=Transformer(d_model=32, heads=2, d_mlp=128),
@@ -56,16 +56,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, drawn: list[Figure]) -> Study
     with pytest.MonkeyPatch.context() as patch:
         save = plots.save
 
-        def kept(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
+        def save_and_collect(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
             drawn.append(figure)
             return save(figure, folder, name)
 
-        patch.setattr(plots, "save", kept)
+        patch.setattr(plots, "save", save_and_collect)
         return report(run)
 
 
 @pytest.fixture(scope="module")
-def browser(made: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
         pytest.skip("Debian's chromium and chromium-driver are not installed")
@@ -76,7 +76,7 @@ def browser(made: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=Service(executable_path=driver))
     try:
-        opened.get(made.report.as_uri())
+        opened.get(study.report.as_uri())
         yield opened
     finally:
         opened.quit()
@@ -87,10 +87,9 @@ def _size(browser: Any, size: dict[str, Any]) -> None:
 
 
 # --- In a browser
-# -----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_loaded_and_nothing_is_complained_of(browser: Any, made: Study) -> None:
+def test_nothing_is_loaded_and_the_browser_logs_nothing(browser: Any, study: Study) -> None:
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [
         event["params"] for event in events if event["method"] == "Network.requestWillBeSent"
@@ -101,12 +100,14 @@ def test_nothing_is_loaded_and_nothing_is_complained_of(browser: Any, made: Stud
         for request in requests
         if not request["documentURL"].startswith("chrome:")
     }
-    assert made.report.as_uri() in asked
-    assert {url for url in asked if not url.startswith("data:")} == {made.report.as_uri()}
+    assert study.report.as_uri() in asked
+    assert {url for url in asked if not url.startswith("data:")} == {study.report.as_uri()}
     assert browser.get_log("browser") == []
 
 
-def test_every_picture_is_whole_and_told_in_words(browser: Any, drawn: list[Figure]) -> None:
+def test_every_picture_is_complete_and_has_an_alternative_text(
+    browser: Any, drawn: list[Figure]
+) -> None:
     pictures = browser.execute_script(
         "return [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt,"
         " i.src.slice(0, 11)])"
@@ -163,30 +164,35 @@ def test_it_prints(browser: Any) -> None:
 
 
 # --- What it says
-# -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_says_how_to_make_it_again_and_where_the_numbers_are(made: Study) -> None:
-    page = made.report.read_text()
-    assert f"mi-jax reproduce {made.run.path.name}" in page
-    for name in ("Findings", "Numbers", "How it was measured", "Manifest", made.run.record["hash"]):
+def test_the_page_says_how_to_make_it_again_and_where_the_numbers_are(study: Study) -> None:
+    page = study.report.read_text()
+    assert f"mi-jax reproduce {study.run.path.name}" in page
+    for name in (
+        "Findings",
+        "Numbers",
+        "How it was measured",
+        "Manifest",
+        study.run.record["hash"],
+    ):
         assert name in page
     for line in page.split("Data: figures/")[1:]:
-        assert (made.run.path / "figures" / line.split("<")[0]).is_file()
+        assert (study.run.path / "figures" / line.split("<")[0]).is_file()
 
 
-def test_each_seed_is_said_to_have_grokked_or_not(made: Study) -> None:
-    page = made.report.read_text()
-    grokked = np.isfinite(made.dates.grokked.values)  # pyright: ignore[reportOptionalMemberAccess]
+def test_each_seed_is_said_to_have_grokked_or_not(study: Study) -> None:
+    page = study.report.read_text()
+    grokked = np.isfinite(study.dates.grokked.values)  # pyright: ignore[reportOptionalMemberAccess]
     assert set(grokked) == {True, False}
-    assert f"grokked in {grokked.sum()} of 3 seeds, at step " in page
-    assert f"{grokked.sum()} of 3 seeds; a curve has no null of its own" in page
+    assert f"grokked in {grokked.sum()} of 3 seeds (median step " in page
+    assert f"{grokked.sum()} of 3 seeds; there is no null to compare a date with" in page
     assert page.count('<td class="cell">did not grok</td>') == (~grokked).sum()
     assert page.count('<td class="cell">grokked</td>') == grokked.sum()
     assert '<td class="cell">never</td>' in page
 
 
-def test_what_is_written_in_a_page_is_text_and_no_markup() -> None:
+def test_texts_of_a_page_are_escaped() -> None:
     name = "<script>alert(1)</script>"
     page = render(
         Page(
@@ -205,13 +211,12 @@ def test_what_is_written_in_a_page_is_text_and_no_markup() -> None:
 
 
 # --- Figures
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_figures_fit_a_page_and_their_text_can_be_read_in_print(
-    made: Study, drawn: list[Figure]
+    study: Study, drawn: list[Figure]
 ) -> None:
-    assert made.report.is_file()
+    assert study.report.is_file()
     for figure in drawn:
         assert figure.get_figwidth() <= WIDE
         texts = [
@@ -231,8 +236,8 @@ def test_axes_are_labelled(drawn: list[Figure]) -> None:
         assert all(labels[:1]), figure
 
 
-def test_each_figure_is_stored_for_print_and_for_screens_with_its_data(made: Study) -> None:
-    folder = made.run.path / "figures"
+def test_each_figure_is_stored_for_print_and_for_screens_with_its_data(study: Study) -> None:
+    folder = study.run.path / "figures"
     names = {file.stem for file in folder.glob("*.png")}
     assert names == {file.stem for file in folder.glob("*.svg")}
     assert names <= {file.stem for file in folder.glob("*.nc")}

@@ -1,0 +1,63 @@
+"""Plan of a figure: its texts, the readings that it needs, and how it is drawn."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mi_jax.report.inputs import ReportInputs
+
+DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
+"""Marks of a figure that shows dates and phases."""
+KEYS = ("final_keys",)
+"""Mark of a figure that shows which frequencies are key in the last snapshot."""
+
+
+class FigurePlan(NamedTuple):
+    """A figure that a report has where its readings were taken.
+
+    Attributes:
+        name: of its files, without suffix.
+        title: its heading in the report.
+        caption: the text below it: what is drawn, and what colours, line styles, bands and marks
+            mean.
+        alt: the text in place of the picture, for readers who cannot see it.
+        needs: the variables that it draws, of one of the datasets in ``ReportInputs``. Without any
+            of them it is left out.
+        draw: draws it; returns its Axes or its Figure.
+        marks: what else is drawn on it, by the names of ``report.figures._marks``: stored with the
+            data of the figure.
+        shows: further variables that it covers, so that the last figures, which collect the
+            remaining readings, leave them out.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    needs: set[str]
+    draw: Callable[[], Any]
+    marks: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
+
+
+def seed_note(inputs: ReportInputs) -> str:
+    """The sentence of a caption that explains line styles, where there are several seeds."""
+    return " Line styles are seeds." if inputs.dataset.sizes["seed"] > 1 else ""
+
+
+def date_note(inputs: ReportInputs) -> str:
+    """The sentences of a caption that explain shaded phases and marked dates, where there are
+    any.
+    """
+    note = ""
+    if inputs.phases is not None:
+        note += (
+            " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), each up"
+            " to its median end over seeds; bars at the bottom: range (from five seeds on, 95 %"
+            " bootstrap interval) over seeds of each phase's end."
+        )
+    if inputs.dates is not None:
+        note += (
+            " Triangles: the step at which a seed first reaches .99 training accuracy (blue) and"
+            " .99 test accuracy (orange)."
+        )
+    return note
