@@ -3,15 +3,17 @@ it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import xarray as xr
 
 from mi_jax.basics.dims import Params, PRNGKey
 from mi_jax.basics.errors import require
 from mi_jax.landscape.coefficient import Real, learning_coefficient
+
+if TYPE_CHECKING:
+    import xarray
 
 _SCALARS = (
     "learning_coefficient",
@@ -38,7 +40,7 @@ def calibrate(
     key: PRNGKey,
     tolerance: float = 0.1,
     **options: Any,
-) -> xr.Dataset:
+) -> "xarray.Dataset":
     """The estimate at one point over a grid of step sizes and temperatures, by one compiled
     program, and where it is flat.
 
@@ -87,14 +89,17 @@ def calibrate(
         flag: table(lambda cell, flag=flag: getattr(cell.flags, flag))
         for flag in found[0][0].flags._fields
     }
-    dataset = xr.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
+    # xarray and its pandas take as long to import as half of jax; `mi-jax list` needs neither.
+    import xarray
+
+    dataset = xarray.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
     return find_plateau(
         dataset.assign_attrs(n=n, gamma=gamma, burn_in=burn_in, draws=draws, chains=chains),
         tolerance=tolerance,
     )
 
 
-def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
+def find_plateau(sweep: "xarray.Dataset", *, tolerance: float = 0.1) -> "xarray.Dataset":
     """Marks the largest connected part of the grid on which estimates agree.
 
     A cell is usable if its error is within ``tolerance`` of it and no flag but ``below_start`` is
