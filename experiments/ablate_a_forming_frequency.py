@@ -124,7 +124,7 @@ def main() -> None:
     """Train the parent, fork it once per rule, print the effects by seed, and draw them and the
     histories.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     default_folder = Path("checkpoints") / experiment.name
     parser.add_argument(
         "--out",

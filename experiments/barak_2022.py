@@ -5,8 +5,7 @@ Question: does training show in the weights before it shows in the error?
 Paper: Barak et al. 2022, arXiv 2207.08799: online SGD on the hinge loss, batches of 32, a ReLU
     network of 100 neurons.
 Command: mi-jax run barak_2022
-    For other sizes of the paper use --task.n 30 --task.k 4 and the like, --model.width and
-    --task.batch-size.
+    Other sizes of the paper: --task.n 30 --task.k 4 and the like, --model.width, --task.batch-size.
 Minutes: under 1 on 2 cores.
 Printed, by seed 0, 1, 2:
     Some neuron weights all 3 signs that matter above all others (weight gap above 0) from step

@@ -1,10 +1,10 @@
 """To grok or not to grok: the quadratic MLP on addition mod 97 groks in 44 steps, and with enough
 weight decay it overrules wrong labels.
 
-Question: what do 35 % wrong labels and weight decay make of the same network: coexistence, inversion
-    or forgetting?
-Paper: Doshi et al. 2024, arXiv 2310.13061, as in its code, including the split; the wrong labels are
-    drawn by our own generator.
+Question: what do 35 % wrong labels and weight decay make of the same network: coexistence,
+    inversion or forgetting?
+Paper: Doshi et al. 2024, arXiv 2310.13061, as in its code, including the split; the wrong labels
+    are drawn by our own generator.
 Command: mi-jax run doshi_2023
     Wrong labels: --task.label-noise 0.35 --seeds 0, with --optimizer.weight-decay 0 --steps 1000,
     or with weight decay 5 or 15 and --steps 500, or with weight decay 20 and --steps 5000.

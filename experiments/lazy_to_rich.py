@@ -1,7 +1,8 @@
 """From lazy to rich: the larger the scale of a network's output, the less its features move, and
 the later it generalises.
 
-Question: does grokking come from learning with fixed features first, and with moving features later?
+Question: does grokking come from learning with fixed features first, and with moving features
+    later?
 Paper: Kumar et al. 2024, arXiv 2310.06110: gradient descent on the squared error without
     regularisation, at a learning rate that falls as 1 / scale^2; here on the parity of 2 of 40
     signs with 800 examples. The paper's own network, quadratic units with one output weight on

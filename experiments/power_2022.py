@@ -1,8 +1,8 @@
 """Grokking as it was discovered: division modulo a prime, trained on six tenths of the pairs.
 
 Question: does the test accuracy of division rise long after the training accuracy is 1?
-Paper: Power et al. 2022, arXiv 2201.02177, with the split of its code; here a network without norms,
-    one layer and p = 59 in place of two layers and 97. The loss is over the answer alone.
+Paper: Power et al. 2022, arXiv 2201.02177, with the split of its code; here a network without
+    norms, one layer and p = 59 in place of two layers and 97. The loss is over the answer alone.
 Command: mi-jax run power_2022
     Nearest to the paper, which puts norms after the blocks and has sine positions, and not run
     here: --task.p 97 --task.fraction 0.5 --task.batch-size 512 --model.layers 2 --model.d-model 128
