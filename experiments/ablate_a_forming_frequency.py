@@ -1,23 +1,26 @@
-"""A circuit's frequencies taken out of both tables while it forms: what grokking does then, beside
-two controls.
+"""The frequencies of a circuit are taken out of both tables while it forms, beside two controls, to
+see what grokking does then.
 
 Question: does grokking wait for the very circuit that forms before test accuracy shows it?
 Paper: the circuit of Nanda et al. 2023, arXiv 2301.05217; intervening on training itself, Singh et
     al. 2024, arXiv 2404.07129.
 Command: python experiments/ablate_a_forming_frequency.py
-Held out for 50 updates: --stop 350.
-Minutes: 17 CPU-minutes; 20 on 2 cores that others were using.
-Printed, medians of 12 seeds with bootstrap 95 % intervals. The parent groks at step 818 [625, 958];
-test accuracy at step 300 is .46 to .55. Grokking comes later by 210 [-4, 493] steps without the
-forming frequencies, by -60 [-93, -33] without as many others, by -119 [-200, -79] without a random
-subspace of the same norm; paired by seed, the first less the second is 260 [47, 557], less the
-third 316 [172, 617]. Of the parent's key frequencies .42 [.29, .67] are the fork's too, of the
-controls 1 [1, 1] and 1 [.88, 1]. So grokking waits for the circuit, or takes another: the one seed
-that keeps all of its frequencies is 462 steps late, the one that keeps none 129 steps early. Held
-out for 50 updates, none of the 12 seeds keeps any, and all grok by others, later by 5 [-76, 463]
-steps; with other frequencies held out all keep all of theirs (-99 [-163, -53]), with random ones 1
-[.71, 1] of them (-35 [-145, 21]). Without other frequencies grokking comes sooner, perhaps because
-that part of clean-up is done.
+    To hold the frequencies out for 50 updates: --stop 350.
+Minutes: 17 CPU-minutes; 20 on 2 shared cores.
+Printed, medians of 12 seeds with bootstrap 95 % intervals:
+    The parent groks at step 818 [625, 958]; its test accuracy at step 300 is .46 to .55.
+    Grokking comes later by 210 [-4, 493] steps without the forming frequencies, by -60 [-93, -33]
+    without as many other frequencies, by -119 [-200, -79] without a random subspace of the same
+    norm. Paired by seed, the first less the second is 260 [47, 557], the first less the third 316
+    [172, 617].
+    Of the parent's key frequencies the fork keeps .42 [.29, .67], the controls 1 [1, 1] and 1
+    [.88, 1].
+    So grokking waits for the circuit, or takes another: the one seed that keeps all of its
+    frequencies is 462 steps late, the one that keeps none is 129 steps early.
+    Held out for 50 updates, none of the 12 seeds keeps any of its frequencies, and all grok by
+    others, later by 5 [-76, 463] steps. With other frequencies held out, all seeds keep all of
+    theirs (-99 [-163, -53]); with random ones they keep 1 [.71, 1] (-35 [-145, 21]).
+    Without other frequencies grokking comes sooner, perhaps because that part of clean-up is done.
 """
 
 import argparse
@@ -50,41 +53,51 @@ experiment = Experiment(
     schedule=every(25),
     seeds=tuple(range(12)),
 )
-"""That of ``grokking.py`` on half of the pairs, where every seed groks sooner, and with more seeds.
+"""The experiment of ``grokking.py`` on half of the pairs, where every seed groks sooner, and with
+more seeds.
 """
 
 
 def grokked(run: Run) -> xr.DataArray:
-    """By seed, the step of grokking; the last step where there is none, which makes a delay look
-    shorter than it is.
+    """Date grokking by seed, in steps.
+
+    A seed that never groks has the last step, which makes its delay look shorter than it is.
     """
     return transitions(run.measure(READ)).grokked.fillna(int(run.steps[-1]))
 
 
 def final_keys(run: Run) -> xr.DataArray:
-    """Whether a frequency is key at the run's end, dims (seed, frequency)."""
+    """Tell which frequencies are key at the end of a run, dims (seed, frequency)."""
     return run.measure(READ)["key_frequencies"].isel(step=-1)
 
 
 def projection(rule: Rule, parent: Run, start: int, stop: int) -> Project:
-    """What is taken out of both tables after each update from ``start`` until ``stop``.
+    """Make the intervention that takes a subspace out of both tables.
 
-    The frequencies that are key at the parent's end, as many others, or a random subspace whose
-    removal takes as much off each table's norm at the start.
+    Args:
+        rule: "key" for the frequencies that are key at the end of the parent, "control" for as many
+            other frequencies, "random" for a random subspace whose removal takes as much off the
+            norm of each table at the start.
+        parent: the run to fork.
+        start: the first update after which the subspace is taken out.
+        stop: the first update after which it no longer is.
     """
     keys = final_keys(parent)
     frequencies = keys["frequency"].values
-    named = tuple(
+    by_seed = tuple(
         (int(row["seed"]), tuple(int(k) for k in frequencies[row.values])) for row in keys
     )
     if rule == "key":
-        return Project(TABLES, named, start=start, stop=stop)
-    return Project(TABLES, rule, frequencies=named, start=start, stop=stop)
+        return Project(TABLES, by_seed, start=start, stop=stop)
+    return Project(TABLES, rule, frequencies=by_seed, start=start, stop=stop)
 
 
 def effect(parent: Run, fork: Run) -> xr.Dataset:
-    """By seed: ``delay`` of grokking in steps; ``kept``, the share of the parent's key frequencies
-    that are the fork's too.
+    """Compare a fork with its parent, by seed.
+
+    Returns:
+        ``delay`` of grokking in steps, and ``kept``, the share of the parent's key frequencies that
+        are key in the fork too.
     """
     keys = final_keys(parent)
     kept = (final_keys(fork) & keys).sum("frequency") / keys.sum("frequency")
@@ -95,42 +108,62 @@ def effect(parent: Run, fork: Run) -> xr.Dataset:
     return xr.Dataset({"delay": delay, "kept": kept})
 
 
-def told(name: str, values: xr.DataArray) -> str:
-    """The values by seed, their median and its interval."""
-    found = interval(values.values.astype(float))
+def line_of(name: str, values: xr.DataArray) -> str:
+    """Format the values by seed, their median and its interval."""
+    median = interval(values.values.astype(float))
     by_seed = ", ".join(
         f"{value:,.3g}" if abs(value) < 10 else f"{value:,.0f}" for value in values.values
     )
     return (
-        f"{name}: {by_seed}; median {found.middle:,.4g}, {found.kind} {found.low:,.4g} to"
-        f" {found.high:,.4g}"
+        f"{name}: {by_seed}; median {median.middle:,.4g}, {median.kind} {median.low:,.4g} to"
+        f" {median.high:,.4g}"
     )
 
 
 def main() -> None:
-    """Trains the parent, forks it once a rule, prints the effects by seed, and draws them and the
+    """Train the parent, fork it once per rule, print the effects by seed, and draw them and the
     histories.
     """
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("checkpoints") / experiment.name)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    default_folder = Path("checkpoints") / experiment.name
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=default_folder,
+        help=f"folder of the runs and figures (default: {default_folder})",
+    )
     parser.add_argument(
         "--start",
         type=int,
         default=300,
-        help="the first update after which directions are taken out",
+        help="the first update after which directions are taken out (default: 300)",
     )
     parser.add_argument(
-        "--stop", type=int, default=301, help="the first after which they are not any more"
+        "--stop",
+        type=int,
+        default=301,
+        help="the first update after which they no longer are (default: 301)",
     )
-    parser.add_argument("--steps", type=int, default=experiment.steps, help="of training")
-    parser.add_argument("--seeds", type=int, default=len(experiment.seeds), help="how many")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=experiment.steps,
+        help=f"steps of training (default: {experiment.steps})",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=len(experiment.seeds),
+        help=f"number of seeds (default: {len(experiment.seeds)})",
+    )
     options = parser.parse_args()
     parent = mi_jax.train(
         replace(experiment, steps=options.steps, seeds=tuple(range(options.seeds))),
         options.out / "parent",
     )
-    print(told("parent: grokked at step", grokked(parent)))
-    folder, forks = options.out / f"from_{options.start}_to_{options.stop}", dict[str, Run]()
+    print(line_of("parent: grokked at step", grokked(parent)))
+    folder = options.out / f"from_{options.start}_to_{options.stop}"
+    forks: dict[str, Run] = {}
     for rule in RULES:
         project = projection(rule, parent, options.start, options.stop)
         forks[rule] = mi_jax.fork(
@@ -142,17 +175,14 @@ def main() -> None:
     )
     for rule in RULES:
         for name, values in effects.sel(condition=rule).items():
-            print(told(f"{rule} projected out: {name}", values))
+            print(line_of(f"{rule} projected out: {name}", values))
     for rule in RULES[1:]:
         apart = effects.sel(condition="key") - effects.sel(condition=rule)
         for name, values in apart.items():
-            print(told(f"key less {rule}: {name}", values))
+            print(line_of(f"key less {rule}: {name}", values))
     save(paired_effects(effects), folder, "effects")
-    save(
-        mi_jax.compare(parent, forks, measures=["test_loss", "test_accuracy"]).figure,
-        folder,
-        "histories",
-    )
+    comparison = mi_jax.compare(parent, forks, measures=["test_loss", "test_accuracy"])
+    save(comparison.figure, folder, "histories")
 
 
 if __name__ == "__main__":

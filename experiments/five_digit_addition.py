@@ -1,19 +1,20 @@
-"""Addition of two five-digit numbers from fresh examples: a one-layer transformer learns its digits
-one after the other.
+"""Addition of two five-digit numbers from fresh examples: a one-layer transformer learns its
+digits one after another.
 
-Question: is each digit's fall of the loss a phase change of its own, though no example is ever seen
+Question: is the fall of each digit's loss a phase change of its own, although no example is seen
     twice?
 Paper: Nanda et al. 2023, arXiv 2301.05217, where the loss goes from 2.59 to 1.47 at step 1,000, .17
-    at 2,000 and .04 at 3,000;
-Quirke and Barez 2024, arXiv 2310.13121, on carries.
+    at 2,000 and .04 at 3,000; Quirke and Barez 2024, arXiv 2310.13121, on carries.
 Command: mi-jax run five_digit_addition
 Minutes: about 2 on 2 cores. The sizes are the published ones.
-Printed: loss 2.66 at step 0, .215 at 971, .038 at 1,910, .030 at 3,000: sooner than the paper's,
-    whose decay and batch are
-unknown. The loss of the answer's digits, the most significant first, passes .5 at step 82, 484,
-895, 938, 726, 682: six falls, units before tens, hundreds last. All six digits right at the end:
-.943 of the test pairs, .234 of those whose carry travels through every place, which still rises and
-falls by tenths from one snapshot to the next.
+Printed:
+    The loss is 2.66 at step 0, .215 at 971, .038 at 1,910, .030 at 3,000. It falls sooner than in
+    the paper, whose weight decay and batch size are unknown.
+    The loss of the digits of the answer, the most significant first, passes .5 at step 82, 484,
+    895, 938, 726, 682: six falls, with units before tens and hundreds last.
+    At the end all six digits are right for .943 of the test pairs, and for .234 of those whose
+    carry travels through every place. The latter still rises and falls by tenths from one snapshot
+    to the next.
 """
 
 from mi_jax import Experiment

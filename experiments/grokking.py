@@ -1,18 +1,18 @@
 """Grokking in miniature: a one-layer transformer learns addition mod 59, and a circuit forms long
 after the data are memorised.
 
-Question: when does the generalising circuit begin to form, and how long before the test accuracy
-    shows it?
+Question: when does the generalising circuit begin to form, and how long before test accuracy shows
+    it?
 Paper: Nanda et al. 2023, arXiv 2301.05217, in a small setting of ours (p = 59, d_model 64, 35 % of
-    the pairs).
-The published setting is nanda_2023.
+    the pairs). The published setting is nanda_2023.
 Command: mi-jax run grokking
 Minutes: about 2 on 2 cores (119 s alone).
-Printed, by seed 0, 1, 2: memorised at step 80, 83, 85; grokked at step 2,733, 4,727, 3,797; key
-    frequencies 1 2 22, 6 20 21 28,
-2 12 19 25; restricted loss 9.7e-8, 2.5e-8, 3.9e-8; excluded loss 7.36, 6.05, 5.52; test accuracy 1
-for all. Of W_L two modes a key frequency survive; they lie along its cosine and sine to .970, .996,
-.995 (key_mode_share_unembedding).
+Printed, by seed 0, 1, 2:
+    memorised at step 80, 83, 85; grokked at step 2,733, 4,727, 3,797;
+    key frequencies 1 2 22, 6 20 21 28, 2 12 19 25;
+    restricted loss 9.7e-8, 2.5e-8, 3.9e-8; excluded loss 7.36, 6.05, 5.52; test accuracy 1 for all.
+    Two modes of W_L per key frequency survive, and a share of .970, .996, .995 of them lies along
+    the cosine and sine of that frequency (key_mode_share_unembedding).
 """
 
 from mi_jax import Experiment

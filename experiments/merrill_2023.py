@@ -3,15 +3,16 @@ and generalises with a few.
 
 Question: how many of the 1,000 neurons carry the answer before and after grokking?
 Paper: Merrill et al. 2023, arXiv 2303.11873, as in its code: 1,000 examples, hinge loss, SGD 0.1 in
-    batches of 32, L2 0.01, 300
-epochs. A set of its own for each seed; 1,000 test examples in place of 100.
+    batches of 32, L2 0.01, 300 epochs. Here each seed has examples of its own, and there are 1,000
+    test examples in place of 100.
 Command: mi-jax run merrill_2023
 Minutes: under 2 on 2 cores. This is the published setting.
-Printed, by seed 0 to 4: test accuracy .99 at step 4,724, 4,252, 5,046, 3,638, 4,870, training
-    accuracy .99 at step 823, 691,
-646, 866, 707. Effective sparsity at the end 7, 6, 6, 14, 6 of 1,000 neurons (the paper: about 6);
-of seed 0 it is 892 at step 251 and 23 at step 4,891. Sensitivity at the end 3, which is k, for all;
-test accuracy 1 for all.
+Printed, by seed 0 to 4:
+    Test accuracy passes .99 at step 4,724, 4,252, 5,046, 3,638, 4,870, training accuracy passes .99
+    at step 823, 691, 646, 866, 707.
+    Effective sparsity at the end is 7, 6, 6, 14, 6 of 1,000 neurons (the paper: about 6); for
+    seed 0 it is 892 at step 251 and 23 at step 4,891.
+    Sensitivity at the end is 3, which is k, and test accuracy is 1, for all seeds.
 """
 
 from mi_jax import Experiment

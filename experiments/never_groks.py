@@ -3,16 +3,17 @@ never groks.
 
 Question: do the dates stay silent where nothing generalises?
 Paper: the quadratic MLP of Gromov 2023, arXiv 2301.02679, in a setting of ours that fails: p = 31,
-    128 neurons, 30 % of the
-pairs, decay 0. The other control, random labels, which leave nothing to generalise:
-    --task.operation random.
+    128 neurons, 30 % of the pairs, decay 0.
 Command: mi-jax run never_groks
+    The other control has random labels, which leave nothing to generalise:
+    --task.operation random.
 Minutes: under one on 2 cores.
 Printed, by seed 0, 1, 2: did not grok; memorised at step 28, 28, 27; test accuracy .022, .007, .013
-    at the end, 1/31 being .032.
-With --task.operation random: did not grok; memorised at step 27, 28, 29; test accuracy .036, .021,
-.016. With --optimizer.learning-rate 1e-3: did not grok; memorised at step 196, 187, 188; test
-accuracy .027, .010, .016.
+    at the end, where 1/31 is .032.
+    With --task.operation random: did not grok; memorised at step 27, 28, 29; test accuracy .036,
+    .021, .016.
+    With --optimizer.learning-rate 1e-3: did not grok; memorised at step 196, 187, 188; test
+    accuracy .027, .010, .016.
 """
 
 from mi_jax import Experiment

@@ -1,17 +1,18 @@
-"""Two circuits planted one after the other: nothing is trained, and every event of the run is known
+"""Two circuits planted one after another: nothing is trained, and every event of the run is known
 beforehand.
 
-Question: do readings and dates find what was put there, in its order, and nothing in a random walk?
+Question: do measures and dates find what was put there, in its order, and nothing in a random walk?
 Paper: none; the networks are the quadratic MLP of Gromov 2023, arXiv 2301.02679, with phases that
     cancel exactly.
-Command: mi-jax run planted; the null: mi-jax run planted --path.name random_walk --out
-    checkpoints/random_walk
+Command: mi-jax run planted
+    The null: mi-jax run planted --path.name random_walk --out checkpoints/random_walk
 Minutes: 1 on 2 cores.
-Printed, by seed 0, 1, 2: key frequencies 3 7, 3 7, 3 7; frequency 3 born at step 43, 42, 43,
-    frequency 7 at step 130, 130, 130,
-as run.json holds for true; grokked at step 59, 59, 59; restricted loss 1.9e-4, excluded loss 3.135
-= log 23, logit FVE 1 for all. The random walk: did not memorise; key frequencies all eleven; test
-accuracy .030, .042, .023 at the end, 1/23 being .043.
+Printed, by seed 0, 1, 2:
+    key frequencies 3 7, 3 7, 3 7; frequency 3 is born at step 43, 42, 43, frequency 7 at step 130,
+    130, 130, as run.json records as the truth; grokked at step 59, 59, 59;
+    restricted loss 1.9e-4, excluded loss 3.135 = log 23, logit FVE 1 for all.
+    The random walk: did not memorise; key frequencies are all eleven; test accuracy .030, .042,
+    .023 at the end, where 1/23 is .043.
 """
 
 from mi_jax import Experiment

@@ -1,16 +1,16 @@
 """Clock or pizza: Zhong et al. 2023, addition mod 59 on tokens [a, b], with attention turned into
 plain sums.
 
-Question: which algorithm does a network without attention learn: clock (angles added) or pizza
-    (embeddings averaged)?
+Question: which algorithm does a network without attention learn: clock (it adds angles) or pizza
+    (it averages embeddings)?
 Paper: arXiv 2306.17844, "Model A" (attention rate 0); Model B is --model.attention-rate 1. The
-    paper trains 20,000 steps with a
-split drawn by an unseeded generator; --steps 20000, .2 CPU-hours by the time of 10 steps.
+    paper trains 20,000 steps with a split drawn by an unseeded generator: --steps 20000, about .2
+    CPU-hours, estimated from 10 steps.
 Command: mi-jax run zhong_2023
 Minutes: about 2 on 2 cores.
 Printed: memorised at step 86, grokked at step 259; key frequencies 10 16 19 21; gradient
-    symmetricity .992, distance irrelevance
-.272: a pizza (their Model A: .994 and .172); logit FVE .987; test loss 2.0e-7.
+    symmetricity .992, distance irrelevance .272: a pizza (their Model A: .994 and .172); logit FVE
+    .987; test loss 2.0e-7.
 """
 
 from mi_jax import Experiment

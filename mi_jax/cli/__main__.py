@@ -1,4 +1,4 @@
-"""``python -m mi_jax.cli``."""
+"""Run the command line as a module: ``python -m mi_jax.cli``."""
 
 import sys
 

@@ -1,21 +1,60 @@
-"""The command line's verbs of other histories: fork, zoom, compare. Nothing heavy is imported
-before one of them works.
+"""Verbs that train and compare other histories of a run: fork, zoom, compare.
+
+Nothing heavy is imported before one of them works.
 """
 
 import argparse
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
+from mi_jax.cli.verbs import (
+    Verb,
+    add_common_options,
+    add_other_machine,
+    add_run,
+    describe,
+    print_answer,
+    use_cache,
+)
+
+_FORK = """\
+The fork continues from the exact state of the run after --step updates. Without an
+intervention it repeats the run bit for bit. A run without stored train states is forked
+with a fresh optimizer state, and the command says so.
+
+Examples:
+  mi-jax fork checkpoints/grokking --step 400
+  mi-jax fork checkpoints/grokking --step 400 \\
+    --intervention 'Change(field="optimizer.weight_decay", value=0.3, start=400)'
+"""
+
+_ZOOM = """\
+The steps around the given one are trained again, bit for bit, and more snapshots of them
+are kept. The result is a run that can be measured like any other.
+
+Examples:
+  mi-jax zoom checkpoints/grokking --around 700
+  mi-jax zoom checkpoints/grokking --around 700 --every 5 --width 200
+"""
+
+_COMPARE = """\
+Losses, measures and the distance between weights, at the snapshots of the run and of
+its forks. Measures that are not stored yet are read and stored in each run.
+
+Examples:
+  mi-jax compare checkpoints/grokking checkpoints/grokking-fork-400
+  mi-jax compare checkpoints/grokking fork_a fork_b --measures test_loss,gini_unembedding
+"""
 
 def _intervention_help() -> str:
     """Help of ``--intervention``, which names every registered intervention.
 
     The names are read from the source of the registry: importing it would import jax, and help must
-    come at once.
+    be printed at once.
     """
     source = (files("mi_jax") / "interventions" / "__init__.py").read_text(encoding="utf-8")
     [registry] = [
@@ -31,57 +70,19 @@ def _intervention_help() -> str:
     )
 
 
-def declare(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """Adds the verbs, given what makes one of a name and a line about it."""
-    one = verb("fork", "go on from a run's exact state at a step, with or without a change")
-    one.add_argument("run", help="a run's directory")
-    one.add_argument(
-        "--step",
-        type=int,
-        required=True,
-        help="the step to fork from; any that the run has reached",
-    )
-    add_interventions(one)
-    one.add_argument("--steps", type=int, help="the step to train to (default: the run's last)")
-    _trained(one, "the fork's directory (default: RUN-fork-STEP); an existing fork is resumed")
-    one = verb("zoom", "dense snapshots of a run around a step, bitwise on its trajectory")
-    one.add_argument("run", help="a run's directory")
-    one.add_argument("--around", type=int, required=True, help="the step in the middle")
-    one.add_argument(
-        "--every", type=int, default=1, help="steps from one snapshot to the next (default: 1)"
-    )
-    one.add_argument("--width", type=int, help="steps to either side (default: 64 times --every)")
-    _trained(one, "where to keep them (default: RUN-zoom-STEP)")
-    one = verb("compare", "a run and its forks: one dataset and one figure of the histories")
-    one.add_argument("run", help="the parent's directory")
-    one.add_argument("forks", nargs="+", metavar="FORK", help="the forks' directories")
-    one.add_argument(
-        "--measures",
-        help="names, comma-separated (default: losses and accuracies); see list measures",
-    )
-    one.add_argument("--out", help="folder for comparison.nc, .png and .svg (default: RUN-compare)")
-
-
-def add_interventions(verb: argparse.ArgumentParser) -> None:
-    """The option that changes training."""
-    verb.add_argument(
-        "--intervention",
-        action="append",
-        default=[],
-        metavar="CALL",
-        help=_intervention_help(),
+def add_interventions(parser: argparse.ArgumentParser) -> None:
+    """Add the option that changes training."""
+    parser.add_argument(
+        "--intervention", action="append", default=[], metavar="CALL", help=_intervention_help()
     )
 
 
-def _trained(verb: argparse.ArgumentParser, out: str) -> None:
-    verb.add_argument("--out", help=out)
-    verb.add_argument(
-        "--allow-other-machine", action="store_true", help="go on where versions or cores differ"
-    )
+def parse_interventions(texts: Sequence[str]) -> tuple[Any, ...]:
+    """Parse interventions from the command line; the text is never executed.
 
-
-def parsed(texts: Sequence[str]) -> tuple[Any, ...]:
-    """Interventions from the command line. Raises ConfigError for a text that is none."""
+    Raises:
+        ConfigError: for a text that is not a call of an intervention.
+    """
     from mi_jax.interventions import INTERVENTIONS
     from mi_jax.interventions.parsing import parse
 
@@ -89,48 +90,81 @@ def parsed(texts: Sequence[str]) -> tuple[Any, ...]:
 
 
 def with_interventions(experiment: Any, texts: Sequence[str]) -> Any:
-    """The experiment with more interventions."""
-    return (
-        replace(experiment, interventions=(*experiment.interventions, *parsed(texts)))
-        if texts
-        else experiment
+    """Add interventions to those of an experiment."""
+    if not texts:
+        return experiment
+    interventions = (*experiment.interventions, *parse_interventions(texts))
+    return replace(experiment, interventions=interventions)
+
+
+def _add_fork_options(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument(
+        "--step",
+        type=int,
+        required=True,
+        help="step to fork from: any step that the run has reached",
     )
+    add_interventions(parser)
+    parser.add_argument(
+        "--steps", type=int, help="step to train to (default: the last step of the run)"
+    )
+    parser.add_argument(
+        "--out",
+        help="directory of the fork (default: RUN-fork-STEP); an existing fork is resumed",
+    )
+    add_other_machine(parser)
+    add_common_options(parser)
 
 
-def fork(options: argparse.Namespace) -> tuple[Any, str]:
-    """The run that was made, and a line about it."""
+def _fork(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.cli.progress import training_progress
-    from mi_jax.runs.fork import fork as forked
+    from mi_jax.runs.fork import fork
     from mi_jax.runs.run import open_run
 
-    chosen, parent = parsed(options.intervention), open_run(options.run)
+    use_cache(options)
+    interventions = parse_interventions(options.intervention)
+    parent = open_run(options.run)
     with training_progress(parent.experiment, options.quiet) as watch:
-        run = forked(
+        run = fork(
             parent,
             step=options.step,
-            interventions=chosen,
+            interventions=interventions,
             steps=options.steps,
             out=options.out,
             watch=watch,
             allow_other_machine=options.allow_other_machine,
         )
-    fresh = (
-        ""
-        if run.record["parent"]["state"] == "exact"
-        else ", with a fresh optimizer state: the run holds no train states"
+    note = ""
+    if run.record["parent"]["state"] != "exact":
+        note = ", with a fresh optimizer state: the run holds no train states"
+    print_answer(options, describe(run), f"forked at step {options.step}{note}: {run.path}")
+    return 0
+
+
+def _add_zoom_options(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--around", type=int, required=True, help="step in the middle")
+    parser.add_argument(
+        "--every", type=int, default=1, help="steps from one snapshot to the next (default: 1)"
     )
-    return run, f"forked at step {options.step}{fresh}: {run.path}"
+    parser.add_argument(
+        "--width", type=int, help="steps to either side (default: 64 times --every)"
+    )
+    parser.add_argument("--out", help="directory of the new run (default: RUN-zoom-STEP)")
+    add_other_machine(parser)
+    add_common_options(parser)
 
 
-def zoom(options: argparse.Namespace) -> tuple[Any, str]:
-    """The run that was made, and a line about it."""
+def _zoom(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.cli.progress import training_progress
-    from mi_jax.runs.fork import zoom as zoomed
+    from mi_jax.runs.fork import zoom
     from mi_jax.runs.run import open_run
 
+    use_cache(options)
     parent = open_run(options.run)
     with training_progress(parent.experiment, options.quiet) as watch:
-        run = zoomed(
+        run = zoom(
             parent,
             around=options.around,
             every=options.every,
@@ -139,61 +173,92 @@ def zoom(options: argparse.Namespace) -> tuple[Any, str]:
             watch=watch,
             allow_other_machine=options.allow_other_machine,
         )
-    return (
-        run,
-        (
-            f"zoomed: {len(run.steps)} snapshots from step {run.steps[0]} to {run.steps[-1]}:"
-            f" {run.path}"
-        ),
+    steps = f"{len(run.steps)} snapshots from step {run.steps[0]} to {run.steps[-1]}"
+    print_answer(options, describe(run), f"zoomed: {steps}: {run.path}")
+    return 0
+
+
+def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="directory of the parent run")
+    parser.add_argument("forks", nargs="+", metavar="FORK", help="directories of its forks")
+    parser.add_argument(
+        "--measures",
+        help="names, separated by commas; see mi-jax list measures (default: losses and "
+        "accuracies)",
     )
+    parser.add_argument(
+        "--out", help="folder for comparison.nc, .png and .svg (default: RUN-compare)"
+    )
+    add_common_options(parser)
 
 
-def compare(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Where the comparison is and how the histories end, and the same as text."""
-    import numpy as np
-
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax import plots
     from mi_jax.basics.calls import split_calls
     from mi_jax.cli.progress import measuring_progress
     from mi_jax.measuring.files import write_dataset
-    from mi_jax.runs import compare as comparing
+    from mi_jax.runs.compare import compare
 
-    chosen = None if options.measures is None else split_calls(options.measures)
+    use_cache(options)
+    measures = None if options.measures is None else split_calls(options.measures)
     with measuring_progress(options.quiet) as watch:
-        made = comparing.compare(options.run, options.forks, measures=chosen, watch=watch)
+        comparison = compare(options.run, options.forks, measures=measures, watch=watch)
     parent = Path(options.run).resolve()
     folder = Path(options.out) if options.out else parent.with_name(f"{parent.name}-compare")
-    plots.save(made.figure, folder, "comparison")
-    write_dataset(folder / "comparison.nc", made.dataset)
-    names = [name for name in made.dataset.data_vars if name != "loss"]
-    ends: dict[str, dict[str, float | None]] = {}
-    for label in made.dataset["condition"].values:
-        last = made.dataset.sel(condition=label).dropna(
-            "step", how="all", subset=["weight_distance"]
-        )
-        medians = {
-            name: float(np.median(last[name].values[:, -1])) if last.sizes["step"] else np.nan
-            for name in names
-        }
-        ends[str(label)] = {
-            str(name): value if np.isfinite(value) else None for name, value in medians.items()
-        }
-    rows = ["\t".join(["at the end, median over seeds", *map(str, names)])]
-    rows += [
-        "\t".join([label, *("" if v is None else f"{v:.4g}" for v in end.values())])
-        for label, end in ends.items()
-    ]
-    told = {
+    plots.save(comparison.figure, folder, "comparison")
+    write_dataset(folder / "comparison.nc", comparison.dataset)
+    names = [str(name) for name in comparison.dataset.data_vars if name != "loss"]
+    ends = _final_medians(comparison.dataset, names)
+    rows = ["\t".join(["at the end, median over seeds", *names])]
+    for label, end in ends.items():
+        cells = ["" if value is None else f"{value:.4g}" for value in end.values()]
+        rows.append("\t".join([label, *cells]))
+    answer = {
         "comparison": str(folder / "comparison.nc"),
         "figure": str(folder / "comparison.png"),
         "ends": ends,
     }
-    return told, "\n".join([*rows, f"compared: {folder / 'comparison.png'}"])
+    print_answer(options, answer, "\n".join([*rows, f"compared: {folder / 'comparison.png'}"]))
+    return 0
 
 
-HANDLERS: dict[str, Callable[[argparse.Namespace], tuple[Any, str]]] = {
-    "fork": fork,
-    "zoom": zoom,
-    "compare": compare,
+def _final_medians(dataset: Any, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Median over seeds at the last snapshot of each history; None where it is not finite."""
+    import numpy as np
+
+    ends: dict[str, dict[str, float | None]] = {}
+    for label in dataset["condition"].values:
+        # A history is NaN at snapshots of the others: its own last one has a distance.
+        history = dataset.sel(condition=label)
+        history = history.dropna("step", how="all", subset=["weight_distance"])
+        end: dict[str, float | None] = {}
+        for name in names:
+            value = (
+                float(np.median(history[name].values[:, -1])) if history.sizes["step"] else np.nan
+            )
+            end[name] = value if np.isfinite(value) else None
+        ends[str(label)] = end
+    return ends
+
+
+VERBS: Mapping[str, Verb] = {
+    "fork": Verb(
+        "train another history of a run from one of its steps, with or without a change",
+        _FORK,
+        _add_fork_options,
+        _fork,
+    ),
+    "zoom": Verb(
+        "keep more snapshots of a run around a step, bit for bit on its trajectory",
+        _ZOOM,
+        _add_zoom_options,
+        _zoom,
+    ),
+    "compare": Verb(
+        "put a run and its forks into one dataset and one figure",
+        _COMPARE,
+        _add_compare_options,
+        _compare,
+    ),
 }
-"""By verb, what does it."""
+"""The verbs of this module by name."""

@@ -1,6 +1,4 @@
-"""What there is, for ``mi-jax list``: tasks, models, measures, their options and experiments, a row
-each.
-"""
+"""Rows of ``mi-jax list``: tasks, models, measures, options of measures, experiments."""
 
 import inspect
 from collections.abc import Callable
@@ -16,15 +14,17 @@ from mi_jax.models import MODELS
 from mi_jax.tasks import TASKS
 
 Row = tuple[str, ...]
-"""A name and what is said of it, cell by cell."""
+"""A name and the cells that describe it."""
 
 
 def _tasks() -> list[Row]:
-    def row(name: str, task: Any) -> Row:
+    rows = []
+    for name, task_class in TASKS.items():
+        task = task_class.smallest()
         truth = task.evaluation(task.data(0), jax.random.key(0)).ground_truth
-        return name, task.paper, _summary(type(task)), ", ".join(truth), constructor(task)
-
-    return [row(name, task.smallest()) for name, task in TASKS.items()]
+        summary = _summary(type(task))
+        rows.append((name, task.paper, summary, ", ".join(truth), constructor(task)))
+    return rows
 
 
 def _models() -> list[Row]:
@@ -32,53 +32,49 @@ def _models() -> list[Row]:
 
 
 def _measures() -> list[Row]:
-    return [
-        (
-            name,
-            f"{'retrospective' if one.retrospective else 'online'}{named}",
-            " ".join(["seed", "step", *dims]),
-            one.source,
-        )
-        for registry, named in ((READINGS, ""), (EXPENSIVE, ", when named"))
-        for one in registry.values()
-        for name, dims in one.variables.items()
-    ]
+    rows = []
+    for registry, note in ((READINGS, ""), (EXPENSIVE, ", when named")):
+        for measure in registry.values():
+            when = "retrospective" if measure.retrospective else "online"
+            for name, dims in measure.variables.items():
+                rows.append(
+                    (name, f"{when}{note}", " ".join(["seed", "step", *dims]), measure.source)
+                )
+    return rows
 
 
 def _options() -> list[Row]:
-    def row(name: str, make: Callable[..., Any]) -> Row:
-        given = [
-            one
-            for one in inspect.signature(make).parameters.values()
-            if one.kind is not one.VAR_KEYWORD
+    rows = []
+    for name, make in WITH_OPTIONS.items():
+        options = [
+            f"{parameter.name}={parameter.default!r}"
+            for parameter in inspect.signature(make).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
         ]
-        told = [f"{one.name}={one.default!r}" for one in given]
-        probed = (
-            [f"{one.name}={one.default!r}" for one in fields(Probe)]
-            if name.startswith("probe")
-            else []
-        )
-        return name, _summary(make), ", ".join([*told, *probed])
-
-    return [row(name, make) for name, make in WITH_OPTIONS.items()]
+        if name.startswith("probe"):
+            # Further keywords of these measures are the settings of the probe.
+            options += [f"{field.name}={field.default!r}" for field in fields(Probe)]
+        rows.append((name, _summary(make), ", ".join(options)))
+    return rows
 
 
 def _experiments() -> list[Row]:
+    # The experiments import all that trains, which the other lists do not need.
     from mi_jax.runs.library import shipped, summary
 
     return [(name, summary(file)) for name, file in shipped().items()]
 
 
-def _summary(thing: Any) -> str:
+def _summary(documented: Any) -> str:
     """The first paragraph of a docstring, as one line."""
-    return " ".join((thing.__doc__ or "").strip().split("\n\n")[0].split())
+    return " ".join((documented.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 LISTS: dict[str, tuple[list[str], Callable[[], list[Row]]]] = {
-    "tasks": (["paper", "what it is", "truth", "smallest setting"], _tasks),
-    "models": (["what it is"], _models),
+    "tasks": (["paper", "description", "ground truth", "smallest setting"], _tasks),
+    "models": (["description"], _models),
     "measures": (["when", "dims", "source"], _measures),
-    "options": (["what it is", "options and their defaults"], _options),
-    "experiments": (["what it is"], _experiments),
+    "options": (["description", "options and their defaults"], _options),
+    "experiments": (["description"], _experiments),
 }
-"""By kind, the heads of its cells after the name, and what makes its rows."""
+"""By kind, the heads of the cells after the name, and the function that makes the rows."""

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 import tyro
 
-from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.fields import old_names, setting, with_setting
 from mi_jax.models import MODELS
 from mi_jax.planted import PATHS
@@ -25,25 +25,33 @@ PARTS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "path": {"none": lambda: None, **PATHS},
     "optimizer.filter": {
         "none": lambda: None,
-        **{name: one for name, one in FILTERS.items() if name != "in_turn"},
+        **{name: make for name, make in FILTERS.items() if name != "in_turn"},
     },
 }
-"""What ``--task.name`` and the like put in place of an experiment's part: by name, a task's
-smallest setting, the defaults of the others. A part of a part, ``--optimizer.filter.name``, is put
-into the part that is named with it.
+"""By part and name, the constructor of what ``--PART.name NAME`` puts into the experiment: a task
+at its smallest setting, other parts with their defaults. ``optimizer.filter`` is put into the
+optimizer that is named with it.
 """
 
 
 def with_named_parts(
     experiment: Experiment, arguments: Sequence[str]
 ) -> tuple[Experiment, list[str]]:
-    """The experiment with the parts that ``--task.name NAME`` and the like name, and the other
-    arguments.
+    """Replace the parts that ``--task.name NAME`` and the like name.
+
+    Args:
+        experiment: the experiment to change.
+        arguments: words of the command line.
+
+    Returns:
+        The experiment, and the other arguments.
 
     Raises:
-        ConfigError: for a name that isn't there, a part named twice, or a flag without a name.
+        ConfigError: for an unknown name, a part named twice, or a flag without a name.
     """
-    words, rest, named = list(arguments), list[str](), dict[str, Any]()
+    words = list(arguments)
+    rest: list[str] = []
+    parts: dict[str, Any] = {}
     while words:
         word = words.pop(0)
         flag, equals, value = word.partition("=")
@@ -51,19 +59,29 @@ def with_named_parts(
         if part not in PARTS or flag != f"--{part}.name":
             rest.append(word)
             continue
-        require(bool(equals or words), f"{flag} needs a name; {nearest('', PARTS[part])}")
-        require(part not in named, f"{flag} is given twice")
+        if not equals and not words:
+            raise ConfigError(f"{flag} needs a name; {nearest('', PARTS[part])}")
+        if part in parts:
+            raise ConfigError(f"{flag} is given twice. Give it once.")
         name = value if equals else words.pop(0)
-        require(name in PARTS[part], f"there is no {part} '{name}'; {nearest(name, PARTS[part])}")
-        named[part] = PARTS[part][name]()
-    for part in sorted(named):
-        experiment = with_setting(experiment, part, named[part])
+        if name not in PARTS[part]:
+            raise ConfigError(f"There is no {part} '{name}'; {nearest(name, PARTS[part])}")
+        parts[part] = PARTS[part][name]()
+    # Sorted, so that an optimizer is in place before its filter is put into it.
+    for part in sorted(parts):
+        experiment = with_setting(experiment, part, parts[part])
     return experiment, rest
 
 
 def with_overrides(experiment: Experiment, arguments: Sequence[str], command: str) -> Experiment:
-    """The experiment with parts and fields replaced. An unreadable override ends the process with a
-    message and status 2.
+    """Replace parts and settings of an experiment.
+
+    An unreadable override ends the process with a message and status 2.
+
+    Args:
+        experiment: the experiment to change.
+        arguments: words of the command line, such as ``["--task.p", "31"]``.
+        command: the command that the message names.
 
     Raises:
         ConfigError: for a value that the experiment refuses.
@@ -80,9 +98,10 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
         args=list(arguments),
         prog=command,
         description=(
-            "Overrides of the experiment; names are those of its settings. --task.name NAME first"
-            " puts that task's smallest setting in place of the experiment's; --model.name,"
-            " --optimizer.name, --loss.name and --optimizer.filter.name another's defaults."
+            "Settings of the experiment, each with its value as default. A whole part is replaced"
+            " by name before its settings are read: --task.name NAME puts in that task at its"
+            " smallest setting; --model.name, --optimizer.name, --loss.name and"
+            " --optimizer.filter.name put in another with its defaults."
         ),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
         registry=registry,
@@ -92,45 +111,43 @@ def with_overrides(experiment: Experiment, arguments: Sequence[str], command: st
 def with_swept(
     experiment: Experiment, arguments: Sequence[str], command: str
 ) -> tuple[Experiment, dict[str, tuple[Any, ...]]]:
-    """The experiment with its overrides, and the settings that were given several values:
-    ``--optimizer.weight-decay 0.1,1``.
+    """Separate swept settings, ``--optimizer.weight-decay 0.1,1``, from overrides of one value.
 
     A list of whole numbers, such as seeds, is one value.
+
+    Args:
+        experiment: the experiment to change.
+        arguments: words of the command line.
+        command: the command that messages name.
+
+    Returns:
+        The experiment with its overrides, and the values of each swept setting by dotted name.
 
     Raises:
         ConfigError: for a value that the experiment refuses.
     """
     experiment, arguments = with_named_parts(experiment, arguments)
     arguments = _with_new_names(experiment, arguments)
-    fixed, swept = list[str](), dict[str, list[str]]()
-    words = [
-        word
-        for argument in arguments
-        for word in (argument.split("=", 1) if argument.startswith("--") else [argument])
-    ]
-    i = 0
-    while i < len(words):
-        flag, value = words[i], words[i + 1] if i + 1 < len(words) else ""
+    words: list[str] = []
+    for argument in arguments:
+        words += argument.split("=", 1) if argument.startswith("--") else [argument]
+    fixed: list[str] = []
+    swept: dict[str, list[str]] = {}
+    while words:
+        flag = words.pop(0)
         name = flag.removeprefix("--").replace("-", "_")
-        if (
-            flag.startswith("--")
-            and "," in value
-            and not isinstance(_setting_or_none(experiment, name), tuple)
-        ):
-            swept[name] = value.split(",")
-            i += 2
+        has_values = flag.startswith("--") and bool(words) and "," in words[0]
+        if has_values and not isinstance(_setting_or_none(experiment, name), tuple):
+            swept[name] = words.pop(0).split(",")
         else:
             fixed.append(flag)
-            i += 1
     base = with_overrides(experiment, fixed, command)
-    values = {
-        name: tuple(
-            setting(with_overrides(base, [f"--{name.replace('_', '-')}", text], command), name)
-            for text in texts
-        )
-        for name, texts in swept.items()
-    }
-    return base, values
+    axes: dict[str, tuple[Any, ...]] = {}
+    for name, texts in swept.items():
+        flag = f"--{name.replace('_', '-')}"
+        points = [with_overrides(base, [flag, text], command) for text in texts]
+        axes[name] = tuple(setting(point, name) for point in points)
+    return base, axes
 
 
 def _setting_or_none(experiment: Experiment, name: str) -> Any:
@@ -141,25 +158,30 @@ def _setting_or_none(experiment: Experiment, name: str) -> Any:
 
 
 def _with_new_names(experiment: Experiment, arguments: Sequence[str]) -> list[str]:
-    """The arguments with the new name of each renamed setting; an old one is told on stderr."""
+    """Replace the old name of each renamed setting by the new one, with a line on stderr."""
     words = []
     for word in arguments:
         flag, equals, value = word.partition("=")
-        path = flag.removeprefix("--").replace("-", "_").split(".")
-        part: Any = experiment
-        for name in path[:-1]:
-            part = getattr(part, name, None)
-        old = old_names(part) if flag.startswith("--") and is_dataclass(part) else {}
-        if path[-1] in old:
-            new = "--" + ".".join([*path[:-1], old[path[-1]]]).replace("_", "-")
-            print(f"mi-jax: {flag} is now {new}; the old name goes with 0.3", file=sys.stderr)
-            word = f"{new}{equals}{value}"
+        parent, _, last = flag.removeprefix("--").replace("-", "_").rpartition(".")
+        part = _setting_or_none(experiment, parent) if parent else experiment
+        renamed = old_names(part) if flag.startswith("--") and is_dataclass(part) else {}
+        if last in renamed:
+            path = f"{parent}.{renamed[last]}" if parent else renamed[last]
+            new_flag = f"--{path}".replace("_", "-")
+            print(
+                f"mi-jax: {flag} is now {new_flag}. The old name will be removed in mi_jax 0.3.",
+                file=sys.stderr,
+            )
+            word = f"{new_flag}{equals}{value}"
         words.append(word)
     return words
 
 
 def parse_whole_numbers(text: str) -> tuple[int, ...]:
-    """``0,1,2`` and ``0-4`` as numbers.
+    """Parse ``0,1,2`` and ``0-4`` as numbers.
+
+    Raises:
+        ConfigError: for any other text.
 
     Example:
         >>> parse_whole_numbers("0-2,7")
@@ -172,13 +194,14 @@ def parse_whole_numbers(text: str) -> tuple[int, ...]:
             numbers += range(int(first), int(last) + 1) if dash else [int(first)]
         except ValueError as error:
             raise ConfigError(
-                f"'{text}' isn't a list of whole numbers such as 0,1,2 or 0-4"
+                f"Cannot read '{text}'. Give a list of whole numbers such as 0,1,2 or 0-4."
             ) from error
     return tuple(numbers)
 
 
 def _whole_numbers(info: Any) -> Any:
-    # tyro narrows the type by the default's length.
+    """Tell tyro how to read a tuple of whole numbers from one word."""
+    # tyro narrows the type to the length of the default: tuple[int, int] for two seeds.
     if get_origin(info.type) is not tuple or not set(get_args(info.type)) <= {int, Ellipsis}:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(

@@ -4,55 +4,59 @@ from collections.abc import Sequence
 from typing import Any
 
 MOST = 40
-"""Values that are printed one by one."""
+"""The largest number of values that are printed one by one."""
 
 
-def lines_of(told: dict[str, Any], prefix: str = "") -> list[str]:
-    """Tab-separated lines, nested names joined by dots; long lists are counted."""
+def lines_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Format nested values as lines ``a.b<tab>value``; long lists are counted instead.
+
+    Args:
+        values: numbers, texts, lists and dicts of these, by name.
+        prefix: text before each name.
+    """
     lines: list[str] = []
-    for name, value in told.items():
+    for name, value in values.items():
         if isinstance(value, dict) and len(value) <= MOST:
             lines += lines_of(value, f"{prefix}{name}.")
         elif isinstance(value, (dict, list)) and _count(value) > MOST:
-            lines.append(f"{prefix}{name}\t{_told(_count(value))}")
+            lines.append(f"{prefix}{name}\t{_counted(_count(value))}")
+        elif isinstance(value, float):
+            lines.append(f"{prefix}{name}\t{value:.6g}")
         else:
-            lines.append(
-                f"{prefix}{name}\t{value:.6g}"
-                if isinstance(value, float)
-                else f"{prefix}{name}\t{value}"
-            )
+            lines.append(f"{prefix}{name}\t{value}")
     return lines
 
 
 def lines_of_readings(readings: dict[str, Any], prefix: str = "") -> list[str]:
-    """A line a reading, or one a place where there are few; longer ones are counted, however many
-    readings there are.
+    """Format readings as ``lines_of`` does, each reading counted by itself, however many there are.
+
+    Args:
+        readings: the values of each reading by name.
+        prefix: text before each name.
     """
-    counted = {name: _count(value) for name, value in readings.items()}
-    return lines_of(
-        {
-            name: one if counted[name] <= MOST else _told(counted[name])
-            for name, one in readings.items()
-        },
-        prefix,
-    )
+    short = {
+        name: value if _count(value) <= MOST else _counted(_count(value))
+        for name, value in readings.items()
+    }
+    return lines_of(short, prefix)
 
 
-def _told(count: int) -> str:
+def _counted(count: int) -> str:
     return f"{count} values (see --json)"
 
 
 def _count(value: Any) -> int:
-    """How many numbers a nested list or dict holds."""
-    parts = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    )
-    return 1 if parts is None else sum(map(_count, parts))
+    """Count the numbers in a nested list or dict."""
+    if isinstance(value, dict):
+        return sum(map(_count, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count, value))
+    return 1
 
 
 def print_table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Rows of a name and cells; the first one is the head."""
-    # Nothing else of the command line waits for rich.
+    """Print rows of a name and cells; the first row is the head."""
+    # Imported here, since no other output of the command line needs rich.
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What the command line shows while it works: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of training and measuring on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -17,101 +17,119 @@ from mi_jax.runs.experiment import Experiment
 from mi_jax.training import loop
 from mi_jax.training.state import TrainState
 
-_PLAIN_SECONDS = 5.0
+_LINE_SECONDS = 5.0
+"""Seconds between two lines where stderr is not a terminal."""
 _ACCURACY_SECONDS = 2.0
+"""Seconds between two evaluations of the test accuracy, so that they take little of training."""
 
 
-class _Accuracy:
-    """The test accuracy of every seed of a state, looked at no more often than it pays; NaN for a
-    task without a test split.
+class _TestAccuracy:
+    """The test accuracy of every seed, evaluated at most every ``_ACCURACY_SECONDS``.
+
+    NaN for a task without a test split.
     """
 
     def __init__(self, experiment: Experiment):
         task, model = experiment.task, experiment.build()
-        evaluation = task.evaluation(
-            task.data(experiment.seeds[0]), stream(experiment.seeds[0], "measure")
-        )
+        seed = experiment.seeds[0]
+        evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
         self._batch = evaluation.batches.get("test")
         self._program = jax.jit(
             lambda params, batch: jax.lax.map(
                 lambda p: accuracy(model.apply(p, batch.inputs, positions=task.read), batch), params
             )
         )
-        self._last, self._when = np.full(len(experiment.seeds), np.nan), -np.inf
+        self._values = np.full(len(experiment.seeds), np.nan)
+        self._time = -np.inf
 
     def __call__(self, state: TrainState) -> np.ndarray:
-        if self._batch is not None and time.monotonic() - self._when > _ACCURACY_SECONDS:
-            self._last = np.asarray(self._program(state.params, self._batch))
-            self._when = time.monotonic()
-        return self._last
+        if self._batch is not None and time.monotonic() - self._time > _ACCURACY_SECONDS:
+            self._values = np.asarray(self._program(state.params, self._batch))
+            self._time = time.monotonic()
+        return self._values
 
 
-def _told(progress: loop.Progress, accuracies: np.ndarray) -> str:
+def _status(progress: loop.Progress, accuracies: np.ndarray) -> str:
     losses = " ".join(f"{loss:.1e}" for loss in progress.losses)
     shown = " ".join(f"{value:.2f}" for value in accuracies)
-    rate = (
-        f"   {progress.steps_per_second:.0f} steps/s"
-        if np.isfinite(progress.steps_per_second)
-        else ""
-    )
+    rate = ""
+    if np.isfinite(progress.steps_per_second):
+        rate = f"   {progress.steps_per_second:.0f} steps/s"
     return f"loss {losses}   test accuracy {shown}{rate}"
 
 
 @contextmanager
 def training_progress(experiment: Experiment, quiet: bool) -> Iterator[loop.Watch]:
-    """A watcher for ``train``: loss, test accuracy, steps/s and the time that is left, on stderr."""
+    """Show loss, test accuracy, steps per second and the remaining time while ``train`` works.
+
+    Args:
+        experiment: the experiment that is trained.
+        quiet: show nothing.
+
+    Yields:
+        The function to pass to ``train`` as ``watch``.
+    """
     if quiet:
         yield lambda progress: None
         return
-    look = _Accuracy(experiment)
+    accuracies = _TestAccuracy(experiment)
     if not sys.stderr.isatty():
-        yield _PlainTraining(look)
+        yield _TrainingLines(accuracies)
         return
     with _bar("training") as bar:
-        task = bar.add_task("training", total=experiment.steps, told="compiling")
-        yield lambda progress: bar.update(
-            task, completed=progress.step, told=_told(progress, look(progress.state))
-        )
+        task = bar.add_task("training", total=experiment.steps, status="compiling")
+
+        def watch(progress: loop.Progress) -> None:
+            status = _status(progress, accuracies(progress.state))
+            bar.update(task, completed=progress.step, status=status)
+
+        yield watch
 
 
-class _PlainTraining:
-    """Lines for a log: one every few seconds, and the last."""
+class _TrainingLines:
+    """Lines for a log: one every few seconds, and one at the end."""
 
-    def __init__(self, look: _Accuracy):
-        self._look, self._when = look, time.monotonic()
+    def __init__(self, accuracies: _TestAccuracy):
+        self._accuracies = accuracies
+        self._time = time.monotonic()
 
     def __call__(self, progress: loop.Progress) -> None:
-        if time.monotonic() - self._when < _PLAIN_SECONDS and progress.step < progress.steps:
+        finished = progress.step >= progress.steps
+        if time.monotonic() - self._time < _LINE_SECONDS and not finished:
             return
-        self._when = time.monotonic()
-        left = (progress.steps - progress.step) / progress.steps_per_second
-        ending = (
-            f"   {left:.0f} s left" if np.isfinite(left) and progress.step < progress.steps else ""
-        )
-        line = (
-            f"step {progress.step:,}/{progress.steps:,}  "
-            f" {_told(progress, self._look(progress.state))}{ending}"
-        )
+        self._time = time.monotonic()
+        seconds = (progress.steps - progress.step) / progress.steps_per_second
+        left = f"   {seconds:.0f} s left" if np.isfinite(seconds) and not finished else ""
+        status = _status(progress, self._accuracies(progress.state))
+        line = f"step {progress.step:,}/{progress.steps:,}   {status}{left}"
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def measuring_progress(quiet: bool) -> Iterator[MeasureWatch]:
-    """A watcher for ``measure``: snapshots read, on stderr."""
+    """Show the number of snapshots read while ``measure`` works.
+
+    Args:
+        quiet: show nothing.
+
+    Yields:
+        The function to pass to ``measure`` as ``watch``.
+    """
     if quiet:
         yield lambda done, total: None
     elif not sys.stderr.isatty():
-        last = [time.monotonic()]
+        last_time = time.monotonic()
 
-        def line(done: int, total: int) -> None:
-            if time.monotonic() - last[0] > _PLAIN_SECONDS or done == total:
-                last[0] = time.monotonic()
+        def print_line(done: int, total: int) -> None:
+            nonlocal last_time
+            if time.monotonic() - last_time > _LINE_SECONDS or done == total:
+                last_time = time.monotonic()
                 print(f"measured {done}/{total} snapshots", file=sys.stderr, flush=True)
 
-        yield line
+        yield print_line
     else:
         with _bar("measuring") as bar:
-            task = bar.add_task("measuring", total=None, told="")
+            task = bar.add_task("measuring", total=None, status="")
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -121,6 +139,6 @@ def _bar(name: str) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[status]}"),
         console=Console(stderr=True),
     )

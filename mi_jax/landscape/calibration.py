@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import xarray as xr
 
 from mi_jax.basics.dims import Params, PRNGKey
 from mi_jax.basics.errors import require
@@ -14,6 +13,9 @@ from mi_jax.landscape.coefficient import LearningCoefficient, Real, learning_coe
 from mi_jax.landscape.restriction import Restriction
 from mi_jax.landscape.settings import SGLDSettings, settings_of_call
 from mi_jax.landscape.subset import Examples
+
+if TYPE_CHECKING:
+    import xarray
 
 _SCALARS = (
     "learning_coefficient",
@@ -40,7 +42,7 @@ def calibrate(
     examples: Examples | None = None,
     tolerance: float = 0.1,
     **options: Any,
-) -> xr.Dataset:
+) -> "xarray.Dataset":
     """Estimates the learning coefficient at one checkpoint over a grid of step sizes and
     temperatures, and finds the plateau of the grid (``find_plateau``). One program is compiled.
 
@@ -104,6 +106,7 @@ def calibrate(
         flag: table(lambda cell, flag=flag: getattr(cell.flags, flag))
         for flag in cells[0][0].flags._fields
     }
+<<<<<<< HEAD
     dataset = xr.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
     protocol = {
         "n": n,
@@ -117,6 +120,20 @@ def calibrate(
 
 def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
     """Marks the largest connected part of a grid on which the estimates agree.
+=======
+    # xarray and its pandas take as long to import as half of jax; `mi-jax list` needs neither.
+    import xarray
+
+    dataset = xarray.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
+    return find_plateau(
+        dataset.assign_attrs(n=n, gamma=gamma, burn_in=burn_in, draws=draws, chains=chains),
+        tolerance=tolerance,
+    )
+
+
+def find_plateau(sweep: "xarray.Dataset", *, tolerance: float = 0.1) -> "xarray.Dataset":
+    """Marks the largest connected part of the grid on which estimates agree.
+>>>>>>> cli
 
     A cell is usable if its standard error is at most ``tolerance`` times its estimate and no flag
     except ``below_start`` is set. From each usable cell a plateau grows over neighbours (in

@@ -1,5 +1,7 @@
 """Readings of a run that need several checkpoints at once: modes as lines, joint paths, likeness
-across steps and seeds.
+of checkpoints across steps and seeds.
+
+Seeds with parameters that are not finite at some snapshot are left out of modes and paths.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ import xarray as xr
 
 from mi_jax import dynamics
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import MeasureError, nearest, require
+from mi_jax.basics.errors import ConfigError, MeasureError, nearest, require
 from mi_jax.basics.fourier import by_frequency, fourier_basis, frequencies
 from mi_jax.basics.pytrees import take
 from mi_jax.contracts import Context, Reference
@@ -23,67 +25,85 @@ from mi_jax.measuring.program import make_context
 from mi_jax.runs.run import Run
 
 KINDS = ("cka", "procrustes", "barrier")
+"""The kinds of likeness that ``likeness_matrix`` computes."""
 EXAMPLES = 512
-"""Examples on whose outputs a function's path is drawn."""
+"""The default number of examples whose outputs ``function_path`` reads."""
 
 
 def _context(run: Run, seed: int) -> Context:
     return make_context(run.subject, seed, Reference(), [])
 
 
-def _of_seed(stack: Params, place: int) -> Params:
-    """[step ...] of one seed."""
-    return jax.tree.map(lambda x: jnp.asarray(x[:, place]), stack)
+def _of_seed(stack: Params, row: int) -> Params:
+    """Select one seed of parameters [step seed ...], giving [step ...]."""
+    return jax.tree.map(lambda x: jnp.asarray(x[:, row]), stack)
 
 
 def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None) -> xr.Dataset:
-    """The singular modes of a table of every seed followed through training: see
-    ``dynamics.follow_modes``.
+    """Follow the singular modes of a table of every seed through training.
 
-    A mode counts from when it exceeds for good what the untrained table has: the largest singular
-        value of the first snapshot.
+    See ``dynamics.follow_modes`` for how modes are followed. A mode counts as alive from when its
+    value exceeds for good what the untrained table has: the largest singular value of the first
+    snapshot.
 
     Args:
-        place: one of ``measures.fourier.TABLES``: "unembedding" is W_L. most: lines; half the
-            shorter side by default.
+        run: the run to read.
+        place: a table of ``measures.fourier.TABLES``, such as "embedding" (W_E) or "unembedding"
+            (W_L = W_out W_U).
+        most: the number of lines; half the shorter side of the table by default.
 
     Returns:
-        mode_value, mode_alive, mode_turn (seed, step, mode); mode_noise (seed, step); mode_found,
-        mode_birth, mode_death, mode_frozen (seed, mode). Where the task has residues also
-        mode_frequency, the one that holds most of the last u, and mode_frequency_share, how much.
+        mode_value, mode_alive (seed, step, mode): the singular value, and whether it counts.
+        mode_turn (seed, step, mode): the angle between snapshots, in radians.
+        mode_noise (seed, step): the value that a mode must exceed.
+        mode_found (seed, mode): whether the mode is alive for long enough.
+        mode_birth, mode_death, mode_frozen (seed, mode): dates in steps.
+        mode_frequency, mode_frequency_share (seed, mode), only where the task has residues: the
+        frequency that holds most of the last left vector, and the share that it holds.
 
     Raises:
+        ConfigError: for an unknown table, or less than one line.
         MeasureError: where the model has no such table.
+
+    Example:
+        lines = mi_jax.across.mode_lines(run, "embedding", most=10)
+        mi_jax.plots.mode_curves(lines, seed=0)
     """
-    require(place in TABLES, f"place={place!r} is unknown; {nearest(place, TABLES)}")
-    require(most is None or most >= 1, f"most={most}; at least one line is needed")
+    require(place in TABLES, f"There is no table place={place!r}; {nearest(place, TABLES)}")
+    if most is not None and most < 1:
+        raise ConfigError(f"most={most} is too small. Ask for at least one line.")
     table, role = TABLES[place]
     if not getattr(run.subject.model.roles, role):
-        raise MeasureError(f"the model has no role '{role}', whose modes would be followed")
+        raise MeasureError(
+            f"Cannot follow modes of the {place}: the model has no role '{role}'. Choose another"
+            " place."
+        )
     stack = run.stack()
-    seeds, parts = _finite(run, stack), []
+    seeds = _finite(run, stack)
+    datasets = []
     for seed in seeds:
-        context, position = _context(run, seed), run.seeds.index(seed)
+        context = _context(run, seed)
         tables = jax.lax.map(
-            lambda params, context=context: table(params, context), _of_seed(stack, position)
+            lambda params, context=context: table(params, context),
+            _of_seed(stack, run.seeds.index(seed)),
         )
         lines = dynamics.follow_modes(
             np.asarray(tables, np.float64), run.steps, most=most, noise="first"
         )
-        parts.append(
-            _lines_dataset(lines, "residues" in context.ground_truth).assign_coords(step=run.steps)
-        )
-    return xr.concat(parts, "seed").assign_coords(seed=seeds) if parts else xr.Dataset()
+        dataset = _lines_dataset(lines, "residues" in context.ground_truth)
+        datasets.append(dataset.assign_coords(step=run.steps))
+    if not datasets:
+        return xr.Dataset()
+    return xr.concat(datasets, "seed").assign_coords(seed=seeds)
 
 
 def _finite(run: Run, stack: Params) -> list[int]:
-    """The seeds whose parameters are finite at every snapshot."""
-    finite = [
+    """Select the seeds whose parameters are finite at every snapshot."""
+    by_leaf = [
         np.isfinite(leaf).all(axis=(0, *range(2, np.ndim(leaf)))) for leaf in jax.tree.leaves(stack)
     ]
-    return [
-        seed for seed, held in zip(run.seeds, np.logical_and.reduce(finite), strict=True) if held
-    ]
+    finite = np.logical_and.reduce(by_leaf)
+    return [seed for seed, is_finite in zip(run.seeds, finite, strict=True) if is_finite]
 
 
 def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
@@ -101,10 +121,11 @@ def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
     }
     if residues:
         p = len(lines.left)
-        held = by_frequency(
+        # Without the first row of the basis, the constant, which has no frequency.
+        components = by_frequency(
             jnp.asarray(fourier_basis(p))[1:] @ jnp.asarray(lines.left, jnp.float32), frequencies(p)
         )
-        power = np.asarray(jnp.square(held).sum(axis=1))
+        power = np.asarray(jnp.square(components).sum(axis=1))
         variables |= {
             "mode_frequency": (by_mode, 1 + power.argmax(axis=0)),
             "mode_frequency_share": (by_mode, power.max(axis=0)),
@@ -113,26 +134,37 @@ def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
 
 
 def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
-    """The joint principal components of all seeds' parameters over training, beside random walks of
-    the same step lengths.
+    """Compute the joint principal components of all seeds' parameters over training.
 
-    Seeds that are not finite throughout are left out, here and in ``mode_lines``.
+    A random walk with the same step lengths is drawn beside them, since any smooth walk in many
+    dimensions has a few large components.
+
+    Args:
+        run: the run to read.
+        modes: the number of components.
 
     Returns:
-        score, walk_score (seed, step, mode); share, walk_share of the variance (mode);
-        walk_likeness (mode), the squared correlation of both scores: near 1 the figure is what any
-        walk draws.
+        score, walk_score (seed, step, mode): the path, and that of the random walk.
+        share, walk_share (mode): the share of the variance.
+        walk_likeness (mode): the squared correlation of both scores; near 1 the path looks like
+        that of any walk.
+
+    Raises:
+        ConfigError: for less than one component.
+
+    Example:
+        mi_jax.plots.path_panels(mi_jax.across.weight_path(run))
     """
-    require(modes >= 1, f"modes={modes}; at least one component is needed")
+    require(modes >= 1, f"modes={modes} is too small. Ask for at least one component.")
     stack = run.stack()
     seeds = _finite(run, stack)
-    places, products = (
-        [run.seeds.index(seed) for seed in seeds],
-        np.zeros((len(seeds) * len(run.steps),) * 2),
-    )
+    rows = [run.seeds.index(seed) for seed in seeds]
+    products = np.zeros((len(seeds) * len(run.steps),) * 2)
+    # Inner products of all checkpoints, leaf by leaf in float64: the parameters of all checkpoints
+    # are never flattened at once.
     for leaf in jax.tree.leaves(stack):
         block = (
-            np.moveaxis(np.asarray(leaf)[:, places], 1, 0)
+            np.moveaxis(np.asarray(leaf)[:, rows], 1, 0)
             .astype(np.float64)
             .reshape(len(products), -1)
         )
@@ -141,38 +173,53 @@ def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
 
 
 def function_path(run: Run, *, modes: int = 5, examples: int = EXAMPLES) -> xr.Dataset:
-    """The same of the outputs, each example's centred over the classes, on the first examples of
-    every split in turn.
+    """Compute the joint principal components of all seeds' outputs over training.
 
-    The first seed's examples are taken for all.
+    The outputs of each example are centred over the classes. All seeds are read on the examples of
+    the first seed: the first ones of every split.
+
+    Args:
+        run: the run to read.
+        modes: the number of components.
+        examples: the number of examples, shared equally among the splits.
+
+    Returns:
+        The variables of ``weight_path``.
+
+    Raises:
+        ConfigError: for less than one component or example.
+
+    Example:
+        mi_jax.plots.path_panels(mi_jax.across.function_path(run, examples=256))
     """
     require(
         modes >= 1 and examples >= 1,
-        f"modes={modes}, examples={examples}; at least one of each is needed",
+        f"modes={modes}, examples={examples}: too small. Ask for at least one of each.",
     )
     stack, context = run.stack(), _context(run, run.seeds[0])
     seeds = _finite(run, stack)
     splits = [context.batches[name].inputs for name in sorted(context.batches)]
     share = max(1, examples // len(splits))
-    inputs = jnp.concatenate([jnp.asarray(one[:share]) for one in splits])
+    inputs = jnp.concatenate([jnp.asarray(split[:share]) for split in splits])
 
     def outputs(params: Params) -> jax.Array:
-        found = context.model.apply(params, inputs, positions=context.read)
-        return (found - found.mean(axis=-1, keepdims=True)).ravel()
+        logits = context.model.apply(params, inputs, positions=context.read)
+        return (logits - logits.mean(axis=-1, keepdims=True)).ravel()
 
-    draw = jax.jit(lambda stack: jax.lax.map(outputs, stack))
-    parts = [np.asarray(draw(_of_seed(stack, run.seeds.index(seed))), np.float64) for seed in seeds]
-    rows = np.concatenate(parts) if parts else np.zeros((0, 1))
+    outputs_of_steps = jax.jit(lambda stack: jax.lax.map(outputs, stack))
+    by_seed = [
+        np.asarray(outputs_of_steps(_of_seed(stack, run.seeds.index(seed))), np.float64)
+        for seed in seeds
+    ]
+    rows = np.concatenate(by_seed) if by_seed else np.zeros((0, 1))
     return _path_dataset(run, seeds, rows @ rows.T, modes)
 
 
 def _path_dataset(run: Run, seeds: list[int], products: np.ndarray, modes: int) -> xr.Dataset:
     if not seeds:
         return xr.Dataset()
-    path, walk = (
-        dynamics.path_of_products(products, len(seeds), modes),
-        dynamics.walk_like(products, len(seeds), modes),
-    )
+    path = dynamics.path_of_products(products, len(seeds), modes)
+    walk = dynamics.walk_like(products, len(seeds), modes)
     return xr.Dataset(
         {
             "score": (("seed", "step", "mode"), path.scores),
@@ -194,52 +241,80 @@ def likeness_matrix(
     steps: Sequence[int] | None = None,
     split: str = "train",
 ) -> xr.DataArray:
-    """Likeness of every pair of checkpoints, of one seed or of two: dims (step, step_other).
+    """Compare every pair of checkpoints, of one seed or of two.
 
     Args:
-        kind: "cka", "procrustes" (of the neurons over all pairs) or "barrier" (of the loss on the
-            straight line between them).
-        seed, other_seed: the first by default; the same.
-        steps: snapshots; all by default, which for barriers is long.
-        split: whose loss, for barriers.
+        run: the run to read.
+        kind: "cka" (linear CKA of the neurons over all pairs of inputs), "procrustes" (Procrustes
+            distance of the same) or "barrier" (how far the loss rises on the straight line between
+            the parameters).
+        seed: the label of the seed of ``step``; the first by default.
+        other_seed: the label of the seed of ``step_other``; ``seed`` by default.
+        steps: steps of stored snapshots; all by default, which takes long for barriers.
+        split: the split whose loss a barrier is of.
+
+    Returns:
+        The likeness, dims (step, step_other). The attrs say which seeds, and for barriers which
+        split.
+
+    Raises:
+        ConfigError: for an unknown kind or seed, or no steps.
+        MeasureError: where the model has no neurons or the task has no table of all pairs, which
+            "cka" and "procrustes" need.
+
+    Example:
+        mi_jax.across.likeness_matrix(run, "cka", steps=run.steps[::10])
     """
-    require(kind in KINDS, f"kind={kind!r} is unknown; {nearest(kind, KINDS)}")
+    require(kind in KINDS, f"There is no kind={kind!r} of likeness; {nearest(kind, KINDS)}")
     seed = run.seeds[0] if seed is None else seed
     other_seed = seed if other_seed is None else other_seed
-    for one in (seed, other_seed):
-        require(one in run.seeds, f"the run has no seed {one}; its seeds are {list(run.seeds)}")
+    for label in (seed, other_seed):
+        require(
+            label in run.seeds, f"The run has no seed {label}; its seeds are {list(run.seeds)}."
+        )
     chosen = run.steps if steps is None else np.asarray(steps)
-    require(len(chosen) > 0, "steps is empty; leave it out for all snapshots")
+    require(len(chosen) > 0, "steps is empty. Leave it out for all snapshots.")
     stack, context = run.stack([int(step) for step in chosen]), _context(run, seed)
-    here, there = (_of_seed(stack, run.seeds.index(one)) for one in (seed, other_seed))
+    params, other_params = (_of_seed(stack, run.seeds.index(label)) for label in (seed, other_seed))
     compare = _barrier(context, split) if kind == "barrier" else _representation(context, kind)
-    made, others = jax.lax.map(compare.made, here), jax.lax.map(compare.made, there)
-    pair = jax.jit(lambda one, others: jax.lax.map(lambda other: compare.pair(one, other), others))
-    values = np.stack([np.asarray(pair(take(made, i), others)) for i in range(len(chosen))])
-    told = {"seed": seed, "other_seed": other_seed} | (
-        {"split": split} if kind == "barrier" else {}
+    representations = jax.lax.map(compare.representation, params)
+    others = jax.lax.map(compare.representation, other_params)
+    # One compiled program compares a checkpoint with all others.
+    compare_with_all = jax.jit(
+        lambda one, others: jax.lax.map(lambda other: compare.pair(one, other), others)
     )
+    values = np.stack(
+        [np.asarray(compare_with_all(take(representations, i), others)) for i in range(len(chosen))]
+    )
+    attrs: dict[str, Any] = {"seed": seed, "other_seed": other_seed}
+    if kind == "barrier":
+        attrs["split"] = split
     return xr.DataArray(
         values,
         {"step": chosen, "step_other": chosen},
         ("step", "step_other"),
         name=kind,
-        attrs=told,
+        attrs=attrs,
     )
 
 
 class _Compare(NamedTuple):
-    """What is made of each checkpoint, and how two of these are compared."""
+    """A comparison of checkpoints.
 
-    made: Callable[[Params], Any]
+    Attributes:
+        representation: computes from the parameters of one checkpoint what is compared.
+        pair: compares two of these.
+    """
+
+    representation: Callable[[Params], Any]
     pair: Callable[[Any, Any], jax.Array]
 
 
 def _representation(context: Context, kind: str) -> _Compare:
     if context.model.roles.neurons is None or "table" not in context.ground_truth:
         raise MeasureError(
-            f"{kind} compares neurons over all pairs: it needs the role 'neurons' and the concept"
-            " 'table'"
+            f"{kind} compares neurons over all pairs of inputs: it needs a model with the role"
+            " 'neurons' and a task with the ground truth 'table'. Use kind='barrier' instead."
         )
 
     def activations(params: Params) -> jax.Array:

@@ -1,6 +1,4 @@
-"""Comparing histories: a run and its forks in one dataset and one figure, in losses, measures and
-weights.
-"""
+"""Comparison of histories: a run and its forks in one dataset and one figure."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,27 +11,32 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from mi_jax import plots
-from mi_jax.basics.errors import RunError, require
+from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.basics.pytrees import dotted
 from mi_jax.measuring.choosing import Chosen
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.runs.run import Run, open_run
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-"""What is read of every history by default, where it can be."""
+"""The measures that are read of every history by default, where the task has the split."""
 
 AnyRun = Run | str | os.PathLike[str]
+"""A run, or its directory."""
 
 
 class Comparison(NamedTuple):
-    """Histories beside each other."""
+    """Histories beside each other.
+
+    Attributes:
+        dataset: dims (condition, seed, step), where the run itself is the condition "parent". NaN
+            where a history has no snapshot. ``loss`` is the training loss of each update,
+            ``weight_distance`` is ||theta - theta_parent|| / ||theta_parent|| over all parameters
+            together; the scalars of the measures follow. The attr ``parted`` holds the step at
+            which each fork left the parent.
+        figure: a panel for each variable, a line for each history.
+    """
 
     dataset: xr.Dataset
-    """Dims (condition, seed, step): the run is the condition "parent"; NaN where a history has no
-    snapshot. ``loss`` is the training loss of each update; ``weight_distance`` is ||theta -
-    theta_parent|| / ||theta_parent||, all parameters together; the measures' scalars follow. The
-    attr ``parted`` holds the step at which each fork left the parent.
-    """
     figure: Figure
 
 
@@ -44,36 +47,49 @@ def compare(
     measures: Sequence[Chosen] | None = None,
     watch: MeasureWatch = lambda done, total: None,
 ) -> Comparison:
-    """The diverging histories of a run and its forks, at the snapshots of either.
+    """Compare a run with its forks, at the snapshots of all of them.
 
     Args:
-        forks: runs with the parent's seeds; their folders' names label them, or the keys of a
-            mapping.
-        measures: names, Measures or functions with one number a checkpoint; losses and accuracies
-            by default. What isn't stored in a run yet is read and stored there.
+        parent: the run, or its directory.
+        forks: runs with the seeds and parameters of the parent. They are labelled by the keys of a
+            mapping, else by the names of their directories.
+        measures: names, Measures or functions that give one number per checkpoint; losses and
+            accuracies by default. A reading that a run does not hold yet is made and stored there.
+        watch: called with (snapshots done, snapshots in all) for each history.
+
+    Returns:
+        The dataset and the figure.
 
     Raises:
-        RunError: for a fork of other seeds or other parameters.
+        ConfigError: for no fork, or two forks of one name.
+        MeasureError: for an unknown measure, or one that this model or task does not allow.
+        RunError: for a fork with other seeds or other parameters than the parent.
+
+    Example:
+        fork = mi_jax.fork(run, step=400, interventions=[Freeze("unembed.*")])
+        comparison = mi_jax.compare(run, {"frozen readout": fork})
+        comparison.dataset["weight_distance"].sel(condition="frozen readout")
     """
     first = _opened(parent)
-    histories, shapes = {"parent": first, **_labelled(forks)}, _shapes(first)
+    histories = {"parent": first, **_labelled(forks)}
+    shapes = _shapes(first)
     for label, run in histories.items():
         if run.seeds != first.seeds:
             raise RunError(
-                f"{label} has the seeds {list(run.seeds)}, the parent {list(first.seeds)}; compare"
-                " runs of equal seeds"
+                f"{label} has the seeds {list(run.seeds)}, the parent {list(first.seeds)}. Compare"
+                " runs with the same seeds."
             )
         if _shapes(run) != shapes:
             raise RunError(
-                f"{label} has other parameters than the parent; compare runs of one model"
+                f"{label} has other parameters than the parent. Compare runs of the same model."
             )
     names = _readable(first) if measures is None else list(measures)
-    read = [_history(first, run, names, watch) for run in histories.values()]
-    joined = xr.concat(read, "condition", join="outer", combine_attrs="drop").assign_coords(
+    readings = [_history(first, run, names, watch) for run in histories.values()]
+    joined = xr.concat(readings, "condition", join="outer", combine_attrs="drop").assign_coords(
         condition=list(histories)
     )
     for name in joined.data_vars:
-        joined[name].attrs = dict(read[0][name].attrs)
+        joined[name].attrs = dict(readings[0][name].attrs)
     parted = [
         run.parent[1]
         for run in histories.values()
@@ -96,26 +112,30 @@ def _labelled(forks: Sequence[AnyRun] | Mapping[str, AnyRun]) -> dict[str, Run]:
     if isinstance(forks, Mapping):
         return {label: _opened(run) for label, run in forks.items()}
     runs = [_opened(run) for run in forks]
-    require(len(runs) > 0, "compare was given no fork")
+    if not runs:
+        raise ConfigError("compare was given no fork. Give at least one.")
     names = [run.path.name for run in runs]
-    require(
-        len(set(names)) == len(names),
-        f"forks are labelled by their folders' names, and these are {names}; give a mapping",
-    )
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"Forks are labelled by the names of their directories, which are {names}. Give a"
+            " mapping from labels to forks."
+        )
     return dict(zip(names, runs, strict=True))
 
 
 def _readable(run: Run) -> list[str]:
-    """Those of ``READ`` that the task has."""
+    """Select the measures of ``READ`` whose split the task has."""
     splits = run.evaluation().batches
     return [name for name in READ if name.split("_")[0] in splits]
 
 
 def _history(parent: Run, run: Run, names: Sequence[Chosen], watch: MeasureWatch) -> xr.Dataset:
-    """One history at its snapshots: (seed, step)."""
-    read = run.measure(names, watch=watch)
+    """Read one history at its own snapshots: dims (seed, step)."""
+    readings = run.measure(names, watch=watch)
     scalars = {
-        name: read[name] for name in read.data_vars if set(read[name].dims) == {"seed", "step"}
+        name: readings[name]
+        for name in readings.data_vars
+        if set(readings[name].dims) == {"seed", "step"}
     }
     losses = run.losses.reindex(step=run.steps)
     distance = xr.DataArray(
@@ -126,15 +146,16 @@ def _history(parent: Run, run: Run, names: Sequence[Chosen], watch: MeasureWatch
 
 def _distance(parent: Run, run: Run) -> Float[np.ndarray, "seed step"]:
     """||theta - theta_parent|| / ||theta_parent|| where both have a snapshot, else NaN."""
-    far = np.full((len(run.seeds), len(run.steps)), np.nan)
+    distance = np.full((len(run.seeds), len(run.steps)), np.nan)
     common = np.intersect1d(parent.steps, run.steps)
-    for place, step in enumerate(run.steps):
+    for column, step in enumerate(run.steps):
         if step in common:
-            ours, theirs = (jax.tree.leaves(one.stack([step])) for one in (run, parent))
+            ours, theirs = (jax.tree.leaves(history.stack([step])) for history in (run, parent))
             squares = sum(_squares(x - y) for x, y in zip(ours, theirs, strict=True))
-            far[:, place] = np.sqrt(squares / sum(_squares(y) for y in theirs))
-    return far
+            distance[:, column] = np.sqrt(squares / sum(_squares(y) for y in theirs))
+    return distance
 
 
 def _squares(x: Float[np.ndarray, "one seed ..."]) -> Float[np.ndarray, " seed"]:
+    # In float64, since the squares of all parameters are summed.
     return np.square(x[0].astype(np.float64)).reshape(x.shape[1], -1).sum(axis=1)

@@ -1,5 +1,5 @@
-"""Finding experiments: by the name of one that ships with the package, by the path of a file, or by
-a run that holds one.
+"""Finding experiments: by the name of one that comes with the package, by the path of a Python
+file, or by a run.
 """
 
 import ast
@@ -14,8 +14,9 @@ from mi_jax.runs.experiment import Experiment
 
 
 def shipped() -> Mapping[str, Path]:
-    """The files of the experiments that come with the package, by name: inside a wheel, or beside a
-    checkout's package.
+    """Find the files of the experiments that come with the package, by name.
+
+    They lie inside an installed package, or beside the package in a checkout.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "experiments", package.parent / "experiments"):
@@ -29,14 +30,17 @@ def shipped() -> Mapping[str, Path]:
 
 
 def summary(file: Path) -> str:
-    """The first paragraph of a file's docstring, as one line, without running the file."""
+    """Read the first paragraph of a file's docstring, as one line, without running the file."""
     docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
     return " ".join(docstring.split("\n\n")[0].split())
 
 
 def find(name: str) -> Experiment:
-    """The experiment that ``name`` means: a shipped one's name, a Python file, a run directory, or
-    a run's JSON file.
+    """Find an experiment.
+
+    Args:
+        name: the name of an experiment that comes with the package, the path of a Python file that
+            defines ``experiment``, the directory of a run, or the path of its ``run.json``.
 
     Raises:
         ConfigError: where there is none, or the file defines no ``experiment``.
@@ -45,7 +49,8 @@ def find(name: str) -> Experiment:
     if path.suffix == ".py":
         if not path.is_file():
             raise ConfigError(
-                f"there is no file {name}; shipped experiments are {', '.join(shipped())}"
+                f"There is no file {name}. Experiments that come with the package are"
+                f" {', '.join(shipped())}."
             )
         return _from_file(path)
     record = path / "run.json" if path.is_dir() else path
@@ -54,8 +59,8 @@ def find(name: str) -> Experiment:
     if name in shipped():
         return _from_file(shipped()[name])
     raise ConfigError(
-        f"there is no experiment '{name}'; {nearest(name, shipped())}. A path of a .py file or a"
-        " run is one too"
+        f"There is no experiment '{name}'; {nearest(name, shipped())}. Or give the path of a .py"
+        " file or of a run."
     )
 
 
@@ -65,13 +70,17 @@ def _from_file(path: Path) -> Experiment:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Under its own name, so that classes which the file defines are found when a run of them is
+    # opened; a module of that name which is loaded already is left alone.
     sys.modules.setdefault(path.stem, module)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     spec.loader.exec_module(module)
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{path} defines no `experiment`, which must be an mi_jax.Experiment")
+        raise ConfigError(
+            f"{path} defines no `experiment`. Assign an mi_jax.Experiment to that name."
+        )
     return experiment
 
 
@@ -79,5 +88,5 @@ def _from_record(file: Path) -> Experiment:
     try:
         record = json.loads(file.read_text())["experiment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} holds no experiment ({error})") from error
+        raise ConfigError(f"{file} holds no experiment ({error}).") from error
     return Experiment.from_json(record)

@@ -1,4 +1,4 @@
-"""A run as users hold it: parameters by step and seed, losses, exact states, readings."""
+"""A run as users hold it: parameters by step and seed, losses, exact train states, readings."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, RunError, nearest, require, whole
+from mi_jax.basics.errors import ConfigError, RunError, nearest, whole
 from mi_jax.basics.files import replacing
 from mi_jax.basics.precision import computing_in
 from mi_jax.basics.pytrees import dotted, take
@@ -33,25 +33,50 @@ from mi_jax.training.state import Mode, TrainState
 from mi_jax.training.trajectory import Status, Trajectory
 
 Step = int | np.integer
-
+"""A number of updates."""
 
 Steps = Sequence[Step] | Int[np.ndarray, " step"]
+"""Numbers of updates."""
 
 
 def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "Run":
-    """Opens a run directory, or several of one experiment with different seeds as one.
+    """Open a run, or several runs of one experiment with different seeds as one.
+
+    Args:
+        path: the directory of a run, or the directories of several.
+
+    Returns:
+        The run. Nothing but ``run.json`` is read until it is asked for.
 
     Raises:
-        RunError: where there is no run, its format is newer, or the runs are not of one experiment.
+        ConfigError: for an empty list of paths.
+        RunError: where there is no run, its format is newer than this version of mi_jax, or the
+            runs are not of one experiment, hold different steps, or share a seed.
+
+    Example:
+        run = mi_jax.open_run("checkpoints/grokking")
+        both = mi_jax.open_run(["checkpoints/seeds_0_1", "checkpoints/seeds_2_3"])
     """
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    require(len(paths) > 0, "open_run was given no path")
+    if not paths:
+        raise ConfigError("open_run was given no path. Give the directory of a run.")
     return Run(tuple(Trajectory(Path(p)) for p in paths))
 
 
 class Run:
-    """A trained (or partly trained) experiment: parameters by step and seed, losses, exact states,
-    readings.
+    """A trained, or partly trained, experiment.
+
+    It is returned by ``train``, ``fork``, ``zoom`` and ``open_run``. Where it was opened from
+    several directories, the seeds of all of them are its seeds.
+
+    Attributes:
+        trajectories: the stored trajectory of each directory.
+
+    Example:
+        run = mi_jax.open_run("checkpoints/grokking")
+        params = run.params(run.steps[-1], seed=0)
+        dataset = run.measure(["test_loss", "key_frequencies"])
+        run.losses.sel(seed=0)
     """
 
     def __init__(self, trajectories: tuple[Trajectory, ...]):
@@ -62,7 +87,7 @@ class Run:
             if different:
                 raise RunError(
                     f"{first.path} and {other.path} are not of one experiment:"
-                    f" {'; '.join(different)}"
+                    f" {'; '.join(different)}. Open them one by one."
                 )
             if first.done != other.done or not np.array_equal(first.steps, other.steps):
                 raise RunError(
@@ -70,16 +95,19 @@ class Run:
                 )
         twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if twice:
-            raise RunError(f"seeds {sorted(set(twice))} are in more than one of the runs")
+            raise RunError(
+                f"Cannot open these runs as one: seeds {sorted(set(twice))} are in more than one of"
+                " them. Leave one out."
+            )
 
     @property
     def path(self) -> Path:
-        """The (first) run directory."""
+        """The directory of the run; of several, the first."""
         return self.trajectories[0].path
 
     @property
     def record(self) -> dict[str, Any]:
-        """The (first) ``run.json``."""
+        """The contents of ``run.json``; of several directories, the first."""
         return self.trajectories[0].record
 
     @property
@@ -89,56 +117,73 @@ class Run:
 
     @property
     def parent(self) -> tuple[Path, int] | None:
-        """(the run that this one was forked from, the step); None where it was not."""
+        """The directory and the step that this run was forked from; None for a run of its own."""
         return self.trajectories[0].parent
 
     @property
     def steps(self) -> Int[np.ndarray, " step"]:
-        """The steps of the stored snapshots."""
+        """The steps of the stored snapshots, rising."""
         return self.trajectories[0].steps
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The settings. Raises ConfigError where a user's class can't be imported here; arrays are
-        readable all the same.
+        """The settings that the run was trained with.
+
+        Raises:
+            ConfigError: where a class of the user cannot be imported here. Arrays are readable all
+                the same.
         """
         return Experiment.from_json(self.record["experiment"])
 
     @cached_property
     def subject(self) -> Subject:
-        """What measures read."""
+        """The model, task, loss and precision that measures read."""
         return self.experiment.subject()
 
     def params(self, step: Step, seed: int | None = None) -> Params:
-        """The parameters after ``step`` updates as a nested dict of NumPy arrays.
+        """Read the parameters after ``step`` updates, as a nested dict of NumPy arrays.
 
         Args:
-            seed: a label; without it every leaf has a leading seed axis, unless the run has one
-                seed only.
+            step: the step of a stored snapshot; see ``steps``.
+            seed: the label of a seed. None: all seeds, as a leading axis of every array; the seed
+                itself without that axis if the run has one seed only.
+
+        Returns:
+            The parameters, nested by the parts of their dotted names: ``params["embed"]["W_E"]``.
 
         Raises:
-            RunError: for a step that is no snapshot (the nearest are named; ``state_at`` gives any
-                step) or an unknown seed.
+            RunError: for an unknown seed, or a step that is not a snapshot. The message names the
+                nearest snapshots; ``state_at`` gives any step.
         """
         if seed is None and len(self.seeds) == 1:
             seed = self.seeds[0]
         if seed is None:
             return take(self.stack([step]), 0)
-        trajectory, place = self._find(seed)
-        return jax.tree.map(lambda x: x[0, place], trajectory.stack([int(step)]))
+        trajectory, row = self._find(seed)
+        return jax.tree.map(lambda x: x[0, row], trajectory.stack([int(step)]))
 
     def stack(self, steps: Steps | None = None) -> Params:
-        """Parameters at several snapshots (all by default), leading axes (step, seed)."""
+        """Read the parameters at several snapshots.
+
+        Args:
+            steps: steps of stored snapshots; all by default.
+
+        Returns:
+            Nested NumPy arrays with the leading axes [step, seed].
+
+        Raises:
+            RunError: for a step that is not a snapshot.
+        """
         chosen = None if steps is None else [int(step) for step in steps]
         stacks = [trajectory.stack(chosen) for trajectory in self.trajectories]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *stacks)
 
     @cached_property
     def losses(self) -> xr.DataArray:
-        """The training loss of every step, dims (seed, step): that at step s is of the parameters
-        after s updates.
+        """The training loss at every step, dims (seed, step), in the units of the loss.
 
-        Its attr ``units`` is missing where a class of the experiment can't be imported any more.
+        The loss at step s is that of the parameters after s updates, on the batch of the next update.
+        The attr ``units`` is missing where a class of the experiment cannot be imported any more.
         """
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
         origin = self.trajectories[0].origin
@@ -152,7 +197,7 @@ class Run:
 
     @property
     def status(self) -> dict[int, Status]:
-        """How each seed stands: finished, unfinished, or non-finite since a step."""
+        """By seed, whether it is finished, unfinished, or non-finite since a step."""
         return {
             seed: status
             for trajectory in self.trajectories
@@ -160,24 +205,33 @@ class Run:
         }
 
     def state_at(self, step: Step, *, allow_other_machine: bool = False) -> TrainState:
-        """The exact train state after ``step`` updates, leading axis seed: stored, or replayed from
-        the last stored one.
+        """Return the exact train state after ``step`` updates.
+
+        It is read from disk where it is stored, else replayed from the last stored state before.
+
+        Args:
+            step: any step that the run has reached.
+            allow_other_machine: replay although versions, flags or the number of cores differ from
+                those that the run started with, so that the last bits may differ.
+
+        Returns:
+            Parameters, optimizer state and step, each with the leading axis [seed].
 
         Raises:
-            RunError: for a step that the run has not reached, or a replay on a machine whose bits
-                may differ.
+            ConfigError: for a step that is not a whole number.
+            RunError: for a step that the run has not reached, a run without train states, or a
+                replay on a machine whose bits may differ.
         """
         step = whole("step", step)
         states = [
             replay.state_at(trajectory, step, allow_other_machine=allow_other_machine)
             for trajectory in self.trajectories
         ]
+        if len(states) == 1:
+            return states[0]
+        # Outside this context JAX would cut float64 states to float32.
         with computing_in(self.experiment.precision):
-            return (
-                states[0]
-                if len(states) == 1
-                else jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
-            )
+            return jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *states)
 
     def apply(
         self,
@@ -187,9 +241,22 @@ class Run:
         taps: Taps | None = None,
         positions: Sequence[int] | None = None,
     ) -> jax.Array:
-        """The model's outputs [batch position class]; all positions by default, or those given."""
+        """Compute the outputs of the model, by its plain route.
+
+        Args:
+            params: parameters of one seed, such as ``run.params(step, seed)``.
+            inputs: examples of the task, [batch position] tokens or [batch feature] floats.
+            taps: functions that read or replace the value at a site, by the name of the site.
+            positions: positions to compute outputs at; all by default.
+
+        Returns:
+            Outputs [batch position class].
+
+        Raises:
+            ConfigError: for an unknown site.
+        """
         read = None if positions is None else tuple(int(position) for position in positions)
-        # Of a float32 run whoever computes in float64 is left to do so.
+        # A float32 run stays under the caller's own precision: who computes in float64 keeps it.
         wide = self.experiment.precision == "float64"
         with computing_in("float64") if wide else contextlib.nullcontext():
             as_arrays = jax.tree.map(jax.numpy.asarray, params)
@@ -198,62 +265,89 @@ class Run:
             )
 
     def evaluation(self, seed: int | None = None) -> Evaluation:
-        """The fixed examples by split, and the concepts, that the run's measures read; of the first
-        seed by default.
+        """Return the fixed examples and the ground truth that the measures of the run read.
+
+        Args:
+            seed: the label of a seed, where seeds have examples of their own; the first by default.
+
+        Returns:
+            The examples by split, and the facts about the task that hold exactly.
+
+        Raises:
+            RunError: for an unknown seed.
         """
-        seed, task = self.seeds[0] if seed is None else seed, self.experiment.task
+        seed = self.seeds[0] if seed is None else seed
         self._find(seed)
+        task = self.experiment.task
         return task.evaluation(task.data(seed), stream(seed, "measure"))
 
     def split_loss(
         self, split: str = "train", seed: int | None = None
     ) -> tuple[Callable[[Params, Batch], Scalar], Batch]:
-        """(loss, examples): ``loss(params, examples)`` is the mean loss over a split, the one that
-        the run was trained with.
+        """Return the mean loss over a split as a function, and the examples of the split.
 
-        It is what ``mi_jax.landscape`` takes: ``calibrate(loss, run.params(step), data=examples,
-        n=len(examples.inputs), ...)``. Programs are kept by ``loss`` itself, so that it is to be
-        asked for once.
+        Functions of ``mi_jax.landscape`` take both. They keep a compiled program for each loss
+        function, so call this once and reuse the result.
 
         Args:
-            split: one that the task evaluates. seed: whose examples, where seeds have their own;
-                the first by default.
+            split: a split that the task evaluates, such as "train" or "test".
+            seed: the label of a seed, where seeds have examples of their own; the first by default.
+
+        Returns:
+            ``(loss, examples)``, where ``loss(params, examples)`` is the mean over examples of the
+            loss that the run was trained with.
 
         Raises:
-            ConfigError: for a split that the task doesn't have.
+            ConfigError: for a split that the task does not have.
+            RunError: for an unknown seed.
+
+        Example:
+            loss, examples = run.split_loss("train")
+            loss(run.params(run.steps[-1], seed=0), examples)
         """
         seed = self.seeds[0] if seed is None else seed
         self._find(seed)
         context = make_context(self.subject, seed, Reference(), [])
-        require(
-            split in context.batches,
-            f"the task has no split {split!r}; {nearest(split, context.batches)}",
-        )
-        own = split_loss_of(context)
+        if split not in context.batches:
+            raise ConfigError(f"The task has no split {split!r}; {nearest(split, context.batches)}")
+        split_loss = split_loss_of(context)
 
         def loss(params: Params, examples: Batch) -> Scalar:
-            return own(jax.tree.map(jax.numpy.asarray, params), examples)
+            return split_loss(jax.tree.map(jax.numpy.asarray, params), examples)
 
         return loss, context.batches[split]._replace(info={})
 
     def export(self, step: Step, path: str | os.PathLike[str], seed: int | None = None) -> Path:
-        """Writes one seed's parameters at a snapshot as an npz of dotted names, which ``mi-jax
-        measure`` reads back.
+        """Write the parameters of one seed at a snapshot as an npz, by dotted name.
+
+        ``mi-jax measure`` and ``load_weights`` read such a file.
+
+        Args:
+            step: the step of a stored snapshot.
+            path: the file to write.
+            seed: the label of a seed; may be left out if the run has one seed only.
+
+        Returns:
+            The path of the file.
 
         Raises:
-            RunError: where the run has several seeds and none is given, or the file can't be
-                written.
+            RunError: where the run has several seeds and none is given, for an unknown seed or a
+                step that is not a snapshot, or where the file cannot be written.
+
+        Example:
+            run.export(run.steps[-1], "weights.npz", seed=0)
         """
         if seed is None and len(self.seeds) > 1:
             raise RunError(
-                f"the run has the seeds {list(self.seeds)}; say which to export with seed="
+                f"The run has the seeds {list(self.seeds)}, and one file holds one seed. Say which"
+                " to export with seed=."
             )
         params, file = self.params(step, seed), Path(path)
         try:
             with replacing(file) as temporary, temporary.open("wb") as opened:
                 np.savez(opened, **dotted(params))
         except OSError as error:
-            raise RunError(f"{file} can't be written ({error.strerror})") from error
+            raise RunError(f"{file} cannot be written ({error.strerror}).") from error
         return file
 
     @property
@@ -267,7 +361,18 @@ class Run:
         *,
         watch: MeasureWatch = lambda done, total: None,
     ) -> xr.Dataset:
-        """See ``mi_jax.measure``."""
+        """Read measures of every snapshot and store them in the run; see ``mi_jax.measure``.
+
+        Args:
+            measures: names, Measures or plain functions; all cheap ones by default.
+            watch: called with (snapshots done, snapshots in all).
+
+        Returns:
+            The readings, dims (seed, step, ...).
+
+        Raises:
+            MeasureError: for an unknown measure, or one that this model or task does not allow.
+        """
         chosen, _ = choose(measures, self.subject)
         return _by_seed(
             [
@@ -279,7 +384,19 @@ class Run:
         )
 
     def read(self, measures: Sequence[Chosen], steps: Steps) -> xr.Dataset:
-        """Readings at chosen snapshots, which are neither stored nor reused."""
+        """Read measures at chosen snapshots, neither storing nor reusing readings.
+
+        Args:
+            measures: names, Measures or plain functions, as for ``mi_jax.measure``.
+            steps: steps of stored snapshots.
+
+        Returns:
+            The readings, dims (seed, step, ...).
+
+        Raises:
+            MeasureError: for an unknown measure, or one that this model or task does not allow.
+            RunError: for a step that is not a snapshot.
+        """
         steps = [int(step) for step in steps]
         chosen, _ = choose(measures, self.subject)
         return _by_seed(
@@ -290,47 +407,52 @@ class Run:
         )
 
     def nulls(self) -> nulls.Nulls:
-        """What every measure says where there is nothing to find: see ``nulls.read_nulls``. Of
-        several runs, the first's.
+        """Read the measures where there is nothing to find, for comparison.
+
+        The nulls are freshly initialised networks, and other frequencies in place of the key ones;
+        see ``measuring.nulls.read_nulls``. Slow measures are included if the run has readings of
+        them. Where the run was opened from several directories, the nulls are of the first.
         """
         chosen, _ = choose(None, self.subject)
         stored = set(self.measures)
-        held = [name for name, one in EXPENSIVE.items() if set(one.variables) <= stored]
-        expensive, _ = choose(held, self.subject)
+        names = [name for name, measure in EXPENSIVE.items() if set(measure.variables) <= stored]
+        expensive, _ = choose(names, self.subject)
         return nulls.read_nulls(self.trajectories[0], self.subject, chosen, expensive=expensive)
 
     @property
     def mode(self) -> Mode:
-        """How the run was computed, where there is a choice that changes bits."""
+        """The route and seed mode of training, which decide the last bits of the results."""
         return replay.mode_of(self.record)
 
     def _find(self, seed: int) -> tuple[Trajectory, int]:
+        """Find the trajectory of a seed, and its row there."""
         for trajectory in self.trajectories:
             if seed in trajectory.seeds:
                 return trajectory, trajectory.seeds.index(seed)
-        raise RunError(f"the run has no seed {seed}; its seeds are {list(self.seeds)}")
+        raise RunError(f"The run has no seed {seed}; its seeds are {list(self.seeds)}.")
 
 
 def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What every result says of the run it was read from."""
+    """Select from a run's record what every result states about the run it was read from."""
     return {key: record[key] for key in ("experiment", "hash", "machine")}
 
 
 def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:
-    return (
-        datasets[0]
-        if len(datasets) == 1
-        else xr.concat(datasets, "seed", join="exact", combine_attrs="override")
-    )
+    if len(datasets) == 1:
+        return datasets[0]
+    return xr.concat(datasets, "seed", join="exact", combine_attrs="override")
 
 
 def _shared(trajectory: Trajectory) -> dict[str, Any]:
-    """The settings that runs of one experiment share, with what an older version left unsaid at its
-    default.
+    """Return the settings that runs of one experiment share, and for forks the parent.
+
+    Settings that an older version did not write have their defaults.
     """
+    settings = identity(Experiment.from_json(trajectory.record["experiment"]).to_json())
     parent = trajectory.record.get("parent")
-    forked = {} if parent is None else {"forked": [parent["hash"], parent["step"]]}
-    return {**identity(Experiment.from_json(trajectory.record["experiment"]).to_json()), **forked}
+    if parent is None:
+        return settings
+    return {**settings, "forked": [parent["hash"], parent["step"]]}
 
 
 def measure(
@@ -339,16 +461,30 @@ def measure(
     *,
     watch: MeasureWatch = lambda done, total: None,
 ) -> xr.Dataset:
-    """Reads measures over every snapshot of a run in one compiled program, stores them in the run,
-    returns the dataset.
+    """Read measures of every snapshot of a run in one compiled program, and store them in the run.
+
+    Readings that are stored already are not computed again.
 
     Args:
-        measures: names, Measures, or plain functions ``(params, context) -> scalar``; all that can
-            be taken by default.
+        run: the run to read.
+        measures: names (see ``mi-jax list measures``), calls with options such as
+            ``"sharpness(split='test')"``, Measures, or plain functions ``(params, context) ->
+            scalar``. By default all measures that the model and the task allow, without those that
+            are slow.
         watch: called with (snapshots done, snapshots in all).
 
+    Returns:
+        The readings, dims (seed, step, ...); each variable has its own further dims.
+
     Raises:
-        MeasureError: for an unknown measure, or one that needs what this model or task doesn't
-            have.
+        MeasureError: for an unknown measure, two measures of one name, or a measure that needs
+            something which this model or task does not have.
+
+    Example:
+        def weight_norm(params, context):
+            return sum((x**2).sum() for x in jax.tree.leaves(params)) ** 0.5
+
+        dataset = mi_jax.measure(run, ["test_loss", weight_norm])
+        dataset["test_loss"].sel(seed=0).plot(x="step")
     """
     return run.measure(measures, watch=watch)

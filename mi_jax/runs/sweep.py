@@ -1,9 +1,8 @@
 """Sweeps: one experiment over a grid of settings, as a folder of runs, a summary dataset and a
 figure.
 
-Each point is a run of its own with all seeds, trained and read by a process that has one core: no
-    point waits for another.
-A sweep that is stopped or killed goes on where it was.
+Each point is a run of its own with all seeds, trained and read by a process that has one core, so
+that no point waits for another. A sweep that was stopped or killed is resumed where it was.
 """
 
 import itertools
@@ -24,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import plots
-from mi_jax.basics.errors import Interrupted, MiJaxError, RunError, require
+from mi_jax.basics.errors import ConfigError, Interrupted, MiJaxError, RunError, require
 from mi_jax.basics.fields import with_setting
 from mi_jax.basics.files import replace_file
 from mi_jax.dynamics import GAP, LEVEL, regimes, transitions
@@ -38,18 +37,28 @@ from mi_jax.training.loop import signals
 from mi_jax.training.machine import use_compile_cache
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-"""What is read of every run, where it can be."""
+"""The measures that are read of every run, where the task has the split."""
 
-_POLL_SECONDS, _PATIENCE_SECONDS = 0.5, 5.0
+_POLL_SECONDS = 0.5
+"""Seconds between two looks for a signal, for finished runs, or for the end of the parent."""
+_PATIENCE_SECONDS = 5.0
+"""Seconds between two SIGTERMs to a process that is saving its run."""
 
 Axes = Mapping[str, Sequence[Any]]
-"""Dotted names of settings (``optimizer.weight_decay``) and the values to give them."""
+"""The values of each swept setting, by dotted name (``optimizer.weight_decay``)."""
 Watch = Callable[[int, int, str], None]
-"""Told after each finished run: how many are, of how many, and which."""
+"""Called after each finished run with (runs finished, runs in all, name of the point)."""
 
 
 class Job(NamedTuple):
-    """One point of the grid, as a process is told of it."""
+    """One point of the grid, in a form that can be sent to a process.
+
+    Attributes:
+        name: the name of the point, such as ``optimizer.weight_decay=0.1``.
+        record: the JSON form of its experiment.
+        folder: the directory of its run.
+        source: the .py file whose classes the experiment uses; None for classes of the package.
+    """
 
     name: str
     record: dict[str, Any]
@@ -69,38 +78,48 @@ def sweep(
     source: str | None = None,
     compile_cache: str | None = None,
 ) -> xr.Dataset:
-    """Trains an experiment at every point of a grid, reads losses and accuracies, and returns what
-    came of each.
+    """Train an experiment at every point of a grid, and summarise the outcome of each.
 
-    Writes ``out/runs/<point>`` (runs like any other, finished ones are kept), ``out/sweep.json``,
-    ``out/summary.nc`` and a figure in ``out/figures``: dates against the setting where one is
-    swept, the phase diagram where two are.
+    Writes ``out/runs/<point>`` (runs like any other; finished ones are kept), ``out/sweep.json``,
+    ``out/summary.nc`` and a figure in ``out/figures``: dates against the setting where one setting
+    is swept, the phase diagram where two are.
 
     Args:
-        axes: ``{"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.1, 1.0)}``.
-        out: the folder; ``checkpoints/<name>-sweep`` by default.
-        processes: how many runs at a time, each on a core of its own; by default as many as there
-            are cores. 1 trains them here, one after the other, with all cores: other bits, as
-            ``run.json`` says.
-        gap, level: of the regimes (see ``dynamics.regimes``), in steps and accuracy; dates are
-            those of this level too.
-        source: the .py file whose classes the experiment is made of, for the processes to import.
-        compile_cache: a folder for compiled programs that the processes share.
+        experiment: the experiment; settings that are not swept are taken from it.
+        axes: the values of each swept setting, by dotted name.
+        out: the folder of the sweep; ``checkpoints/<name>-sweep`` by default.
+        processes: the number of runs at a time, each on a core of its own; by default the number
+            of cores. With 1, runs are trained one after another in this process on all cores,
+            which changes the last bits, as ``run.json`` records.
+        gap: steps from memorising to generalising above which a seed counts as grokking; see
+            ``dynamics.regimes``.
+        level: the accuracy that dates memorising and generalising.
+        watch: called after each finished run with (runs finished, runs in all, name of the point).
+        source: the .py file that defines classes of the experiment, for processes to import.
+        compile_cache: a folder for compiled programs that the processes share; none by default.
 
     Returns:
-        Dims (*axes, seed): memorised, grokked, delay [steps; NaN is never], regime, and
-        final_<reading> for each reading.
+        Dims (*axes, seed): the dates memorised and grokked, their delay (all in steps, NaN for
+        never), regime, and final_<reading> for each reading.
 
     Raises:
-        ConfigError: for a setting or a value that can't be, before anything is written.
-        RunError: where runs failed; the others are kept.
-        Interrupted: after SIGINT or SIGTERM; what is done is kept.
+        ConfigError: for an unknown setting or an invalid value, before anything is written.
+        RunError: where the folder holds something else, or runs failed; the others are kept.
+        Interrupted: after SIGINT or SIGTERM; finished runs and segments are kept.
+
+    Example:
+        summary = mi_jax.sweep(
+            experiment,
+            {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.1, 1.0)},
+        )
+        summary["regime"].sel(seed=0)
     """
     folder = Path(
         out if out is not None else Path("checkpoints") / f"{experiment.name}-sweep"
     ).resolve()
     points = grid(experiment, axes)
-    require(processes is None or processes >= 1, f"processes={processes}: must be at least 1")
+    if processes is not None and processes < 1:
+        raise ConfigError(f"processes={processes} is too small. Give at least 1.")
     _claim(folder, experiment, axes)
     jobs = [
         Job(name, point.to_json(), folder / "runs" / name, source) for name, point in points.items()
@@ -118,68 +137,89 @@ def sweep(
 
 
 def grid(experiment: Experiment, axes: Axes) -> dict[str, Experiment]:
-    """The experiment at every point, by the point's name. Raises ConfigError for a setting or a
-    value that can't be.
+    """Make the experiment of every point of a grid.
+
+    Args:
+        experiment: the experiment; settings that are not swept are taken from it.
+        axes: the values of each swept setting, by dotted name.
+
+    Returns:
+        The experiments by the name of the point, such as ``task.p=31,steps=500``.
+
+    Raises:
+        ConfigError: for no setting, an unknown setting, or an invalid value.
     """
     require(
         len(axes) > 0,
-        "nothing is swept; give a setting several values, such as --optimizer.weight-decay 0.1,1",
+        "Nothing is swept. Give a setting several values, such as --optimizer.weight-decay 0.1,1.",
     )
     for name, values in axes.items():
-        require(
-            len(values) > 0 and len(set(values)) == len(values),
-            f"{name}={list(values)}: must be values, each once",
-        )
+        if not values or len(set(values)) < len(values):
+            raise ConfigError(f"{name}={list(values)}: give at least one value, and each once.")
     points: dict[str, Experiment] = {}
     for values in itertools.product(*axes.values()):
         point = experiment
         for name, value in zip(axes, values, strict=True):
             point = with_setting(point, name, value)
-        points[",".join(f"{name}={value}" for name, value in zip(axes, values, strict=True))] = (
-            point
-        )
+        point_name = ",".join(f"{name}={value}" for name, value in zip(axes, values, strict=True))
+        points[point_name] = point
     return points
 
 
 def summarised(
     experiment: Experiment, axes: Axes, folder: Path, gap: int = GAP, level: float = LEVEL
 ) -> xr.Dataset:
-    """What came of every point, from the readings that its run holds."""
-    each = [_outcome(folder / "runs" / name, gap, level) for name in grid(experiment, axes)]
+    """Summarise the outcome of every point from the readings that its run holds.
+
+    Args:
+        experiment: the experiment of the sweep.
+        axes: the values of each swept setting, by dotted name.
+        folder: the folder of the sweep.
+        gap: steps, as for ``sweep``.
+        level: an accuracy, as for ``sweep``.
+
+    Returns:
+        The dataset that ``sweep`` returns.
+    """
+    outcomes = [_outcome(folder / "runs" / name, gap, level) for name in grid(experiment, axes)]
     shape = [len(values) for values in axes.values()]
-    coords: dict[str, Any] = {name: list(values) for name, values in axes.items()} | {
-        "seed": list(experiment.seeds)
-    }
+    coords: dict[str, Any] = {name: list(values) for name, values in axes.items()}
+    coords["seed"] = list(experiment.seeds)
     variables = {
         name: (
             (*axes, "seed"),
-            np.stack([one[name].values for one in each]).reshape(*shape, -1),
-            each[0][name].attrs,
+            np.stack([outcome[name].values for outcome in outcomes]).reshape(*shape, -1),
+            outcomes[0][name].attrs,
         )
-        for name in each[0].data_vars
+        for name in outcomes[0].data_vars
     }
-    told = {
+    attrs = {
         "level": level,
         "gap": gap,
         "steps": experiment.steps,
         "experiment": json.dumps(experiment.to_json()),
     }
-    return xr.Dataset(variables, coords, told)
+    return xr.Dataset(variables, coords, attrs)
 
 
 def _outcome(path: Path, gap: int, level: float) -> xr.Dataset:
+    """Summarise one run: dates and regime where accuracies are read, and the last readings."""
     dataset = open_run(path).measures
-    found: dict[str, xr.DataArray] = {}
+    variables: dict[str, xr.DataArray] = {}
     if {"train_accuracy", "test_accuracy"} <= set(dataset):
         dates = transitions(dataset, train=level, test=level)
-        found = {**dates._asdict(), "regime": regimes(dataset, gap=gap, level=level)}
+        variables = {**dates._asdict(), "regime": regimes(dataset, gap=gap, level=level)}
     last = dataset[[name for name in READ if name in dataset]].isel(step=-1, drop=True)
-    return xr.Dataset({**found, **{f"final_{name}": one for name, one in last.data_vars.items()}})
+    final = {f"final_{name}": values for name, values in last.data_vars.items()}
+    return xr.Dataset({**variables, **final})
 
 
 def _claim(folder: Path, experiment: Experiment, axes: Axes) -> None:
-    """Marks the folder as this experiment's sweep; other values of its settings may be added later."""
-    told = {
+    """Mark the folder as the sweep of this experiment over these settings.
+
+    Other values of the same settings may be added later.
+    """
+    record = {
         "experiment": experiment.hash,
         "name": experiment.name,
         "axes": {name: list(values) for name, values in axes.items()},
@@ -187,30 +227,31 @@ def _claim(folder: Path, experiment: Experiment, axes: Axes) -> None:
     file = folder / "sweep.json"
     if file.exists():
         there = json.loads(file.read_text())
-        if there["experiment"] != told["experiment"] or list(there["axes"]) != list(axes):
+        if there["experiment"] != record["experiment"] or list(there["axes"]) != list(axes):
             raise RunError(
-                f"{folder} holds another sweep, of {there['name']} over {list(there['axes'])}; give"
-                " another --out"
+                f"{folder} holds another sweep, of {there['name']} over {list(there['axes'])}. Give"
+                " another --out."
             )
     elif folder.is_dir() and any(folder.iterdir()):
-        raise RunError(f"{folder} isn't empty and holds no sweep.json; give another --out")
+        raise RunError(f"{folder} is not empty and holds no sweep.json. Give another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps(told, indent=2).encode())
+    replace_file(file, json.dumps(record, indent=2).encode())
 
 
 _stop: Any = None
-"""In a process of the pool, the event that says that the sweep is being stopped."""
+"""In a process of the pool, an event that is set when the sweep is being stopped."""
 
 
 def _work(job: Job) -> str:
-    """Trains and reads one point, or what is left of it."""
+    """Train and read one point, or resume it."""
     if _stop is not None and _stop.is_set():
         raise Interrupted("not begun")
     if job.source is not None:
+        # Imports the file, so that its classes are known when the record is read.
         find(job.source)
     run = train(Experiment.from_json(job.record), job.folder)
     chosen, _ = choose(None, run.subject)
-    run.measure([one for one in chosen if one.name in READ])
+    run.measure([measure for measure in chosen if measure.name in READ])
     return job.name
 
 
@@ -226,11 +267,13 @@ def _one_by_one(jobs: Sequence[Job], watch: Watch) -> None:
 def _in_processes(
     jobs: Sequence[Job], cores: list[int], at_once: int, watch: Watch, compile_cache: str | None
 ) -> None:
+    # Not "fork": JAX's threads do not survive it.
     context = multiprocessing.get_context("spawn")
-    own, stop = context.Queue(), context.Event()
+    free_cores, stop = context.Queue(), context.Event()
     for i in range(at_once):
-        own.put(cores[i % len(cores)])
-    pool = ProcessPoolExecutor(at_once, context, _begin, (own, stop, os.getpid(), compile_cache))
+        free_cores.put(cores[i % len(cores)])
+    arguments = (free_cores, stop, os.getpid(), compile_cache)
+    pool = ProcessPoolExecutor(at_once, context, _begin, arguments)
     failed: list[str] = []
     done = 0
     with signals() as asked, pool:
@@ -251,26 +294,26 @@ def _in_processes(
             raise _stopped(done, len(jobs))
     if failed:
         raise RunError(
-            f"{len(failed)} of {len(jobs)} runs failed, the others are kept: {'; '.join(failed)}"
+            f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}. The others are kept."
         )
 
 
 def _stopped(done: int, total: int) -> Interrupted:
     return Interrupted(
-        f"stopped with {done} of {total} runs finished; those, and what was trained of the others,"
-        " are kept"
+        f"stopped with {done} of {total} runs finished; these, and the saved segments of the"
+        " others, are kept"
     )
 
 
-def _begin(own: Any, stop: Any, parent: int, compile_cache: str | None) -> None:
-    """A process of the pool: one core, the shared compile cache, and an end when the sweep's own
-    process ends.
+def _begin(free_cores: Any, stop: Any, parent: int, compile_cache: str | None) -> None:
+    """Set up a process of the pool: one core, the shared compile cache, and a guard that ends the
+    process when the sweep is stopped or its own process ends.
     """
     global _stop
     _stop = stop
-    os.sched_setaffinity(0, {own.get()})
-    # While a run is trained it answers SIGTERM by saving; a process that dies at another moment
-    # could hold the pool's locks.
+    os.sched_setaffinity(0, {free_cores.get()})
+    # Signals are ignored here: while a run is trained, training itself answers SIGTERM by saving,
+    # and a process that died at another moment could hold the pool's locks.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if compile_cache is not None:
@@ -281,7 +324,7 @@ def _begin(own: Any, stop: Any, parent: int, compile_cache: str | None) -> None:
             if stop.wait(_POLL_SECONDS):
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_PATIENCE_SECONDS)
-        # Killed at any instant, a run goes on from its last segment.
+        # A run that is killed at any instant is resumed from its last segment.
         os._exit(1)
 
     threading.Thread(target=guard, daemon=True).start()

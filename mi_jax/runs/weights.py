@@ -1,4 +1,4 @@
-"""Weights from a file: an npz of arrays under a model's dotted names."""
+"""Weights from a file: an npz of arrays by the dotted names of a model's parameters."""
 
 import os
 import zipfile
@@ -17,22 +17,32 @@ from mi_jax.contracts import Model
 def load_weights(
     file: str | os.PathLike[str], model: Model, precision: Precision = "float32"
 ) -> tuple[Params, list[str]]:
-    """The parameters of an npz under the model's dotted names, and the names of arrays that are no
-    parameters.
+    """Load the parameters of a model from an npz.
 
     Args:
-        precision: what the parameters are cast to.
+        file: an npz of arrays by dotted name, such as ``blocks.0.mlp.W_in``; nothing in it is
+            unpickled.
+        model: the model whose parameters these are.
+        precision: the type to cast the parameters to.
+
+    Returns:
+        The parameters as nested NumPy arrays, and the names of further arrays without a dot, which
+        are ignored.
 
     Raises:
-        WeightsError: for a file that can't be read, missing names, wrong shapes, or parameter-like
-            (dotted) extra names.
+        WeightsError: for a file that cannot be read, missing names, wrong shapes or types, or
+            further names with a dot, which look like parameters.
+
+    Example:
+        experiment = mi_jax.Experiment()
+        params, ignored = mi_jax.load_weights("weights.npz", experiment.build())
     """
     try:
         with zipfile.ZipFile(file) as archive:
             stored = [entry for entry in archive.namelist() if entry.endswith(".npy")]
             arrays = {entry.removesuffix(".npy"): _stored_array(archive, entry) for entry in stored}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise WeightsError(f"{file} can't be read as an npz of arrays ({error})") from error
+        raise WeightsError(f"{file} cannot be read as an npz of arrays ({error}).") from error
     wanted = dotted(jax.eval_shape(model.init, jax.random.key(0)))
     problems = [
         f"missing {name} {list(shape.shape)}"
@@ -40,25 +50,25 @@ def load_weights(
         if name not in arrays
     ]
     problems += [
-        f"{name} has the shape {list(arrays[name].shape)}, the model's is {list(shape.shape)}"
+        f"{name} has the shape {list(arrays[name].shape)}, that of the model is {list(shape.shape)}"
         for name, shape in wanted.items()
         if name in arrays and arrays[name].shape != shape.shape
     ]
     problems += [
-        f"{name} is of type {arrays[name].dtype}, a parameter is floating point"
+        f"{name} has the type {arrays[name].dtype}, a parameter is a floating-point number"
         for name in wanted
         if name in arrays and not np.issubdtype(arrays[name].dtype, np.floating)
     ]
     extra = sorted(set(arrays) - set(wanted))
     problems += [
-        f"{name} {list(arrays[name].shape)} is no parameter of this model"
+        f"{name} {list(arrays[name].shape)} is not a parameter of this model"
         for name in extra
         if "." in name
     ]
     if problems:
         raise WeightsError(
-            f"{file} doesn't fit the model: {'; '.join(problems)}. Change --like or the model's"
-            " settings"
+            f"{file} does not fit the model: {'; '.join(problems)}. Change --like, or the settings"
+            " of the model."
         )
     params = nested({name: arrays[name].astype(precision) for name in wanted})
     return params, [name for name in extra if "." not in name]

@@ -1,0 +1,200 @@
+"""Verbs that read what was trained: measure, report.
+
+Nothing heavy is imported before one of them works.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mi_jax.basics.errors import ConfigError
+from mi_jax.cli.printing import lines_of_readings, print_table
+from mi_jax.cli.verbs import (
+    OVERRIDES,
+    Verb,
+    add_common_options,
+    add_run,
+    load_experiment,
+    print_answer,
+    refuse_overrides,
+    use_cache,
+)
+
+_MEASURE = f"""\
+For a run, every snapshot is read, the readings are stored in the run, and those of the last
+step are printed by seed. Readings that are stored already are not computed again.
+For a file of weights, --like names the experiment whose model and task the weights belong to.
+A measure with options is written as a call, in quotes; see mi-jax list options.
+
+Only for a file of weights:
+{OVERRIDES}
+
+Examples:
+  mi-jax measure checkpoints/grokking
+  mi-jax measure checkpoints/grokking --measures test_loss,key_frequencies --json
+  mi-jax measure checkpoints/grokking --measures "probe_accuracy(kind='logistic'),sharpness"
+  mi-jax measure weights.npz --like nanda_2023 --task.p 59 --out readings.nc
+"""
+
+_REPORT = """\
+Writes figures/ and report.html, one file without links to other files, into the run, and prints
+the numbers of each seed. Measure the run first.
+
+Example:
+  mi-jax report checkpoints/grokking
+"""
+
+
+def _add_measure_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="RUN|WEIGHTS.npz", help="directory of a run, or a file of weights"
+    )
+    parser.add_argument(
+        "--like",
+        metavar="EXPERIMENT",
+        help="for weights: name, file or run of the experiment whose model and task they belong to",
+    )
+    parser.add_argument(
+        "--measures",
+        help="names, separated by commas; see mi-jax list measures (default: all measures that are "
+        "not marked 'when named')",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.nc",
+        help="for weights: file to write the readings to (default: none)",
+    )
+    add_common_options(parser)
+
+
+def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
+    from mi_jax.basics.calls import split_calls
+    from mi_jax.measuring.merging import last_step
+
+    names = split_calls(options.measures) if options.measures else None
+    target = Path(options.target)
+    if target.is_dir():
+        dataset, skipped = _measure_run(target, names, options, overrides)
+        answer: dict[str, Any] = {str(seed): readings for seed, readings in last_step(dataset)}
+        lines = [
+            line
+            for seed, readings in answer.items()
+            for line in lines_of_readings(readings, f"{seed}.")
+        ]
+    elif target.is_file():
+        dataset, skipped = _measure_weights(target, names, options, overrides)
+        answer = next(readings for _, readings in last_step(dataset))
+        lines = lines_of_readings(answer)
+    else:
+        raise ConfigError(
+            f"There is no run or file {target}. Give the directory of a run or an npz of weights."
+        )
+    for reason in dict.fromkeys(skip.reason for skip in skipped):
+        measures = ", ".join(skip.name for skip in skipped if skip.reason == reason)
+        print(f"not read: {measures}: {reason}", file=sys.stderr)
+    print_answer(options, answer, "\n".join(lines))
+    return 0
+
+
+def _measure_run(
+    path: Path, names: list[str] | None, options: argparse.Namespace, overrides: list[str]
+) -> tuple[Any, Any]:
+    """Measure a run. Return the dataset and the measures that were skipped, with reasons."""
+    for_weights = [f"--{name}" for name in ("like", "out") if getattr(options, name)]
+    refuse_overrides([*overrides, *for_weights], "measure of a run")
+    use_cache(options)
+    from mi_jax.cli.progress import measuring_progress
+    from mi_jax.measuring.choosing import choose
+    from mi_jax.runs.run import open_run
+
+    run = open_run(path)
+    _, skipped = choose(names, run.subject)
+    with measuring_progress(options.quiet) as watch:
+        return run.measure(names, watch=watch), skipped
+
+
+def _measure_weights(
+    file: Path, names: list[str] | None, options: argparse.Namespace, overrides: list[str]
+) -> tuple[Any, Any]:
+    """Measure a file of weights. Return the dataset and the skipped measures, with reasons."""
+    if not options.like:
+        raise ConfigError(
+            f"{file} is a file of weights, which does not name its model and task. Name the "
+            "experiment that has them with --like."
+        )
+    experiment = load_experiment(options.like, overrides, "measure")
+    use_cache(options)
+    from mi_jax.measuring.choosing import choose
+    from mi_jax.measuring.files import write_dataset
+    from mi_jax.measuring.stored import measure_weights
+    from mi_jax.runs.weights import load_weights
+    from mi_jax.training.machine import machine
+
+    subject = experiment.subject()
+    measures, skipped = choose(names, subject, frozenset({"final"}))
+    params, ignored = load_weights(file, subject.model, subject.precision)
+    if ignored:
+        print(f"arrays that are not parameters, ignored: {', '.join(ignored)}", file=sys.stderr)
+    provenance = {
+        "experiment": experiment.to_json(),
+        "hash": experiment.hash,
+        "machine": machine(),
+        "weights": file.name,
+    }
+    dataset = measure_weights(params, subject, measures, provenance)
+    if options.out:
+        write_dataset(Path(options.out), dataset)
+    return dataset, skipped
+
+
+def _report(options: argparse.Namespace, overrides: list[str]) -> int:
+    from mi_jax.runs.run import open_run
+
+    return show_report(options, open_run(options.run))
+
+
+def show_report(options: argparse.Namespace, run: Any) -> int:
+    """Write the report of a measured run, and print its numbers by seed."""
+    from mi_jax.measuring.merging import last_step
+    from mi_jax.report.findings import numbers_table
+    from mi_jax.report.study import report
+
+    study = report(run)
+    rows = numbers_table(study.dataset, study.dates, study.phases)
+    answer = {
+        "report": str(study.report),
+        "run": str(run.path),
+        "seeds": {str(seed): readings for seed, readings in last_step(study.dataset)},
+    }
+    if options.json or not sys.stdout.isatty():
+        text = "\n".join("\t".join([label, *cells]) for label, cells in rows)
+        print_answer(options, answer, f"{text}\nreport: {study.report}")
+        return 0
+    print_table(rows)
+    print(f"report: {study.report}")
+    return 0
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    add_common_options(parser)
+
+
+VERBS: Mapping[str, Verb] = {
+    "measure": Verb(
+        "read measures of every snapshot of a run, or of a file of weights",
+        _MEASURE,
+        _add_measure_options,
+        _measure,
+        takes_overrides=True,
+    ),
+    "report": Verb(
+        "draw the figures and write the report of a measured run",
+        _REPORT,
+        _add_report_options,
+        _report,
+    ),
+}
+"""The verbs of this module by name."""
