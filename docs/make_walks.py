@@ -86,9 +86,7 @@ def walks() -> dict[str, list[str]]:
         trained = walk(lambda: train(TINY, out / "run"), [TINY])
         run = train(TINY, out / "run")
         freeze = Freeze("embed.W_E")
-        forked = walk(
-            lambda: fork(run, step=30, interventions=[freeze], out=out / "fork"), [run]
-        )
+        forked = walk(lambda: fork(run, step=30, interventions=[freeze], out=out / "fork"), [run])
         measure(run)
         reported = walk(lambda: report(run), [run])
     return {"train(experiment)": trained, "fork(run, ...)": forked, "report(run)": reported}
@@ -96,7 +94,10 @@ def walks() -> dict[str, list[str]]:
 
 def table(passed: dict[str, list[str]]) -> str:
     """The walks as Markdown."""
-    rows = [f"| `{call}` | {', '.join(f'`{file}`' for file in files)} |" for call, files in passed.items()]
+    rows = [
+        f"| `{call}` | {', '.join(f'`{file}`' for file in files)} |"
+        for call, files in passed.items()
+    ]
     return "\n".join(["| call | files, in order |", "|---|---|", *rows])
 
 

@@ -74,7 +74,16 @@ def copy(tmp_path: Path) -> _Copy:
     return _Copy(tmp_path)
 
 
-_SETTINGS = ("--task.p", "7", "--task.fraction", "0.6", "--model.d-model", "8", "--model.heads", "1")
+_SETTINGS = (
+    "--task.p",
+    "7",
+    "--task.fraction",
+    "0.6",
+    "--model.d-model",
+    "8",
+    "--model.heads",
+    "1",
+)
 _SMALL = (*_SETTINGS, "--model.d-mlp", "16")
 
 

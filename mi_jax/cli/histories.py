@@ -50,6 +50,7 @@ Examples:
   mi-jax compare checkpoints/grokking fork_a fork_b --measures test_loss,gini_unembedding
 """
 
+
 def _intervention_help() -> str:
     """Help of ``--intervention``, which names every registered intervention.
 

@@ -106,8 +106,10 @@ def calibrate(
         flag: table(lambda cell, flag=flag: getattr(cell.flags, flag))
         for flag in cells[0][0].flags._fields
     }
-<<<<<<< HEAD
-    dataset = xr.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
+    # xarray and pandas take half as long to import as jax; `mi-jax list` needs neither.
+    import xarray
+
+    dataset = xarray.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
     protocol = {
         "n": n,
         "gamma": settings.gamma,
@@ -118,22 +120,8 @@ def calibrate(
     return find_plateau(dataset.assign_attrs(protocol), tolerance=tolerance)
 
 
-def find_plateau(sweep: xr.Dataset, *, tolerance: float = 0.1) -> xr.Dataset:
-    """Marks the largest connected part of a grid on which the estimates agree.
-=======
-    # xarray and its pandas take as long to import as half of jax; `mi-jax list` needs neither.
-    import xarray
-
-    dataset = xarray.Dataset(variables, coords={"epsilon": rows, "n_beta": columns})
-    return find_plateau(
-        dataset.assign_attrs(n=n, gamma=gamma, burn_in=burn_in, draws=draws, chains=chains),
-        tolerance=tolerance,
-    )
-
-
 def find_plateau(sweep: "xarray.Dataset", *, tolerance: float = 0.1) -> "xarray.Dataset":
-    """Marks the largest connected part of the grid on which estimates agree.
->>>>>>> cli
+    """Marks the largest connected part of a grid on which the estimates agree.
 
     A cell is usable if its standard error is at most ``tolerance`` times its estimate and no flag
     except ``below_start`` is set. From each usable cell a plateau grows over neighbours (in

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import jax
+import jax.core
 
 from mi_jax.basics.dims import Number
 from mi_jax.basics.errors import ConfigError, nearest, require, whole

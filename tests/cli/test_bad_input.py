@@ -150,7 +150,10 @@ _ORGANISMS = [
         "label_noise=1.5: the share of replaced labels must lie between 0 and 1",
     ),
     ("--task.name sparse_parity --task.k 7", "k=7 of n=6 signs: k must be at most n"),
-    ("--task.name sparse_parity", "A transformer reads tokens. This task gives floats. Use another model, such as mlp"),
+    (
+        "--task.name sparse_parity",
+        "A transformer reads tokens. This task gives floats. Use another model, such as mlp",
+    ),
     ("--precision float16", "Expected one of ('float32', 'float64')"),
     ("--intervention Clamp(site='blocks.0.mlp.pots',value=0.0)", "blocks.0.mlp.post"),
     (
