@@ -144,7 +144,7 @@ _ORGANISMS = [
     ("--task.name group --task.group T5", "Groups are spelled C2, C3, ..."),
     ("--task.operation divde", "'divide'"),
     ("--task.p 12 --task.operation divide", "operation='divide' needs a prime modulus"),
-    ("--task.p 12 --task.operation divide", "p=12 is none, 13 is the next"),
+    ("--task.p 12 --task.operation divide", "p=12 is not prime; the next prime is 13"),
     (
         "--task.label-noise 1.5",
         "label_noise=1.5: the share of replaced labels must lie between 0 and 1",

@@ -195,7 +195,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"k": 0}, "k=0: must be a whole number of at least 1"),
     ({"n": 2.5}, r"n=2\.5: must be a whole number"),
     ({"n": 6, "k": 2}, r"examples=1000 and test_examples=100: there are only 2\^6 = 64"),
-    ({"examples": 0}, "examples=0.*or None for fresh ones"),
+    ({"examples": 0}, "examples=0.*or None for fresh examples"),
     (
         {"examples": 10, "batch_size": 11},
         "batch_size=11.*from 1 to the 10 trained examples, or None",
