@@ -10,19 +10,19 @@ from mi_jax.models import MODELS
 
 _HEAD = """# Sites
 
-Every place in a forward pass that a tap can listen to or replace (`taps={site: fn}`,
-`capture(apply, sites)`). Names are those of TransformerLens without `hook_`.
-`python docs/make_sites.py` writes this page; a test holds the equations to the code.
+Every place in a forward pass that a tap may record or replace (`taps={site: fn}`,
+`capture(apply, sites)`). Names are those of TransformerLens, without `hook_`. This page is made by
+`python docs/make.py`; a test holds every equation to the code.
 
-- The tap of an *activation* is `value -> value`. The tap of a *product* gets `(x, W)` and returns
-  the product, without the bias; the site's name is that of the parameter. For `W_E` and `W_pos`,
-  x holds tokens and positions, and the product is `W[x]`.
-- *Optional* sites are computed only when a tap listens to them.
-- When `positions` is given, the sites of the last layer from the query on have that many
-  positions; all others keep every position. `query` counts the positions that attend, `key` those
+- An *activation*'s tap is `value -> value`. A *product*'s tap gets `(x, W)` and returns the
+  product, without the bias; its site has the name of the parameter. For `W_E` and `W_pos`, x are
+  tokens and positions, and the product is `W[x]`.
+- *Optional* sites are computed only where a tap listens.
+- With `positions` given, sites of the last layer from the query on have only these positions; all
+  other sites keep every one. `query` counts the positions that attend, `key` the positions that are
   attended to.
-- `blocks.i` stands for each layer. Layer 0 reads `embed + pos_embed` where the others read the
-  layer before. `mean` is over `d_model`.
+- `blocks.i` stands for each layer; layer 0 reads `embed + pos_embed` where others read the previous
+  layer. `mean` is over `d_model`.
 - `capture` on a site that is also tapped records what the tap returned.
 """
 

@@ -71,7 +71,16 @@ class ScaledInduction(PlantedTrajectory):
             )
 
     def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """Parameters at the given steps; they are the same for all seeds."""
+        """Gives the parameters at some steps.
+
+        Args:
+            context: the task, model and number of steps.
+            seed: unused, since all seeds have the same parameters.
+            steps: the steps to give.
+
+        Returns:
+            By dotted name, float32 arrays [step ...].
+        """
         task = context.task
         assert isinstance(task, RepeatedSequences)
         settings, parts = induction_parts(task)
@@ -82,7 +91,12 @@ class ScaledInduction(PlantedTrajectory):
         return stacks
 
     def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """The facts that the class documents under Truth."""
+        """Gives the facts that the class documents under Truth.
+
+        Args:
+            context: the task, model and number of steps.
+            seeds: the seeds of the run.
+        """
         rate = self.beta / context.steps
         last = 2 * context.task.length - 1 if isinstance(context.task, RepeatedSequences) else 0
         half = {str(i): math.log(i) / rate for i in range(1, last + 1) if math.log(i) <= self.beta}
@@ -159,7 +173,16 @@ class TwoCircuits(PlantedTrajectory):
         return np.clip((steps[:, None] - np.array(self.onsets)[None]) / self.width, 0.0, 1.0)
 
     def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """The parameters [step ...] at the given steps, by dotted name."""
+        """Gives the parameters at some steps.
+
+        Args:
+            context: the task, model and number of steps.
+            seed: the seed of the initial parameters.
+            steps: the steps to give.
+
+        Returns:
+            By dotted name, float32 arrays [step ...].
+        """
         model = context.model
         assert isinstance(model, MLP)
         half, initial = model.width // 2, _initial(context, seed)
@@ -177,7 +200,12 @@ class TwoCircuits(PlantedTrajectory):
         return stacks
 
     def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """The facts that the class documents under Truth."""
+        """Gives the facts that the class documents under Truth.
+
+        Args:
+            context: the task, model and number of steps.
+            seeds: the seeds of the run.
+        """
         onsets = dict(
             sorted(zip(self.frequencies, self.onsets, strict=True), key=lambda pair: pair[1])
         )
@@ -230,7 +258,16 @@ class RandomWalk(PlantedTrajectory):
             )
 
     def parameters(self, context: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """The parameters [step ...] at the given steps, by dotted name."""
+        """Gives the parameters at some steps.
+
+        Args:
+            context: the task, model and number of steps.
+            seed: the seed of the initial parameters and of the walk.
+            steps: the steps to give.
+
+        Returns:
+            By dotted name, float32 arrays [step ...].
+        """
         initial, key = _initial(context, seed), stream(seed, "planted")
         count = sum(value.size for value in initial.values())
         # Every move is drawn, whichever steps are asked for, and summed in float64: the bits of a
@@ -247,7 +284,12 @@ class RandomWalk(PlantedTrajectory):
         return stacks
 
     def truth(self, context: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """The facts that the class documents under Truth."""
+        """Gives the facts that the class documents under Truth.
+
+        Args:
+            context: the task, model and number of steps.
+            seeds: the seeds of the run.
+        """
         return {"kind": "random_walk", "transitions": []}
 
 

@@ -396,7 +396,7 @@ def _varying(*alphabet: tuple[int, int]) -> Inputs:
             _varying((0, 5), (5, 6)),
             "An MLP reads a pair of tokens. This task has 1 varying positions of tokens",
         ),
-        (_varying((0, 5), (0, 5), (0, 5)), "the task has 3 varying positions"),
+        (_varying((0, 5), (0, 5), (0, 5)), "This task has 3 varying positions"),
         (
             Inputs("floats", vocabulary=0, positions=2, classes=5, alphabet=()),
             "has 2 positions of floats with 0 features",
@@ -430,7 +430,10 @@ _BAD: list[tuple[dict[str, Any], str]] = [
         {"combination": "sums", "embedding": "two"},
         "combination='sums' is unknown; did you mean sum",
     ),
-    ({"combination": "sum"}, "combination='sum' adds rows of embedding 'two' or 'shared'"),
+    (
+        {"combination": "sum"},
+        "combination='sum' does not apply to embedding='one_hot'.*'two' or 'shared'",
+    ),
     (
         {"initialization": "xavier"},
         "initialization='xavier' is unknown; known are doshi_2023, fan_in, torch",
