@@ -3,16 +3,32 @@ before one of them works.
 """
 
 import argparse
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-_INTERVENTION = (
-    "such as 'Change(field=\"optimizer.weight_decay\", value=0.3, start=400)': literals only,"
-    " parsed and never executed; may be repeated. Change, Clamp, Ablate, Transplant, Graft, Freeze,"
-    " Reset and Project are described in mi_jax.interventions"
-)
+
+def _intervention_help() -> str:
+    """Help of ``--intervention``, which names every registered intervention.
+
+    The names are read from the source of the registry: importing it would import jax, and help must
+    come at once.
+    """
+    source = (files("mi_jax") / "interventions" / "__init__.py").read_text(encoding="utf-8")
+    [registry] = [
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERVENTIONS"
+    ]
+    *names, last = [ast.unparse(value) for value in cast(ast.Dict, registry).values]
+    return (
+        'a change to training, such as \'Change(field="optimizer.weight_decay", value=0.3,'
+        " start=400)'; the arguments are literals, parsed and never executed; may be repeated."
+        f" {', '.join(names)} and {last} are described in mi_jax.interventions"
+    )
 
 
 def declare(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -49,7 +65,11 @@ def declare(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def add_interventions(verb: argparse.ArgumentParser) -> None:
     """The option that changes training."""
     verb.add_argument(
-        "--intervention", action="append", default=[], metavar="CALL", help=_INTERVENTION
+        "--intervention",
+        action="append",
+        default=[],
+        metavar="CALL",
+        help=_intervention_help(),
     )
 
 

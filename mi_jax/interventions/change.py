@@ -1,38 +1,47 @@
-"""Changing a setting while a network trains: numbers, data, loss, optimizer."""
+"""An intervention on the settings: numbers, data, loss, optimizer."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mi_jax.basics.errors import ConfigError, nearest, require
-from mi_jax.basics.fields import numbers_of, sweepable_numbers, with_numbers
+from mi_jax.basics.fields import (
+    numbers_of,
+    old_names,
+    setting,
+    sweepable_numbers,
+    with_numbers,
+    with_setting,
+)
 from mi_jax.basics.records import frozen
 from mi_jax.contracts import Loss, Optimizer, Task
 from mi_jax.interventions.places import AtSettings, Settings
 
-_PARTS = ("task", "loss", "optimizer")
+_PARTS = {"task": Task, "loss": Loss, "optimizer": Optimizer}
+"""The parts of the settings that can be changed, and the type of each."""
 
 
 @dataclass(frozen=True)
 class Change(AtSettings):
     """Sets one of the run's settings to another value while in force.
 
-    A number that the compiled step takes as an argument compiles nothing. Another task draws its
-    batches from the same key; it must have the same inputs. Where the optimizer's state has another
-    structure, or the optimizer is another, a fresh one is begun. Readings stay those of the run's
-    own task.
+    Changing a number that the compiled step takes as an argument compiles nothing. Another task
+    draws its batches from the same key; it must have the same inputs. An optimizer of another
+    class, or one whose state has another structure, begins with a fresh state. Measures keep
+    reading the run's original task.
 
     Example:
         >>> Change(field="optimizer.weight_decay", value=0.3, start=400).in_force(400)
         True
 
     Attributes:
-        field: the setting's dotted name, as in an override: ``optimizer.weight_decay``,
-            ``task.fraction``, ``task.label_noise``; ``optimizer.name`` and ``loss.name`` put the
-            defaults of another in place; ``task``, ``loss`` and ``optimizer`` a whole one.
-        value: what it is in force.
+        field: the dotted name of the setting, as in an override: ``optimizer.weight_decay``,
+            ``task.fraction``, ``task.label_noise``. ``optimizer.name`` and ``loss.name`` choose
+            another one by registry name, with its default settings. ``task``, ``loss`` and
+            ``optimizer`` replace the whole part by an object.
+        value: the value of the setting while in force.
     """
 
     field: str
@@ -40,78 +49,128 @@ class Change(AtSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        told = (
-            f"Change: field={self.field!r} must be a setting's dotted name, such as"
-            " 'optimizer.weight_decay'"
+        require(
+            isinstance(self.field, str),
+            f"Change: field={self.field!r} must be the dotted name of a setting, such as"
+            " 'optimizer.weight_decay'.",
         )
-        require(isinstance(self.field, str), told)
         object.__setattr__(self, "value", frozen(self.value))
-        if isinstance(self.value, (int, float)) and not isinstance(self.value, bool):
-            # One number, one identity: 1 is stored as 1.0 is.
-            object.__setattr__(self, "value", float(self.value))
-            require(
-                math.isfinite(self.value), f"Change({self.field}) to {self.value}: must be finite"
-            )
+        if _is_number(self.value):
+            # One number has one identity: 1 is stored as 1.0 is.
+            value = float(self.value)  # pyright: ignore[reportArgumentType]
+            object.__setattr__(self, "value", value)
+            require(math.isfinite(value), f"Change({self.field}) to {value}: must be finite.")
 
     def changed(self, settings: Settings) -> Settings:
-        """See ``AtSettings``."""
-        part, _, name = self.field.partition(".")
+        """The settings with the change made.
+
+        Raises:
+            ConfigError: for an unknown setting, or a value that the setting refuses.
+        """
+        field = _current_name(settings, self.field)
+        part, _, name = field.partition(".")
         if part not in _PARTS:
-            raise ConfigError(
-                f"Change can't set '{self.field}'; {nearest(self.field, _known(settings))}"
-            )
-        if self.field == "optimizer" or self.field == "optimizer.name":
+            raise self._unknown(settings)
+        if field in ("optimizer", "optimizer.name"):
             settings = settings._replace(numbers={})
         if not name or name == "name":
-            return _checked(self, settings, part, self._whole(settings, part))
-        number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        if number and self.field in {
-            f"optimizer.{known}" for known in sweepable_numbers(settings.optimizer)
-        }:
+            return self._with_part(settings, part, self._whole(settings, part))
+        numbers = {f"optimizer.{number}" for number in sweepable_numbers(settings.optimizer)}
+        if field in numbers and _is_number(self.value):
             value = float(self.value)  # pyright: ignore[reportArgumentType]
-            numbers = {**settings.numbers, self.field: value}
-            # The optimizer itself says which numbers it takes.
-            with_numbers(settings.optimizer, numbers_of("optimizer", numbers))
-            return settings._replace(numbers=numbers)
-        if self.field not in _known(settings):
-            raise ConfigError(
-                f"Change can't set '{self.field}'; {nearest(self.field, _known(settings))}"
-            )
-        return _checked(self, settings, part, self._with(getattr(settings, part), name))
+            changed = {**settings.numbers, field: value}
+            # Building the optimizer with these numbers checks them: it knows its own bounds.
+            with_numbers(settings.optimizer, numbers_of("optimizer", changed))
+            return settings._replace(numbers=changed)
+        if field not in _field_names(settings):
+            raise self._unknown(settings)
+        value = self._checked(getattr(settings, part), name)
+        return self._with_part(settings, part, with_setting(getattr(settings, part), name, value))
 
-    def _with(self, settings: Any, name: str) -> Any:
-        """The settings with one of them replaced. Raises ConfigError where they refuse it."""
-        first, _, rest = name.partition(".")
-        if rest:
-            return replace(settings, **{first: self._with(getattr(settings, first), rest)})
-        hint = get_type_hints(type(settings))[first]
+    def _unknown(self, settings: Settings) -> ConfigError:
+        return ConfigError(
+            f"Change cannot set '{self.field}'; {nearest(self.field, _field_names(settings))}"
+        )
+
+    def _checked(self, part: Any, name: str) -> Any:
+        """The value as the setting of a dotted name takes it.
+
+        Raises:
+            ConfigError: where it is of another type.
+        """
+        parent, _, last = name.rpartition(".")
+        owner = setting(part, parent) if parent else part
+        hint = get_type_hints(type(owner))[last]
         value = _as_hinted(self.value, hint)
         kind = hint.__name__ if hint in (int, float, str, bool) else hint
         require(
-            _is_of(value, hint), f"Change({self.field}) to {self.value!r}: that setting is {kind}"
+            _is_of(value, hint),
+            f"Change({self.field}) to {self.value!r}: that setting is {kind}.",
         )
-        return replace(settings, **{first: value})
+        return value
 
     def _whole(self, settings: Settings, part: str) -> Any:
-        """The other task, loss or optimizer."""
-        if self.field == part:
-            kind = {"task": Task, "loss": Loss, "optimizer": Optimizer}[part]
+        """The other task, loss or optimizer, given itself or by its registry name."""
+        if "." not in self.field:
+            kind = _PARTS[part]
             require(
                 isinstance(self.value, kind),
-                f"Change('{part}') must be of the type {kind.__name__}, not {self.value!r}",
+                f"Change('{part}') must be of the type {kind.__name__}, not {self.value!r}.",
             )
             return self.value
-        known = settings.known.get(part, {})
-        require(
-            bool(known),
-            f"Change can't set '{self.field}'; change settings of the {part} one by one",
-        )
-        told = f"Change: there is no {part} '{self.value}'; {nearest(str(self.value), known)}"
-        require(isinstance(self.value, str) and self.value in known, told)
-        return known[str(self.value)]()
+        registered = settings.known.get(part, {})
+        if not registered:
+            raise ConfigError(
+                f"Change cannot set '{self.field}'. Change the settings of the {part} one at a"
+                " time."
+            )
+        if not isinstance(self.value, str) or self.value not in registered:
+            raise ConfigError(
+                f"Change: there is no {part} '{self.value}'; {nearest(str(self.value), registered)}"
+            )
+        return registered[self.value]()
+
+    def _with_part(self, settings: Settings, part: str, value: Any) -> Settings:
+        """The settings with a part replaced.
+
+        Raises:
+            ConfigError: for a task that the run's model does not read.
+        """
+        if part == "task":
+            task = settings.task
+            if (value.inputs, value.read, value.per_seed) != (
+                task.inputs,
+                task.read,
+                task.per_seed,
+            ):
+                raise ConfigError(
+                    f"Change({self.field}) to {self.value}: the model of this run doesn't read such"
+                    " a task. Start a new run."
+                )
+        return settings._replace(**{part: value})
 
 
-def _known(settings: Settings) -> list[str]:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _current_name(settings: Settings, field: str) -> str:
+    """The dotted name with old names of fields replaced.
+
+    Without a warning: stored runs hold old names, and keep them as part of their identity.
+    """
+    part, *names = field.split(".")
+    owner = getattr(settings, part, None)
+    current = [part]
+    for name in names:
+        if is_dataclass(owner):
+            name = old_names(owner).get(name, name)
+        owner = getattr(owner, name, None)
+        current.append(name)
+    return ".".join(current)
+
+
+def _field_names(settings: Settings) -> list[str]:
     """The dotted names that can be set."""
     return [name for part in _PARTS for name in (part, *_names(getattr(settings, part), part))]
 
@@ -135,28 +194,14 @@ def _as_hinted(value: Any, hint: Any) -> Any:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's kind, as far as its annotation is one of those that settings
-    have.
-    """
+    """Whether a value has a field's type, for the annotations that settings use."""
     if get_origin(hint) in (Union, UnionType):
         return any(_is_of(value, kind) for kind in get_args(hint))
     if get_origin(hint) is Literal:
-        return isinstance(value, str)  # the settings say themselves which are known
+        return isinstance(value, str)  # the settings themselves check which strings are allowed
     kind = get_origin(hint) or hint
     if not isinstance(kind, type):
         return True
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _checked(change: Change, settings: Settings, part: str, value: Any) -> Settings:
-    """The settings with a part replaced. Raises ConfigError for a task of another form."""
-    if part == "task":
-        same = value.inputs == settings.task.inputs and value.read == settings.task.read
-        told = (
-            f"Change({change.field}) to {change.value}: the model of this run doesn't read such a"
-            " task; start a new run"
-        )
-        require(same and value.per_seed == settings.task.per_seed, told)
-    return settings._replace(**{part: value})

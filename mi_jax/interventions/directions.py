@@ -1,5 +1,5 @@
-"""Directions along the residues: of chosen frequencies, of key ones, of as many others, and random
-ones that remove as much.
+"""Directions along the residues: those of chosen or key frequencies, and the controls that they are
+compared with.
 """
 
 import jax
@@ -13,14 +13,18 @@ from mi_jax.basics.fourier import fourier_basis, key_rule
 from mi_jax.contracts import Model
 
 _CONTROL, _RANDOM = 1, 2
-"""Set the draws of the two rules apart."""
+"""Seed words that give the two rules independent draws."""
 
 
 def rows_of(
     frequencies: tuple[int, ...], p: int, length: int
 ) -> Float[np.ndarray, "direction axis"]:
-    """The unit vectors cos and sin of each frequency over p residues, with zeros for special tokens
-    up to ``length``.
+    """The unit vectors cos and sin of each frequency over the residues.
+
+    Args:
+        frequencies: from 1 to p // 2; duplicates count once.
+        p: the number of residues.
+        length: the number of tokens; special tokens beyond p have zeros.
     """
     basis = fourier_basis(p)
     chosen = [row for k in sorted(set(frequencies)) for row in (2 * k - 1, 2 * k) if row < p]
@@ -28,8 +32,14 @@ def rows_of(
 
 
 def key_frequencies(params: Params, model: Model, p: int, table: str) -> tuple[int, ...]:
-    """Those whose cosine or sine component of the table exceeds a quarter of the largest one (arXiv
-    2301.05217).
+    """The frequencies whose cosine or sine component of a table exceeds a quarter of the largest
+    one (arXiv 2301.05217).
+
+    Args:
+        params: parameters of one seed.
+        model: the model, whose roles give the tables.
+        p: the number of residues.
+        table: "embedding", or "unembedding" for the output map.
     """
     params = jax.tree.map(jnp.asarray, params)
     if table == "embedding":
@@ -43,13 +53,21 @@ def key_frequencies(params: Params, model: Model, p: int, table: str) -> tuple[i
 
 
 def control(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
-    """As many frequencies that are none of these, drawn by seed. Raises RunError where there are
-    too few.
+    """As many frequencies that are not among the key ones, drawn by seed.
+
+    Args:
+        keys: the key frequencies.
+        p: the number of residues.
+        seed: the seed of the run, and of the draw.
+
+    Raises:
+        RunError: where there are too few other frequencies.
     """
     others = [k for k in range(1, p // 2 + 1) if k not in keys]
     if len(others) < len(keys):
         raise RunError(
-            f"{len(keys)} of {p // 2} frequencies are key: there aren't as many others; name fewer"
+            f"{len(keys)} of {p // 2} frequencies are key: there aren't as many others. Name fewer"
+            " with frequencies=."
         )
     drawn = np.random.default_rng([_CONTROL, seed]).choice(others, len(keys), replace=False)
     return tuple(sorted(int(k) for k in drawn))
@@ -62,11 +80,19 @@ def random_rows(
     seed: int,
 ) -> Float[np.ndarray, "drawn axis"]:
     """Random directions over the residues, orthogonal to the constant, whose removal takes as much
-    off the norm of W.
+    off the norm of W as that of the key directions.
 
-    Directions q_1, q_2, ... are drawn until sum_i ||q_i W||^2 reaches ||key_rows W||^2 =: t; of the
-    last one the share f with f^2 ||q W||^2 = t - the sum before is removed: its row is sqrt(f) q.
+    Directions q_1, q_2, ... are drawn until sum_i ||q_i W||^2 reaches t = ||key_rows W||^2. The
+    last direction q is removed in part: by the share f with f^2 ||q W||^2 = t - the sum before it,
+    so its row is sqrt(f) q.
+
+    Args:
+        key_rows: orthonormal rows, the directions to match.
+        W: the parameter, with the axis of tokens first.
+        p: the number of residues; special tokens beyond it have zeros.
+        seed: the seed of the run, and of the draw.
     """
+    # float64: sums of squares over the whole array decide where the draws end.
     flat = W.reshape(len(W), -1).astype(np.float64)
     target = np.square(key_rows.astype(np.float64) @ flat).sum()
     draws = np.random.default_rng([_RANDOM, seed]).normal(size=(p, p - 1))

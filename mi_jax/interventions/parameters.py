@@ -1,5 +1,5 @@
-"""Interventions on parameters after an update: freeze them, reset them to step 0, or graft them from
-another checkpoint.
+"""Interventions on parameters after an update: freeze them, reset them to step 0, or graft them
+from another checkpoint.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mi_jax.basics.calls import called
 from mi_jax.interventions.places import Intervention
 
-EXAMPLE = 'Change(field="optimizer.weight_decay", value=0.3, start=400)'
+_EXAMPLE = 'Change(field="optimizer.weight_decay", value=0.3, start=400)'
 
 
 def parse(text: str, known: Mapping[str, type[Intervention]]) -> Intervention:
@@ -27,14 +27,4 @@ def parse(text: str, known: Mapping[str, type[Intervention]]) -> Intervention:
         Freeze(start=10, stop=20, parameters=('embed.*',))
     """
     classes = {cls.__name__: cls for cls in known.values()}
-    return called(text, classes, kind="intervention", example=EXAMPLE)
-
-
-def option_help(known: Mapping[str, type[Intervention]]) -> str:
-    """Help text of a command-line option that takes an intervention; it names every known class."""
-    *names, last = (cls.__name__ for cls in known.values())
-    return (
-        f"a change to training, such as '{EXAMPLE}'; arguments are literals, parsed and never"
-        f" executed; may be repeated. {', '.join(names)} and {last} are described in"
-        " mi_jax.interventions"
-    )
+    return called(text, classes, kind="intervention", example=_EXAMPLE)

@@ -8,7 +8,7 @@ acts.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -258,7 +258,7 @@ class InProgram(Intervention):
             warn_old_name(f"{cls.__name__}.form", "compile_key")
             cls.compile_key = vars(cls)["form"]
 
-    def compile_key(self) -> Self:
+    def compile_key(self) -> "InProgram":
         """The intervention that the program is compiled for; equal keys share a program.
 
         It has no range, and a neutral value in each field marked with ``value_field``. A field that

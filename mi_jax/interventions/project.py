@@ -1,9 +1,9 @@
-"""Projecting directions out of weights: Fourier frequencies of the residues, or any directions
-along an axis.
+"""An intervention that projects directions out of weights: Fourier frequencies of the residues, or
+any directions along an axis.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,13 +13,12 @@ from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import ConfigError, RunError, nearest, require, whole
-from mi_jax.basics.fields import added
 from mi_jax.basics.pytrees import dotted, rebuild, take
 from mi_jax.basics.records import frozen
 from mi_jax.contracts import Model
 from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
 from mi_jax.interventions.parameters import OfParameters
-from mi_jax.interventions.places import Arrays, CheckContext, PrepareContext
+from mi_jax.interventions.places import Arrays, CheckContext, PrepareContext, value_field
 
 Rule = Literal["key", "control", "random"]
 Table = Literal["unembedding", "embedding"]
@@ -30,73 +29,77 @@ Directions = (
 )
 
 _ROWS, _COLUMNS = ("W_E",), ("W_U",)
+"""Last names of the parameters whose rows, or columns, belong to residues."""
+
 _PREFIX = "out."
+"""Stands before the names of the parameters in stored arrays."""
 
 
 @dataclass(frozen=True)
 class Project(OfParameters):
-    """W <- W - B^T B W after the update: what of the weights lies along the rows of B is removed.
+    """Removes directions from weights after the update: W <- W - B^T B W.
 
-    B's rows are unit vectors along the axis of the residues: of the rows of every ``W_E``, the
-    columns of every ``W_U``; special tokens have none. Explicit directions go along that axis too
-    where they have its length, else along the other.
+    The rows of B are orthonormal directions along the axis of residues: the rows of every ``W_E``,
+    the columns of every ``W_U``. Special tokens have zeros. Explicit directions go along the axis
+    of residues where their length fits it, else along the other axis.
 
     Example:
         >>> Project("embed.W_E", frequencies=(3, 7), start=400).directions
         (3, 7)
 
     Attributes:
-        parameters: patterns of dotted names.
-        directions: frequencies, such as ``(3, 7)``, for all seeds; pairs of a seed and its
-            frequencies; rows of numbers, the directions themselves; or a rule that gives each seed
-            its own, read at the first update that is changed: "key", the frequencies whose cosine
-            or sine component of ``table`` exceeds a quarter of its largest one (arXiv 2301.05217);
-            "control", as many others, drawn by seed; "random", directions drawn by seed until what
-            their removal takes off each parameter then has the norm of what that of the key
-            frequencies would take (the last one is removed in part).
-        every: updates from one projection to the next; None projects once, after update ``start``.
-        table: which table's key frequencies: "unembedding" (W_L) or "embedding".
-        frequencies: another way to write ``directions`` that are frequencies. Beside "control" and
-            "random": the frequencies that those are compared with, in the place of the key ones
-            (which early in training are most of them).
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
+        directions: one of four kinds. (1) Frequencies for all seeds, such as ``(3, 7)``. (2) Pairs
+            of a seed and its frequencies. (3) Rows of numbers: the directions themselves. (4) A
+            rule that chooses directions for each seed at the first update that is changed: "key",
+            the frequencies whose cosine or sine component of ``table`` exceeds a quarter of the
+            largest one (arXiv 2301.05217); "control", as many other frequencies, drawn by seed;
+            "random", random directions, drawn by seed until their removal takes as much off the
+            norm of each parameter as the removal of the key frequencies would (the last direction
+            is removed in part).
+        every: number of updates from one projection to the next; None: project once, after update
+            ``start``.
+        table: the table whose key frequencies are meant: "unembedding" (the output map W_L) or
+            "embedding".
+        frequencies: another way to write ``directions`` of kinds 1 and 2. With "control" and
+            "random", the frequencies to compare with instead of the key ones (early in training
+            most frequencies are key).
     """
 
-    directions: Directions = ()
-    every: int | None = 1
-    table: Table = "unembedding"
-    frequencies: Frequencies = added(())
+    directions: Directions = value_field(())
+    every: int | None = value_field(1)
+    table: Table = value_field("unembedding")
+    frequencies: Frequencies = value_field((), added=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("directions", "frequencies"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
         if self.frequencies and not isinstance(self.directions, str):
-            require(not self.directions, "Project: give directions or frequencies, not both")
+            require(not self.directions, "Project: give directions or frequencies, not both.")
             object.__setattr__(self, "directions", tuple(self.frequencies))
             object.__setattr__(self, "frequencies", ())
-        told = (
-            "Project: directions='key' are those of the rule; name frequencies beside 'control' and"
-            " 'random'"
-        )
-        require(self.directions != "key" or not self.frequencies, told)
-        if isinstance(self.directions, str):
-            known = get_args(Rule)
-            require(
-                self.directions in known,
-                f"Project: directions={self.directions!r} is unknown;"
-                f" {nearest(self.directions, known)}",
+        if self.directions == "key" and self.frequencies:
+            raise ConfigError(
+                "Project: directions='key' chooses the frequencies itself. Give frequencies beside"
+                " 'control' or 'random', or alone."
             )
-        object.__setattr__(
-            self, "every", None if self.every is None else whole("Project: every", self.every)
-        )
-        require(
-            self.every is None or self.every >= 1,
-            f"Project: every={self.every} must be at least 1, or None for once",
-        )
-        require(
-            self.table in get_args(Table),
-            f"Project: table={self.table!r} is unknown; {nearest(self.table, get_args(Table))}",
-        )
+        rules, tables = get_args(Rule), get_args(Table)
+        if isinstance(self.directions, str) and self.directions not in rules:
+            raise ConfigError(
+                f"Project: directions={self.directions!r} is unknown;"
+                f" {nearest(self.directions, rules)}"
+            )
+        if self.every is not None:
+            object.__setattr__(self, "every", whole("Project: every", self.every))
+            require(
+                self.every >= 1,
+                f"Project: every={self.every} must be at least 1, or None for once.",
+            )
+        if self.table not in tables:
+            raise ConfigError(
+                f"Project: table={self.table!r} is unknown; {nearest(self.table, tables)}"
+            )
         _ = _kind(self.directions), _kind(self.frequencies)
 
     @property
@@ -105,141 +108,147 @@ class Project(OfParameters):
 
     @property
     def period(self) -> int | None:
-        """``every``."""
+        """The number of updates from one projection to the next: ``every``."""
         return self.every
 
     @property
     def reads_weights(self) -> bool:
-        """Where a rule chooses the directions."""
+        """True where a rule chooses the directions."""
         return self._kind == "rule"
 
-    def compile_key(self) -> "Project":
-        """Itself without range and values."""
-        return replace(
-            self, directions=(), frequencies=(), every=1, table="unembedding", start=0, stop=None
-        )
-
-    def check(self, trained: CheckContext) -> None:
-        """See ``Intervention``."""
-        p, names = trained.task.inputs.classes, self.names(trained.shapes)
+    def check(self, context: CheckContext) -> None:
+        """Check that the directions fit the chosen parameters and the task's residues."""
+        names = self.names(context.shapes)
         if self._kind == "rows":
-            lengths = {len(row) for row in self.directions}  # pyright: ignore
-            require(
-                len(lengths) == 1,
-                f"Project: directions have the lengths {sorted(lengths)}; all must be equally long",
-            )
-            for name in names:
-                told = (
-                    f"Project: directions of length {lengths} fit no axis of {name}"
-                    f" {list(trained.shapes[name])}"
-                )
-                require(lengths <= set(trained.shapes[name]), told)
+            self._check_rows(context, names)
             return
         for name in names:
-            told = (
-                f"Project: {name} has no axis of residues; frequencies are projected out of arrays"
-                " called W_E or W_U"
-            )
-            require(name.split(".")[-1] in (*_ROWS, *_COLUMNS), told)
+            if name.split(".")[-1] not in (*_ROWS, *_COLUMNS):
+                raise ConfigError(
+                    f"Project: {name} has no axis of residues. Frequencies can be projected out of"
+                    " parameters called W_E or W_U."
+                )
         if self._kind == "rule" and not self.frequencies:
-            told = "Project: the model has no such table; give the frequencies"
-            require(
-                bool(
-                    trained.model.roles.embedding
-                    if self.table == "embedding"
-                    else trained.model.roles.output_map
-                ),
-                told,
-            )
+            roles = context.model.roles
+            if not (roles.embedding if self.table == "embedding" else roles.output_map):
+                raise ConfigError(
+                    f"Project: the model has no table '{self.table}' of residues. Give the"
+                    " frequencies."
+                )
             return
-        named = self.frequencies if self._kind == "rule" else self.directions
-        lists = named if _kind(named) == "by seed" else ((0, named),)
-        for _, chosen in lists:  # pyright: ignore
-            bad = [k for k in chosen if not 1 <= k <= p // 2]  # pyright: ignore
-            require(
-                not bad,
-                f"Project: frequencies {bad} are none of {p} residues, which have 1 to {p // 2}",
-            )
+        self._check_frequencies(context.task.inputs.classes)
 
-    def prepare(self, moment: PrepareContext) -> dict[str, Any]:
-        """See ``Intervention``."""
-        by_seed = [self._rows(moment, place) for place in range(len(moment.seeds))]
+    def _check_rows(self, context: CheckContext, names: list[str]) -> None:
+        lengths = {len(row) for row in self.directions}  # pyright: ignore
+        if len(lengths) != 1:
+            raise ConfigError(
+                f"Project: the directions have the lengths {sorted(lengths)}; all must be equally"
+                " long."
+            )
+        for name in names:
+            if not lengths <= set(context.shapes[name]):
+                raise ConfigError(
+                    f"Project: directions of length {max(lengths)} fit no axis of {name}"
+                    f" {list(context.shapes[name])}."
+                )
+
+    def _check_frequencies(self, p: int) -> None:
+        given = self.frequencies if self._kind == "rule" else self.directions
+        lists = given if _kind(given) == "by seed" else ((0, given),)
+        for _, frequencies in lists:  # pyright: ignore
+            bad = [k for k in frequencies if not 1 <= k <= p // 2]  # pyright: ignore
+            if bad:
+                raise ConfigError(
+                    f"Project: frequencies {bad} are none of {p} residues, which have 1 to"
+                    f" {p // 2}."
+                )
+
+    def prepare(self, context: PrepareContext) -> dict[str, Any]:
+        """The rows of B for each chosen parameter: (seed, direction, axis)."""
+        by_seed = [self._rows(context, index) for index in range(len(context.seeds))]
         return {
-            f"{_PREFIX}{name}": _stacked([rows[name] for rows in by_seed]) for name in by_seed[0]
+            f"{_PREFIX}{name}": _padded([rows[name] for rows in by_seed]) for name in by_seed[0]
         }
 
     def _rows(
-        self, moment: PrepareContext, place: int
+        self, context: PrepareContext, seed_index: int
     ) -> Mapping[str, Float[np.ndarray, "direction axis"]]:
         """The rows of B for each chosen parameter of one seed."""
-        shapes = {name: array.shape[1:] for name, array in dotted(moment.params).items()}
-        names, p, seed = self.names(shapes), moment.inputs.classes, moment.seeds[place]
+        shapes = {name: array.shape[1:] for name, array in dotted(context.params).items()}
+        names, p, seed = self.names(shapes), context.inputs.classes, context.seeds[seed_index]
         if self._kind == "rows":
-            rows = _spanning(np.asarray(self.directions, np.float64)).astype(np.float32)
+            rows = _orthonormal(np.asarray(self.directions, np.float64)).astype(np.float32)
             return dict.fromkeys(names, rows)
-        # Without a rule there may be shapes alone.
-        own = take(jax.tree.map(np.asarray, moment.params), place) if self._kind == "rule" else {}
-        keys = self._frequencies(own, moment.model, p, seed)
+        # Without a rule the parameters may be shapes alone, which hold no numbers to take.
+        params: Any = {}
+        if self._kind == "rule":
+            params = take(jax.tree.map(np.asarray, context.params), seed_index)
+        keys = self._frequencies(params, context.model, p, seed)
         if self.directions == "control":
             keys = control(keys, p, seed)
-        chosen = {name: rows_of(keys, p, shapes[name][_axis(name)]) for name in names}
+        rows_by_name = {name: rows_of(keys, p, shapes[name][_axis(name)]) for name in names}
         if self.directions != "random":
-            return chosen
+            return rows_by_name
+        weights = dotted(params)
         return {
-            name: random_rows(chosen[name], np.moveaxis(dotted(own)[name], _axis(name), 0), p, seed)
+            name: random_rows(
+                rows_by_name[name], np.moveaxis(weights[name], _axis(name), 0), p, seed
+            )
             for name in names
         }
 
     def _frequencies(self, params: Params, model: Model, p: int, seed: int) -> tuple[int, ...]:
-        """Those named for the seed, or its key ones."""
-        named: Any = self.frequencies if self._kind == "rule" else self.directions
-        if self._kind == "rule" and not named:
+        """The frequencies given for a seed, or its key frequencies where none are given."""
+        given: Any = self.frequencies if self._kind == "rule" else self.directions
+        if self._kind == "rule" and not given:
             return key_frequencies(params, model, p, self.table)
-        if _kind(named) == "frequencies":
-            return tuple(named)
-        if seed not in dict(named):
+        if _kind(given) == "frequencies":
+            return tuple(given)
+        by_seed = dict(given)
+        if seed not in by_seed:
             raise RunError(
-                f"Project: no frequencies are named for seed {seed}, only for {sorted(dict(named))}"
+                f"Project: no frequencies are given for seed {seed}, only for {sorted(by_seed)}."
+                " Add a pair for each seed of the run."
             )
-        return tuple(dict(named)[seed])
+        return tuple(by_seed[seed])
 
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """See ``AtParams``."""
+        """The parameters after the update, without the directions."""
         weights = dotted(params)
-        left = {}
+        projected = {}
         for label, rows in arrays.items():
             name = label.removeprefix(_PREFIX)
-            left[name] = _removed(
-                weights[name], rows, _axis(name, rows.shape[-1], weights[name].shape)
-            )
-        return rebuild(params, {**weights, **left})
+            W = weights[name]
+            projected[name] = _removed(W, rows, _axis(name, rows.shape[-1], W.shape))
+        return rebuild(params, {**weights, **projected})
 
 
-def _kind(given: Directions) -> Kind:
-    """What ``directions`` are. Raises ConfigError for anything else."""
-    if isinstance(given, str):
+def _kind(directions: Directions) -> Kind:
+    """The kind of ``directions``. Raises ConfigError where they are of none."""
+    if isinstance(directions, str):
         return "rule"
-    told = (
-        f"Project: directions={given!r} must be frequencies such as (3, 7), pairs of a seed and"
-        " frequencies such as ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key',"
-        " 'control', 'random'"
+    if isinstance(directions, tuple):
+        if all(_is_whole(k) for k in directions):
+            return "frequencies"
+        rows: list[Any] = [row for row in directions if isinstance(row, tuple)]
+        if len(rows) == len(directions):
+            if all(len(row) == 2 and _is_seed_pair(*row) for row in rows):
+                return "by seed"
+            if all(isinstance(x, (int, float)) for row in rows for x in row):
+                return "rows"
+    raise ConfigError(
+        f"Project: directions={directions!r} must be frequencies such as (3, 7), pairs of a seed"
+        " and frequencies such as ((0, (3, 7)), (1, (5,))), rows of numbers, or one of 'key',"
+        " 'control', 'random'."
     )
-    require(isinstance(given, tuple), told)
-    if all(_is_whole(k) for k in given):
-        return "frequencies"
-    rows: list[Any] = [row for row in given if isinstance(row, tuple)]
-    if len(rows) == len(given) and all(len(row) == 2 and _is_seeds_own(*row) for row in rows):
-        return "by seed"
-    if len(rows) == len(given) and all(isinstance(x, (int, float)) for row in rows for x in row):
-        return "rows"
-    raise ConfigError(told)
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_seeds_own(seed: Any, frequencies: Any) -> bool:
+def _is_seed_pair(seed: Any, frequencies: Any) -> bool:
+    """Whether the two are a seed and its frequencies."""
     return (
         _is_whole(seed)
         and isinstance(frequencies, tuple)
@@ -248,8 +257,13 @@ def _is_seeds_own(seed: Any, frequencies: Any) -> bool:
 
 
 def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> int:
-    """The axis that directions of a length go along: that of the residues (by default), or the
-    other one where that fits.
+    """The axis along which directions are removed.
+
+    Args:
+        name: the dotted name of the parameter.
+        length: the length of the directions; None: that of the axis of residues.
+        shape: the shape of the parameter. The axis of residues is taken where it has this length,
+            else the other one.
     """
     axis = -1 if name.split(".")[-1] in _COLUMNS else 0
     return axis if length is None or shape[axis] == length else -1 - axis
@@ -258,19 +272,24 @@ def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> 
 def _removed(
     W: Float[Array, "..."], rows: Float[Array, "direction axis"], axis: int
 ) -> Float[Array, "..."]:
-    """W without what lies along the rows."""
+    """W - B^T B W along an axis, with the rows of B."""
     first = jnp.moveaxis(W, axis, 0)
     flat = first.reshape(first.shape[0], -1)
+    # B^T (B W), never (B^T B) W: the square matrix would be larger, and round differently.
     return jnp.moveaxis((flat - rows.T @ (rows @ flat)).reshape(first.shape), 0, axis)
 
 
-def _spanning(directions: Float[np.ndarray, "direction axis"]) -> Float[np.ndarray, "span axis"]:
-    """Orthonormal rows that span the same: fewer than were given where some follow from others."""
+def _orthonormal(directions: Float[np.ndarray, "direction axis"]) -> Float[np.ndarray, "span axis"]:
+    """Orthonormal rows with the same span: fewer where directions are linearly dependent."""
     _, sizes, rows = np.linalg.svd(directions, full_matrices=False)
     return rows[sizes > 1e-10 * sizes.max(initial=0.0)]
 
 
-def _stacked(rows: list[Float[np.ndarray, "_ axis"]]) -> Float[Array, "seed direction axis"]:
-    """Padded with rows of zeros, which remove nothing, to the longest and to at least one."""
-    most = max(1, *(len(one) for one in rows))
-    return jnp.asarray(np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in rows]))
+def _padded(rows: list[Float[np.ndarray, "_ axis"]]) -> Float[Array, "seed direction axis"]:
+    """The rows of all seeds in one array, padded to the longest and to at least one row.
+
+    The padding is zeros, which remove nothing.
+    """
+    longest = max(1, *(len(of_seed) for of_seed in rows))
+    padded = [np.pad(of_seed, ((0, longest - len(of_seed)), (0, 0))) for of_seed in rows]
+    return jnp.asarray(np.stack(padded))

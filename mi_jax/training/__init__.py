@@ -1,4 +1,4 @@
-"""Training: optimizers, schedules, the loop, and the trajectory it leaves."""
+"""Training: losses, optimizers, schedules, the loop, and the trajectory that it leaves on disk."""
 
 from mi_jax.training.filters import FILTERS, GrokfastEMA, GrokfastMA, OrthogonalGradient
 from mi_jax.training.losses import (

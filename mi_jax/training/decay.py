@@ -1,5 +1,5 @@
-"""Weight decay by group of parameters, towards zero or towards where training began; and a weight
-norm that is held.
+"""Weight decay by groups of parameters, towards zero or towards the initial parameters; and a fixed
+weight norm.
 """
 
 import math
@@ -12,34 +12,36 @@ import jax.numpy as jnp
 import optax
 
 from mi_jax.basics.dims import Number, Params, Scalar
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted, matching, rebuild
 
 Towards = Literal["zero", "initial"]
 
 
 class Groups(NamedTuple):
-    """Which parameters decay, and how much of the decay each takes."""
+    """The parameters that decay, and the factor of the decay of each.
 
-    decayed: tuple[str, ...] = ("*",)
-    """Patterns of the dotted names that decay."""
-    multipliers: tuple[tuple[str, float], ...] = ()
-    """Pairs of a pattern and what the decay of its names is multiplied by; the first that matches
-    holds, 1 where none does.
+    Attributes:
+        decayed: patterns of the dotted names that decay.
+        multipliers: pairs of a pattern and a factor of the decay of the names that match; the first
+            match counts, and the factor is 1 where none matches.
     """
 
+    decayed: tuple[str, ...] = ("*",)
+    multipliers: tuple[tuple[str, float], ...] = ()
+
     def check(self) -> None:
-        """Raises ConfigError for a multiplier that can't be."""
+        """Raises ConfigError for a negative or infinite multiplier."""
         for pattern, multiplier in self.multipliers:
-            told = (
-                f"decay_multipliers: {multiplier} for '{pattern}' must be a finite number of at"
-                " least 0"
-            )
-            require(0 <= multiplier < math.inf, told)
+            if not 0 <= multiplier < math.inf:
+                raise ConfigError(
+                    f"decay_multipliers: {multiplier} for '{pattern}' must be a finite number of at"
+                    " least 0."
+                )
 
     def by_name(self, names: tuple[str, ...]) -> dict[str, float]:
         """The multiplier of every name. Raises ConfigError for a pattern that matches none."""
-        chosen = matching(self.decayed, names, "decayed")
+        decayed = matching(self.decayed, names, "decayed")
         for pattern, _ in self.multipliers:
             matching((pattern,), names, "decay_multipliers")
 
@@ -47,33 +49,36 @@ class Groups(NamedTuple):
             matches = (m for pattern, m in self.multipliers if fnmatchcase(name, pattern))
             return next(matches, 1.0)
 
-        return {name: first(name) if name in chosen else 0.0 for name in names}
+        return {name: first(name) if name in decayed else 0.0 for name in names}
 
 
 def decay_mask(patterns: tuple[str, ...]) -> Callable[[Any], Any]:
-    """params -> which arrays decay: those whose dotted name matches one of the patterns. See
-    ``matching``.
+    """Function from parameters to a tree of booleans: True where the dotted name of the array
+    matches one of the patterns.
     """
 
     def mask(params: Any) -> Any:
-        chosen = matching(patterns, tuple(dotted(params)), "decayed")
-        return rebuild(params, {name: name in chosen for name in dotted(params)})
+        decayed = matching(patterns, tuple(dotted(params)), "decayed")
+        return rebuild(params, {name: name in decayed for name in dotted(params)})
 
     return mask
 
 
 class InitialState(NamedTuple):
-    """What decay towards the initial parameters remembers."""
+    """State of decay towards the initial parameters: the initial parameters."""
 
     initial: Params
 
 
 def add_decay(weight: Number, groups: Groups, towards: Towards) -> optax.GradientTransformation:
-    """Adds weight m (theta - theta*) to what passes, m the multiplier of the parameter's group.
+    """Adds weight m (theta - theta*) to the updates, where m is the multiplier of the parameter's
+    group.
 
     Args:
-        weight: traced. towards: theta* is 0, or the initial parameters, which become part of the
-            optimizer's state.
+        weight: factor of the decay; traced.
+        groups: the parameters that decay, and their multipliers.
+        towards: theta* is 0 ("zero") or the initial parameters ("initial"), which become part of
+            the optimizer's state.
     """
     if towards == "zero" and not groups.multipliers:
         return optax.add_decayed_weights(weight, mask=decay_mask(groups.decayed))
@@ -98,33 +103,33 @@ def add_decay(weight: Number, groups: Groups, towards: Towards) -> optax.Gradien
 
 
 class NormState(NamedTuple):
-    """What a held norm remembers: the initial parameters' own."""
+    """State of ``hold_norm``: the norm of the initial parameters."""
 
     norm: Scalar
 
 
-_Remembering = (InitialState, NormState)
+def depends_on_initial(state: Any) -> bool:
+    """Whether an optimizer's state, or its shapes, depend on the parameters of step 0."""
+    return any(map(_is_initial, jax.tree.leaves(state, is_leaf=_is_initial)))
 
 
-def remembers(state: Any) -> bool:
-    """Whether an optimizer's state, or its shapes, hold something of the parameters of step 0."""
-    return any(map(_is_remembering, jax.tree.leaves(state, is_leaf=_is_remembering)))
+def with_initial(state: Any, first: Any) -> Any:
+    """An optimizer's state whose parts about step 0 are those of ``first``.
 
-
-def remembering(state: Any, first: Any) -> Any:
-    """An optimizer's state with what ``first``, one that was begun at step 0, remembers of the
-    parameters there.
+    Args:
+        state: a state that was begun at a later step.
+        first: a state of the same structure that was begun at the parameters of step 0.
     """
     return jax.tree.map(
-        lambda own, other: other if _is_remembering(own) else own,
+        lambda part, part_of_first: part_of_first if _is_initial(part) else part,
         state,
         first,
-        is_leaf=_is_remembering,
+        is_leaf=_is_initial,
     )
 
 
-def _is_remembering(part: Any) -> bool:
-    return isinstance(part, _Remembering)
+def _is_initial(part: Any) -> bool:
+    return isinstance(part, (InitialState, NormState))
 
 
 def hold_norm(scale: Number) -> optax.GradientTransformation:
@@ -132,6 +137,9 @@ def hold_norm(scale: Number) -> optax.GradientTransformation:
     (arXiv 2210.01117).
 
     The norm is that of all parameters together, biases included.
+
+    Args:
+        scale: the norm that is held, in units of the norm at step 0; traced.
     """
 
     def init(params: Params) -> NormState:

@@ -1,4 +1,4 @@
-"""Losses by position: cross-entropies in nats, squared error and hinge in units of their own."""
+"""Losses by position: cross-entropies in nats; squared error and hinge in their own units."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,50 +14,55 @@ from mi_jax.contracts import Loss
 def exact_cross_entropy(
     logits: Float[Array, "*b class"], targets: Int[Array | np.ndarray, "*b"]
 ) -> Float[Array, "*b"]:
-    """-log softmax(z)_y as softplus(logsumexp of the wrong logits - z_y), in nats.
+    """Cross-entropy -log softmax(z)_y, in nats, computed as softplus(logsumexp_{c != y} z_c - z_y).
 
-    Equal to the usual form, and exact to a relative error of about (1 + |margin|) 2^-24, value and
-    gradient, down to the smallest
-    float32: the usual form bottoms out at 1.2e-7 and then drives slingshots.
+    Equal to the usual form in exact arithmetic. In float32, value and gradient have a relative error
+    of about (1 + |margin|) 2^-24 down to the smallest number, whereas the usual form bottoms out at
+    1.2e-7 and then drives slingshots.
 
     Args:
-        logits: z. targets: y, a class; for what is none the loss is NaN.
+        logits: z.
+        targets: the class y; the loss is NaN where it is not a class.
 
     Example:
-        >>> float(exact_cross_entropy(jnp.array([40.0, 0.0]), jnp.array(0)))  # the usual float32 form gives 0
+        >>> z = jnp.array([40.0, 0.0])  # the usual float32 form gives 0 here
+        >>> float(exact_cross_entropy(z, jnp.array(0)))
         4.248354...e-18
     """
-    known = (targets >= 0) & (targets < logits.shape[-1])
+    valid = (targets >= 0) & (targets < logits.shape[-1])
     chosen = jax.nn.one_hot(targets, logits.shape[-1], dtype=bool)
     correct = jnp.take_along_axis(logits, jnp.asarray(targets)[..., None], axis=-1)[..., 0]
     wrong = jax.nn.logsumexp(jnp.where(chosen, -jnp.inf, logits), axis=-1)
-    return jax.nn.softplus(wrong - jnp.where(known, correct, jnp.nan))
+    # NaN for an invalid target: indexing would clip it to a class, and give a plausible number.
+    return jax.nn.softplus(wrong - jnp.where(valid, correct, jnp.nan))
 
 
 def usual_cross_entropy(
     logits: Float[Array, "*b class"], targets: Int[Array | np.ndarray, "*b"]
 ) -> Float[Array, "*b"]:
-    """-log softmax(z)_y by the usual log-softmax, in nats: 0, with no gradient, once the margin
-    passes about 17 in float32.
+    """Cross-entropy -log softmax(z)_y by the usual log-softmax, in nats.
+
+    In float32 it is 0, with no gradient, once the margin passes about 17.
 
     Args:
-        logits: z. targets: y, a class; for what is none the loss is NaN.
+        logits: z.
+        targets: the class y; the loss is NaN where it is not a class.
     """
-    known = (targets >= 0) & (targets < logits.shape[-1])
+    valid = (targets >= 0) & (targets < logits.shape[-1])
     chosen = jnp.take_along_axis(
         jax.nn.log_softmax(logits), jnp.asarray(targets)[..., None], axis=-1
     )[..., 0]
-    return -jnp.where(known, chosen, jnp.nan)
+    return -jnp.where(valid, chosen, jnp.nan)
 
 
 def stablemax_logits(logits: Float[Array, "*b class"]) -> Float[Array, "*b class"]:
-    """log s(z), s(z) = z + 1 for z >= 0 and 1 / (1 - z) below: sign(z) log(1 + |z|), whose softmax
-    is StableMax.
+    """Logits whose softmax is StableMax: log s(z) = sign(z) log(1 + |z|), where s(z) = z + 1 for
+    z >= 0 and 1 / (1 - z) for z < 0.
 
-    Its derivative 1 / (1 + |z|) holds at 0 too.
+    The derivative is 1 / (1 + |z|), at 0 as well.
     """
-    # Each branch sees 0 where the other holds: no logarithm of a negative number, and one
-    # derivative at 0.
+    # Each branch sees 0 where the other one applies: no logarithm of a negative number, whose NaN
+    # would reach the gradient, and one derivative at 0.
     positive = logits >= 0
     return jnp.where(
         positive,
@@ -67,17 +72,15 @@ def stablemax_logits(logits: Float[Array, "*b class"]) -> Float[Array, "*b class
 
 
 def signs(targets: Int[Array | np.ndarray, "*b"]) -> Float[Array, "*b"]:
-    """-1 for class 0, 1 for class 1, NaN for what is neither: the labels of a network with one
-    output.
-    """
+    """Labels of a network with one output: -1 for class 0, 1 for class 1, NaN for any other."""
     targets = jnp.asarray(targets)
     return jnp.where((targets == 0) | (targets == 1), 2.0 * targets - 1.0, jnp.nan)
 
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """Cross-entropy over all of the model's outputs, exact in float32 (see
-    ``exact_cross_entropy``).
+    """Cross-entropy over all of the model's outputs, exact in float32: see
+    ``exact_cross_entropy``.
     """
 
     units: ClassVar[str] = "nats"
@@ -87,17 +90,17 @@ class CrossEntropy(Loss):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read, in nats."""
+        """Loss of every position that is read, in nats."""
         return exact_cross_entropy(outputs, targets)
 
 
 @dataclass(frozen=True)
 class LogSoftmaxCrossEntropy(Loss):
-    """Cross-entropy by the usual float32 log-softmax: softmax collapse and slingshots are
-    reproduced with it, nothing else is.
+    """Cross-entropy by the usual float32 log-softmax, for reproducing softmax collapse and
+    slingshots (arXiv 2501.04697).
 
-    See ``usual_cross_entropy`` for where it stops; ``CrossEntropy`` is the same quantity without
-    that end (arXiv 2501.04697).
+    It becomes 0 at large margins: see ``usual_cross_entropy``. ``CrossEntropy`` is the same quantity
+    without that floor; prefer it for everything else.
     """
 
     units: ClassVar[str] = "nats"
@@ -107,19 +110,20 @@ class LogSoftmaxCrossEntropy(Loss):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read, in nats."""
+        """Loss of every position that is read, in nats."""
         return usual_cross_entropy(outputs, targets)
 
 
 @dataclass(frozen=True)
 class StableMax(Loss):
-    """-log(s(z)_y / sum_c s(z)_c), s(z) = z + 1 for z >= 0 and 1 / (1 - z) below (arXiv
-    2501.04697).
+    """StableMax cross-entropy -log(s(z)_y / sum_c s(z)_c), where s(z) = z + 1 for z >= 0 and
+    1 / (1 - z) for z < 0 (arXiv 2501.04697).
 
-    Computed as a cross-entropy of log s(z), which is finite for every finite z.
+    Computed as a cross-entropy of the logits log s(z), which are finite for every finite z.
 
     Attributes:
-        exact: whether that cross-entropy is the exact one; by default the usual one, as published.
+        exact: whether to use ``exact_cross_entropy``; by default ``usual_cross_entropy``, as
+            published.
     """
 
     exact: bool = False
@@ -131,18 +135,17 @@ class StableMax(Loss):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read, in nats."""
-        return (exact_cross_entropy if self.exact else usual_cross_entropy)(
-            stablemax_logits(outputs), targets
-        )
+        """Loss of every position that is read, in nats."""
+        cross_entropy = exact_cross_entropy if self.exact else usual_cross_entropy
+        return cross_entropy(stablemax_logits(outputs), targets)
 
 
 @dataclass(frozen=True)
 class MSE(Loss):
-    """Squared error to the one-hot answer, mean over the outputs: 1/C sum_c (z_c - [c = y])^2
-    (arXiv 2301.02679, 2310.13061).
+    """Squared error to the one-hot answer, averaged over the C outputs:
+    1/C sum_c (z_c - [c = y])^2 (arXiv 2301.02679, 2310.13061).
 
-    Outputs of 0 cost 1/C. A network with one output is compared with -1 for class 0 and 1 for class
+    Outputs of 0 have the loss 1/C. With one output, the labels are -1 for class 0 and 1 for class
     1: (z - (2 y - 1))^2.
     """
 
@@ -153,24 +156,23 @@ class MSE(Loss):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read."""
+        """Loss of every position that is read."""
         classes = outputs.shape[-1]
         if classes == 1:
             return jnp.square(outputs[..., 0] - signs(targets))
-        known = (targets >= 0) & (targets < classes)
-        squares = jnp.square(outputs - jax.nn.one_hot(targets, classes, dtype=outputs.dtype)).mean(
-            axis=-1
-        )
-        return jnp.where(known, squares, jnp.nan)
+        valid = (targets >= 0) & (targets < classes)
+        answer = jax.nn.one_hot(targets, classes, dtype=outputs.dtype)
+        squares = jnp.square(outputs - answer).mean(axis=-1)
+        return jnp.where(valid, squares, jnp.nan)
 
 
 @dataclass(frozen=True)
 class Hinge(Loss):
-    """max(0, 1 - margin); the margin of several outputs is z_y - max of the others, that of one
-    output (2 y - 1) z.
+    """Hinge loss max(0, 1 - margin).
 
-    The second is that of arXiv 2207.08799 and 2303.11873 (classes 0 and 1 are -1 and 1), the first
-    its form for more classes: a network with two outputs whose difference is z has the same loss.
+    The margin is (2 y - 1) z for one output (arXiv 2207.08799, 2303.11873, where classes 0 and 1 are
+    -1 and 1), and z_y - max_{c != y} z_c for several. Two outputs whose difference is z have the
+    loss of one output z.
     """
 
     units: ClassVar[str] = "hinge"
@@ -180,15 +182,15 @@ class Hinge(Loss):
         outputs: Float[Array, "batch position class"],
         targets: Int[Array | np.ndarray, "batch position"],
     ) -> Float[Array, "batch position"]:
-        """The loss of every answer that is read."""
+        """Loss of every position that is read."""
         classes = outputs.shape[-1]
         if classes == 1:
             return _hinged(signs(targets) * outputs[..., 0])
-        known = (targets >= 0) & (targets < classes)
+        valid = (targets >= 0) & (targets < classes)
         chosen = jax.nn.one_hot(targets, classes, dtype=bool)
         right = jnp.where(chosen, outputs, 0).sum(axis=-1)
         wrong = jnp.where(chosen, -jnp.inf, outputs).max(axis=-1)
-        return _hinged(jnp.where(known, right - wrong, jnp.nan))
+        return _hinged(jnp.where(valid, right - wrong, jnp.nan))
 
 
 def _hinged(margin: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -202,4 +204,4 @@ LOSSES = {
     "mse": MSE,
     "hinge": Hinge,
 }
-"""Every loss by registry name."""
+"""The losses by registry name."""

@@ -1,95 +1,82 @@
-"""Optimizers: settings whose numbers are traced, so that other values compile nothing."""
+"""Optimizers: settings whose numbers are traced, so that other values compile nothing.
+
+To add an optimizer, write a frozen dataclass that derives from ``Descent``, with a ``rule``, and add
+a line to ``OPTIMIZERS``. The bounds of its numbers stand in its fields: ``momentum: float =
+sweepable(0.0, minimum=0, below=1)``. An optimizer that shares nothing with ``Descent`` derives from
+``contracts.Optimizer`` and calls ``check_bounds(self)`` when it is built.
+"""
 
 from abc import abstractmethod
 from collections.abc import Hashable
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from mi_jax.basics.dims import Count, Number
-from mi_jax.basics.errors import nearest, require
-from mi_jax.basics.fields import Numbers, added, numbers_of, sweepable
+from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.fields import Numbers, added, check_bounds, numbers_of, sweepable
 from mi_jax.basics.pytrees import dotted, rebuild
 from mi_jax.contracts import GradientTransformation, Optimizer
 from mi_jax.training.decay import Groups, Towards, add_decay, hold_norm, matching
 from mi_jax.training.filters import GradientFilter
 from mi_jax.training.rates import RateSchedule, warmed_up
 
-_LARGEST = float(jnp.finfo(jnp.float32).max)
-_AT_LEAST_ZERO = ("learning_rate", "adam_learning_rate", "weight_decay", "l2", "eps")
-_BELOW_ONE = ("b1", "b2", "momentum")
-_POSITIVE = ("clip", "weight_norm")
+_Transformations = tuple[optax.GradientTransformation, ...]
 
 
 @dataclass(frozen=True)
 class Descent(Optimizer):
-    """What all optimizers here share: theta <- theta - rate(s) u, u being ``rule`` of the filtered,
-    clipped gradient.
+    """Base of the optimizers: theta <- theta - rate(s) u at update s, where u is the ``rule`` of the
+    filtered and clipped gradient.
 
-    In this order: ``filter``, ``clip``, the rule (where ``l2`` comes first and decoupled decay
-        last), the rate, ``weight_norm``.
+    The order is: ``filter``, ``clip``, the rule (``l2`` first, decoupled decay last), the rate,
+    ``weight_norm``.
 
     Attributes:
-        learning_rate: lr, after warm-up.
-        rate_schedule: what multiplies it, by update; None for nothing.
-        filter: what happens to the gradient first; ``GrokfastEMA() | OrthogonalGradient()`` for
-            both in turn.
-        clip: the largest norm of the whole gradient, above which it is scaled down; None for any
+        learning_rate: the rate lr after warm-up.
+        rate_schedule: a factor of the rate by update; None: constant.
+        filter: the change made to the gradient first; ``GrokfastEMA() | OrthogonalGradient()`` for
+            two, one after the other.
+        clip: largest norm of the whole gradient, above which it is scaled down; None: no limit
             (arXiv 1211.5063).
-        decay_multipliers: pairs of a pattern and what the decay of the names that match is
-            multiplied by; the first match holds.
-        decay_to: "zero", or "initial", decay to where the parameters were at step 0.
-        weight_norm: after each update the weights are rescaled to this many times their norm at
-            step 0 (1: arXiv 2210.01117); None leaves them free.
-        warmup: updates over which the rate grows linearly: update s has the rate lr min(s / warmup,
-            1), so that the first changes nothing (as in the code of arXiv 2301.05217); 0 for none.
+        decay_multipliers: pairs of a pattern and a factor of the decay of the parameters whose
+            names match; the first match counts, and the factor is 1 where none matches.
+        decay_to: "zero", or "initial" for decay towards the parameters of step 0.
+        weight_norm: rescale all parameters after each update to this many times their norm at step
+            0 (1: arXiv 2210.01117); None: leave them free.
+        warmup: number of updates over which the rate grows linearly: update s has the rate
+            lr min(s / warmup, 1), so the first update changes nothing (as in the code of arXiv
+            2301.05217); 0: no warm-up.
         decayed: patterns of the dotted names that decay, decoupled or not.
     """
 
-    learning_rate: float = sweepable(1e-3)
+    learning_rate: float = sweepable(1e-3, minimum=0)
     _: KW_ONLY
     rate_schedule: RateSchedule | None = added(None)
     filter: GradientFilter | None = added(None)
-    clip: float | None = sweepable(None, added=True)
+    clip: float | None = sweepable(None, added=True, above=0)
     decay_multipliers: tuple[tuple[str, float], ...] = added(())
     decay_to: Towards = added("zero")
-    weight_norm: float | None = sweepable(None, added=True)
+    weight_norm: float | None = sweepable(None, added=True, above=0)
     warmup: int = 0
     decayed: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in named.items():
-            if name in _AT_LEAST_ZERO:
-                # As a float32, which is what the step computes with.
-                require(
-                    0 <= value <= _LARGEST,
-                    f"{name}={value}: must be a finite number of at least 0, below {_LARGEST:.2g}",
-                )
-            if name in _BELOW_ONE:
-                require(0 <= value < 1, f"{name}={value}: must be at least 0 and less than 1")
-            if name in _POSITIVE and value is not None:
-                require(
-                    0 < value <= _LARGEST,
-                    f"{name}={value}: must be a finite number above 0, or None for none",
-                )
-        require(self.warmup >= 0, f"warmup={self.warmup}: must be at least 0")
-        if self.rate_schedule is not None:
-            end = self.rate_schedule.end
-            told = (
-                f"rate_schedule: ends at update {end}, within the warm-up of {self.warmup}; updates"
-                " count from 0"
+        check_bounds(self)
+        require(self.warmup >= 0, f"warmup={self.warmup}: must be at least 0.")
+        if self.rate_schedule is not None and self.rate_schedule.end <= self.warmup:
+            raise ConfigError(
+                f"rate_schedule: ends at update {self.rate_schedule.end}, within the warm-up of"
+                f" {self.warmup}. Updates count from 0; choose a later end or a shorter warm-up."
             )
-            require(end > self.warmup, told)
-        known = get_args(Towards)
-        require(
-            self.decay_to in known,
-            f"decay_to={self.decay_to!r} is unknown; {nearest(str(self.decay_to), known)}",
-        )
+        towards = get_args(Towards)
+        if self.decay_to not in towards:
+            raise ConfigError(
+                f"decay_to={self.decay_to!r} is unknown; {nearest(str(self.decay_to), towards)}"
+            )
         self._groups.check()
 
     @property
@@ -97,52 +84,76 @@ class Descent(Optimizer):
         return Groups(self.decayed, self.decay_multipliers)
 
     def decay(self, weight: Number) -> optax.GradientTransformation:
-        """Adds the decay of the groups, of this weight, to what passes."""
+        """Transformation that adds the decay of the groups, multiplied by ``weight``."""
         return add_decay(weight, self._groups, self.decay_to)
 
     def rate(self, base: Number, step: Count) -> Number:
-        """A learning rate at update ``step``."""
+        """The learning rate at one update.
+
+        Args:
+            base: the rate after warm-up.
+            step: the update, counted from 0.
+        """
         if self.warmup:
             base = base * warmed_up(step, self.warmup)
-        return (
-            base
-            if self.rate_schedule is None
-            else base * self.rate_schedule.factor(step, self.warmup)
-        )
+        if self.rate_schedule is not None:
+            base = base * self.rate_schedule.factor(step, self.warmup)
+        return base
 
     @abstractmethod
-    def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
-        """From the gradient to what is added to the parameters, in order."""
+    def rule(self, numbers: Numbers, step: Count) -> _Transformations:
+        """The transformations, in order, from the gradient to what is added to the parameters.
+
+        Args:
+            numbers: the sweepable fields, traced.
+            step: the update, counted from 0; traced.
+        """
 
     def transform(self, numbers: Numbers, step: Count) -> GradientTransformation:
-        """The whole chain. What isn't asked for is not in it."""
-        before = (
-            () if self.filter is None else (self.filter.transform(numbers_of("filter", numbers)),)
-        )
-        clip = () if self.clip is None else (optax.clip_by_global_norm(numbers["clip"]),)
-        norm = () if self.weight_norm is None else (hold_norm(numbers["weight_norm"]),)
-        return optax.chain(*before, *clip, *self.rule(numbers, step), *norm)
+        """The whole chain; settings that are None add nothing to it.
+
+        Args:
+            numbers: the sweepable fields, traced.
+            step: the update, counted from 0; traced.
+        """
+        chain: list[optax.GradientTransformation] = []
+        if self.filter is not None:
+            chain.append(self.filter.transform(numbers_of("filter", numbers)))
+        if self.clip is not None:
+            chain.append(optax.clip_by_global_norm(numbers["clip"]))
+        chain += self.rule(numbers, step)
+        if self.weight_norm is not None:
+            chain.append(hold_norm(numbers["weight_norm"]))
+        return optax.chain(*chain)
 
 
 @dataclass(frozen=True)
 class SGD(Descent):
     """Gradient descent: b <- momentum b + g; u = b, or g + momentum b with ``nesterov``.
 
+    See ``Descent`` for the settings that all optimizers share.
+
+    Example:
+        >>> SGD(learning_rate=0.1, momentum=0.9).momentum
+        0.9
+
     Attributes:
-        momentum: 0 for none.
-        weight_decay: decoupled: lr weight_decay theta is taken off beside the gradient's part.
+        learning_rate: the rate lr after warm-up.
+        momentum: decay of the running sum of gradients; 0: none.
+        weight_decay: decoupled decay: lr weight_decay theta is subtracted beside the gradient's
+            part.
         l2: l2 theta is added to the gradient, before the momentum.
-        nesterov: look ahead.
+        nesterov: whether to use Nesterov's look-ahead.
     """
 
-    learning_rate: float = sweepable(0.1)
-    momentum: float = sweepable(0.0)
-    weight_decay: float = sweepable(0.0)
-    l2: float = sweepable(0.0)
+    learning_rate: float = sweepable(0.1, minimum=0)
+    momentum: float = sweepable(0.0, minimum=0, below=1)
+    weight_decay: float = sweepable(0.0, minimum=0)
+    l2: float = sweepable(0.0, minimum=0)
     nesterov: bool = False
 
-    def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
-        """L2, momentum, decay, rate."""
+    def rule(self, numbers: Numbers, step: Count) -> _Transformations:
+        """Chain of: L2, momentum, decay, rate."""
         return (
             self.decay(numbers["l2"]),
             optax.trace(numbers["momentum"], self.nesterov),
@@ -153,21 +164,25 @@ class SGD(Descent):
 
 @dataclass(frozen=True)
 class Adam(Descent):
-    """Adam (arXiv 1412.6980): u = m / (sqrt(v) + eps); its decay, ``l2``, is added to the gradient.
-    AdamW decouples it.
+    """Adam (arXiv 1412.6980): u = m / (sqrt(v) + eps). The decay ``l2`` is added to the gradient;
+    ``AdamW`` decouples it.
+
+    See ``Descent`` for the settings that all optimizers share.
 
     Attributes:
         l2: l2 theta is added to the gradient.
-        b1, b2, eps: those of the paper.
+        b1: decay rate of the first moment m, beta_1 in the paper.
+        b2: decay rate of the second moment v, beta_2 in the paper.
+        eps: epsilon in the paper.
     """
 
-    l2: float = sweepable(0.0)
-    b1: float = sweepable(0.9)
-    b2: float = sweepable(0.999)
-    eps: float = sweepable(1e-8)
+    l2: float = sweepable(0.0, minimum=0)
+    b1: float = sweepable(0.9, minimum=0, below=1)
+    b2: float = sweepable(0.999, minimum=0, below=1)
+    eps: float = sweepable(1e-8, minimum=0)
 
-    def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
-        """L2, Adam, rate."""
+    def rule(self, numbers: Numbers, step: Count) -> _Transformations:
+        """Chain of: L2, Adam, rate."""
         return (
             self.decay(numbers["l2"]),
             optax.scale_by_adam(numbers["b1"], numbers["b2"], numbers["eps"]),
@@ -177,21 +192,30 @@ class Adam(Descent):
 
 @dataclass(frozen=True)
 class AdamW(Descent):
-    """Adam with decoupled decay: theta <- theta - lr (m / (sqrt(v) + eps) + weight_decay theta), as
-    in arXiv 1711.05101.
+    """Adam with decoupled decay: theta <- theta - lr (m / (sqrt(v) + eps) + weight_decay theta)
+    (arXiv 1711.05101).
+
+    The defaults are those of arXiv 2301.05217. See ``Descent`` for the settings that all optimizers
+    share.
+
+    Example:
+        >>> AdamW(learning_rate=1e-3, weight_decay=1.0, warmup=10).warmup
+        10
 
     Attributes:
-        weight_decay: decoupled, multiplied by the learning rate.
-        b1, b2, eps: of Adam; the defaults are those of arXiv 2301.05217.
+        weight_decay: decoupled decay, multiplied by the learning rate.
+        b1: decay rate of Adam's first moment m.
+        b2: decay rate of Adam's second moment v.
+        eps: Adam's epsilon.
     """
 
-    weight_decay: float = sweepable(1.0)
-    b1: float = sweepable(0.9)
-    b2: float = sweepable(0.98)
-    eps: float = sweepable(1e-8)
+    weight_decay: float = sweepable(1.0, minimum=0)
+    b1: float = sweepable(0.9, minimum=0, below=1)
+    b2: float = sweepable(0.98, minimum=0, below=1)
+    eps: float = sweepable(1e-8, minimum=0)
 
-    def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
-        """Adam, decay, rate: optax.adamw."""
+    def rule(self, numbers: Numbers, step: Count) -> _Transformations:
+        """Chain of: Adam, decay, rate, as in ``optax.adamw``."""
         return (
             optax.scale_by_adam(numbers["b1"], numbers["b2"], numbers["eps"]),
             self.decay(numbers["weight_decay"]),
@@ -201,57 +225,62 @@ class AdamW(Descent):
 
 @dataclass(frozen=True)
 class Muon(Descent):
-    """Momentum whose matrices are orthogonalised by Newton-Schulz iterations; all other arrays go
-    by AdamW.
+    """Momentum, orthogonalised by Newton-Schulz iterations, for hidden matrices; AdamW for all other
+    arrays.
 
-    Of an array with more than two axes the last two are the matrix, one for each place of the
-        others: one for each head.
-    u = sqrt(max(1, columns / rows)) O(m), O the iteration of optax.contrib.muon (Jordan et al.
-    2024, arXiv 2409.20325).
+    u = sqrt(max(1, columns / rows)) O(m), where O is the iteration of ``optax.contrib.muon`` (Jordan
+    et al. 2024, arXiv 2409.20325). The last two axes of an array are the matrix; an array with more
+    axes holds one matrix per index of the others, such as one per head. See ``Descent`` for the
+    settings that all optimizers share.
 
     Attributes:
-        learning_rate: of the matrices. adam_learning_rate: of everything else.
-        weight_decay: decoupled, for all parameters that decay, each multiplied by its own learning
-            rate.
-        momentum: of the matrices. nesterov: look ahead.
-        b1, b2: of Adam. eps: of Adam and of the iteration.
-        iterations: of Newton-Schulz.
+        learning_rate: the rate of the matrices, after warm-up.
+        adam_learning_rate: the rate of all other arrays, after warm-up.
+        weight_decay: decoupled decay of all parameters that decay, multiplied by their own rate.
+        momentum: momentum of the matrices.
+        b1: decay rate of Adam's first moment.
+        b2: decay rate of Adam's second moment.
+        eps: epsilon of Adam and of the iteration.
+        nesterov: whether to use Nesterov's look-ahead.
+        iterations: number of Newton-Schulz iterations.
         orthogonalized: patterns of the dotted names of the matrices: hidden ones, not embeddings
             and unembeddings.
     """
 
-    learning_rate: float = sweepable(0.02)
-    adam_learning_rate: float = sweepable(1e-3)
-    weight_decay: float = sweepable(0.0)
-    momentum: float = sweepable(0.95)
-    b1: float = sweepable(0.9)
-    b2: float = sweepable(0.98)
-    eps: float = sweepable(1e-8)
+    learning_rate: float = sweepable(0.02, minimum=0)
+    adam_learning_rate: float = sweepable(1e-3, minimum=0)
+    weight_decay: float = sweepable(0.0, minimum=0)
+    momentum: float = sweepable(0.95, minimum=0, below=1)
+    b1: float = sweepable(0.9, minimum=0, below=1)
+    b2: float = sweepable(0.98, minimum=0, below=1)
+    eps: float = sweepable(1e-8, minimum=0)
     nesterov: bool = True
     iterations: int = 5
     orthogonalized: tuple[str, ...] = ("blocks.*.W_*",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.iterations >= 1, f"iterations={self.iterations}: must be at least 1")
-        told = (
-            "orthogonalized is empty: that is AdamW; name the matrices, such as ('blocks.*.W_*',)"
+        require(self.iterations >= 1, f"iterations={self.iterations}: must be at least 1.")
+        require(
+            len(self.orthogonalized) > 0,
+            "orthogonalized is empty, which would be AdamW. Name the matrices, such as"
+            " ('blocks.*.W_*',).",
         )
-        require(len(self.orthogonalized) > 0, told)
 
     def _labels(self, params: Any) -> Any:
+        """The tree of labels "muon" and "adam", by which arrays are updated."""
         arrays = dotted(params)
-        chosen = matching(self.orthogonalized, tuple(arrays), "orthogonalized")
-        for name in sorted(chosen):
-            told = (
-                f"orthogonalized: '{name}' {list(arrays[name].shape)} is no matrix; choose patterns"
-                " of matrices alone"
-            )
-            require(arrays[name].ndim >= 2, told)
-        return rebuild(params, {name: "muon" if name in chosen else "adam" for name in arrays})
+        matrices = matching(self.orthogonalized, tuple(arrays), "orthogonalized")
+        for name in sorted(matrices):
+            if arrays[name].ndim < 2:
+                raise ConfigError(
+                    f"orthogonalized: '{name}' {list(arrays[name].shape)} is no matrix. Choose"
+                    " patterns that match matrices alone."
+                )
+        return rebuild(params, {name: "muon" if name in matrices else "adam" for name in arrays})
 
-    def rule(self, numbers: Numbers, step: Count) -> tuple[optax.GradientTransformation, ...]:
-        """Each array's own rule, decay, each array's own rate."""
+    def rule(self, numbers: Numbers, step: Count) -> _Transformations:
+        """Chain of: the rule of each array, decay, the rate of each array."""
         muon = contrib.scale_by_muon(
             ns_steps=self.iterations,
             beta=numbers["momentum"],
@@ -283,12 +312,19 @@ class Muon(Descent):
 
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "muon": Muon}
-"""Every optimizer's settings by registry name."""
+"""The optimizers by registry name."""
 
 
 def apply_gradients(
     transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any
 ) -> tuple[Any, Any]:
-    """One update: (params, opt_state) after it."""
+    """The parameters and the optimizer's state after one update.
+
+    Args:
+        transform: the optimizer's rule at this step.
+        params: the parameters before the update.
+        opt_state: the optimizer's state before the update.
+        gradients: the gradient at ``params``.
+    """
     updates, opt_state = transform.update(gradients, opt_state, params)
     return jax.tree.map(lambda p, u: p + u, params, updates), opt_state

@@ -1,4 +1,4 @@
-"""How the learning rate changes over training: values that multiply it, after a linear warm-up."""
+"""Schedules of the learning rate: factors that multiply it, after a linear warm-up."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,45 +12,57 @@ from mi_jax.basics.errors import require
 
 @dataclass(frozen=True)
 class RateSchedule(ABC):
-    """A factor of the learning rate by update. Lengths are given in updates: no schedule knows how
-    long a run is.
+    """Base of the schedules: a factor of the learning rate by update.
+
+    Lengths are given in updates, since a schedule does not know the length of the run.
     """
 
     @property
     @abstractmethod
     def end(self) -> int:
-        """The update from which on the factor stays as it is."""
+        """The update after which the factor is constant."""
 
     @abstractmethod
     def factor(self, step: Count, warmup: int) -> Scalar:
-        """The factor of update ``step``, of which the first ``warmup`` are those of the warm-up."""
+        """The factor at one update.
+
+        Args:
+            step: the update, counted from 0; traced.
+            warmup: the number of updates of the warm-up, which comes before the schedule.
+        """
 
 
 def warmed_up(step: Count, warmup: int) -> Scalar:
-    """min(s / warmup, 1): the first update has the rate 0, as in the code of arXiv 2301.05217."""
+    """Factor min(s / warmup, 1) at update s: 0 at the first, as in the code of arXiv 2301.05217.
+
+    Args:
+        step: the update s, counted from 0; traced.
+        warmup: the number of updates of the warm-up, at least 1.
+    """
     return jnp.minimum(jnp.asarray(step, float) / warmup, 1.0)
 
 
 def _progress(step: Count, warmup: int, steps: int) -> Scalar:
-    """From 0 at the end of the warm-up to 1 at update ``steps`` and after."""
+    """Progress x: 0 until the end of the warm-up, then linear to 1 at update ``steps``, then 1."""
     return jnp.clip((jnp.asarray(step, float) - warmup) / (steps - warmup), 0.0, 1.0)
 
 
 def _check_length(name: str, steps: int, floor: float) -> None:
-    require(steps >= 1, f"{name}(steps={steps}): must be at least 1 update")
+    require(steps >= 1, f"{name}(steps={steps}): must be at least 1 update.")
     require(
-        0 <= floor <= 1, f"{name}(floor={floor}): must be a share of the learning rate, from 0 to 1"
+        0 <= floor <= 1,
+        f"{name}(floor={floor}): must be a fraction of the learning rate, from 0 to 1.",
     )
 
 
 @dataclass(frozen=True)
 class CosineRate(RateSchedule):
-    """floor + (1 - floor) (1 + cos(pi x)) / 2 (arXiv 1608.03983), x from 0 at the end of the
-    warm-up to 1 at update ``steps``.
+    """Cosine decay: floor + (1 - floor) (1 + cos(pi x)) / 2 (arXiv 1608.03983), where x rises
+    linearly from 0 at the end of the warm-up to 1 at update ``steps``.
 
     Attributes:
-        steps: the update from which on the factor is ``floor``. floor: a share of the learning
-            rate.
+        steps: the update from which the factor is ``floor``.
+        floor: the last factor, from 0 to 1.
     """
 
     steps: int
@@ -61,11 +73,11 @@ class CosineRate(RateSchedule):
 
     @property
     def end(self) -> int:
-        """As given."""
+        """The update from which the factor is ``floor``: ``steps``."""
         return self.steps
 
     def factor(self, step: Count, warmup: int) -> Scalar:
-        """By the cosine."""
+        """Cosine factor at ``step``."""
         return (
             self.floor
             + (1 - self.floor) * (1 + jnp.cos(math.pi * _progress(step, warmup, self.steps))) / 2
@@ -74,11 +86,12 @@ class CosineRate(RateSchedule):
 
 @dataclass(frozen=True)
 class LinearRate(RateSchedule):
-    """1 - (1 - floor) x, x from 0 at the end of the warm-up to 1 at update ``steps``.
+    """Linear decay: 1 - (1 - floor) x, where x rises linearly from 0 at the end of the warm-up to 1
+    at update ``steps``.
 
     Attributes:
-        steps: the update from which on the factor is ``floor``. floor: a share of the learning
-            rate.
+        steps: the update from which the factor is ``floor``.
+        floor: the last factor, from 0 to 1.
     """
 
     steps: int
@@ -89,21 +102,21 @@ class LinearRate(RateSchedule):
 
     @property
     def end(self) -> int:
-        """As given."""
+        """The update from which the factor is ``floor``: ``steps``."""
         return self.steps
 
     def factor(self, step: Count, warmup: int) -> Scalar:
-        """By the line."""
+        """Linear factor at ``step``."""
         return 1 - (1 - self.floor) * _progress(step, warmup, self.steps)
 
 
 @dataclass(frozen=True)
 class StepRate(RateSchedule):
-    """factor^i, i being how many of the updates ``at`` have been reached.
+    """Step decay: by^i, where i is the number of updates in ``at`` that have been reached.
 
     Attributes:
-        at: updates, each of which is the first with a rate multiplied once more. by: what it is
-            multiplied by.
+        at: the updates from which the rate is multiplied once more, rising.
+        by: the factor of each step.
     """
 
     at: tuple[int, ...]
@@ -112,26 +125,26 @@ class StepRate(RateSchedule):
     def __post_init__(self) -> None:
         require(
             len(self.at) > 0 and min(self.at) >= 1,
-            f"step rate(at={self.at}): must be updates of at least 1",
+            f"step rate(at={self.at}): must be updates of at least 1.",
         )
         require(
             list(self.at) == sorted(set(self.at)),
-            f"step rate(at={self.at}): must rise, each update once",
+            f"step rate(at={self.at}): must rise, each update once.",
         )
         require(
             0 <= self.by < math.inf,
-            f"step rate(by={self.by}): must be a finite number of at least 0",
+            f"step rate(by={self.by}): must be a finite number of at least 0.",
         )
 
     @property
     def end(self) -> int:
-        """The last of the updates given."""
+        """The last update in ``at``."""
         return self.at[-1]
 
     def factor(self, step: Count, warmup: int) -> Scalar:
-        """By the count of the updates reached."""
+        """Factor at ``step``, from the number of updates in ``at`` reached."""
         return jnp.asarray(self.by, float) ** jnp.sum(jnp.asarray(step) >= jnp.asarray(self.at))
 
 
 RATES = {"cosine_rate": CosineRate, "linear_rate": LinearRate, "step_rate": StepRate}
-"""Every schedule of the learning rate by registry name; without one it is constant."""
+"""The schedules of the learning rate by registry name; without one the rate is constant."""

@@ -1,7 +1,7 @@
-"""When to snapshot: a value, turned into a sorted array of steps before training begins.
+"""Snapshot schedules: values that give a sorted array of steps before training begins.
 
-Every schedule keeps the first and the last step as well: the measures' references. Schedules join
-    with ``|``.
+Every schedule includes the first and the last step, which measures refer to. Schedules join with
+``|``.
 """
 
 from abc import ABC, abstractmethod
@@ -11,32 +11,33 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import ConfigError, require
 
 Steps = Int[np.ndarray, " step"]
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A set of steps, relative to the run's length unless steps are given."""
+    """Base of the schedules: a set of steps, which may depend on the length of the run."""
 
     @abstractmethod
     def chosen(self, last: int) -> Any:
-        """The chosen steps of a run of ``last`` steps, any order; 0 and ``last`` are added."""
+        """The chosen steps of a run of ``last`` steps, in any order; 0 and ``last`` are added."""
 
     def steps(self, last: int) -> Steps:
-        """Sorted, distinct, 0 and ``last`` among them. Raises ConfigError for steps outside the
-        run.
+        """The steps of a run of ``last`` steps: sorted and distinct, with 0 and ``last``.
+
+        Raises:
+            ConfigError: for steps outside the run.
         """
-        chosen = np.unique(
-            np.concatenate([np.asarray(self.chosen(last), np.int64).ravel(), [0, last]])
-        )
-        require(
-            bool(chosen[0] >= 0 and chosen[-1] <= last),
-            f"snapshots at steps {chosen[(chosen < 0) | (chosen > last)].tolist()} lie outside the"
-            f" run: steps are 0 to {last}",
-        )
-        return chosen
+        chosen = np.asarray(self.chosen(last), np.int64).ravel()
+        steps = np.unique(np.concatenate([chosen, [0, last]]))
+        outside = steps[(steps < 0) | (steps > last)].tolist()
+        if outside:
+            raise ConfigError(
+                f"snapshots at steps {outside} lie outside the run: steps are 0 to {last}."
+            )
+        return steps
 
     def __or__(self, other: "Schedule") -> "Union":
         return Union((self, other))
@@ -44,25 +45,31 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Every(Schedule):
-    """0, n, 2n, ..."""
+    """Steps 0, n, 2n, ...
+
+    Attributes:
+        n: number of steps from one snapshot to the next.
+    """
 
     n: int
 
     def __post_init__(self) -> None:
-        require(self.n >= 1, f"every({self.n}): must be at least 1")
+        require(self.n >= 1, f"every({self.n}): must be at least 1.")
 
     def chosen(self, last: int) -> Steps:
-        """Multiples of n."""
+        """Multiples of n, up to ``last``."""
         return np.arange(0, last + 1, self.n)
 
 
 @dataclass(frozen=True)
 class LogSpaced(Schedule):
-    """Exactly n distinct steps, spaced evenly in log(step + 1) as far as whole steps allow, 0 and
-    the last among them.
+    """Exactly n distinct steps, spaced evenly in log(step + 1) as far as whole steps allow; 0 and
+    the last step are among them.
 
-    A run of fewer than n steps is kept at every step. (Rounding a log grid gives 143 to 151 of 200:
-    its first steps coincide.)
+    A run of fewer than n steps has a snapshot at every step.
+
+    Attributes:
+        n: number of snapshots, at least 2.
     """
 
     n: int
@@ -70,13 +77,14 @@ class LogSpaced(Schedule):
     def __post_init__(self) -> None:
         require(
             self.n >= 2,
-            f"log_spaced({self.n}): must be at least 2, for the first and the last step",
+            f"log_spaced({self.n}): must be at least 2, for the first and the last step.",
         )
 
     def chosen(self, last: int) -> Steps:
-        """The finest log grid whose rounding has n distinct steps, thinned evenly to exactly n."""
+        """Steps of the coarsest log grid whose rounding has n distinct steps, thinned to n."""
         if last + 1 <= self.n:
             return np.arange(last + 1)
+        # The first points of a rounded log grid coincide: 200 points leave 143 to 151 steps.
         points = self.n
         while True:
             grid = np.unique(
@@ -89,55 +97,68 @@ class LogSpaced(Schedule):
 
 @dataclass(frozen=True)
 class At(Schedule):
-    """The steps given."""
+    """Given steps.
+
+    Attributes:
+        at: the steps, in any order.
+    """
 
     at: tuple[int, ...]
 
     def chosen(self, last: int) -> Steps:
-        """As given."""
+        """The given steps."""
         return np.array(self.at, np.int64)
 
 
 @dataclass(frozen=True)
 class Dense(Schedule):
-    """Every step within ``width`` of ``around``, as far as the run goes."""
+    """Every step from ``around`` - ``width`` to ``around`` + ``width``, within the run.
+
+    Attributes:
+        around: the step in the middle.
+        width: number of steps to either side.
+    """
 
     around: int
     width: int
 
     def __post_init__(self) -> None:
-        require(self.width >= 0, f"dense(width={self.width}): must be at least 0")
+        require(self.width >= 0, f"dense(width={self.width}): must be at least 0.")
 
     def chosen(self, last: int) -> Steps:
-        """The window. Raises ConfigError where its middle lies outside the run."""
+        """Steps of the window. Raises ConfigError where its middle lies outside the run."""
         require(
             0 <= self.around <= last,
-            f"dense(around={self.around}): lies outside the run's steps 0 to {last}",
+            f"dense(around={self.around}): lies outside the run. Its steps are 0 to {last}.",
         )
         return np.arange(max(0, self.around - self.width), min(last, self.around + self.width) + 1)
 
 
 @dataclass(frozen=True)
 class Union(Schedule):
-    """The steps of several schedules."""
+    """The steps of several schedules together.
+
+    Attributes:
+        parts: the schedules.
+    """
 
     parts: tuple[Schedule, ...]
 
     def __post_init__(self) -> None:
-        require(len(self.parts) > 0, "a union of no schedules; give at least one")
+        require(len(self.parts) > 0, "A union of no schedules is empty. Give at least one.")
 
     def chosen(self, last: int) -> Steps:
-        """All of them."""
+        """Steps of all parts."""
         return np.concatenate([part.steps(last) for part in self.parts])
 
 
 def every(n: int) -> Every:
-    """Steps 0, n, 2n, ... and the last."""
+    """Snapshots at steps 0, n, 2n, ... and the last."""
     return Every(n)
 
 
 def log_spaced(n: int) -> LogSpaced:
-    """Exactly n distinct steps, denser at the start.
+    """Snapshots at exactly n distinct steps, denser at the start of training.
 
     Example:
         >>> log_spaced(6).steps(100)
@@ -147,14 +168,25 @@ def log_spaced(n: int) -> LogSpaced:
 
 
 def at(*steps: int) -> At:
-    """The steps given, with 0 and the last."""
+    """Snapshots at the given steps, 0 and the last.
+
+    Example:
+        >>> (at(5, 7) | every(40)).steps(100)
+        array([  0,   5,   7,  40,  80, 100])
+    """
     return At(tuple(steps))
 
 
 def dense(around: int, width: int) -> Dense:
-    """Every step from around - width to around + width."""
+    """Snapshots at every step from ``around`` - ``width`` to ``around`` + ``width``, at 0 and the
+    last.
+
+    Args:
+        around: the step in the middle.
+        width: number of steps to either side.
+    """
     return Dense(around, width)
 
 
 SCHEDULES = {"every": Every, "log_spaced": LogSpaced, "at": At, "dense": Dense, "union": Union}
-"""Every schedule by registry name."""
+"""The snapshot schedules by registry name."""

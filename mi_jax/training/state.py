@@ -36,7 +36,7 @@ from mi_jax.interventions import (
     InProgram,
     Intervention,
 )
-from mi_jax.training.decay import remembering, remembers
+from mi_jax.training.decay import depends_on_initial, with_initial
 from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.segments import Flat
 
@@ -158,8 +158,8 @@ class Program:
         )
         with computing_in(self.parts.precision):
             opt_state = init(params)
-            if first is not None and remembers(opt_state):
-                opt_state = remembering(opt_state, init(jax.tree.map(jnp.asarray, first())))
+            if first is not None and depends_on_initial(opt_state):
+                opt_state = with_initial(opt_state, init(jax.tree.map(jnp.asarray, first())))
             return TrainState(
                 params, opt_state, jnp.full((len(self.parts.seeds),), step, jnp.int32)
             )

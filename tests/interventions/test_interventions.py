@@ -1,6 +1,7 @@
-"""Changes to training: in force for their range of updates and for no other, without a new program."""
+"""``Change``: in force for its range of updates and for no other, without a new program."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def _at(experiment: Experiment, step: int) -> TrainState:
     return replay(programs, programs.init(), 0, step)
 
 
-def _same(one: Any, other: Any) -> bool:
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+def _same(state: Any, other: Any) -> bool:
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
@@ -159,7 +160,7 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "message"),
     [
         ("optimizer.weight_decy", "did you mean optimizer.weight_decay"),
         ("weight_decay", "optimizer.weight_decay"),
@@ -168,9 +169,9 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
     ],
 )
 def test_a_field_that_is_no_setting_is_refused_before_anything_is_written(
-    tmp_path: Path, field: str, told: str
+    tmp_path: Path, field: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"'{field}'.*{told}"):
+    with pytest.raises(ConfigError, match=f"'{field}'.*{message}"):
         train(_changed(Change(field=field, value=0.1, start=3)), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -194,3 +195,13 @@ def test_a_change_that_begins_after_the_last_update_is_refused(start: int) -> No
 def test_a_value_that_the_optimizer_itself_refuses_is_refused(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=field.split(".")[1]):
         _changed(Change(field=field, value=value, start=3)).parts()
+
+
+def test_a_field_by_its_old_name_is_the_field_by_its_new_one() -> None:
+    """Stored runs hold old names, such as ``task.batch``."""
+    programs = [
+        ProgramSchedule(_changed(Change(field=field, value=16, start=3)).parts())
+        for field in ("task.batch", "task.batch_size")
+    ]
+    tasks = [schedule.active(3).program.parts.task for schedule in programs]
+    assert tasks[0] == tasks[1] == replace(PARENT.task, batch_size=16)  # pyright: ignore

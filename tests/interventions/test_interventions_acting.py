@@ -1,4 +1,4 @@
-"""What each intervention does to an update: exactly what it says, and nothing before or beside it."""
+"""Effects of each intervention on an update: exactly as documented, nothing before or beside it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,7 +79,7 @@ def plain() -> dict[int, TrainState]:
 def _forward(
     experiment: Any, tap: AtSite, arrays: dict[str, Any]
 ) -> tuple[Any, dict[str, Any], Any]:
-    """The clamped forward pass on the training batch: the sites after it, and the loss's gradient."""
+    """Run a tapped forward pass on the training batch: the site, the gradient, the parameters."""
     model, task = experiment.build(), experiment.task
     batch = task.data(0)
     params = model.init(jax.random.key(5))
@@ -162,9 +162,6 @@ class Identity(AtSite):
     def place(self) -> str:
         return self.site
 
-    def compile_key(self) -> "Identity":
-        return replace(self, start=0, stop=None)
-
     def value_at(self, value: Any, arrays: Any, forward: Forward) -> Any:
         return value
 
@@ -234,15 +231,17 @@ def test_projected_frequencies_are_gone_to_a_millionth_and_the_others_are_left(
     programs = _programs(Project("unembed.W_U", ((0, (2, 5)), (3, (4,))), start=5))
     after = _arrays(_at(programs, 6))["unembed.W_U"]
     free = _arrays(plain[6])["unembed.W_U"]
-    for place, gone in ((0, (2, 5)), (1, (4,))):
+    for seed_index, gone in ((0, (2, 5)), (1, (4,))):
         for k in range(1, 6):
             if k in gone:
-                assert _component(after[place], k) < 1e-6 * np.linalg.norm(free[place])
+                assert _component(after[seed_index], k) < 1e-6 * np.linalg.norm(free[seed_index])
             else:
-                assert _component(after[place], k) == pytest.approx(
-                    _component(free[place], k), rel=1e-5
+                assert _component(after[seed_index], k) == pytest.approx(
+                    _component(free[seed_index], k), rel=1e-5
                 )
-        np.testing.assert_allclose(after[place].mean(axis=-1), free[place].mean(axis=-1), atol=1e-6)
+        np.testing.assert_allclose(
+            after[seed_index].mean(axis=-1), free[seed_index].mean(axis=-1), atol=1e-6
+        )
 
 
 def test_projecting_every_so_often_acts_at_those_updates_alone() -> None:
@@ -262,13 +261,15 @@ def test_projection_of_given_directions_removes_their_span() -> None:
 
 
 def test_directions_that_follow_from_others_or_are_nothing_remove_no_more() -> None:
-    one, none = (1.0, 1.0) + (0.0,) * 22, (0.0,) * 24
-    expected = _arrays(_at(_programs(Project("unembed.W_U", (one,), start=2)), 3))["unembed.W_U"]
-    after = _arrays(_at(_programs(Project("unembed.W_U", (one, one, none), start=2)), 3))[
+    direction, zeros = (1.0, 1.0) + (0.0,) * 22, (0.0,) * 24
+    expected = _arrays(_at(_programs(Project("unembed.W_U", (direction,), start=2)), 3))[
         "unembed.W_U"
     ]
+    after = _arrays(
+        _at(_programs(Project("unembed.W_U", (direction, direction, zeros), start=2)), 3)
+    )["unembed.W_U"]
     np.testing.assert_allclose(after, expected, atol=1e-6)
-    untouched = _arrays(_at(_programs(Project("unembed.W_U", (none,), start=2)), 3))["unembed.W_U"]
+    untouched = _arrays(_at(_programs(Project("unembed.W_U", (zeros,), start=2)), 3))["unembed.W_U"]
     np.testing.assert_allclose(untouched, _arrays(_at(_programs(), 3))["unembed.W_U"], atol=1e-6)
 
 
@@ -286,7 +287,7 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
     )
     assert key_frequencies(nested(params), model, p, "unembedding") == (2, 5)
     others = {control((2, 5), p, seed) for seed in range(20)}
-    assert all(len(one) == 2 and not set(one) & {2, 5} for one in others)
+    assert all(len(drawn) == 2 and not set(drawn) & {2, 5} for drawn in others)
     assert len(others) > 1
     with pytest.raises(RunError, match="aren't as many others"):
         control((1, 2, 3), p, 0)
@@ -295,21 +296,23 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
 def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> None:
     named = ((0, (2, 5)), (3, (4,)))
     W = _arrays(plain[5])["unembed.W_U"]
-    moment = PrepareContext(
+    context = PrepareContext(
         (0, 3), plain[5].params, lambda: None, MLP.build(), MLP.task.inputs, lambda path, step: None
     )
     rows = {
         rule: np.asarray(
-            Project("unembed.W_U", rule, frequencies=named).prepare(moment)["out.unembed.W_U"]
+            Project("unembed.W_U", rule, frequencies=named).prepare(context)["out.unembed.W_U"]
         )
         for rule in ("control", "random")
     }
-    for place, keys in enumerate(((2, 5), (4,))):
+    for seed_index, keys in enumerate(((2, 5), (4,))):
         taken = rows_of(keys, 11, 11)
-        assert np.abs(rows["control"][place] @ taken.T).max() < 1e-6
-        assert np.linalg.matrix_rank(rows["control"][place]) == 2 * len(keys)
-        removed = np.linalg.norm(rows["random"][place].T @ (rows["random"][place] @ W[place].T))
-        assert removed == pytest.approx(np.linalg.norm(taken @ W[place].T), rel=1e-5)
+        assert np.abs(rows["control"][seed_index] @ taken.T).max() < 1e-6
+        assert np.linalg.matrix_rank(rows["control"][seed_index]) == 2 * len(keys)
+        removed = np.linalg.norm(
+            rows["random"][seed_index].T @ (rows["random"][seed_index] @ W[seed_index].T)
+        )
+        assert removed == pytest.approx(np.linalg.norm(taken @ W[seed_index].T), rel=1e-5)
     with pytest.raises(ConfigError, match="beside 'control'"):
         Project("unembed.W_U", "key", frequencies=(2,))
 
@@ -382,9 +385,6 @@ def test_more_data_from_a_step_on_is_a_run_on_that_data(plain: dict[int, TrainSt
 class Backwards(AtGradient, AtBatch):
     """Climbs, on the first half of the batch."""
 
-    def compile_key(self) -> "Backwards":
-        return replace(self, start=0, stop=None)
-
     def batch(self, batch: Any, arrays: Any) -> Any:
         half = len(batch.inputs) // 2
         return batch._replace(
@@ -395,7 +395,7 @@ class Backwards(AtGradient, AtBatch):
         return jax.tree.map(jnp.negative, gradients)
 
 
-def test_a_class_of_ones_own_acts_where_it_says() -> None:
+def test_a_users_own_class_acts_where_it_says() -> None:
     of = replace(MLP, optimizer=SGD(learning_rate=0.1))
     before, after = (_arrays(_at(_programs(Backwards(start=2), of=of), step)) for step in (2, 3))
     model, data = MLP.build(), MLP.task.data(0)
@@ -413,7 +413,7 @@ def test_a_class_of_ones_own_acts_where_it_says() -> None:
         np.testing.assert_allclose(value[0] - before[name][0], 0.1 * slope[name], atol=1e-6)
 
 
-def test_equal_forms_share_a_program() -> None:
+def test_equal_compile_keys_share_a_program() -> None:
     programs = _programs(Clamp("hidden.0.post", 0.1, stop=3), Clamp("hidden.0.post", 0.7, start=3))
     assert programs.active(2).program is programs.active(3).program
     low, high = _programs(Clamp("hidden.0.post", 0.1)), _programs(Clamp("hidden.0.post", 0.7))
@@ -428,12 +428,12 @@ def test_equal_forms_share_a_program() -> None:
 def test_the_next_change_is_the_first_step_that_differs(
     every: int | None, start: int, stop: int | None
 ) -> None:
-    one = Project("unembed.W_U", (1,), every, start=start, stop=stop)
-    inside = [one.in_force(step) for step in range(40)]
+    project = Project("unembed.W_U", (1,), every, start=start, stop=stop)
+    inside = [project.in_force(step) for step in range(40)]
     for step in range(20):
-        change = one.next_change(step)
-        regime = inside[step]
-        following = next((later for later in range(step + 1, 40) if inside[later] != regime), None)
+        change = project.next_change(step)
+        now = inside[step]
+        following = next((later for later in range(step + 1, 40) if inside[later] != now), None)
         assert following is None or (change is not None and change <= following)
 
 
@@ -464,7 +464,7 @@ def test_text_is_read_as_the_call_that_it_is(text: str, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("Chnage(field='a', value=1)", "did you mean Change"),
         ("Change(feild='a', value=1)", "did you mean field"),
@@ -491,8 +491,8 @@ def test_text_is_read_as_the_call_that_it_is(text: str, expected: Any) -> None:
         ("-" * 100_000, "is no intervention"),
     ],
 )
-def test_other_text_is_refused_and_nothing_of_it_runs(text: str, told: str) -> None:
-    with unchecked(), pytest.raises(ConfigError, match=told):
+def test_other_text_is_refused_and_nothing_of_it_runs(text: str, message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=message):
         parse(text, INTERVENTIONS)
 
 
@@ -532,4 +532,4 @@ def test_numbers_and_arrays_of_numpy_are_stored_as_pythons() -> None:
         Project("a", (1, 2)),
         Change(DECAY, 0.5),
     )
-    assert len({hash(one) for one in given}) == 4
+    assert len({hash(intervention) for intervention in given}) == 4
