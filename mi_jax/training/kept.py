@@ -1,8 +1,8 @@
-"""Arrays that a run keeps beside its segments: the state that a fork begins from, and what its
-interventions prepared.
+"""Files of arrays beside a run's segments: the state that a fork begins from, and the arrays that
+its interventions prepared.
 
-An npz, written whole or not at all, with a sha256 over the name, dtype, shape and bytes of every
-array and the run it is of.
+Each file is an npz, written whole or not at all, with a sha256 over the run's identity and the
+name, dtype, shape and bytes of every array.
 """
 
 import hashlib
@@ -20,10 +20,15 @@ _DIGEST = "sha256"
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], run: str) -> None:
-    """Writes named arrays. Raises RunError where they can't be written.
+    """Write named arrays.
 
     Args:
+        file: the npz.
+        arrays: the arrays by name.
         run: the identity hash of the run that they belong to.
+
+    Raises:
+        RunError: where the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,35 +36,42 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], run: str) -> None
             np.savez(opened, **{_DIGEST: np.array(_digest(arrays, run))}, **arrays)  # pyright: ignore[reportArgumentType]
     except OSError as error:
         raise RunError(
-            f"{file} can't be written ({error.strerror}); make room or mend the folder"
+            f"{file} cannot be written ({error.strerror}). Free disk space, or make the folder"
+            " writable."
         ) from error
 
 
 def read_arrays(file: Path, run: str) -> dict[str, np.ndarray]:
-    """The arrays by name. Raises DamagedError where the file is missing, was changed or is of
-    another run.
+    """Read arrays by name.
+
+    Args:
+        file: the npz.
+        run: the identity hash of the run that the arrays must belong to.
+
+    Raises:
+        DamagedError: where the file is missing, was changed, or belongs to another run.
     """
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        told = str(arrays.pop(_DIGEST))
+        stored_digest = str(arrays.pop(_DIGEST))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedError(
-            f"{file} can't be read ({error}): fork again, or put this run's own back"
+            f"{file} cannot be read ({error}). Restore the file from a copy of this run, or fork"
+            " again."
         ) from error
-    if told != _digest(arrays, run):
+    if stored_digest != _digest(arrays, run):
         raise DamagedError(
-            f"{file} isn't what was written for this run: its numbers are not to be trusted. Fork"
-            " again"
+            f"{file} was changed, or belongs to another run; its numbers cannot be trusted. Restore"
+            " the file from a copy of this run, or fork again."
         )
     return arrays
 
 
 def _digest(arrays: Mapping[str, np.ndarray], run: str) -> str:
-    whole = hashlib.sha256(run.encode())
+    hasher = hashlib.sha256(run.encode())
     for name in sorted(arrays):
         value = np.asarray(arrays[name])
-        whole.update(
-            f"|{name}|{value.dtype}|{value.shape}|".encode() + np.ascontiguousarray(value).tobytes()
-        )
-    return whole.hexdigest()
+        hasher.update(f"|{name}|{value.dtype}|{value.shape}|".encode())
+        hasher.update(np.ascontiguousarray(value).tobytes())
+    return hasher.hexdigest()

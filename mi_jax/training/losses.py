@@ -16,9 +16,9 @@ def exact_cross_entropy(
 ) -> Float[Array, "*b"]:
     """Cross-entropy -log softmax(z)_y, in nats, computed as softplus(logsumexp_{c != y} z_c - z_y).
 
-    Equal to the usual form in exact arithmetic. In float32, value and gradient have a relative error
-    of about (1 + |margin|) 2^-24 down to the smallest number, whereas the usual form bottoms out at
-    1.2e-7 and then drives slingshots.
+    Equal to the usual form in exact arithmetic. In float32, value and gradient have a relative
+    error of about (1 + |margin|) 2^-24 down to the smallest number, whereas the usual form bottoms
+    out at 1.2e-7 and then drives slingshots.
 
     Args:
         logits: z.
@@ -99,8 +99,8 @@ class LogSoftmaxCrossEntropy(Loss):
     """Cross-entropy by the usual float32 log-softmax, for reproducing softmax collapse and
     slingshots (arXiv 2501.04697).
 
-    It becomes 0 at large margins: see ``usual_cross_entropy``. ``CrossEntropy`` is the same quantity
-    without that floor; prefer it for everything else.
+    It becomes 0 at large margins: see ``usual_cross_entropy``. ``CrossEntropy`` is the same
+    quantity without that floor; prefer it for everything else.
     """
 
     units: ClassVar[str] = "nats"
@@ -170,9 +170,9 @@ class MSE(Loss):
 class Hinge(Loss):
     """Hinge loss max(0, 1 - margin).
 
-    The margin is (2 y - 1) z for one output (arXiv 2207.08799, 2303.11873, where classes 0 and 1 are
-    -1 and 1), and z_y - max_{c != y} z_c for several. Two outputs whose difference is z have the
-    loss of one output z.
+    The margin is (2 y - 1) z for one output (arXiv 2207.08799, 2303.11873, where classes 0 and 1
+    are -1 and 1), and z_y - max_{c != y} z_c for several. Two outputs whose difference is z have
+    the loss of one output z.
     """
 
     units: ClassVar[str] = "hinge"

@@ -1,4 +1,6 @@
-"""What the bits of a run depend on besides its experiment: versions, device, cores and flags."""
+"""The machine that a run was trained on: versions, device, cores and flags, which its bits depend
+on.
+"""
 
 import os
 import platform
@@ -9,11 +11,12 @@ from typing import Any
 
 import jax
 
+# The entries of ``machine()`` that change the bits of a run.
 _BITS = ("jax", "jaxlib", "optax", "platform", "device", "cpu", "cores", "xla_flags", "x64")
 
 
 def machine() -> dict[str, Any]:
-    """Versions, device, cores, XLA flags, and the commit of the source where there is one."""
+    """Versions, device, cores, XLA flags, and the commit of the source where it has one."""
     device = jax.devices()[0]
     commit, dirty = _commit()
     return {
@@ -38,7 +41,12 @@ def machine() -> dict[str, Any]:
 
 
 def bit_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What differs of that which changes the bits of a run: one line each."""
+    """Differences between two machines that change the bits of a run, one line each.
+
+    Args:
+        there: the machine that the run was trained on.
+        here: this machine.
+    """
     return [
         f"{name}: {there.get(name)} there, {here[name]} here"
         for name in _BITS
@@ -65,8 +73,8 @@ def _cpu() -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the repository that tracks this file, and whether its tracked files were
-    changed.
+    """The commit of the repository that tracks this file, and whether its tracked files have
+    changes; None where no repository tracks it.
     """
     here = Path(__file__).resolve()
 
@@ -84,8 +92,9 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def use_compile_cache(folder: str) -> None:
-    """Keeps compiled programs in a folder, for this process: for the command line, never for the
-    library itself.
+    """Cache compiled programs of this process in a folder.
+
+    The command line calls this; the library never does.
     """
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,7 +1,7 @@
 """Optimizers: settings whose numbers are traced, so that other values compile nothing.
 
-To add an optimizer, write a frozen dataclass that derives from ``Descent``, with a ``rule``, and add
-a line to ``OPTIMIZERS``. The bounds of its numbers stand in its fields: ``momentum: float =
+To add an optimizer, write a frozen dataclass that derives from ``Descent``, with a ``rule``, and
+add a line to ``OPTIMIZERS``. The bounds of its numbers stand in its fields: ``momentum: float =
 sweepable(0.0, minimum=0, below=1)``. An optimizer that shares nothing with ``Descent`` derives from
 ``contracts.Optimizer`` and calls ``check_bounds(self)`` when it is built.
 """
@@ -29,8 +29,8 @@ _Transformations = tuple[optax.GradientTransformation, ...]
 
 @dataclass(frozen=True)
 class Descent(Optimizer):
-    """Base of the optimizers: theta <- theta - rate(s) u at update s, where u is the ``rule`` of the
-    filtered and clipped gradient.
+    """Base of the optimizers: theta <- theta - rate(s) u at update s, where u is the ``rule`` of
+    the filtered and clipped gradient.
 
     The order is: ``filter``, ``clip``, the rule (``l2`` first, decoupled decay last), the rate,
     ``weight_norm``.
@@ -225,13 +225,13 @@ class AdamW(Descent):
 
 @dataclass(frozen=True)
 class Muon(Descent):
-    """Momentum, orthogonalised by Newton-Schulz iterations, for hidden matrices; AdamW for all other
-    arrays.
+    """Momentum, orthogonalised by Newton-Schulz iterations, for hidden matrices; AdamW for all
+    other arrays.
 
-    u = sqrt(max(1, columns / rows)) O(m), where O is the iteration of ``optax.contrib.muon`` (Jordan
-    et al. 2024, arXiv 2409.20325). The last two axes of an array are the matrix; an array with more
-    axes holds one matrix per index of the others, such as one per head. See ``Descent`` for the
-    settings that all optimizers share.
+    u = sqrt(max(1, columns / rows)) O(m), where O is the iteration of ``optax.contrib.muon``
+    (Jordan et al. 2024, arXiv 2409.20325). The last two axes of an array are the matrix; an array
+    with more axes holds one matrix per index of the others, such as one per head. See ``Descent``
+    for the settings that all optimizers share.
 
     Attributes:
         learning_rate: the rate of the matrices, after warm-up.

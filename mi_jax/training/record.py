@@ -1,4 +1,4 @@
-"""``run.json``, the record of a run: read, written, and the lock that its writer holds."""
+"""``run.json``, the record of a run: reading it, writing it, and the lock that its writer holds."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,24 @@ from mi_jax.basics.files import replace_file
 from mi_jax.basics.records import digest
 
 FORMAT = 2
-"""Version of the layout on disk: a reader refuses a newer one, and reads every older one. 2 is that
-of runs which begin at a state of another (``origin.npz``) or keep what interventions prepared
-(``prepared/``); all others are still written as 1.
+"""Newest version of the layout on disk. A reader refuses a newer one, and reads every older one.
+
+Version 2 is written for runs that begin at the state of another run (``origin.npz``) or hold arrays
+that interventions prepared (``prepared/``); all other runs are still written as version 1.
 """
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of ``run.json``.
+    """Contents of ``run.json``.
+
+    For a fork, the entry ``parent`` records the parent run and the step.
+
+    Args:
+        path: the run's directory.
 
     Raises:
-        RunError: where there is none, it can't be read, or its format is newer. DamagedError: where
-            it was changed.
+        RunError: where there is no such file, it cannot be read, or its format is newer.
+        DamagedError: where it was changed.
     """
     file = path / "run.json"
     try:
@@ -31,53 +37,65 @@ def read_record(path: Path) -> dict[str, Any]:
         version = int(record["format"])
     except FileNotFoundError as error:
         raise RunError(
-            f"{path} is no run: it holds no run.json. `mi-jax run EXPERIMENT --out {path}`"
-            " makes one"
+            f"{path} is no run: it holds no run.json. Train one with `mi-jax run EXPERIMENT --out"
+            f" {path}`."
         ) from error
     except NotADirectoryError as error:
-        raise RunError(f"{path} is a file; a run is a directory") from error
+        raise RunError(f"{path} is a file; a run is a directory.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} can't be read ({error})") from error
+        raise RunError(f"{file} cannot be read ({error}).") from error
     if version > FORMAT:
         raise RunError(
             f"{path} has the format {version}, this version of mi_jax reads up to {FORMAT}; upgrade"
-            " mi_jax"
+            " mi_jax."
         )
     if record.pop("digest", None) != digest(record):
         raise DamagedError(
-            f"{file} was changed since the run began: what it says of the run is not to be trusted"
+            f"{file} was changed since the run began, so its contents cannot be trusted. Restore it"
+            " from a copy of this run."
         )
     return record
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Makes the run's directory and its ``run.json``, whole or not at all. Raises RunError where it
-    can't be written.
+    """Make the run's directory and its ``run.json``; the file is written whole or not at all.
+
+    Args:
+        path: the run's directory.
+        record: the contents, as JSON values.
+
+    Raises:
+        RunError: where the directory or the file cannot be written.
     """
     try:
         (path / "segments").mkdir(parents=True, exist_ok=True)
-        replace_file(
-            path / "run.json", json.dumps({**record, "digest": digest(record)}, indent=1).encode()
-        )
+        content = json.dumps({**record, "digest": digest(record)}, indent=1)
+        replace_file(path / "run.json", content.encode())
     except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
+        raise _unwritable(path, error) from error
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """The right to write a run, held until the block ends or the process dies. Raises RunError
-    where another holds it.
+    """Hold the lock of a run's writer until the block ends or the process dies.
+
+    Raises:
+        RunError: where another process holds it, or the directory cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / ".lock").open("w")
     except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}); give another --out") from error
+        raise _unwritable(path, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(
-                f"another process is training {path}; wait for it, or give another --out"
+                f"another process is training {path}. Wait for it, or give another --out."
             ) from error
         yield
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written ({error.strerror}). Give another --out.")

@@ -1,10 +1,9 @@
-"""Segments: what Orbax writes and reads, with a hash on every array. The only module that imports
-Orbax.
+"""Segments of a run on disk, written and read by Orbax, with a hash for every array.
 
-A segment is the directory ``segments/<step>/``: the train state at its end, the snapshots and the
-losses since the segment before, committed together by one atomic rename. Orbax checks nothing of
-what it reads, so each array has a sha256 that covers its bytes, dtype, shape, name and step, and
-every read compares it.
+A segment is the directory ``segments/<step>/``: the train state at its end, and the snapshots and
+losses since the segment before, committed together by one atomic rename. Orbax does not verify what
+it reads, so each array has a sha256 over its bytes, dtype, shape, name and step, and every read
+compares it. No other module imports Orbax.
 """
 
 import contextlib
@@ -30,31 +29,49 @@ from mi_jax.basics.errors import DamagedError, RunError
 from mi_jax.basics.records import digest
 
 Flat = dict[str, np.ndarray]
+"""Arrays by dotted name."""
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
+"""Names of the directories that Orbax writes to before the rename."""
+
 _CALLBACK_SECONDS = 0.2
+"""Time for which callbacks of a failed read may still run."""
 
 
 class Segment(NamedTuple):
-    """What one segment holds. Leading axes: snapshots [snapshot seed ...], state [seed ...], losses
-    [step seed].
+    """Contents of one segment.
+
+    Attributes:
+        start: the step at which the segment before ended.
+        end: the step at which this segment ends.
+        steps: the steps of the snapshots.
+        snapshots: parameters (snapshot, seed, ...) by dotted name; empty where there is no
+            snapshot.
+        state: the train state (seed, ...) at ``end`` by dotted name; empty where the trajectory was
+            not trained but planted or imported.
+        losses: the training loss of the parameters after start, ..., end - 1 updates.
     """
 
     start: int
-    """The step at which the segment before ended."""
     end: int
     steps: tuple[int, ...]
-    """The steps of the snapshots."""
     snapshots: Flat
-    """By dotted name; empty where there is no snapshot."""
     state: Flat
-    """Empty where a trajectory was made otherwise than by training."""
     losses: Float[np.ndarray, "step seed"]
-    """Of the parameters after start, ..., end - 1 updates."""
 
 
 class Index(NamedTuple):
-    """What a segment says of itself: read without touching its arrays."""
+    """Index of a segment, which is read without its arrays.
+
+    Attributes:
+        start: the step at which the segment before ended.
+        end: the step at which this segment ends.
+        steps: the steps of the snapshots.
+        seeds: the run's seeds.
+        parameters: the dotted names of the parameters.
+        hashes: the sha256 of every array, by label.
+        run: the identity hash of the experiment; None in the oldest runs, which did not store it.
+    """
 
     start: int
     end: int
@@ -63,18 +80,20 @@ class Index(NamedTuple):
     parameters: tuple[str, ...]
     hashes: dict[str, str]
     run: str | None
-    """The identity hash of the experiment; None in the first runs, which didn't store it."""
 
 
 def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> Path:
-    """Saves a segment: the directory appears, whole, or not at all.
+    """Write a segment: its directory appears whole, or not at all. Returns the directory.
 
     Args:
-        run: the identity hash of the experiment that it belongs to.
+        folder: the folder of segments.
+        segment: the contents.
+        seeds: the run's seeds.
+        run: the identity hash of the experiment that the segment belongs to.
 
     Raises:
-        RunError: where it can't be written (a full disk, an unwritable folder); nothing finished is
-            touched.
+        RunError: where it cannot be written (a full disk, an unwritable folder). Finished segments
+            are left as they are.
     """
     path = segment_path(folder, segment.end)
     body = {
@@ -101,40 +120,38 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         _remove_for_good(folder)
         reason = _short(str(error).strip().splitlines()[0])
         raise RunError(
-            f"the segment at step {segment.end} can't be written to {folder} ({reason}); everything"
-            " up to the segment before is kept: make room or mend the folder, then run the same"
-            " command to go on from there"
+            f"the segment at step {segment.end} cannot be written to {folder} ({reason});"
+            " everything up to the segment before is kept: make room or mend the folder, then run"
+            " the same command to resume from there."
         ) from error
     return path
 
 
 def segment_path(folder: Path, end: int) -> Path:
-    """Where the segment that ends at a step is."""
+    """Directory of the segment that ends at a step."""
     return folder / f"{end:09d}"
 
 
 def finished(folder: Path) -> list[int]:
-    """The steps at which finished segments end, sorted. Anything else in the folder is unfinished."""
-    return (
-        sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-        if folder.is_dir()
-        else []
-    )
+    """The steps at which finished segments end, sorted. All else in the folder is unfinished."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed or failed save left behind. Only under the writer's lock."""
+    """Remove the remains of a killed or failed save. The caller must hold the writer's lock."""
     for path in folder.glob(_UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _short(reason: str) -> str:
-    """A long reason by its ends: what failed, and what the operating system said of it."""
+    """The two ends of a long reason: what failed, and the error of the operating system."""
     return reason if len(reason) <= 200 else f"{reason[:90]} ... {reason[-90:]}"
 
 
 def _remove_for_good(folder: Path) -> None:
-    """Removes a failed save, whose own threads may still be writing into it."""
+    """Remove a failed save, into which its own threads may still be writing."""
     for _ in range(20):
         remove_unfinished(folder)
         time.sleep(0.05)
@@ -143,12 +160,12 @@ def _remove_for_good(folder: Path) -> None:
 
 
 def read_index(folder: Path, end: int) -> Index:
-    """What the segment holds. Raises DamagedError where it isn't what was written."""
+    """The index of the segment that ends at a step. Raises DamagedError where it was changed."""
     path = segment_path(folder, end)
     with _reading(path):
         body = json.loads((path / "index" / "metadata").read_text())
-        told = body.pop("digest")
-        if told != digest(body) or body["end"] != end:
+        stored_digest = body.pop("digest")
+        if stored_digest != digest(body) or body["end"] != end:
             raise ValueError("its index was changed")
         fields = {key: tuple(body[key]) for key in ("steps", "seeds", "parameters")}
         return Index(
@@ -157,7 +174,7 @@ def read_index(folder: Path, end: int) -> Index:
 
 
 def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
-    """The losses of the segment's updates."""
+    """The losses of a segment's updates. Raises DamagedError where they were changed."""
     path = segment_path(folder, index.end)
     with _reading(path):
         losses = _restore(path / "losses", ["losses"])["losses"]
@@ -166,7 +183,7 @@ def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
 
 
 def read_state(folder: Path, index: Index) -> Flat:
-    """The train state at the segment's end, by dotted name."""
+    """The train state at a segment's end, by dotted name. Raises DamagedError where it was changed."""
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]
     with _reading(path):
@@ -182,8 +199,17 @@ def read_snapshots(
     names: Sequence[str] | None = None,
     rows: Sequence[int] | None = None,
 ) -> Flat:
-    """Parameters [snapshot seed ...] by dotted name: all of them, or those named, of the snapshots
-    at ``rows``.
+    """Parameters (snapshot, seed, ...) by dotted name.
+
+    Args:
+        folder: the folder of segments.
+        index: the segment's index.
+        names: the parameters to read; all by default.
+        rows: the snapshots to give, by their index in ``index.steps``; all by default. Only these
+            are compared with their hashes.
+
+    Raises:
+        DamagedError: where they were changed.
     """
     path = segment_path(folder, index.end)
     rows = range(len(index.steps)) if rows is None else rows
@@ -193,13 +219,10 @@ def read_snapshots(
             if stack.shape[:2] != (len(index.steps), len(index.seeds)):
                 raise ValueError(f"{name} has the shape {stack.shape}")
             for row in rows:
-                for place, seed in enumerate(index.seeds):
-                    _check(
-                        index.hashes,
-                        _snapshot_name(index.steps[row], seed, name),
-                        stack[row, place],
-                        index.steps[row],
-                    )
+                step = index.steps[row]
+                for seed_index, seed in enumerate(index.seeds):
+                    label = _snapshot_label(step, seed, name)
+                    _check(index.hashes, label, stack[row, seed_index], step)
     return {name: stack[list(rows)] for name, stack in stacks.items()}
 
 
@@ -211,13 +234,13 @@ def _hashes(segment: Segment, seeds: tuple[int, ...]) -> dict[str, str]:
     hashes[f"losses@{segment.end}"] = _hash(f"losses@{segment.end}", segment.losses)
     for name, stack in segment.snapshots.items():
         for row, step in enumerate(segment.steps):
-            for place, seed in enumerate(seeds):
-                label = _snapshot_name(step, seed, name)
-                hashes[label] = _hash(label, stack[row, place], step)
+            for seed_index, seed in enumerate(seeds):
+                label = _snapshot_label(step, seed, name)
+                hashes[label] = _hash(label, stack[row, seed_index], step)
     return hashes
 
 
-def _snapshot_name(step: int, seed: int, name: str) -> str:
+def _snapshot_label(step: int, seed: int, name: str) -> str:
     return f"{step}/{seed}/{name}"
 
 
@@ -228,7 +251,7 @@ def _hash(label: str, value: np.ndarray, step: int = -1) -> str:
 
 def _check(hashes: dict[str, str], label: str, value: np.ndarray, step: int = -1) -> None:
     if hashes.get(label) != _hash(label, value, step):
-        raise ValueError(f"{label} isn't what was written")
+        raise ValueError(f"{label} was changed")
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -236,25 +259,24 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def _restore(path: Path, names: list[str]) -> Flat:
-    """The named arrays alone. A name that Orbax doesn't find comes back as a ShapeDtypeStruct,
-    without an error.
-    """
+    """The named arrays, without reading others."""
     request = ocp.args.PyTreeRestore(
         item={name: jax.ShapeDtypeStruct((), np.float32) for name in names},
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
         partial_restore=True,
     )
     with _quiet():
-        found = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path, args=request)
+        restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path, args=request)
     for name in names:
-        if not isinstance(found.get(name), np.ndarray):
+        # Orbax raises nothing for a name that it does not find: it returns the request's struct.
+        if not isinstance(restored.get(name), np.ndarray):
             raise KeyError(f"{name} is missing")
-    return {name: found[name] for name in names}
+    return {name: restored[name] for name in names}
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file raises into one error that names the segment."""
+    """Turn any error of a damaged file into one DamagedError that names the segment."""
     try:
         yield
     except (
@@ -268,16 +290,14 @@ def _reading(path: Path) -> Iterator[None]:
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DamagedError(
-            f"segment {path.name} is damaged ({reason}): its numbers are not to be trusted. To"
+            f"segment {path.name} is damaged ({reason}), so its numbers cannot be trusted. To"
             f" train it again from the segment before, remove {path} and every later one, then run"
-            " the same command"
+            " the same command."
         ) from error
 
 
 def _free_frames(error: BaseException | None) -> None:
-    """Frees what the frames hold that a failure passed through, and those of the failures behind
-    it.
-    """
+    """Free the objects held by the frames that an error, or one of its causes, passed through."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -286,12 +306,11 @@ def _free_frames(error: BaseException | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's own log lines, and what its threads and callbacks raise after a failure, off
-    the terminal.
+    """Keep Orbax's log lines, and what its threads and callbacks print after a failure, off the
+    terminal. The failure itself is still raised.
 
-    The failure itself is raised all the same. Callbacks of a failed read reach a closed event loop
-        for a moment longer: they are
-    waited for. Tasks of a failed save say what became of them when they are freed: they are, here.
+    Callbacks of a failed read reach a closed event loop for a moment longer, so a failure waits for
+    them. Tasks of a failed save print an error when they are freed, so they are freed here.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, hooks = [logger.level for logger in loggers], (threading.excepthook, sys.unraisablehook)

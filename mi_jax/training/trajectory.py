@@ -1,7 +1,7 @@
-"""A run on disk: ``run.json`` beside its segments, written under a lock, read by step and seed.
+"""A run on disk: ``run.json`` beside its segments, read by step and seed.
 
-Parameters are read one segment at a time, so that memory is bounded by a segment (64 MB by
-default), whatever the run's length.
+Parameters are read one segment at a time, so memory is bounded by the size of a segment (64 MB by
+default), whatever the length of the run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,17 +20,20 @@ from mi_jax.training.kept import read_arrays, write_arrays
 from mi_jax.training.record import read_record
 
 ORIGIN = "origin.npz"
-"""The state that a fork begins with, and the parameters of step 0, in its directory."""
-
+"""File in a fork's directory: the state that it begins with, and the parameters of step 0."""
 
 INITIAL = "initial."
-"""Before the names of the latter."""
+"""Stands before the names of the parameters of step 0 in that file."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """When a segment is written: after so many snapshots or megabytes of them, and at least
-    ``states`` times a run.
+    """Rules for when a segment is written; whichever comes first.
+
+    Attributes:
+        snapshots: largest number of snapshots in a segment.
+        megabytes: largest size of the snapshots of a segment, in units of 2^20 bytes.
+        states: smallest number of segments, and so of stored train states, per run.
     """
 
     snapshots: int = 64
@@ -39,29 +42,36 @@ class Storage:
 
     def __post_init__(self) -> None:
         for name in ("snapshots", "states"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1.")
         require(
             0 < self.megabytes < float("inf"),
-            f"megabytes={self.megabytes}: must be a finite number above 0",
+            f"megabytes={self.megabytes}: must be a finite number above 0.",
         )
 
 
 class Status(NamedTuple):
-    """How a seed stands. Failure is data: a seed that turned non-finite stays in the run, its
-    readings are NaN.
+    """Status of a seed. A seed that became non-finite stays in the run, and its readings are NaN.
+
+    Attributes:
+        state: whether its training is finished, unfinished, or became non-finite.
+        last_finite_step: the last step known to be finite, by its loss, or by its parameters at the
+            end.
     """
 
     state: Literal["finished", "unfinished", "non-finite"]
     last_finite_step: int
-    """The last step whose loss, or at the end whose parameters, are known to be finite."""
 
 
 class Part(NamedTuple):
-    """Some snapshots, as they are streamed."""
+    """Snapshots of one segment, as they are streamed.
+
+    Attributes:
+        steps: the steps of the snapshots.
+        parameters: parameters (snapshot, seed, ...) by dotted name.
+    """
 
     steps: tuple[int, ...]
     parameters: dict[str, np.ndarray]
-    """[snapshot seed ...] by dotted name."""
 
 
 def segment_ends(
@@ -71,29 +81,40 @@ def segment_ends(
     storage: Storage,
     origin: int = 0,
 ) -> list[int]:
-    """The steps at which segments end: they follow from the schedule, never from the clock.
+    """The steps at which segments end.
 
-    A segment ends at a snapshot that fills it (``storage.snapshots`` of them, or
-    ``storage.megabytes``), at every ``states``-th part of the run, which begins at ``origin``, and
-    at the last step.
+    A segment ends at a snapshot that fills it, at every ``storage.states``-th part of the run, and
+    at the last step. The steps follow from these numbers, never from the clock, so that a run that
+    was interrupted has the same segments as one that was not.
+
+    Args:
+        snapshots: the steps of the snapshots.
+        last: the last step of the run.
+        snapshot_bytes: the size of one snapshot of all seeds.
+        storage: the rules.
+        origin: the step at which the run begins.
     """
     most = max(1, min(storage.snapshots, int(storage.megabytes * 2**20 // max(snapshot_bytes, 1))))
     parts = {
+        # Rounded up: -(-a // b).
         origin - (-(last - origin) * part // storage.states)
         for part in range(1, storage.states + 1)
     } | {last}
-    ends, held = set[int](), 0
+    ends, count = set[int](), 0
     for step in sorted(parts | set(snapshots.tolist())):
-        held += step in snapshots
-        if step in parts or held >= most:
+        count += step in snapshots
+        if step in parts or count >= most:
             ends.add(step)
-            held = 0
+            count = 0
     return sorted(end for end in ends if end > origin)
 
 
 class Trajectory:
-    """The readable half of a run directory: seeds, steps, parameters, losses, stored states,
-    status.
+    """Reader of a run directory: seeds, steps, parameters, losses, stored states, status.
+
+    Attributes:
+        path: the run's directory.
+        record: the contents of ``run.json``.
     """
 
     def __init__(self, path: Path | str):
@@ -102,7 +123,7 @@ class Trajectory:
 
     @property
     def folder(self) -> Path:
-        """Where the segments are."""
+        """The folder of segments."""
         return self.path / "segments"
 
     @property
@@ -112,13 +133,15 @@ class Trajectory:
 
     @property
     def parent(self) -> tuple[Path, int] | None:
-        """(the run that this one was forked from, the step); None where it began at step 0."""
+        """(path of the run that this one was forked from, step); None for a run that began at step
+        0.
+        """
         parent = self.record.get("parent")
         return None if parent is None else (Path(parent["path"]), parent["step"])
 
     @property
     def origin(self) -> int:
-        """The step that it begins at."""
+        """The step at which the run begins: 0, or where it was forked."""
         return 0 if self.parent is None else self.parent[1]
 
     @property
@@ -128,32 +151,34 @@ class Trajectory:
 
     @cached_property
     def indexes(self) -> tuple[segments.Index, ...]:
-        """What each finished segment holds. Raises DamagedError where one is missing or changed."""
+        """The indexes of the finished segments. Raises DamagedError where one is missing or
+        changed.
+        """
         indexes = tuple(self.read_index(end) for end in segments.finished(self.folder))
-        for before, index in zip(
-            (self.origin, *(index.end for index in indexes)), indexes, strict=False
-        ):
-            if index.start != before:
+        starts = (self.origin, *(index.end for index in indexes[:-1]))
+        for start, index in zip(starts, indexes, strict=False):
+            if index.start != start:
                 raise DamagedError(
-                    f"the segment that ends at step {index.start} is missing from {self.folder}"
+                    f"the segment that ends at step {index.start} is missing from {self.folder}."
+                    " Restore it from a copy of this run, or remove every later one and train on."
                 )
         return indexes
 
     def read_index(self, end: int) -> segments.Index:
-        """What the segment that ends at a step holds. Raises DamagedError where it was changed, or
-        is another run's.
+        """The index of the segment that ends at a step. Raises DamagedError where it was changed,
+        or belongs to another run.
         """
         index = segments.read_index(self.folder, end)
         if index.seeds != self.seeds or index.run not in (None, self.record["hash"]):
             raise DamagedError(
-                f"segment {end:09d} in {self.folder} belongs to another run; put this run's own"
-                " back"
+                f"segment {end:09d} in {self.folder} belongs to another run. Restore the segment"
+                " from a copy of this run."
             )
         return index
 
     @property
     def done(self) -> int:
-        """The step that it has been trained to."""
+        """The step to which the run has been trained."""
         return self.indexes[-1].end if self.indexes else self.origin
 
     @property
@@ -162,19 +187,26 @@ class Trajectory:
         return np.array([step for index in self.indexes for step in index.steps], np.int64)
 
     def hashes(self) -> dict[str, str]:
-        """The sha256 of every stored snapshot's arrays, by step, seed and name."""
+        """The sha256 of every array of every snapshot, by ``step/seed/name``."""
         return {
-            name: h for index in self.indexes for name, h in index.hashes.items() if "@" not in name
+            label: sha256
+            for index in self.indexes
+            for label, sha256 in index.hashes.items()
+            if "@" not in label
         }
 
     def stream(
         self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
     ) -> Iterator[Part]:
-        """The snapshots at ``steps`` (all by default), one segment at a time.
+        """Snapshots, one segment at a time.
+
+        Args:
+            steps: the steps of the snapshots; all by default. They come in the order of training.
+            names: the dotted names of the parameters; all by default.
 
         Raises:
-            RunError: for a step that is no snapshot, naming the nearest. DamagedError: see
-                ``segments``.
+            RunError: for a step that is no snapshot; it names the nearest ones.
+            DamagedError: where a segment was changed.
         """
         wanted = None if steps is None else {self.snapshot(step) for step in steps}
         for index in self.indexes:
@@ -186,30 +218,39 @@ class Trajectory:
     def stack(
         self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Parameters with leading axes (step, seed), as a nested dict."""
+        """Parameters with leading axes (step, seed), as a nested dict.
+
+        Args:
+            steps: the steps of the snapshots, in the order of the result; all by default.
+            names: the dotted names of the parameters; all by default.
+
+        Raises:
+            RunError: for a step that is no snapshot, or where there is no snapshot yet.
+            DamagedError: where a segment was changed.
+        """
         parts = list(self.stream(steps, names))
         if not parts:
-            raise RunError(f"{self.path} holds no snapshot yet; train it first")
+            raise self._no_snapshot()
         joined = {
             name: np.concatenate([part.parameters[name] for part in parts])
             for name in parts[0].parameters
         }
         if steps is not None:
-            place = {
-                step: row for row, step in enumerate(step for part in parts for step in part.steps)
-            }
-            order = [place[int(step)] for step in steps]
+            stored = [step for part in parts for step in part.steps]
+            row_of = {step: row for row, step in enumerate(stored)}
+            order = [row_of[int(step)] for step in steps]
             joined = {name: stack[order] for name, stack in joined.items()}
         return nested(joined)
 
     def losses(self) -> Float[np.ndarray, "step seed"]:
-        """The training loss of the parameters after origin, origin + 1, ... done - 1 updates."""
+        """The training loss of the parameters after origin, origin + 1, ..., done - 1 updates."""
         parts = [segments.read_losses(self.folder, index) for index in self.indexes]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.seeds)), np.float32)
 
     def stored_state(self, step: int) -> tuple[int, segments.Flat] | None:
-        """The last stored train state at or before ``step``, and its step; None where there is
-        none.
+        """The last stored train state at or before ``step``: (its step, arrays by dotted name).
+
+        None where there is none.
         """
         before = [index for index in self.indexes if index.end <= step]
         if not self.has_states:
@@ -218,32 +259,32 @@ class Trajectory:
             return before[-1].end, segments.read_state(self.folder, before[-1])
         if self.parent is None:
             return None
-        kept = read_arrays(self.path / ORIGIN, self.record["hash"])
+        arrays = read_arrays(self.path / ORIGIN, self.record["hash"])
         return self.origin, {
-            name: value for name, value in kept.items() if not name.startswith(INITIAL)
+            name: value for name, value in arrays.items() if not name.startswith(INITIAL)
         }
 
     def initial(self) -> dict[str, Any]:
-        """The parameters of step 0, leading axis seed, as a nested dict; those of the first
-        snapshot where there is no step 0.
+        """The parameters of step 0, leading axis seed, as a nested dict.
+
+        Those of the first snapshot where there is none of step 0.
         """
         if self.parent is None:
-            return nested(
-                {name: stack[0] for name, stack in dotted(self.stack([int(self.steps[0])])).items()}
-            )
-        kept = read_arrays(self.path / ORIGIN, self.record["hash"])
+            first = dotted(self.stack([int(self.steps[0])]))
+            return nested({name: stack[0] for name, stack in first.items()})
+        arrays = read_arrays(self.path / ORIGIN, self.record["hash"])
         return nested(
             {
                 name.removeprefix(INITIAL): value
-                for name, value in kept.items()
+                for name, value in arrays.items()
                 if name.startswith(INITIAL)
             }
         )
 
     @property
     def has_states(self) -> bool:
-        """Whether train states are stored: a trajectory made otherwise than by training has
-        snapshots alone.
+        """Whether train states are stored. A trajectory that was planted or imported has snapshots
+        alone.
         """
         return not self.indexes or any(
             name.startswith("state@") for name in self.indexes[-1].hashes
@@ -251,12 +292,14 @@ class Trajectory:
 
     @property
     def prepared(self) -> "Prepared":
-        """What the run's interventions prepared."""
+        """The arrays that the run's interventions prepared."""
         return Prepared(self.path / "prepared", self.record["hash"])
 
     def differences(self, other: "Trajectory") -> list[str]:
-        """What two runs of one experiment store differently: one line a kind, the first step at
-        which it differs named.
+        """Differences between what this run and another run of the same experiment store.
+
+        One line for each kind of array, with the first step at which it differs; the other run is
+        "here".
         """
         lines: list[str] = []
         if not np.array_equal(self.steps, other.steps):
@@ -290,10 +333,14 @@ class Trajectory:
         return lines
 
     def _unequal_states(self, other: "Trajectory") -> list[int]:
-        """The common ends of segments at which the train states differ."""
+        """The ends of segments common to both runs at which the train states differ."""
 
         def states(index: segments.Index) -> dict[str, str]:
-            return {name: h for name, h in index.hashes.items() if name.startswith("state@")}
+            return {
+                label: sha256
+                for label, sha256 in index.hashes.items()
+                if label.startswith("state@")
+            }
 
         theirs = {index.end: states(index) for index in other.indexes}
         return [
@@ -303,25 +350,36 @@ class Trajectory:
         ]
 
     def status(self) -> dict[int, Status]:
-        """How each seed stands, by label."""
+        """The status of each seed."""
         losses, done = self.losses(), self.done
         state = "finished" if done >= self.last else "unfinished"
         stored = self.stored_state(done)
         result: dict[int, Status] = {}
-        for place, seed in enumerate(self.seeds):
-            bad = np.flatnonzero(~np.isfinite(losses[:, place]))
-            ended = stored is None or all(
-                np.isfinite(v[place]).all() for n, v in stored[1].items() if n.startswith("params.")
+        for seed_index, seed in enumerate(self.seeds):
+            bad = np.flatnonzero(~np.isfinite(losses[:, seed_index]))
+            # The loss at the last step is not stored: its parameters are looked at instead.
+            end_is_finite = stored is None or all(
+                np.isfinite(value[seed_index]).all()
+                for name, value in stored[1].items()
+                if name.startswith("params.")
             )
-            first_bad = self.origin + int(bad[0]) if len(bad) else (done if ended else done - 1) + 1
-            result[seed] = Status("non-finite" if len(bad) or not ended else state, first_bad - 1)
+            if len(bad):
+                result[seed] = Status("non-finite", self.origin + int(bad[0]) - 1)
+            elif not end_is_finite:
+                result[seed] = Status("non-finite", done - 1)
+            else:
+                result[seed] = Status(state, done)
         return result
 
     def snapshot(self, step: int) -> int:
-        """The step. Raises RunError where it is no snapshot, naming the nearest."""
+        """The step itself, if it is the step of a snapshot.
+
+        Raises:
+            RunError: where it is not; the error names the nearest ones.
+        """
         if step not in self.steps:
             if not len(self.steps):
-                raise RunError(f"{self.path} holds no snapshot yet; train it first")
+                raise self._no_snapshot()
             near = self.steps[np.argsort(np.abs(self.steps - step), kind="stable")[:2]]
             raise RunError(
                 f"step {step} is no snapshot of {self.path}; the nearest are"
@@ -329,22 +387,36 @@ class Trajectory:
             )
         return int(step)
 
+    def _no_snapshot(self) -> RunError:
+        return RunError(f"{self.path} holds no snapshot yet; train it first.")
+
 
 class Prepared(NamedTuple):
-    """What a run's interventions prepared, a file each: see ``programs.Store``."""
+    """The arrays that a run's interventions prepared, one file for each intervention.
+
+    It is the ``program_schedule.Store`` of a run on disk.
+
+    Attributes:
+        folder: the folder of the files.
+        run: the identity hash of the run.
+    """
 
     folder: Path
     run: str
 
-    def read(self, place: int) -> dict[str, np.ndarray] | None:
-        """The arrays of the run's intervention at a place; None where there are none yet."""
-        file = self.folder / f"{place}.npz"
+    def file(self, index: int) -> Path:
+        """The file of the run's intervention ``index``."""
+        return self.folder / f"{index}.npz"
+
+    def read(self, index: int) -> dict[str, np.ndarray] | None:
+        """The arrays of the run's intervention ``index``; None where none are stored yet."""
+        file = self.file(index)
         return read_arrays(file, self.run) if file.exists() else None
 
-    def write(self, place: int, arrays: dict[str, np.ndarray]) -> None:
-        """Keeps them. Raises RunError where they can't be written."""
-        write_arrays(self.folder / f"{place}.npz", arrays, self.run)
+    def write(self, index: int, arrays: dict[str, np.ndarray]) -> None:
+        """Store the arrays of the run's intervention ``index``. Raises RunError where that fails."""
+        write_arrays(self.file(index), arrays, self.run)
 
-    def places(self) -> list[int]:
-        """Of which interventions there are some."""
+    def indices(self) -> list[int]:
+        """Indices of the interventions that have stored arrays."""
         return sorted(int(file.stem) for file in self.folder.glob("*.npz") if file.stem.isdigit())

@@ -1,6 +1,4 @@
-"""Checking a whole run directory: every array of every segment against its hash, and that nothing
-is missing.
-"""
+"""Verification of a whole run directory: every array against its hash, and nothing missing."""
 
 from collections.abc import Iterator
 
@@ -13,12 +11,14 @@ from mi_jax.training.trajectory import ORIGIN, Trajectory
 
 
 def problems(trajectory: Trajectory) -> Iterator[str]:
-    """One line for each thing that is wrong; none where every stored number is what was written.
+    """Problems of a run on disk, one line each; none where every stored number is intact.
 
-    Reads each segment as every other reader does: index, losses, state, snapshots.
+    Each segment is read as every other reader does: index, losses, state, snapshots.
     """
-    yield from _damaged_kept(trajectory)
-    start, found, unknown = trajectory.origin, list[int](), False
+    yield from _damaged_files(trajectory)
+    start, steps = trajectory.origin, list[int]()
+    # Which snapshots a segment held is unknown where its index is damaged.
+    unknown = False
     for end in segments.finished(trajectory.folder):
         try:
             index = trajectory.read_index(end)
@@ -28,23 +28,23 @@ def problems(trajectory: Trajectory) -> Iterator[str]:
             continue
         if index.start != start:
             yield (
-                f"segment {end:09d} begins at step {index.start}, the one before ends at {start}:"
-                " one is missing"
+                f"segment {end:09d} begins at step {index.start}, the segment before it ends at"
+                f" {start}: one is missing"
             )
         yield from _damaged_arrays(trajectory, index)
-        found += index.steps
+        steps += index.steps
         start = end
     missing = np.setdiff1d(
-        [step for step in trajectory.record["snapshots"] if step <= start], found
+        [step for step in trajectory.record["snapshots"] if step <= start], steps
     )
     if len(missing) and start > trajectory.origin and not unknown:
         yield f"snapshots at steps {missing.tolist()} are missing"
 
 
-def _damaged_kept(trajectory: Trajectory) -> Iterator[str]:
-    """The damage in what is kept beside the segments."""
+def _damaged_files(trajectory: Trajectory) -> Iterator[str]:
+    """Damage in the files beside the segments."""
     files = [] if trajectory.parent is None else [trajectory.path / ORIGIN]
-    files += [trajectory.prepared.folder / f"{place}.npz" for place in trajectory.prepared.places()]
+    files += [trajectory.prepared.file(index) for index in trajectory.prepared.indices()]
     for file in files:
         try:
             read_arrays(file, trajectory.record["hash"])
@@ -53,7 +53,7 @@ def _damaged_kept(trajectory: Trajectory) -> Iterator[str]:
 
 
 def _damaged_arrays(trajectory: Trajectory, index: segments.Index) -> Iterator[str]:
-    """The first damage in a segment's arrays."""
+    """First damage in a segment's arrays."""
     try:
         losses = segments.read_losses(trajectory.folder, index)
         segments.read_state(trajectory.folder, index)
