@@ -1,5 +1,5 @@
-"""The training loop: chunk after chunk of one compiled program, stopping at snapshots, segment ends
-and interventions.
+"""The training loop: chunks of updates by one compiled program, which end at snapshots, at the ends
+of segments and at interventions.
 """
 
 import contextlib
@@ -23,21 +23,29 @@ from mi_jax.training.state import TrainState, flat_state, state_from_flat
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 
 CHUNK_SECONDS = 0.7
-"""About how long a chunk takes: a signal is answered after at most one."""
+"""Approximate duration of a chunk. A signal is answered after one chunk at most."""
 
 
 class Progress(NamedTuple):
-    """What a watcher is told after each chunk."""
+    """Progress of training, given to a watcher after each chunk.
+
+    Attributes:
+        step: number of updates made.
+        steps: number of updates of the whole run.
+        losses: the last training loss of each seed.
+        steps_per_second: updates per second, for all seeds together; NaN before it is known.
+        state: the train state, leading axis seed.
+    """
 
     step: int
     steps: int
     losses: Float[np.ndarray, " seed"]
-    """The last training loss of each seed."""
     steps_per_second: float
     state: TrainState
 
 
 Watch = Callable[[Progress], None]
+"""A function that is called with the progress after each chunk."""
 
 
 def train_to_end(
@@ -47,11 +55,18 @@ def train_to_end(
     storage: Storage,
     watch: Watch,
 ) -> None:
-    """Trains a run from its last segment to its last step. The caller holds the writer's lock.
+    """Train a run from its last segment to its last step. The caller must hold the writer's lock.
+
+    Args:
+        trajectory: the run on disk.
+        programs: the programs of its updates.
+        snapshots: the steps of the snapshots.
+        storage: the rules for when a segment is written.
+        watch: called after each chunk.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
-        RunError: where a segment can't be written.
+        RunError: where a segment cannot be written.
     """
     with signals() as stopped:
         segments.remove_unfinished(trajectory.folder)
@@ -66,7 +81,15 @@ def train_to_end(
 def stored_state(
     programs: ProgramSchedule, trajectory: Trajectory, step: int
 ) -> tuple[int, TrainState]:
-    """The last state at or before ``step`` that is stored, and its step; or the initial one."""
+    """The last stored state at or before ``step``, and its step.
+
+    The initial state, and 0, where none is stored.
+
+    Args:
+        programs: the programs of the run.
+        trajectory: the run on disk.
+        step: the latest step.
+    """
     stored = trajectory.stored_state(step)
     if stored is None:
         return 0, programs.init()
@@ -74,7 +97,14 @@ def stored_state(
 
 
 def replay(programs: ProgramSchedule, state: TrainState, start: int, step: int) -> TrainState:
-    """The exact state at ``step`` from that at ``start``: the run's own programs again."""
+    """Replay a run's updates: the exact state at ``step``, bit for bit.
+
+    Args:
+        programs: the programs of the run.
+        state: the state at ``start``.
+        start: the step of ``state``.
+        step: the step that is wanted, at least ``start``.
+    """
     while start < step:
         n = _next_stop(start, [step], programs, LONGEST_CHUNK) - start
         state, _ = programs.advance(state, start, n)
@@ -91,8 +121,16 @@ def _run(
     watch: Watch,
     stopped: threading.Event,
 ) -> None:
-    """Trains from where the trajectory ends: the state goes in chunks, what is kept of it in
-    segments.
+    """Train chunk by chunk from the end of the trajectory, and write segments.
+
+    Args:
+        programs: the programs of the run.
+        trajectory: the run on disk.
+        state: the state at the end of the trajectory.
+        snapshots: the steps of the snapshots.
+        ends: the steps at which segments end.
+        watch: called after each chunk.
+        stopped: set by a signal.
     """
     parts, clock, done = programs.parts, _Clock(), trajectory.done
     recorder = _Recorder(trajectory, set(snapshots.tolist()))
@@ -105,76 +143,89 @@ def _run(
         recorder.losses.append(np.asarray(buffer)[:, : stop - done].T)
         done = stop
         recorder.snapshot(done, state)
-        asked = stopped.is_set()
-        if done in ends or asked:
+        # Read the flag once: a signal after this line is answered after the next chunk, so that
+        # everything up to the step named in the error has been written.
+        interrupted = stopped.is_set()
+        if done in ends or interrupted:
             recorder.write(done, state)
         watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
-        # The flag as it was when the segment was written: a signal since then is answered after the
-        # next chunk.
-        if asked and done < parts.steps:
+        if interrupted and done < parts.steps:
             raise Interrupted(
                 f"stopped at step {done} of {parts.steps}; everything up to there is saved"
             )
 
 
 def _next_stop(done: int, stops: list[int], programs: ProgramSchedule, most: int) -> int:
-    """The next step at which training must look up, at most ``most`` away."""
+    """The step at which the next chunk ends.
+
+    Args:
+        done: the step at which it begins.
+        stops: steps at which a chunk must end; those up to ``done`` are ignored.
+        programs: the programs of the run, whose changes also end a chunk.
+        most: largest number of updates in the chunk.
+    """
+    ends = [done + most, *(stop for stop in stops if stop > done)]
     change = programs.next_change(done)
-    return min(
-        [stop for stop in stops if stop > done]
-        + [done + most]
-        + ([] if change is None else [change])
-    )
+    if change is not None:
+        ends.append(change)
+    return min(ends)
 
 
 class _Recorder:
-    """Holds snapshots and losses since the last segment, and writes the next."""
+    """Holds the snapshots and losses since the last segment, and writes the next segment.
+
+    Args:
+        trajectory: the run on disk.
+        wanted: the steps of the snapshots.
+    """
 
     def __init__(self, trajectory: Trajectory, wanted: set[int]):
-        self._folder, self._seeds, self._run = (
-            trajectory.folder,
-            trajectory.seeds,
-            trajectory.record["hash"],
-        )
-        self._wanted, self._start = wanted, trajectory.done
-        self._held: dict[int, dict[str, np.ndarray]] = {}
+        self._folder = trajectory.folder
+        self._seeds = trajectory.seeds
+        self._run = trajectory.record["hash"]
+        self._wanted = wanted
+        self._start = trajectory.done
+        self._snapshots: dict[int, segments.Flat] = {}
         self.losses: list[Float[np.ndarray, "step seed"]] = []
         self.last_losses: Float[np.ndarray, " seed"] = np.full(len(self._seeds), np.nan, np.float32)
 
     def after(self, step: int) -> list[int]:
-        """The next snapshot's step."""
+        """The step of the next snapshot after ``step``, in a list; ``step`` where there is none."""
         return [min((wanted for wanted in self._wanted if wanted > step), default=step)]
 
     def snapshot(self, step: int, state: TrainState) -> None:
-        """Keeps the parameters, where the schedule wants this step."""
+        """Hold the parameters if the schedule has a snapshot at this step."""
         if self.losses:
             self.last_losses = self.losses[-1][-1]
         if step in self._wanted:
-            self._held[step] = {
+            self._snapshots[step] = {
                 name: np.array(value) for name, value in dotted(state.params).items()
             }
 
     def write(self, end: int, state: TrainState) -> None:
-        """Writes the segment that ends here."""
+        """Write the segment that ends at step ``end``, where training is."""
         if end == self._start:
             return
-        names = next(iter(self._held.values()), {})
-        stacks = {name: np.stack([held[name] for held in self._held.values()]) for name in names}
-        losses = np.concatenate(self.losses)
-        segments.write(
-            self._folder,
-            segments.Segment(
-                self._start, end, tuple(self._held), stacks, flat_state(state), losses
-            ),
-            self._seeds,
-            self._run,
+        names = next(iter(self._snapshots.values()), {})
+        segment = segments.Segment(
+            start=self._start,
+            end=end,
+            steps=tuple(self._snapshots),
+            snapshots={
+                name: np.stack([params[name] for params in self._snapshots.values()])
+                for name in names
+            },
+            state=flat_state(state),
+            losses=np.concatenate(self.losses),
         )
-        self._held, self.losses, self._start = {}, [], end
+        segments.write(self._folder, segment, self._seeds, self._run)
+        self._snapshots, self.losses, self._start = {}, [], end
 
 
 class _Clock:
-    """How many steps fit a chunk, by the time of those before; the first chunk, which compiles, is
-    left out.
+    """Clock of the training loop: measures chunks, and chooses the length of the next one.
+
+    The first chunk, which includes compilation, does not count.
     """
 
     def __init__(self) -> None:
@@ -196,7 +247,10 @@ class _Clock:
 
 @contextlib.contextmanager
 def signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets, while the block runs; a second signal stops at once."""
+    """Event that SIGINT or SIGTERM sets while the block runs. A second signal stops at once.
+
+    Outside the main thread, where Python allows no handlers, nothing sets it.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -216,10 +270,10 @@ def signals() -> Iterator[threading.Event]:
 
 
 def check_resumable(path: Path) -> None:
-    """Refuses a directory that holds something other than a run. Raises RunError."""
+    """Raises RunError for a directory that holds something other than a run."""
     if (
         path.is_dir()
         and not (path / "run.json").exists()
-        and any(p.name != ".lock" for p in path.iterdir())
+        and any(file.name != ".lock" for file in path.iterdir())
     ):
-        raise RunError(f"{path} isn't empty and holds no run.json; give another --out")
+        raise RunError(f"{path} isn't empty and holds no run.json; give another --out.")

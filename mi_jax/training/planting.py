@@ -1,7 +1,7 @@
-"""Runs that follow a known path: the snapshots and losses of a planted trajectory, written as
-training writes its own.
+"""Runs that follow a planted trajectory: its snapshots and losses, written as training writes its
+own.
 
-There is no train state in them: nothing was trained.
+Such a run has no train state, because nothing was trained.
 """
 
 from abc import ABC, abstractmethod
@@ -26,10 +26,17 @@ from mi_jax.training.state import Parts, TrainState
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 
 _CHUNK = 64
+"""Number of steps whose parameters are in memory at once."""
 
 
 class PlantContext(NamedTuple):
-    """What a path is planted in."""
+    """The run in which a trajectory is planted.
+
+    Attributes:
+        task: the task.
+        model: the model's settings.
+        steps: the last step of the run.
+    """
 
     task: Task
     model: Architecture
@@ -38,57 +45,79 @@ class PlantContext(NamedTuple):
 
 @dataclass(frozen=True)
 class PlantedTrajectory(ABC):
-    """A known trajectory, followed in place of training: every weight of every step is put where it
-    is.
+    """Base of known trajectories, which a run follows instead of training: every weight at every
+    step is given.
     """
 
     @abstractmethod
-    def check(self, ground: PlantContext) -> None:
-        """Raises ConfigError where this path can't be planted here."""
+    def check(self, context: PlantContext, /) -> None:
+        """Raises ConfigError where this trajectory does not fit the run."""
 
     @abstractmethod
-    def parameters(self, ground: PlantContext, seed: int, steps: Int[np.ndarray, " step"]) -> Flat:
-        """The parameters [step ...] at these steps, by dotted name, in float32: however the steps
-        are cut, the same bits.
+    def parameters(
+        self, context: PlantContext, /, seed: int, steps: Int[np.ndarray, " step"]
+    ) -> Flat:
+        """The parameters (step, ...) at some steps, by dotted name, in float32.
+
+        The bits at a step must not depend on the other steps that are asked for.
+
+        Args:
+            context: the run.
+            seed: the seed.
+            steps: the steps.
         """
 
     @abstractmethod
-    def truth(self, ground: PlantContext, seeds: tuple[int, ...]) -> dict[str, Any]:
-        """What is known of it, as JSON has it; the path's docstring says what each entry means.
-        Stored in ``run.json``.
+    def truth(self, context: PlantContext, /, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """The known facts about the trajectory, as JSON values, stored in ``run.json``.
+
+        The docstring of the trajectory's class defines each entry.
+
+        Args:
+            context: the run.
+            seeds: the seeds.
         """
 
 
 def follow(
     trajectory: Trajectory,
-    path: PlantedTrajectory,
+    planted: PlantedTrajectory,
     parts: Parts,
-    ground: PlantContext,
+    context: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     storage: Storage,
     watch: Watch,
 ) -> None:
-    """Writes a path from the run's last segment to its last step. The caller holds the writer's
-    lock.
+    """Write a planted trajectory from the run's last segment to its last step.
+
+    The caller must hold the writer's lock.
+
+    Args:
+        trajectory: the run on disk.
+        planted: the trajectory to follow.
+        parts: the parts of the run, for its losses.
+        context: the run, for the trajectory.
+        snapshots: the steps of the snapshots.
+        storage: the rules for when a segment is written.
+        watch: called after each segment.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
-        RunError: where a segment can't be written.
+        RunError: where a segment cannot be written.
     """
     segments.remove_unfinished(trajectory.folder)
     loss = _loss(parts)
-    first = path.parameters(ground, parts.seeds[0], np.array([0]))
+    first = planted.parameters(context, parts.seeds[0], np.array([0]))
     size = len(parts.seeds) * sum(value.nbytes for value in first.values())
     start = trajectory.done
     with signals() as stopped:
         for end in segment_ends(snapshots, parts.steps, size, storage):
             if end <= start:
                 continue
-            segment = _segment(path, parts, ground, snapshots, start, end, loss)
+            segment = _segment(planted, parts, context, snapshots, start, end, loss)
             segments.write(trajectory.folder, segment, parts.seeds, trajectory.record["hash"])
-            state = TrainState(
-                _at(path, parts, ground, end), (), jnp.full(len(parts.seeds), end, jnp.int32)
-            )
+            params = _parameters_at(planted, parts, context, end)
+            state = TrainState(params, (), jnp.full(len(parts.seeds), end, jnp.int32))
             watch(Progress(end, parts.steps, segment.losses[-1], float("nan"), state))
             if stopped.is_set() and end < parts.steps:
                 raise Interrupted(
@@ -98,57 +127,67 @@ def follow(
 
 
 def _segment(
-    path: PlantedTrajectory,
+    planted: PlantedTrajectory,
     parts: Parts,
-    ground: PlantContext,
+    context: PlantContext,
     snapshots: Int[np.ndarray, " step"],
     start: int,
     end: int,
     loss: "_Loss",
 ) -> segments.Segment:
-    """The snapshots after ``start`` (those of step 0 too in the first segment), and the losses from
-    ``start`` on.
+    """The segment from ``start`` to ``end``: snapshots after ``start``, losses from ``start`` on.
+
+    The first segment has the snapshot of step 0 too.
     """
-    kept = [int(step) for step in snapshots if start < step <= end or step == start == 0]
-    held, losses = list[Flat](), list[np.ndarray]()
+    wanted = [int(step) for step in snapshots if start < step <= end or step == start == 0]
+    chunks, losses = list[Flat](), list[np.ndarray]()
     for steps in _chunks(start, end):
-        stacks = [path.parameters(ground, seed, steps) for seed in parts.seeds]
+        by_seed = [planted.parameters(context, seed, steps) for seed in parts.seeds]
+        # The parameters of step ``end`` belong to the next segment's first update.
         updates = min(len(steps), end - int(steps[0]))
-        losses.append(
-            np.stack(
-                [loss(place, stack, int(steps[0]))[:updates] for place, stack in enumerate(stacks)],
-                axis=1,
-            )
+        losses_by_seed = [
+            loss(seed_index, params, int(steps[0]))[:updates]
+            for seed_index, params in enumerate(by_seed)
+        ]
+        losses.append(np.stack(losses_by_seed, axis=1))
+        rows = np.flatnonzero(np.isin(steps, wanted))
+        chunks.append(
+            {
+                name: np.stack([params[name][rows] for params in by_seed], axis=1)
+                for name in by_seed[0]
+            }
         )
-        rows = np.flatnonzero(np.isin(steps, kept))
-        held.append(
-            {name: np.stack([stack[name][rows] for stack in stacks], axis=1) for name in stacks[0]}
-        )
-    flat = {name: np.concatenate([part[name] for part in held]) for name in held[0]} if kept else {}
-    return segments.Segment(start, end, tuple(kept), flat, {}, np.concatenate(losses))
+    stacks: Flat = {}
+    if wanted:
+        stacks = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return segments.Segment(start, end, tuple(wanted), stacks, {}, np.concatenate(losses))
 
 
 def _chunks(start: int, end: int) -> Iterator[Int[np.ndarray, " step"]]:
-    """Steps start to end, a chunk at a time."""
+    """Steps ``start`` to ``end``, both included, in chunks."""
     steps = np.arange(start, end + 1)
     for i in range(0, len(steps), _CHUNK):
         yield steps[i : i + _CHUNK]
 
 
-def _at(path: PlantedTrajectory, parts: Parts, ground: PlantContext, step: int) -> Any:
+def _parameters_at(
+    planted: PlantedTrajectory, parts: Parts, context: PlantContext, step: int
+) -> Any:
     """The parameters of a step, leading axis seed."""
+    steps = np.array([step])
     return stacked(
-        [take(nested(path.parameters(ground, seed, np.array([step]))), 0) for seed in parts.seeds]
+        [take(nested(planted.parameters(context, seed, steps)), 0) for seed in parts.seeds]
     )
 
 
 _Loss = Callable[[int, Flat, int], Float[np.ndarray, " step"]]
-"""(place of the seed, parameters [step ...], their first step) -> the training loss of each on the
-batch of its step.
+"""(index of the seed, parameters (step, ...), their first step) -> the training loss of the
+parameters of each step, on the batch of that step.
 """
 
 
 def _loss(parts: Parts) -> _Loss:
+    """The training loss along a trajectory; one compiled program serves all seeds and chunks."""
     task, apply = parts.task, parts.model.along(parts.mode.route)
 
     @jax.jit
@@ -157,23 +196,24 @@ def _loss(parts: Parts) -> _Loss:
     ) -> Float[Array, " step"]:
         feed = task.batches(data, key, start, _CHUNK)
 
-        def one(i: Int[Array, ""]) -> Float[Array, ""]:
+        def loss_at(i: Int[Array, ""]) -> Float[Array, ""]:
             batch = feed(i)
             out = apply(take(params, i), batch.inputs, positions=task.read)
             return batch_loss(parts.loss, out, batch)
 
-        return jax.lax.map(one, jnp.arange(_CHUNK))
+        return jax.lax.map(loss_at, jnp.arange(_CHUNK))
 
     data = {seed: task.data(seed) for seed in (parts.seeds if task.per_seed else parts.seeds[:1])}
 
-    def of(place: int, stack: Flat, start: int) -> Float[np.ndarray, " step"]:
-        seed = parts.seeds[place]
+    def loss(seed_index: int, params: Flat, start: int) -> Float[np.ndarray, " step"]:
+        seed = parts.seeds[seed_index]
         # Padded to one length, so that one program serves all chunks.
-        filled = {
+        padded = {
             name: np.concatenate([x, np.repeat(x[-1:], _CHUNK - len(x), axis=0)])
-            for name, x in stack.items()
+            for name, x in params.items()
         }
-        own = data[seed if task.per_seed else parts.seeds[0]]
-        return np.asarray(losses(nested(filled), own, stream(seed, "data"), jnp.int32(start)))
+        seed_data = data[seed if task.per_seed else parts.seeds[0]]
+        key = stream(seed, "data")
+        return np.asarray(losses(nested(padded), seed_data, key, jnp.int32(start)))
 
-    return of
+    return loss

@@ -1,5 +1,5 @@
-"""The programs of a run: which program, which numbers and which arrays each update is made with, as
-interventions leave them.
+"""The programs of a run: the program, numbers and arrays of each update, as interventions change
+them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,55 +34,65 @@ from mi_jax.training.state import Parts, Program, TrainState, batch_shapes
 
 @runtime_checkable
 class Store(Protocol):
-    """Where what interventions prepared is kept, by their place among the run's."""
+    """Store of the arrays that a run's interventions prepared, by the intervention's index."""
 
-    def read(self, place: int) -> Flat | None:
-        """The arrays; None where nothing was kept."""
+    def read(self, index: int) -> Flat | None:
+        """The arrays of the run's intervention ``index``; None where none are stored."""
         ...
 
-    def write(self, place: int, arrays: Flat) -> None:
-        """Keeps them."""
+    def write(self, index: int, arrays: Flat) -> None:
+        """Store the arrays of the run's intervention ``index``."""
         ...
 
 
 class Memory:
-    """A store that lasts as long as the process."""
+    """A ``Store`` in memory, which lasts as long as the process."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, Flat] = {}
+        self._arrays: dict[int, Flat] = {}
 
-    def read(self, place: int) -> Flat | None:
-        """See ``Store``."""
-        return self._kept.get(place)
+    def read(self, index: int) -> Flat | None:
+        """The arrays of the run's intervention ``index``; None where none are stored."""
+        return self._arrays.get(index)
 
-    def write(self, place: int, arrays: Flat) -> None:
-        """See ``Store``."""
-        self._kept[place] = arrays
+    def write(self, index: int, arrays: Flat) -> None:
+        """Store the arrays of the run's intervention ``index``."""
+        self._arrays[index] = arrays
 
 
-def nowhere(path: str | None, step: int) -> Params:
-    """Where a run names no other: refuses."""
-    raise RunError(f"an intervention names the run {path} at step {step}, which can't be read here")
+def no_other_runs(path: str | None, step: int) -> Params:
+    """The ``LoadParams`` of a schedule that has no access to other runs. Raises RunError."""
+    raise RunError(
+        f"An intervention names the run {path} at step {step}, which cannot be read here. Pass"
+        " load_params= to ProgramSchedule."
+    )
 
 
 class ActiveProgram(NamedTuple):
-    """What an update is made by."""
+    """The program that makes one update, with its arguments.
+
+    Attributes:
+        program: the compiled program.
+        numbers: its traced numbers, by dotted name.
+        indices: indices, among the run's interventions, of those that are part of the program.
+    """
 
     program: Program
     numbers: Numbers
-    places: tuple[int, ...]
-    """Of the interventions that are part of the program, among the run's."""
+    indices: tuple[int, ...]
 
 
 class ProgramSchedule:
-    """The programs of a run and their order. Building it compiles nothing.
+    """The programs of a run, in the order of its updates, as its interventions change them.
+
+    Building a schedule compiles nothing; a program is compiled when it first runs.
 
     Args:
-        parts: what is trained, with the run's interventions.
-        origin: the step that the run begins at: 0, or where it was forked.
-        store: where what interventions prepare is kept.
-        load_params: parameters of other runs.
-        initial: the parameters of step 0, where they aren't those that the model begins with.
+        parts: the parts of the run, with its interventions.
+        origin: the step at which the run begins: 0, or where it was forked.
+        store: the store for the arrays that interventions prepare; in memory by default.
+        load_params: loads the parameters of other runs; by default there are none.
+        initial: gives the parameters of step 0; by default the model's initial parameters.
     """
 
     def __init__(
@@ -91,12 +101,14 @@ class ProgramSchedule:
         *,
         origin: int = 0,
         store: Store | None = None,
-        load_params: LoadParams = nowhere,
+        load_params: LoadParams = no_other_runs,
         initial: Callable[[], Params] | None = None,
     ):
-        self.parts, self.origin = parts, origin
+        self.parts = parts
+        self.origin = origin
         self._store: Store = Memory() if store is None else store
-        self._load_params, self._initial = load_params, initial
+        self._load_params = load_params
+        self._initial = initial
         self._programs: dict[Any, Program] = {}
         self._arrays: dict[int, Mapping[str, Any]] = {}
         self.active = lru_cache(maxsize=64)(self._active)
@@ -109,13 +121,17 @@ class ProgramSchedule:
         )
 
     def next_change(self, step: int) -> int | None:
-        """The first step after ``step`` at which another program or other numbers are in force."""
+        """The first step after ``step`` at which another program or other numbers are in force.
+
+        None where there is no such step.
+        """
         changes = [i.next_change(step) for i in self.parts.interventions]
         return min((change for change in changes if change is not None), default=None)
 
     def template(self, step: int) -> TrainState:
-        """Shapes and structure of the state that is stored at a step: of the optimizer in force at
-        the update before.
+        """Shapes and structure of the state that is stored at a step.
+
+        It is the state of the optimizer in force at the update before.
         """
         return self.active(max(step - 1, self.origin)).program.template
 
@@ -124,129 +140,140 @@ class ProgramSchedule:
         return self.active(0).program.init()
 
     def begin(self, state: TrainState) -> TrainState:
-        """The state that a fork begins with, given its parent's there."""
-        program, before = (
-            self.active(self.origin).program,
-            self.active(max(self.origin - 1, 0)).program,
-        )
-        return self._carried(state, before, program, self.origin)
+        """The state with which a fork begins, given its parent's state at that step."""
+        before = self.active(max(self.origin - 1, 0)).program
+        return self._carried(state, before, self.active(self.origin).program, self.origin)
 
     def fresh(self, params: Params) -> TrainState:
-        """The state that it begins with where parameters alone are known."""
+        """The state with which a fork begins where its parent has parameters alone."""
         return self.active(self.origin).program.fresh(params, self.origin, self._first)
 
     def advance(
         self, state: TrainState, step: int, n: int
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
-        """``n`` updates from ``step`` on, of one regime, and a buffer whose first n losses are
-        theirs.
+        """Make ``n`` updates from ``step`` on, all with the program in force at ``step``.
+
+        Args:
+            state: the state at ``step``.
+            step: the step, at most ``n`` updates before the next change.
+            n: number of updates, at most LONGEST_CHUNK.
+
+        Returns:
+            The state after the updates, and a buffer whose first n losses are theirs.
         """
-        regime = self.active(step)
+        active = self.active(step)
         if step > self.origin:
             before = self.active(step - 1).program
-            state = self._carried(state, before, regime.program, step)
-        arrays = tuple(self._prepared(place, state, step) for place in regime.places)
-        return regime.program.advance(state, regime.numbers, n, arrays)
+            state = self._carried(state, before, active.program, step)
+        arrays = tuple(self._prepared(index, state, step) for index in active.indices)
+        return active.program.advance(state, active.numbers, n, arrays)
 
     def check(self, interventions: Sequence[Intervention] | None = None) -> None:
-        """Refuses what can't be trained, the interventions (all by default) among it. Makes and
-        writes nothing.
+        """Check, before training, that the run and its interventions can be trained.
+
+        Args:
+            interventions: the interventions that are checked; all by default.
 
         Raises:
-            ConfigError, RunError: naming what is wrong.
+            ConfigError: where a part or an intervention does not fit the others.
+            RunError: where another run that an intervention needs cannot be read.
         """
         starts = {max(i.start, self.origin) for i in self.parts.interventions}
         for step in {self.origin, *(start for start in starts if start < self.parts.steps)}:
+            # Tracing the shapes of the state checks the optimizer in force against the parameters.
             _ = self.active(step).program.template
         interventions = self.parts.interventions if interventions is None else interventions
         if not interventions:
             return
         shapes = {name: tuple(x.shape[1:]) for name, x in dotted(self.base.template.params).items()}
         batch = batch_shapes(self.parts.task, self.parts.seeds[0])
-        trained = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._load_params)
+        context = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._load_params)
         for intervention in interventions:
-            intervention.check(trained)
+            intervention.check(context)
 
     def prepare(self) -> None:
-        """Makes and keeps the arrays of interventions that read no weights of this run, so that it
-        needs no other again.
+        """Make and store the arrays of interventions that do not read this run's weights.
+
+        After this the run no longer needs any other run.
         """
-        for place, intervention in enumerate(self.parts.interventions):
+        for index, intervention in enumerate(self.parts.interventions):
             if (
                 isinstance(intervention, InProgram)
                 and not intervention.reads_weights
-                and self._store.read(place) is None
+                and self._store.read(index) is None
             ):
-                self._make(place, self.base.template.params)
+                self._make(index, self.base.template.params)
 
     def _carried(
         self, state: TrainState, before: Program, program: Program, step: int
     ) -> TrainState:
-        """The state as the next program takes it: another optimizer begins with a state of its own."""
+        """The state for the next program: with a fresh optimizer state if the optimizer changes."""
         same = type(before.parts.optimizer) is type(program.parts.optimizer)
-        return (
-            state
-            if same and _continues(state, program.template)
-            else program.fresh(state.params, step, self._first)
-        )
+        if same and _fits(state, program.template):
+            return state
+        return program.fresh(state.params, step, self._first)
 
-    def _prepared(self, place: int, state: TrainState, step: int) -> Mapping[str, Any]:
-        """The arrays of an intervention: kept ones, or made now where its range begins here."""
-        if place not in self._arrays:
-            kept = self._store.read(place)
-            if kept is None:
-                begins = max(self.parts.interventions[place].start, self.origin)
-                if self.parts.interventions[place].reads_weights and step != begins:
+    def _prepared(self, index: int, state: TrainState, step: int) -> Mapping[str, Any]:
+        """The arrays of an intervention: the stored ones, or new ones where its range begins."""
+        if index not in self._arrays:
+            arrays = self._store.read(index)
+            if arrays is None:
+                intervention = self.parts.interventions[index]
+                begins = max(intervention.start, self.origin)
+                # Later weights would give other arrays, and so another trajectory.
+                if intervention.reads_weights and step != begins:
                     raise DamagedError(
-                        f"what {self.parts.interventions[place]} prepared at step {begins} is"
-                        " missing from the run"
+                        f"the arrays that {intervention} prepared at step {begins} are missing from"
+                        f" the run. Restore prepared/{index}.npz from a copy of it."
                     )
-                kept = self._make(place, state.params)
+                arrays = self._make(index, state.params)
             with computing_in(self.parts.precision):
-                self._arrays[place] = {name: jnp.asarray(value) for name, value in kept.items()}
-        return self._arrays[place]
+                self._arrays[index] = {name: jnp.asarray(value) for name, value in arrays.items()}
+        return self._arrays[index]
 
-    def _make(self, place: int, params: Any) -> Flat:
+    def _make(self, index: int, params: Any) -> Flat:
+        """Make and store the arrays of an intervention."""
         inputs, seeds = self.parts.task.inputs, self.parts.seeds
-        moment = PrepareContext(
+        context = PrepareContext(
             seeds, params, self._first, self.parts.model, inputs, self._load_params
         )
         with computing_in(self.parts.precision):
-            made = self.parts.interventions[place].prepare(moment)
-        kept = {name: np.asarray(jax.device_get(value)) for name, value in made.items()}
-        self._store.write(place, kept)
-        return kept
+            prepared = self.parts.interventions[index].prepare(context)
+        arrays = {name: np.asarray(jax.device_get(value)) for name, value in prepared.items()}
+        self._store.write(index, arrays)
+        return arrays
 
     def _first(self) -> Params:
+        """The parameters of step 0."""
         return self.base.init().params if self._initial is None else self._initial()
 
     def _active(self, step: int) -> ActiveProgram:
-        known = {"optimizer": OPTIMIZERS, "loss": LOSSES}
-        settings = Settings(self.parts.task, self.parts.loss, self.parts.optimizer, {}, known)
-        places = []
-        for place, intervention in enumerate(self.parts.interventions):
+        registered = {"optimizer": OPTIMIZERS, "loss": LOSSES}
+        settings = Settings(self.parts.task, self.parts.loss, self.parts.optimizer, {}, registered)
+        indices, keys = list[int](), list[InProgram]()
+        for index, intervention in enumerate(self.parts.interventions):
             if not intervention.in_force(step):
                 continue
             if isinstance(intervention, AtSettings):
                 settings = intervention.changed(settings)
             else:
-                places.append(place)
-        program = self._program(
-            settings, tuple(self.parts.interventions[place].compile_key() for place in places)
-        )
-        return ActiveProgram(program, {**program.parts.numbers, **settings.numbers}, tuple(places))
+                indices.append(index)
+                keys.append(intervention.compile_key())  # pyright: ignore
+        program = self._program(settings, tuple(keys))
+        return ActiveProgram(program, {**program.parts.numbers, **settings.numbers}, tuple(indices))
 
-    def _program(self, settings: Settings, forms: tuple[InProgram, ...]) -> Program:
-        key = (settings.task, settings.loss, settings.optimizer, forms)
+    def _program(self, settings: Settings, keys: tuple[InProgram, ...]) -> Program:
+        """The program of these settings and compile keys; equal ones share a program."""
+        key = (settings.task, settings.loss, settings.optimizer, keys)
         if key not in self._programs:
             parts = replace(
                 self.parts, task=settings.task, loss=settings.loss, optimizer=settings.optimizer
             )
-            self._programs[key] = Program(parts, forms)
+            self._programs[key] = Program(parts, keys)
         return self._programs[key]
 
 
-def _continues(state: TrainState, template: TrainState) -> bool:
+def _fits(state: TrainState, template: TrainState) -> bool:
     """Whether a state has the structure and the shapes that a program takes."""
     if jax.tree.structure(state) != jax.tree.structure(template):
         return False

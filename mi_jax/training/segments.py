@@ -183,7 +183,9 @@ def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
 
 
 def read_state(folder: Path, index: Index) -> Flat:
-    """The train state at a segment's end, by dotted name. Raises DamagedError where it was changed."""
+    """The train state at a segment's end, by dotted name. Raises DamagedError where it was
+    changed.
+    """
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]
     with _reading(path):

@@ -44,21 +44,28 @@ SeedMode = Literal["mapped", "vmapped"]
 
 
 class Mode(NamedTuple):
-    """How a run is computed, where there is a choice: it changes bits, so a run keeps it."""
+    """Mode of computation. It changes the bits of a run, so a run keeps the one it began with.
+
+    Attributes:
+        route: the model's route that is trained through.
+        seed_mode: "mapped", seeds one after another, each with the bits that it has alone; or
+            "vmapped", all at once, which is faster on accelerators.
+    """
 
     route: str = PLAIN
-    """Which of the model's ways of computing is trained through."""
     seed_mode: SeedMode = "mapped"
-    """One after the other, each with the bits it has alone; or all at once, which is faster on
-    accelerators.
-    """
 
 
 def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
-    """The mode that takes least time on this device.
+    """The fastest mode on this device.
 
-    On CPU seeds are mapped: vmapped they gain 7 % at most (``benchmarks.training``:
-        parity_vmap_gain), and lose their bits.
+    On CPU, seeds are mapped: vmapping them gains 7 % at most (``benchmarks.training``:
+    parity_vmap_gain), and changes their bits.
+
+    Args:
+        task: the task.
+        model: the model.
+        seeds: the seeds.
     """
     route = model.cheapest(task.inputs, batch_shapes(task, seeds[0]).inputs.shape, task.read)
     at_once = len(seeds) > 1 and jax.default_backend() != "cpu"
@@ -66,13 +73,19 @@ def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
 
 
 def batch_shapes(task: Task, seed: int) -> Batch:
-    """The shapes of the batch that one update sees."""
+    """Shapes of the batch of one update, given any seed."""
     key = streams((seed,), "data")[0]
     return jax.eval_shape(lambda: task.batches(task.data(seed), key, jnp.int32(0), jnp.int32(1))(0))
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step. Leading axis: seed."""
+    """State that training carries from step to step. Leading axis of every array: seed.
+
+    Attributes:
+        params: the parameters.
+        opt_state: the optimizer's state.
+        step: number of updates made.
+    """
 
     params: Params
     opt_state: Any
@@ -81,7 +94,19 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What training is made of."""
+    """Parts of a run: everything that its programs are made from.
+
+    Attributes:
+        task: the task.
+        model: the model.
+        loss: the loss.
+        optimizer: the optimizer.
+        seeds: the seeds.
+        steps: number of updates.
+        interventions: the interventions on training.
+        mode: the mode of computation.
+        precision: the precision of parameters, gradients and activations.
+    """
 
     task: Task
     model: Model
@@ -95,45 +120,46 @@ class Parts:
 
     @property
     def numbers(self) -> Numbers:
-        """The traced numbers of the run, before interventions, by dotted name."""
+        """The traced numbers of the run without interventions, by dotted name."""
         return {
             f"optimizer.{name}": value for name, value in sweepable_numbers(self.optimizer).items()
         }
 
 
 Arrays = tuple[Mapping[str, Any], ...]
-"""What the interventions in force prepared, in the order of a program's ``forms``. Leading axis:
+"""The arrays that each intervention of a program prepared, in the program's order. Leading axis:
 seed.
 """
 
 
 class Program:
-    """``init`` and ``advance`` of a run, with the arrays they take. Building it compiles nothing.
+    """The compiled ``init`` and ``advance`` of a run. Building a program compiles nothing.
 
     The number of steps is traced and the buffer of losses has a fixed length, so that one
-    compilation serves every gap of every schedule, and where chunks are cut changes no bit. Data
-    and initial parameters are drawn in float32 whatever the precision, so that a float64 run starts
-    at the same weights and sees the same batches.
+    compilation serves every gap of every schedule, and the ends of chunks change no bit. Data and
+    initial parameters are drawn in float32 whatever the precision, so that a float64 run starts at
+    the same weights and sees the same batches.
 
-    ``forms`` are the interventions that are part of it; their values are among its arguments.
+    Args:
+        parts: the parts of the run.
+        interventions: the compile keys of the interventions that are part of the program; their
+            values are among its arguments.
     """
 
-    def __init__(self, parts: Parts, forms: tuple[InProgram, ...] = ()):
+    def __init__(self, parts: Parts, interventions: tuple[InProgram, ...] = ()):
         self.parts = parts
-        self.forms = forms
+        self.interventions = interventions
         self._init = jax.jit(jax.vmap(self._init_seed))
         self._advance = jax.jit(self._advance_seeds)
 
     @cached_property
     def data(self) -> Any:
-        """The task's arrays; with a leading seed axis where they differ by seed."""
+        """The task's arrays, with a leading seed axis where they differ by seed."""
         task, seeds = self.parts.task, self.parts.seeds
         with computing_in("float32"):
-            return jax.device_put(
-                stacked([task.data(seed) for seed in seeds])
-                if task.per_seed
-                else task.data(seeds[0])
-            )
+            if task.per_seed:
+                return jax.device_put(stacked([task.data(seed) for seed in seeds]))
+            return jax.device_put(task.data(seeds[0]))
 
     @cached_property
     def _keys(self) -> Key[Array, " seed"]:
@@ -147,11 +173,13 @@ class Program:
     def fresh(
         self, params: Params, step: int, first: Callable[[], Params] | None = None
     ) -> TrainState:
-        """These parameters with an optimizer state that has seen none of the steps.
+        """A state with these parameters and a fresh optimizer state.
 
         Args:
-            first: gives the parameters of step 0, which decay towards them and a held norm go by;
-                these ones where it is None.
+            params: the parameters, leading axis seed.
+            step: their step.
+            first: gives the parameters of step 0, which decay towards them and a held norm refer
+                to; None: ``params`` themselves.
         """
         init = jax.jit(
             jax.vmap(lambda theta: self._transform(self.parts.numbers, step).init(theta))
@@ -167,16 +195,25 @@ class Program:
     def advance(
         self, state: TrainState, numbers: Numbers, n: int, arrays: Arrays = ()
     ) -> tuple[TrainState, Float[Array, "seed step"]]:
-        """``n`` updates (at most LONGEST_CHUNK) under these numbers, and a buffer whose first n
-        losses are theirs.
+        """Make ``n`` updates.
+
+        Args:
+            state: the state before them.
+            numbers: the traced numbers, by dotted name.
+            n: number of updates, from 1 to LONGEST_CHUNK.
+            arrays: the arrays of each intervention of the program, leading axis seed.
+
+        Returns:
+            The state after the updates, and a buffer of LONGEST_CHUNK losses whose first n are
+            theirs; the others are NaN.
         """
-        require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}")
+        require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}.")
         with computing_in(self.parts.precision):
             traced = {
                 name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()
             }
-            own = cast(arrays, self.parts.precision)
-            return self._advance(state, self.data, self._keys, traced, jnp.int32(n), own)
+            arrays = cast(arrays, self.parts.precision)
+            return self._advance(state, self.data, self._keys, traced, jnp.int32(n), arrays)
 
     @cached_property
     def template(self) -> TrainState:
@@ -202,13 +239,14 @@ class Program:
         return batch_loss(self.parts.loss, outputs, batch)
 
     def _taps(self, batch: Batch, arrays: Arrays) -> Taps | None:
-        """What interventions at sites make of the forward pass; several at one site act in turn."""
+        """The taps of interventions at sites; several at one site act one after another."""
         apply, read = self.parts.model.along(self.parts.mode.route), self.parts.task.read
         forward = Forward(self.parts.model, apply, batch.inputs, read)
         taps: dict[str, Tap] = {}
-        for form, own in zip(self.forms, arrays, strict=True):
-            if isinstance(form, AtSite):
-                taps[form.place] = partial(_through, taps.get(form.place), form, own, forward)
+        for intervention, prepared in zip(self.interventions, arrays, strict=True):
+            if isinstance(intervention, AtSite):
+                site = intervention.place
+                taps[site] = partial(_tapped, taps.get(site), intervention, prepared, forward)
         return taps or None
 
     def _advance_seeds(
@@ -243,6 +281,7 @@ class Program:
         n: Int[Array, ""],
         arrays: Arrays,
     ) -> tuple[TrainState, Float[Array, " step"]]:
+        interventions = tuple(zip(self.interventions, arrays, strict=True))
         with computing_in("float32"):
             feed = self.parts.task.batches(data, key, state.step, n)
 
@@ -253,20 +292,19 @@ class Program:
             with computing_in("float32"):
                 batch = feed(i)
             batch, before = cast(batch, self.parts.precision), params
-            for form, own in zip(self.forms, arrays, strict=True):
-                batch = form.batch(batch, own) if isinstance(form, AtBatch) else batch
+            for intervention, prepared in interventions:
+                if isinstance(intervention, AtBatch):
+                    batch = intervention.batch(batch, prepared)
             loss, gradients = jax.value_and_grad(self._loss)(params, batch, arrays)
-            for form, own in zip(self.forms, arrays, strict=True):
-                gradients = (
-                    form.gradient(gradients, params, own)
-                    if isinstance(form, AtGradient)
-                    else gradients
-                )
+            for intervention, prepared in interventions:
+                if isinstance(intervention, AtGradient):
+                    gradients = intervention.gradient(gradients, params, prepared)
             params, opt_state = apply_gradients(
                 self._transform(numbers, state.step + i), params, opt_state, gradients
             )
-            for form, own in zip(self.forms, arrays, strict=True):
-                params = form.after(params, before, own) if isinstance(form, AtParams) else params
+            for intervention, prepared in interventions:
+                if isinstance(intervention, AtParams):
+                    params = intervention.after(params, before, prepared)
             return params, opt_state, losses.at[i].set(loss)
 
         losses = jnp.full((LONGEST_CHUNK,), jnp.nan)
@@ -276,19 +314,28 @@ class Program:
         return TrainState(params, opt_state, state.step + n), losses
 
 
-def _through(
-    tap: Tap | None, form: AtSite, arrays: Mapping[str, Any], forward: Forward, value: Array
+def _tapped(
+    before: Tap | None,
+    intervention: AtSite,
+    arrays: Mapping[str, Any],
+    forward: Forward,
+    value: Array,
 ) -> Array:
-    """What an intervention makes of a site's value after those before it."""
-    return form.value_at(value if tap is None else tap(value), arrays, forward)
+    """The value at a site after an intervention, which acts after the tap ``before`` it."""
+    return intervention.value_at(value if before is None else before(value), arrays, forward)
 
 
 def flat_state(state: TrainState) -> Flat:
-    """A state as NumPy arrays by dotted name, as it is stored."""
+    """A state as NumPy arrays by dotted name, for storage."""
     return {name: jax.device_get(value) for name, value in dotted(state).items()}
 
 
 def state_from_flat(template: TrainState, flat: Flat) -> TrainState:
-    """The state that was stored: same structure, same bits."""
+    """A stored state with the structure of a template, bit for bit.
+
+    Args:
+        template: shapes and structure.
+        flat: the stored arrays, by dotted name.
+    """
     with computing_in(precision_of(template)):
         return jax.tree.map(jnp.asarray, rebuild(template, flat))

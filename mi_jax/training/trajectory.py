@@ -414,7 +414,11 @@ class Prepared(NamedTuple):
         return read_arrays(file, self.run) if file.exists() else None
 
     def write(self, index: int, arrays: dict[str, np.ndarray]) -> None:
-        """Store the arrays of the run's intervention ``index``. Raises RunError where that fails."""
+        """Store the arrays of the run's intervention ``index``.
+
+        Raises:
+            RunError: where the file cannot be written.
+        """
         write_arrays(self.file(index), arrays, self.run)
 
     def indices(self) -> list[int]:
