@@ -144,7 +144,7 @@ class Change(AtSettings):
                 task.per_seed,
             ):
                 raise ConfigError(
-                    f"Change({self.field}) to {self.value}: the model of this run doesn't read such"
+                    f"Change({self.field}) to {self.value}: the model of this run cannot read such"
                     " a task. Start a new run."
                 )
         return settings._replace(**{part: value})

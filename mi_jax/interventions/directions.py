@@ -53,7 +53,7 @@ def key_frequencies(params: Params, model: Model, p: int, table: str) -> tuple[i
 
 
 def control(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
-    """As many frequencies that are not among the key ones, drawn by seed.
+    """Control frequencies: as many as the key ones, drawn by seed from all others.
 
     Args:
         keys: the key frequencies.
@@ -66,7 +66,7 @@ def control(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
     others = [k for k in range(1, p // 2 + 1) if k not in keys]
     if len(others) < len(keys):
         raise RunError(
-            f"{len(keys)} of {p // 2} frequencies are key: there aren't as many others. Name fewer"
+            f"{len(keys)} of {p // 2} frequencies are key: there are fewer others. Name fewer"
             " with frequencies=."
         )
     drawn = np.random.default_rng([_CONTROL, seed]).choice(others, len(keys), replace=False)

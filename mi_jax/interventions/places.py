@@ -334,5 +334,10 @@ class AtParams(InProgram):
 
 
 def repeated(array: Array, seeds: tuple[int, ...]) -> Array:
-    """One array repeated for every seed: leading axis seed."""
+    """One array repeated for every seed: leading axis seed.
+
+    Args:
+        array: the array of one seed.
+        seeds: the run's seeds.
+    """
     return jnp.broadcast_to(array, (len(seeds), *array.shape))

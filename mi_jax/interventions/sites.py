@@ -176,7 +176,7 @@ class Clamp(_Override):
         )
         if not fits:
             raise ConfigError(
-                f"Clamp: a value of shape {given} doesn't fit '{self.site}', whose shape in"
+                f"Clamp: a value of shape {given} does not fit '{self.site}', whose shape in"
                 f" training is {shape}. Give a number, or the shape of the last dimensions."
             )
 

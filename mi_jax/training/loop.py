@@ -276,4 +276,4 @@ def check_resumable(path: Path) -> None:
         and not (path / "run.json").exists()
         and any(file.name != ".lock" for file in path.iterdir())
     ):
-        raise RunError(f"{path} isn't empty and holds no run.json; give another --out.")
+        raise RunError(f"{path} is not empty and holds no run.json; give another --out.")

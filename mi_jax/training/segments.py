@@ -128,7 +128,7 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
 
 
 def segment_path(folder: Path, end: int) -> Path:
-    """Directory of the segment that ends at a step."""
+    """Directory of the segment that ends at step ``end`` of the run in ``folder``."""
     return folder / f"{end:09d}"
 
 
@@ -160,7 +160,15 @@ def _remove_for_good(folder: Path) -> None:
 
 
 def read_index(folder: Path, end: int) -> Index:
-    """The index of the segment that ends at a step. Raises DamagedError where it was changed."""
+    """The index of a segment.
+
+    Args:
+        folder: the folder of segments.
+        end: the step at which the segment ends.
+
+    Raises:
+        DamagedError: where the index was changed.
+    """
     path = segment_path(folder, end)
     with _reading(path):
         body = json.loads((path / "index" / "metadata").read_text())
@@ -174,7 +182,15 @@ def read_index(folder: Path, end: int) -> Index:
 
 
 def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
-    """The losses of a segment's updates. Raises DamagedError where they were changed."""
+    """The losses of a segment's updates.
+
+    Args:
+        folder: the folder of segments.
+        index: the segment's index.
+
+    Raises:
+        DamagedError: where they were changed.
+    """
     path = segment_path(folder, index.end)
     with _reading(path):
         losses = _restore(path / "losses", ["losses"])["losses"]
@@ -183,8 +199,14 @@ def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
 
 
 def read_state(folder: Path, index: Index) -> Flat:
-    """The train state at a segment's end, by dotted name. Raises DamagedError where it was
-    changed.
+    """The train state at a segment's end, by dotted name.
+
+    Args:
+        folder: the folder of segments.
+        index: the segment's index.
+
+    Raises:
+        DamagedError: where it was changed.
     """
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]

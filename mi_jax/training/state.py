@@ -73,7 +73,12 @@ def fastest(task: Task, model: Model, seeds: tuple[int, ...]) -> Mode:
 
 
 def batch_shapes(task: Task, seed: int) -> Batch:
-    """Shapes of the batch of one update, given any seed."""
+    """Shapes of the batch of one update.
+
+    Args:
+        task: the task.
+        seed: any seed; the shapes are the same for all.
+    """
     key = streams((seed,), "data")[0]
     return jax.eval_shape(lambda: task.batches(task.data(seed), key, jnp.int32(0), jnp.int32(1))(0))
 

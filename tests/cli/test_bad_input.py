@@ -345,7 +345,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
         "--no-compile-cache",
         *TINY,
     )
-    assert "isn't empty and holds no run.json; give another --out" in told
+    assert "is not empty and holds no run.json; give another --out" in told
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
@@ -365,7 +365,7 @@ def test_a_path_that_cannot_be_written_is_refused(
         *TINY,
     )
     assert str(tmp_path / out) in told or out in told
-    assert "can't be written" in told or "is a file; a run is a directory" in told
+    assert "cannot be written" in told or "is a file; a run is a directory" in told
 
 
 def test_two_trainers_on_one_run_are_refused(
@@ -558,7 +558,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_saved(
 ) -> None:
     _, path, done = full
     assert (done.returncode, done.stdout) == (2, "")
-    assert "can't be written" in done.stderr
+    assert "cannot be written" in done.stderr
     assert "everything up to the segment before is kept: make room" in done.stderr
     assert sorted(folder.name for folder in (path / "segments").iterdir()) == [
         "000000015",

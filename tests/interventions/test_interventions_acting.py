@@ -289,7 +289,7 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
     others = {control((2, 5), p, seed) for seed in range(20)}
     assert all(len(drawn) == 2 and not set(drawn) & {2, 5} for drawn in others)
     assert len(others) > 1
-    with pytest.raises(RunError, match="aren't as many others"):
+    with pytest.raises(RunError, match="3 of 5 frequencies are key: there are fewer others"):
         control((1, 2, 3), p, 0)
 
 

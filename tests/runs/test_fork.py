@@ -241,7 +241,7 @@ def test_asking_again_goes_on_with_it_and_asking_otherwise_is_refused(
             r"no activation 'hidden.0.pots'.*did you mean hidden.0.post",
         ),
         (30, None, [Clamp("embed_a.W_E", 0.0)], r"no activation"),
-        (30, None, [Clamp("hidden.0.post", (1.0, 2.0))], r"shape \(2,\) doesn't fit"),
+        (30, None, [Clamp("hidden.0.post", (1.0, 2.0))], r"shape \(2,\) does not fit"),
         (30, None, [Clamp("hidden.0.post", 0.0, only={"head": (0,)})], r"no dim 'head'"),
         (
             30,
@@ -255,7 +255,7 @@ def test_asking_again_goes_on_with_it_and_asking_otherwise_is_refused(
         (30, None, [Graft("*", "nowhere", 3)], r"is no run"),
         (30, None, [Graft("*", None, 99)], r"99"),
         (30, None, [Change("task.fraction", 2.0)], r"fraction=2.0"),
-        (30, None, [Change("task.p", 13)], r"doesn't read such a task"),
+        (30, None, [Change("task.p", 13)], r"cannot read such a task"),
         (30, None, [Change("optimizer.name", "sdg")], r"no optimizer 'sdg'.*did you mean sgd"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Damage: whatever happens to the files of a run, a number is what was written or is refused."""
+"""Damage: whatever happens to the files of a run, a number is as it was written, or refused."""
 
 import json
 import shutil
@@ -31,9 +31,7 @@ def _bits(tree: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
 
 
 def _readings(path: Path) -> dict[str, Any]:
-    """Everything that can be read of a run, each by itself; the error in its place where it is
-    refused as damaged.
-    """
+    """Every reading of a run, each read on its own; a DamagedError where it is refused."""
     reads: dict[str, Callable[[], Any]] = {
         "steps": lambda: open_run(path).steps.tolist(),
         "losses": lambda: _bits(open_run(path).losses.values),
@@ -50,13 +48,13 @@ def _readings(path: Path) -> dict[str, Any]:
             for step in (0, 3, 11, 20, 24)
         },
     }
-    found: dict[str, Any] = {}
+    readings: dict[str, Any] = {}
     for name, read in reads.items():
         try:
-            found[name] = read()
+            readings[name] = read()
         except DamagedError as error:
-            found[name] = error
-    return found
+            readings[name] = error
+    return readings
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +64,16 @@ def true_readings(segmented: Path) -> dict[str, Any]:
     return readings
 
 
-def _check(path: Path, expected: dict[str, Any], told_of: str) -> bool:
-    """Asserts the promise of a run with damage; returns whether anything was refused."""
-    found, named = _readings(path), list(problems(Trajectory(path)))
-    refused = [name for name, value in found.items() if isinstance(value, DamagedError)]
-    for name, value in found.items():
+def _check(path: Path, expected: dict[str, Any], damaged_name: str) -> bool:
+    """Assert that no reading is silently wrong; return whether any was refused."""
+    readings, lines = _readings(path), list(problems(Trajectory(path)))
+    refused = [name for name, value in readings.items() if isinstance(value, DamagedError)]
+    for name, value in readings.items():
         assert name in refused or value == expected[name], f"{name} is silently wrong"
     if refused:
-        assert named, f"{refused} can't be read, and verify finds nothing"
-        assert any(told_of in line for line in named), named
-        assert all(told_of in str(found[name]) for name in refused), found
+        assert lines, f"{refused} cannot be read, and verify finds nothing"
+        assert any(damaged_name in line for line in lines), lines
+        assert all(damaged_name in str(readings[name]) for name in refused), readings
     return bool(refused)
 
 
@@ -98,9 +96,7 @@ def _places(folder: Path, how: str, count: int) -> list[tuple[Path, int, int]]:
 
 @pytest.fixture
 def hushed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hundreds of failing reads are kept quiet together: each by itself would wait for what Orbax's
-    threads still say.
-    """
+    """Silence hundreds of failing reads together: each alone would wait for Orbax's threads."""
     wait = segments._CALLBACK_SECONDS
     monkeypatch.setattr(segments, "_CALLBACK_SECONDS", 0.0)
     with segments._quiet():
@@ -181,13 +177,13 @@ def test_a_missing_segment_is_named_and_nothing_is_read_past_it(
     copy: Path, true_readings: dict[str, Any], end: str
 ) -> None:
     shutil.rmtree(copy / "segments" / end)
-    found = _readings(copy)
-    assert {name for name, value in found.items() if not isinstance(value, DamagedError)} == {
+    readings = _readings(copy)
+    assert {name for name, value in readings.items() if not isinstance(value, DamagedError)} == {
         "seeds"
     }
     assert all(
         f"step {int(end)} is missing" in str(value)
-        for name, value in found.items()
+        for name, value in readings.items()
         if name != "seeds"
     )
     assert any("one is missing" in line for line in problems(Trajectory(copy)))
@@ -198,13 +194,13 @@ def test_a_swapped_pair_of_segments_is_named_and_refused(copy: Path) -> None:
     (folder / "000000008").rename(folder / "aside")
     (folder / "000000016").rename(folder / "000000008")
     (folder / "aside").rename(folder / "000000016")
-    found = _readings(copy)
-    assert {name for name, value in found.items() if not isinstance(value, DamagedError)} == {
+    readings = _readings(copy)
+    assert {name for name, value in readings.items() if not isinstance(value, DamagedError)} == {
         "seeds"
     }
-    named = list(problems(Trajectory(copy)))
-    assert any("000000008" in line for line in named)
-    assert any("000000016" in line for line in named)
+    lines = list(problems(Trajectory(copy)))
+    assert any("000000008" in line for line in lines)
+    assert any("000000016" in line for line in lines)
 
 
 def test_a_segment_under_another_name_is_named_and_refused(copy: Path) -> None:
@@ -277,7 +273,7 @@ def test_a_part_of_another_segment_in_its_place_is_refused(
 
 
 def _spoil(folder: Path) -> None:
-    """Cuts every data file of an item of a segment."""
+    """Cut every data file of an item of a segment."""
     for file in folder.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[:-1])
@@ -297,11 +293,11 @@ def test_what_needs_no_damaged_array_is_still_read(
     copy: Path, true_readings: dict[str, Any]
 ) -> None:
     _spoil(copy / "segments" / "000000016" / "state")
-    found = _readings(copy)
-    assert {name for name, value in found.items() if isinstance(value, DamagedError)} == {
+    readings = _readings(copy)
+    assert {name for name, value in readings.items() if isinstance(value, DamagedError)} == {
         "state 16"
     }
-    assert {**found, "state 16": None} == {**true_readings, "state 16": None}
+    assert {**readings, "state 16": None} == {**true_readings, "state 16": None}
 
 
 @pytest.mark.parametrize("part", ["losses", "state"])
@@ -337,7 +333,7 @@ def test_a_read_that_fails_prints_nothing(copy: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_training_on_from_a_damaged_state_is_refused_and_the_advice_mends_it(
+def test_resuming_from_a_damaged_state_is_refused_and_the_advice_repairs_it(
     copy: Path, true_readings: dict[str, Any]
 ) -> None:
     shutil.rmtree(copy / "segments" / "000000024")
@@ -362,7 +358,7 @@ def test_measuring_damaged_snapshots_is_refused_and_writes_no_reading(copy: Path
     assert not list(copy.rglob("*.nc*"))
 
 
-def test_what_an_unfinished_save_left_is_ignored_by_readers_and_removed_by_the_next_trainer(
+def test_remains_of_an_unfinished_save_are_ignored_by_readers_and_removed_by_the_next_trainer(
     copy: Path, true_readings: dict[str, Any]
 ) -> None:
     shutil.rmtree(copy / "segments" / "000000024")
@@ -395,7 +391,7 @@ def test_other_things_among_the_segments_are_ignored_and_kept(
     assert (copy / "segments" / name).is_dir()
 
 
-def test_a_run_whose_last_segment_is_gone_is_unfinished_and_goes_on(
+def test_a_run_whose_last_segment_is_gone_is_unfinished_and_resumes(
     copy: Path, true_readings: dict[str, Any]
 ) -> None:
     shutil.rmtree(copy / "segments" / "000000024")
@@ -419,10 +415,10 @@ def test_a_flipped_byte_of_the_record_is_refused(
             changed[random.randrange(len(content))] ^= random.randrange(1, 256)
         file.write_bytes(bytes(changed))
         try:
-            found = _readings(copy)
+            readings = _readings(copy)
         except RunError:
             continue
         assert all(
             isinstance(value, DamagedError) or value == true_readings[name]
-            for name, value in found.items()
+            for name, value in readings.items()
         )

@@ -1,5 +1,5 @@
 """Every optimizer and filter: three updates against the formulas in float64, identities, settings,
-and storing their states.
+and storage of their states.
 """
 
 import re
@@ -73,11 +73,11 @@ CASES: dict[str, Descent] = {
     ),
     "adamw clip": replace(_ADAMW, clip=0.5),
     "sgd clip": replace(_SGD, clip=8.0),
-    "sgd held norm": replace(_SGD, weight_norm=1.0),
-    "adamw held norm": replace(_ADAMW, weight_norm=0.75),
+    "sgd fixed norm": replace(_SGD, weight_norm=1.0),
+    "adamw fixed norm": replace(_ADAMW, weight_norm=0.75),
     "muon": _MUON,
     "muon plain, decay": replace(_MUON, nesterov=False, weight_decay=0.5, iterations=3),
-    "muon one": replace(_MUON, orthogonalized=("unembed.W_U",)),
+    "muon, one matrix": replace(_MUON, orthogonalized=("unembed.W_U",)),
     "ema": replace(_SGD, filter=GrokfastEMA(alpha=0.75, lamb=2.0)),
     "ma": replace(_SGD, filter=GrokfastMA(window=2, lamb=4.0)),
     "ma at once": replace(_SGD, filter=GrokfastMA(window=2, lamb=4.0, begin="at_once")),
@@ -102,12 +102,16 @@ CASES: dict[str, Descent] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_three_updates_are_those_of_the_formulas(case: str) -> None:
-    found, expected = ours(CASES[case], 3), ByHand(CASES[case]).after(3)
+    updated, expected = ours(CASES[case], 3), ByHand(CASES[case]).after(3)
     for name, start in wide(tree()).items():
         # A float32 parameter of size 1 to 30 is rounded by up to 1e-6 in three updates.
         scale = max(1.0, np.abs(expected[name]).max())
         np.testing.assert_allclose(
-            found[name] - start, expected[name] - start, rtol=1e-6, atol=5e-7 * scale, err_msg=name
+            updated[name] - start,
+            expected[name] - start,
+            rtol=1e-6,
+            atol=5e-7 * scale,
+            err_msg=name,
         )
 
 
@@ -117,9 +121,9 @@ def test_no_two_cases_are_the_same_update() -> None:
         for case, settings in CASES.items()
     }
     names = list(ends)
-    for i, one in enumerate(names):
+    for i, name in enumerate(names):
         for other in names[i + 1 :]:
-            assert np.abs(ends[one] - ends[other]).max() > 1e-3, (one, other)
+            assert np.abs(ends[name] - ends[other]).max() > 1e-3, (name, other)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -140,13 +144,13 @@ def test_muon_is_optaxs_own(nesterov: bool) -> None:
     for step in range(3):
         updates, state = theirs.update(jax.tree.map(jnp.asarray, gradients(step)), state, params)
         params = optax.apply_updates(params, updates)
-    found = ours(settings, 3)
+    updated = ours(settings, 3)
     for name, x in dotted(params).items():
         if name != "embed.b" and name != "unembed.b_U":
-            np.testing.assert_allclose(found[name], x, rtol=1e-6, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(updated[name], x, rtol=1e-6, atol=1e-6, err_msg=name)
         else:
             # optax's AdamW is given nesterov too.
-            assert not nesterov or not np.allclose(found[name], x, atol=1e-4)
+            assert not nesterov or not np.allclose(updated[name], x, atol=1e-4)
 
 
 def test_muon_takes_each_head_as_a_matrix() -> None:
@@ -236,7 +240,7 @@ def test_the_rate_follows_its_schedule(schedule: Any, expected: list[float]) -> 
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: SGD(-1.0), "learning_rate=-1.0"),
         (lambda: SGD(momentum=1.0), "momentum=1.0"),
@@ -282,13 +286,13 @@ def test_the_rate_follows_its_schedule(schedule: Any, expected: list[float]) -> 
         (lambda: with_numbers(SGD(filter=GrokfastEMA()), {"filter.lamb": -1.0}), "lamb=-1.0"),
     ],
 )
-def test_a_bad_setting_is_refused_by_its_name(make: Any, told: str) -> None:
-    with unchecked(), pytest.raises(ConfigError, match=re.escape(told)):
+def test_a_bad_setting_is_refused_by_its_name(make: Any, message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=re.escape(message)):
         make()
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (AdamW(decayed=("*.w_e",)), "decayed: no parameter matches '*.w_e'; known are embed.W_E"),
         (
@@ -299,8 +303,8 @@ def test_a_bad_setting_is_refused_by_its_name(make: Any, told: str) -> None:
         (Muon(orthogonalized=("embed.*",)), "orthogonalized: 'embed.b' [2] is no matrix"),
     ],
 )
-def test_a_pattern_that_fits_no_parameter_is_refused(settings: Descent, told: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)):
+def test_a_pattern_that_fits_no_parameter_is_refused(settings: Descent, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         ours(settings, 0)
 
 
@@ -328,13 +332,13 @@ def test_settings_come_back_from_json(settings: Descent) -> None:
     assert decode(encode(settings, REGISTRY), REGISTRY) == settings
 
 
-def test_what_was_added_is_written_only_where_it_is_set() -> None:
+def test_fields_added_later_are_written_only_where_they_are_set() -> None:
     assert sorted(encode(AdamW(), REGISTRY)) == sorted(
         ("type", "learning_rate", "weight_decay", "b1", "b2", "eps", "warmup", "decayed")
     )
     assert encode(AdamW(clip=1.0), REGISTRY)["clip"] == 1.0
     with unchecked():
-        groups = [AdamW(decay_multipliers=(("*.b", one),)) for one in (2, 2.0)]
+        groups = [AdamW(decay_multipliers=(("*.b", factor),)) for factor in (2, 2.0)]
     assert repr(encode(groups[0], REGISTRY)) == repr(encode(groups[1], REGISTRY))
 
 
@@ -377,7 +381,7 @@ STORED: dict[str, Descent] = {
 
 
 class _Stop(Exception):
-    """Ends a training run from its watcher."""
+    """Raised by a watcher to end training."""
 
 
 def _stop_at(step: int) -> Any:
@@ -417,13 +421,13 @@ def _stored(name: str) -> Experiment:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_seeds_at_once_are_the_mapped_ones_but_for_rounding(name: str) -> None:
+def test_vmapped_seeds_equal_mapped_ones_up_to_rounding(name: str) -> None:
     ends = []
     for mode in ("mapped", "vmapped"):
         program = Program(_stored(name).parts(seed_mode=mode))
         ends.append(program.advance(program.init(), program.parts.numbers, 3)[0])
-    for one, two in zip(*map(jax.tree.leaves, ends), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+    for mapped, vmapped in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(mapped, vmapped, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

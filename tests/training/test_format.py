@@ -1,5 +1,6 @@
-"""A committed run of each format version opens for ever: if this fails, teach the reader the old
-layout, keep the run.
+"""A committed run of each format version must always open.
+
+If this fails, teach the reader the old layout; never change the committed run.
 """
 
 import json
@@ -41,7 +42,7 @@ def test_format_2_is_a_fork_that_opens_and_replays_without_its_parent() -> None:
     assert (run.parent[1], run.seeds, run.steps.tolist()) == (3, (0, 1), [3, 4, 6])
     assert run.losses["step"].values.tolist() == [3, 4, 5]
     assert run.losses.sel(seed=1, step=5).item() == np.float32(_LOSS)
-    assert [type(one).__name__ for one in run.experiment.interventions] == ["Project", "Change"]
+    assert [type(i).__name__ for i in run.experiment.interventions] == ["Project", "Change"]
     assert float(np.asarray(run.params(6, seed=1)["embed"]["W_E"]).sum()) == pytest.approx(
         _SUM, abs=1e-12
     )
@@ -60,7 +61,7 @@ def test_a_newer_format_is_refused_and_says_so(tmp_path: Path) -> None:
         open_run(tmp_path / "run")
 
 
-def test_what_was_stored_keeps_its_identity() -> None:
+def test_a_stored_experiment_keeps_its_identity() -> None:
     run = open_run(_RUN)
     assert run.experiment.hash == run.record["hash"]
     assert run.experiment.to_json() == run.record["experiment"]

@@ -95,7 +95,7 @@ def test_a_target_that_is_no_class_gives_nan(target: int) -> None:
     assert np.isfinite(loss[1])
 
 
-def test_what_has_no_weight_may_be_nan() -> None:
+def test_a_position_without_weight_may_be_nan() -> None:
     each, weights = jnp.array([[1.0, jnp.nan], [3.0, jnp.inf]]), jnp.array([[1.0, 0.0], [3.0, 0.0]])
     assert float(mean_loss(each, weights)) == 2.5
     assert np.isnan(mean_loss(each, jnp.ones((2, 2))))
@@ -141,7 +141,7 @@ def test_the_loss_of_an_experiment_is_this_one_by_position() -> None:
     np.testing.assert_allclose(losses, exact, rtol=1e-6)
 
 
-def test_what_is_trained_is_the_mean_over_the_weights() -> None:
+def test_the_trained_loss_is_the_mean_over_the_weights() -> None:
     each, weights = jnp.array([[1.0, 2.0], [4.0, 8.0]]), jnp.array([[1.0, 0.0], [0.5, 2.0]])
     assert float(mean_loss(each, weights)) == pytest.approx((1 + 2 + 16) / 3.5, rel=1e-6)
     assert float(mean_loss(each, jnp.ones((2, 2)))) == pytest.approx(15 / 4, rel=1e-6)

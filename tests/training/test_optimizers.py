@@ -1,9 +1,9 @@
-"""AdamW: each update against its formula in float64, its settings, and that other numbers compile
-nothing.
+"""AdamW: each update against its formula in float64, its settings, and no new program for other
+numbers.
 """
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
@@ -16,8 +16,11 @@ from conftest import tiny_mlp_experiment
 from descending import Flat, gradients, ours, tree
 
 from mi_jax.basics.errors import ConfigError
+from mi_jax.basics.fields import Bounds, Numbers, check_bounds, sweepable
 from mi_jax.basics.pytrees import dotted
-from mi_jax.training import AdamW
+from mi_jax.contracts import Optimizer
+from mi_jax.interventions import Change
+from mi_jax.training import OPTIMIZERS, AdamW
 from mi_jax.training.decay import decay_mask
 from mi_jax.training.state import Program
 
@@ -63,12 +66,12 @@ SETTINGS = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_updates_are_those_of_the_formula(case: str, steps: int) -> None:
     settings, decays = SETTINGS[case]
-    found, expected = ours(settings, steps), _by_hand(settings, steps, decays)
+    updated, expected = ours(settings, steps), _by_hand(settings, steps, decays)
     for name, start in dotted(tree()).items():
         # Float32 parameters of size 1 carry 1.2e-7; the factor 1 - b2^t carries 1e-6 of
         # float32(b2).
         np.testing.assert_allclose(
-            found[name] - start, expected[name] - start, rtol=5e-6, atol=5e-7, err_msg=name
+            updated[name] - start, expected[name] - start, rtol=5e-6, atol=5e-7, err_msg=name
         )
 
 
@@ -171,3 +174,40 @@ def test_compilations_are_counted() -> None:
     with compilations("jit(_advance") as compiled:
         program.advance(state, program.parts.numbers, 3)
     assert len(compiled) == 1
+
+
+@dataclass(frozen=True)
+class Signs(Optimizer):
+    """A user's optimizer, which shares nothing with ``Descent``: theta <- theta - lr sign(g)."""
+
+    learning_rate: float = sweepable(0.1, minimum=0)
+    share: float = sweepable(1.0, above=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    def transform(self, numbers: Numbers, step: Any) -> optax.GradientTransformation:
+        scale = numbers["learning_rate"] * numbers["share"]
+        return optax.stateless(lambda g, params: jax.tree.map(lambda x: -scale * jnp.sign(x), g))
+
+
+def test_the_bounds_of_a_users_own_optimizer_are_checked_when_it_is_built_and_changed() -> None:
+    with pytest.raises(ConfigError, match=r"share=1\.5: must be above 0 and at most 1"):
+        Signs(share=1.5)
+    change = Change(field="optimizer.share", value=0.0, start=2)
+    with pytest.raises(ConfigError, match=r"share=0\.0"):
+        tiny_mlp_experiment(optimizer=Signs(), interventions=(change,)).parts()
+    program = Program(tiny_mlp_experiment(optimizer=Signs(), seeds=(0,)).parts())
+    state = program.init()
+    after, _ = program.advance(state, program.parts.numbers, 1)
+    for name, x in dotted(after.params).items():
+        moved = np.abs(np.asarray(x) - np.asarray(dotted(state.params)[name]))
+        np.testing.assert_allclose(moved[moved > 0], 0.1, rtol=1e-5)
+        assert (moved > 0).any()
+
+
+def test_the_bounds_of_every_registered_optimizer_stand_in_its_fields() -> None:
+    for cls in OPTIMIZERS.values():
+        for f in fields(cls):
+            if f.metadata.get("sweepable"):
+                assert f.metadata["bounds"] != Bounds(), f"{cls.__name__}.{f.name}"

@@ -1,5 +1,5 @@
-"""Losses beside the exact cross-entropy: formulas, gradients by finite differences in float64, and
-where they end.
+"""Losses other than the exact cross-entropy: formulas, gradients by finite differences in float64,
+and limits.
 """
 
 from typing import Any
@@ -41,12 +41,12 @@ ALL = [*(make() for make in LOSSES.values()), StableMax(exact=True)]
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_values_are_those_of_the_formula(loss: Loss) -> None:
-    found = loss(jnp.asarray(_LOGITS, jnp.float32), jnp.asarray(_TARGETS))
+    values = loss(jnp.asarray(_LOGITS, jnp.float32), jnp.asarray(_TARGETS))
     expected = [
         [_by_hand(loss, z, y) for z, y in zip(*row, strict=True)]
         for row in zip(_LOGITS, _TARGETS, strict=True)
     ]
-    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(values, expected, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
@@ -55,7 +55,7 @@ def test_gradients_are_finite_differences(loss: Loss) -> None:
         total = jax.jit(lambda z: loss(z, jnp.asarray(_TARGETS)).sum())
         gradient = np.asarray(jax.grad(total)(jnp.asarray(_LOGITS)))
         assert gradient.dtype == np.float64
-        for place in [
+        for index in [
             (0, 0, 0),
             (1, 1, _TARGETS[1, 1]),
             (2, 0, _TARGETS[2, 0]),
@@ -63,11 +63,11 @@ def test_gradients_are_finite_differences(loss: Loss) -> None:
             (5, 0, 2),
         ]:
             step = np.zeros_like(_LOGITS)
-            step[place] = 1e-6
+            step[index] = 1e-6
             difference = (
                 total(jnp.asarray(_LOGITS + step)) - total(jnp.asarray(_LOGITS - step))
             ) / 2e-6
-            assert gradient[place] == pytest.approx(float(difference), rel=1e-6, abs=1e-8)
+            assert gradient[index] == pytest.approx(float(difference), rel=1e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=str)

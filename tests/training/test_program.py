@@ -1,5 +1,5 @@
-"""The compiled programs of training: where chunks are cut, which seeds run together and how numbers
-enter change no bit.
+"""The compiled programs of training: the ends of chunks, the seeds that run together and the way
+numbers enter change no bit.
 """
 
 from dataclasses import replace
@@ -53,8 +53,8 @@ def _run(experiment: Experiment, cuts: list[int]) -> tuple[TrainState, np.ndarra
     return state, np.concatenate(losses, axis=1)
 
 
-def _same(one: Any, other: Any) -> bool:
-    ours, theirs = dotted(one), dotted(other)
+def _same(tree: Any, other: Any) -> bool:
+    ours, theirs = dotted(tree), dotted(other)
     assert list(ours) == list(theirs)
     return all(
         np.asarray(ours[name]).tobytes() == np.asarray(theirs[name]).tobytes() for name in ours
@@ -83,7 +83,9 @@ def test_a_seed_beside_others_is_the_seed_alone(name: str) -> None:
 def test_a_seeds_label_decides_and_not_its_place() -> None:
     forward, _ = _run(tiny_mlp_experiment(seeds=(0, 1, 2)), [10])
     backward, _ = _run(tiny_mlp_experiment(seeds=(2, 1, 0)), [10])
-    assert all(_same(take(forward, place), take(backward, 2 - place)) for place in range(3))
+    assert all(
+        _same(take(forward, seed_index), take(backward, 2 - seed_index)) for seed_index in range(3)
+    )
 
 
 def test_a_number_given_to_advance_is_the_number_of_another_program() -> None:
@@ -93,8 +95,8 @@ def test_a_number_given_to_advance_is_the_number_of_another_program() -> None:
     )
     program = Program(base.parts())
     changed, _ = program.advance(program.init(), Program(other.parts()).parts.numbers, 15)
-    own, _ = _run(other, [15])
-    assert _same(changed, own)
+    expected, _ = _run(other, [15])
+    assert _same(changed, expected)
     assert not _same(changed.params, _run(base, [15])[0].params)
 
 
@@ -131,11 +133,11 @@ def test_each_seed_trains_on_its_own_split_where_asked(per_seed: bool) -> None:
     program = Program(tiny_mlp_experiment(task=task).parts())
     state = program.init()
     _, losses = program.advance(state, program.parts.numbers, 1)
-    for place, seed in enumerate((0, 1, 2)):
+    for seed_index, seed in enumerate((0, 1, 2)):
         alone = ModularArithmetic(p=11, fraction=0.5, split_seed=3 + seed * per_seed)
         np.testing.assert_allclose(
-            losses[place, 0],
-            _loss(tiny_mlp_experiment(task=alone), take(state.params, place)),
+            losses[seed_index, 0],
+            _loss(tiny_mlp_experiment(task=alone), take(state.params, seed_index)),
             rtol=1e-6,
         )
     assert len({tuple(task.order(seed)) for seed in (0, 1, 2)}) == (3 if per_seed else 1)
@@ -165,9 +167,11 @@ def test_losses_are_those_of_the_parameters_before_each_update(name: str) -> Non
     state = program.init()
     _, losses = program.advance(state, program.parts.numbers, 6)
     for step in range(6):
-        for place in range(len(experiment.seeds)):
+        for seed_index in range(len(experiment.seeds)):
             np.testing.assert_allclose(
-                losses[place, step], _loss(experiment, take(state.params, place)), rtol=1e-5
+                losses[seed_index, step],
+                _loss(experiment, take(state.params, seed_index)),
+                rtol=1e-5,
             )
         state, _ = program.advance(state, program.parts.numbers, 1)
     assert np.isnan(losses[:, 6:]).all()

@@ -1,4 +1,4 @@
-"""Killed or interrupted at any instant, a run goes on to the bits of one that never was."""
+"""A run killed or interrupted at any instant resumes to the bits of an undisturbed run."""
 
 import os
 import re
@@ -46,7 +46,7 @@ _MEASURES = ["train_loss", "test_accuracy", "key_frequencies", "restricted_loss"
 
 
 class Killed:
-    """An experiment file, the run that was never disturbed, and one that children train."""
+    """An experiment file, an undisturbed run of it, and one that child processes train."""
 
     def __init__(self, file: Path, undisturbed: Run, path: Path):
         self.file, self.undisturbed, self.path = file, undisturbed, path
@@ -77,15 +77,15 @@ class Killed:
         )
 
     def files(self) -> dict[str, tuple[int, int, int]]:
-        """Inode, time and size of everything in finished segments."""
-        found = [
+        """Inode, time and size of every file in finished segments."""
+        inside = [
             path for name in self.finished() for path in (self.path / "segments" / name).rglob("*")
         ]
-        told = {
+        stats = {
             str(path): path.stat()
-            for path in (*found, *(self.path / "segments" / name for name in self.finished()))
+            for path in (*inside, *(self.path / "segments" / name for name in self.finished()))
         }
-        return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in told.items()}
+        return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 
 def _killed(folder: Path, segments: int) -> Killed:
@@ -129,10 +129,10 @@ def _assert_same(run: Run, undisturbed: Run) -> None:
 
 
 def _kill_often(killed: Killed, kills: int, seed: int) -> int:
-    """Kills and resumes; returns how many kills left a save unfinished."""
+    """Kill and resume a run; return how many kills left a save unfinished."""
     random, during_saves = Random(seed), 0
     for attempt in range(kills):
-        before, kept = killed.finished(), killed.files()
+        before, files = killed.finished(), killed.files()
         child = killed.start()
         _wait(child, lambda before=before: len(killed.finished()) > len(before))
         if attempt % 2:
@@ -146,18 +146,18 @@ def _kill_often(killed: Killed, kills: int, seed: int) -> int:
         during_saves += killed.saving()
         assert len(killed.finished()) > len(before)
         now = killed.files()
-        assert {path: now[path] for path in kept} == kept, "a finished segment was written again"
+        assert {path: now[path] for path in files} == files, "a finished segment was written again"
     return during_saves
 
 
 def _finish_and_compare(killed: Killed) -> None:
-    kept = killed.files()
+    files = killed.files()
     child = killed.start()
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 0, errors
     assert not killed.saving()
     now = killed.files()
-    assert {path: now[path] for path in kept} == kept
+    assert {path: now[path] for path in files} == files
     assert [int(name) for name in killed.finished()] == [
         int(path.name) for path in sorted((killed.undisturbed.path / "segments").iterdir())
     ]
@@ -177,7 +177,7 @@ def test_twenty_kills_some_during_a_save_change_no_bit(tmp_path: Path) -> None:
     _finish_and_compare(killed)
 
 
-def test_sigterm_saves_everything_and_says_how_to_go_on(killed: Killed, tmp_path: Path) -> None:
+def test_sigterm_saves_everything_and_says_how_to_resume(killed: Killed, tmp_path: Path) -> None:
     child = killed.start()
     _wait(child, lambda: len(killed.finished()) >= 3)
     begin = time.monotonic()
@@ -186,22 +186,22 @@ def test_sigterm_saves_everything_and_says_how_to_go_on(killed: Killed, tmp_path
     assert time.monotonic() - begin < 3
     assert child.returncode == 130
     assert out == ""
-    told = re.search(
+    message = re.search(
         r"stopped at step (\d+) of 4000; everything up to there is saved\. To go on:\n  mi-jax"
         r" (.*)\n",
         errors,
     )
-    assert told, errors
-    assert int(killed.finished()[-1]) == int(told[1]) < 4_000
-    assert open_run(killed.path).losses.sizes["step"] == int(told[1])
-    kept = killed.files()
-    command = [sys.executable, "-m", "mi_jax.cli", *shlex.split(told[2])]
+    assert message, errors
+    assert int(killed.finished()[-1]) == int(message[1]) < 4_000
+    assert open_run(killed.path).losses.sizes["step"] == int(message[1])
+    files = killed.files()
+    command = [sys.executable, "-m", "mi_jax.cli", *shlex.split(message[2])]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     now = killed.files()
-    assert {path: now[path] for path in kept} == kept
+    assert {path: now[path] for path in files} == files
     _assert_same(open_run(killed.path), killed.undisturbed)
 
 
@@ -209,9 +209,7 @@ QUICK = tiny_mlp_experiment(steps=200)
 
 
 def _interrupted(experiment: Experiment, path: Path, at: int, *numbers: signal.Signals) -> None:
-    """Trains, with these signals (SIGTERM by default) between two chunks, as soon as a step is
-    reached.
-    """
+    """Train, and raise signals (SIGTERM by default) between two chunks after a step."""
 
     left = list(numbers or (signal.SIGTERM,))
 
@@ -227,12 +225,12 @@ def test_interrupted_again_and_again_a_run_ends_with_the_same_bits(tmp_path: Pat
     for at in (1, 17, 18, 60, 150):
         with pytest.raises(Interrupted, match="everything up to there is saved") as error:
             _interrupted(QUICK, tmp_path / "run", at, signal.SIGINT)
-        told = re.match(r"stopped at step (\d+) of 200", str(error.value))
-        assert told
-        assert open_run(tmp_path / "run").losses.sizes["step"] == int(told[1]), (
-            "what was said to be saved isn't"
+        message = re.match(r"stopped at step (\d+) of 200", str(error.value))
+        assert message
+        assert open_run(tmp_path / "run").losses.sizes["step"] == int(message[1]), (
+            "the part that was reported as saved is not"
         )
-        assert at <= int(told[1]) < 200
+        assert at <= int(message[1]) < 200
     run = train(QUICK, tmp_path / "run")
     assert _bits(run.stack()) == _bits(undisturbed.stack())
     assert run.losses.equals(undisturbed.losses)
@@ -245,7 +243,7 @@ def test_a_signal_in_the_last_chunk_finds_a_finished_run(tmp_path: Path) -> None
     assert {status.state for status in open_run(tmp_path / "run").status.values()} == {"finished"}
 
 
-def test_a_second_signal_stops_at_once_and_what_was_saved_goes_on(tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once_and_the_saved_part_resumes(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted(QUICK, tmp_path / "run", 60, signal.SIGINT, signal.SIGTERM)
     undisturbed, run = train(QUICK, tmp_path / "undisturbed"), train(QUICK, tmp_path / "run")

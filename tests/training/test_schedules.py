@@ -1,4 +1,4 @@
-"""Schedules: which steps are kept, exactly."""
+"""Schedules: the exact steps of the snapshots."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_a_union_is_the_union_of_the_sets(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "message"),
     [
         (at(11), r"\[11\] lie outside the run: steps are 0 to 10"),
         (at(3, 40, 12), r"\[12, 40\]"),
@@ -95,8 +95,8 @@ def test_a_union_is_the_union_of_the_sets(
         (every(3) | at(11), r"\[11\]"),
     ],
 )
-def test_steps_outside_the_run_are_refused_by_name(schedule: Schedule, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_steps_outside_the_run_are_refused_by_name(schedule: Schedule, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         schedule.steps(10)
 
 

@@ -1,4 +1,4 @@
-"""A run as it is read: parameters, losses, exact states and status, by step and seed."""
+"""Reading a run: parameters, losses, exact states and status, by step and seed."""
 
 import json
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ from mi_jax.training.state import Program, TrainState
 from mi_jax.training.trajectory import Trajectory, segment_ends
 
 
-def _same(one: Any, other: Any) -> bool:
-    ours, theirs = dotted(one), dotted(other)
+def _same(tree: Any, other: Any) -> bool:
+    ours, theirs = dotted(tree), dotted(other)
     assert list(ours) == list(theirs)
     return all(
         np.asarray(ours[name]).tobytes() == np.asarray(theirs[name]).tobytes() for name in ours
@@ -39,7 +39,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class Undisturbed:
-    """States and losses of an experiment by one step after another, with nothing stored."""
+    """States and losses of an experiment, trained one step at a time, with nothing stored."""
 
     def __init__(self, experiment: Experiment):
         program = Program(experiment.parts())
@@ -71,7 +71,7 @@ def sparse_undisturbed() -> Undisturbed:
     return Undisturbed(SPARSE)
 
 
-def test_a_run_tells_its_steps_seeds_and_experiment(tiny_run: Run) -> None:
+def test_a_run_has_its_steps_seeds_and_experiment(tiny_run: Run) -> None:
     assert tiny_run.steps.tolist() == tiny_experiment().snapshots().tolist()
     assert len(tiny_run.steps) == 12
     assert tiny_run.seeds == (0, 1, 2)
@@ -84,8 +84,8 @@ def test_every_snapshot_of_every_seed_is_that_of_an_undisturbed_run(
     for step in tiny_run.steps.tolist():
         expected = undisturbed.states[step].params
         assert _same(tiny_run.params(step), expected)
-        for place, seed in enumerate(tiny_run.seeds):
-            assert _same(tiny_run.params(step, seed=seed), take(expected, place))
+        for seed_index, seed in enumerate(tiny_run.seeds):
+            assert _same(tiny_run.params(step, seed=seed), take(expected, seed_index))
 
 
 def test_losses_of_every_step_are_those_of_an_undisturbed_run(
@@ -170,7 +170,7 @@ def test_states_are_stored_where_storage_says(sparse_run: Run) -> None:
         "000000060",
     ]
     stored = [sparse_run.trajectories[0].stored_state(step) for step in (19, 20, 39, 40, 60)]
-    assert [None if found is None else found[0] for found in stored] == [None, 20, 20, 40, 60]
+    assert [None if state is None else state[0] for state in stored] == [None, 20, 20, 40, 60]
 
 
 @pytest.mark.parametrize("step", [-1, 61])
@@ -213,7 +213,7 @@ def test_an_unfinished_run_is_read_as_far_as_it_goes(
         run.state_at(41)
 
 
-def test_a_run_that_was_left_goes_on_to_the_same_bits(tmp_path: Path, sparse_run: Run) -> None:
+def test_an_unfinished_run_resumes_to_the_same_bits(tmp_path: Path, sparse_run: Run) -> None:
     _stopped(SPARSE, tmp_path / "run", 40)
     run = train(SPARSE, tmp_path / "run")
     assert _same(run.stack(), sparse_run.stack())
@@ -249,20 +249,20 @@ def test_segments_end_after_so_many_snapshots_megabytes_or_parts_of_the_run(
     assert ends[-1] == last
     assert ends[0] > 0
     fits = max(1, min(most, int(8 * 2**20 / snapshot_bytes)))
-    held = [
+    counts = [
         int(((snapshots > start) & (snapshots <= end)).sum())
         for start, end in zip([-1, *ends], ends, strict=False)
     ]
-    assert sum(held) == len(snapshots)
-    assert all(count <= fits for count in held[1:])
-    assert held[0] <= max(
+    assert sum(counts) == len(snapshots)
+    assert all(count <= fits for count in counts[1:])
+    assert counts[0] <= max(
         fits, 2
     )  # nothing can be written at step 0: its snapshot waits for the next
     assert np.diff([0, *ends]).max() <= -(-last // states)
     parts = {-(-last * part // states) for part in range(1, states + 1)}
     assert all(
         count == max(fits, 1) or end in parts or end == ends[0]
-        for count, end in zip(held, ends, strict=True)
+        for count, end in zip(counts, ends, strict=True)
     )
 
 
@@ -333,7 +333,7 @@ def test_an_export_needs_to_know_which_seed(tiny_run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda arrays: arrays.pop("unembed.W_U"), r"missing unembed.W_U \[24, 11\]"),
         (
@@ -351,12 +351,12 @@ def test_an_export_needs_to_know_which_seed(tiny_run: Run, tmp_path: Path) -> No
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(
-    sparse_run: Run, tmp_path: Path, change: Any, told: str
+    sparse_run: Run, tmp_path: Path, change: Any, message: str
 ) -> None:
     arrays = dict(dotted(sparse_run.params(60, seed=0)))
     change(arrays)
     np.savez(tmp_path / "weights.npz", **arrays)
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         load_weights(tmp_path / "weights.npz", sparse_run.subject.model)
 
 
@@ -408,7 +408,7 @@ def test_a_changed_record_is_refused(sparse_run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": null}', '{"format": "1"}'])
-def test_a_record_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json"):
         open_run(tmp_path)
@@ -416,24 +416,24 @@ def test_a_record_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_path_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for path, told in (
+    for path, message in (
         (tmp_path, "mi-jax run EXPERIMENT --out"),
         (tmp_path / "no", "is no run"),
         (tmp_path / "file", "is a file"),
     ):
-        with pytest.raises(RunError, match=told):
+        with pytest.raises(RunError, match=message):
             open_run(path)
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine, as far as its description goes."""
+def another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend to be another machine, by its description."""
     here = machine.machine()
     monkeypatch.setattr(machine, "machine", lambda: {**here, "cores": 96, "python": "3.99"})
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_another_machine_reads_everything_stored_and_replays_only_when_told(
+@pytest.mark.usefixtures("another_machine")
+def test_another_machine_reads_everything_stored_and_replays_only_when_allowed(
     sparse_run: Run,
 ) -> None:
     run = open_run(sparse_run.path)
@@ -447,11 +447,11 @@ def test_another_machine_reads_everything_stored_and_replays_only_when_told(
     assert run.state_at(41, allow_other_machine=True).step.tolist() == [41, 41, 41]
 
 
-def test_another_machine_goes_on_with_a_run_only_when_told(
+def test_another_machine_resumes_a_run_only_when_allowed(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     _stopped(SPARSE, tmp_path / "run", 25)
-    request.getfixturevalue("elsewhere")
+    request.getfixturevalue("another_machine")
     with pytest.raises(RunError, match="cores"):
         train(SPARSE, tmp_path / "run")
     assert open_run(tmp_path / "run").losses.sizes["step"] == 20
@@ -498,7 +498,7 @@ def test_a_seed_that_turns_non_finite_has_a_status_and_its_last_finite_step(
     poisoned: dict[str, Run],
 ) -> None:
     status = poisoned["all"].status
-    assert {seed: tuple(one) for seed, one in status.items()} == {
+    assert {seed: tuple(of_seed) for seed, of_seed in status.items()} == {
         0: ("finished", 60),
         1: ("non-finite", 19),  # losses[20] is the first NaN
         2: ("finished", 60),
@@ -582,7 +582,7 @@ def test_the_name_and_storage_of_a_run_are_those_it_began_with(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"seeds": (0, 1)},
@@ -599,9 +599,9 @@ def test_the_name_and_storage_of_a_run_are_those_it_began_with(tmp_path: Path) -
     ids=str,
 )
 def test_a_directory_of_another_experiment_is_refused_with_the_differences(
-    sparse_run: Run, changes: dict[str, Any], told: str
+    sparse_run: Run, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RunError, match=told):
+    with pytest.raises(RunError, match=message):
         train(replace(SPARSE, **changes), sparse_run.path)
 
 
