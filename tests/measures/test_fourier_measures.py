@@ -241,7 +241,7 @@ def test_a_missing_role_or_fact_is_named() -> None:
     assert MEASURES["gini_embedding"].missing(model.roles, everything, none) is None
     other = MEASURES["fourier_power_embedding"].missing(FAKE.roles, none, none)
     assert other is not None
-    assert other.startswith("needs the task's concept")
+    assert other.startswith("needs the task's ground truth")
 
 
 @pytest.mark.parametrize("name", ["fourier_power_embedding", "gini_unembedding", "key_frequencies"])
