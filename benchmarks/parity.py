@@ -18,7 +18,9 @@ RATE, DECAY = 1e-2, 1e-2
 
 @dataclass(frozen=True)
 class Parity(Task):
-    """Whether an odd number of the first k of n signs is negative; fresh examples at every step."""
+    """Sparse parity: whether an odd number of the first k of n signs is negative; fresh examples at
+    every step.
+    """
 
     n: int = N
     k: int = K

@@ -47,10 +47,10 @@ class Protocol(NamedTuple):
     """
 
     n: float
-    n_beta: float
-    beta: float
-    gamma: float
-    epsilon: float
+    n_beta: Number | int
+    beta: Number
+    gamma: Number | int
+    epsilon: Number | int
     burn_in: int
     draws: int
     chains: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import jax
-import jax.core
+from jax.core import Tracer
 
 from mi_jax.basics.dims import Number
 from mi_jax.basics.errors import ConfigError, nearest, require, whole
@@ -119,10 +119,12 @@ class SGLDSettings:
 
 
 def _unknown(value: Any) -> bool:
-    """Whether a number has no value yet: JAX rebuilds settings with tracers, or with bare objects
-    in place of their numbers, while it compiles a program that they are an argument of.
+    """True if a number has no value yet.
+
+    While JAX compiles a program that takes settings as an argument, it rebuilds them with tracers,
+    or with bare objects, in place of their numbers. These cannot be checked.
     """
-    return isinstance(value, jax.core.Tracer) or type(value) is object
+    return isinstance(value, Tracer) or type(value) is object
 
 
 def check_number(name: str, value: Any) -> None:

@@ -96,7 +96,7 @@ def _arviz() -> types.ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(
-            "arviz", reason="arviz, an oracle of the extra `dev`, isn't installed here"
+            "arviz", reason="arviz, an oracle of the extra `dev`, is not installed here"
         )
 
 

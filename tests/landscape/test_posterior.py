@@ -18,7 +18,7 @@ def _blackjax() -> types.ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(
-            "blackjax", reason="blackjax, an oracle of the extra `dev`, isn't installed here"
+            "blackjax", reason="blackjax, an oracle of the extra `dev`, is not installed here"
         )
 
 

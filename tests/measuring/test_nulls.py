@@ -26,7 +26,7 @@ from mi_jax.runs.train import train
 pytestmark = pytest.mark.slow  # over half a minute in all
 
 _KEYS = {"few": (1, 3), "most": (1, 2, 4, 5)}
-"""Of the five frequencies of p = 11."""
+"""Key frequencies, among the five of p = 11."""
 
 
 def _prepared(keys: tuple[int, ...]) -> Any:
