@@ -4,6 +4,8 @@ Nothing heavy is imported before one of them works.
 """
 
 import argparse
+import ast
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +50,32 @@ Examples:
   mi-jax compare checkpoints/grokking fork_a fork_b --measures test_loss,gini_unembedding
 """
 
-_INTERVENTION = (
-    "a change to training, written as a call with literal arguments, such as "
-    "'Freeze(\"unembed.*\")'; may be repeated. Kinds: Change, Clamp, Ablate, Transplant, Graft, "
-    "Freeze, Reset, Project; see mi_jax.interventions (default: none)"
-)
+
+@functools.cache
+def _intervention_help() -> str:
+    """Help of ``--intervention``, which names every registered intervention.
+
+    The names are read from the source of the registry, since importing it would import jax.
+    """
+    source = (Path(__file__).parents[1] / "interventions" / "__init__.py").read_text("utf-8")
+    [registry] = [
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict)
+        if "INTERVENTIONS" in ast.dump(node)
+    ]
+    *names, last = [ast.unparse(value) for value in registry.values]
+    return (
+        "a change to training, written as a call with literal arguments, which is parsed and never"
+        " executed, such as 'Freeze(\"unembed.*\")'; may be repeated (default: none)."
+        f" {', '.join(names)} and {last} are described in mi_jax.interventions"
+    )
 
 
 def add_interventions(parser: argparse.ArgumentParser) -> None:
     """Add the option that changes training."""
     parser.add_argument(
-        "--intervention", action="append", default=[], metavar="CALL", help=_INTERVENTION
+        "--intervention", action="append", default=[], metavar="CALL", help=_intervention_help()
     )
 
 

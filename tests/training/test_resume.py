@@ -187,7 +187,7 @@ def test_sigterm_saves_everything_and_says_how_to_go_on(killed: Killed, tmp_path
     assert child.returncode == 130
     assert out == ""
     told = re.search(
-        r"stopped at step (\d+) of 4000; everything up to there is saved\. To go on:\n  mi-jax"
+        r"stopped at step (\d+) of 4000; everything up to there is saved\. To resume:\n  mi-jax"
         r" (.*)\n",
         errors,
     )
