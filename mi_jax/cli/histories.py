@@ -5,11 +5,11 @@ Nothing heavy is imported before one of them works.
 
 import argparse
 import ast
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mi_jax.cli.verbs import (
     Verb,
@@ -51,22 +51,23 @@ Examples:
 """
 
 
+@functools.cache
 def _intervention_help() -> str:
     """Help of ``--intervention``, which names every registered intervention.
 
-    The names are read from the source of the registry: importing it would import jax, and help must
-    be printed at once.
+    The names are read from the source of the registry, since importing it would import jax.
     """
-    source = (files("mi_jax") / "interventions" / "__init__.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[1] / "interventions" / "__init__.py").read_text("utf-8")
     [registry] = [
         node.value
         for node in ast.parse(source).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERVENTIONS"
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict)
+        if "INTERVENTIONS" in ast.dump(node)
     ]
-    *names, last = [ast.unparse(value) for value in cast(ast.Dict, registry).values]
+    *names, last = [ast.unparse(value) for value in registry.values]
     return (
-        'a change to training, such as \'Change(field="optimizer.weight_decay", value=0.3,'
-        " start=400)'; the arguments are literals, parsed and never executed; may be repeated."
+        "a change to training, written as a call with literal arguments, which is parsed and never"
+        " executed, such as 'Freeze(\"unembed.*\")'; may be repeated (default: none)."
         f" {', '.join(names)} and {last} are described in mi_jax.interventions"
     )
 

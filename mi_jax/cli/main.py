@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for an error that the user can fix; 130 after a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options, overrides = _parser().parse_known_args(words)
+    options, overrides = _parser(words).parse_known_args(words)
     verb = VERBS[options.verb]
     try:
         if not verb.takes_overrides:
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Make the parser of a command; only the verbs among its words get their options."""
     parser = argparse.ArgumentParser(
         "mi-jax",
         description="Train small networks and see when and how a mechanism forms in them.",
@@ -82,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             add_help=verb.adds_help,
         )
-        verb.add_options(subparser)
+        # The options of the other verbs are not needed, and take time to declare.
+        if name in words:
+            verb.add_options(subparser)
         # The verbs that answer --help themselves print it through their own parser.
         subparser.set_defaults(parser=subparser)
     return parser

@@ -182,7 +182,7 @@ class Run:
     def losses(self) -> xr.DataArray:
         """The training loss at every step, dims (seed, step), in the units of the loss.
 
-        The loss at step s is that of the parameters after s updates, on the batch of the next update.
+        The loss at step s is that of the parameters after s updates, on the next update's batch.
         The attr ``units`` is missing where a class of the experiment cannot be imported any more.
         """
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T

@@ -1,4 +1,4 @@
-"""Bad input: each has its own error that says what was given and what is allowed, and leaves
+"""Bad input: every case has an error that says what was given and what is allowed, and leaves
 nothing half-written.
 """
 
@@ -27,20 +27,20 @@ TINY = shlex.split("--task.p 11 --model.d-model 16 --model.d-mlp 32 --steps 20 -
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Everything below a folder with its size and time; the lock is no content."""
-    told = {
+    """The size and time of everything below a folder, except the lock."""
+    stats = {
         str(path.relative_to(folder)): path.stat()
         for path in sorted(folder.rglob("*"))
         if path.name != ".lock"
     }
     return {
         name: (stat.st_size, stat.st_mtime_ns if Path(name).suffix else 0)
-        for name, stat in told.items()
+        for name, stat in stats.items()
     }
 
 
 def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
-    """What the command line says on stderr of input that it refuses with status 2, writing nothing."""
+    """Run a command that must fail with status 2 and write nothing; return its errors."""
     before = _listing(folder)
     capsys.readouterr()
     try:
@@ -56,7 +56,7 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) 
 
 
 @pytest.mark.parametrize(
-    ("measure", "told"),
+    ("measure", "message"),
     [
         (
             "probe_accuracy(concepts='residue_sum')",
@@ -81,24 +81,24 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) 
         ("composition_score", "heads"),
     ],
 )
-def test_readings_of_what_is_not_there_are_refused(
-    run: Run, capsys: pytest.CaptureFixture[str], measure: str, told: str
+def test_measures_of_what_is_missing_are_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], measure: str, message: str
 ) -> None:
-    assert told in _refused(
+    assert message in _refused(
         capsys, run.path, "measure", str(run.path), "--quiet", "--measures", f"train_loss,{measure}"
     )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A small MLP's finished run, which bad commands are pointed at."""
+    """The finished run of a small MLP, to point bad commands at."""
     return train(
         tiny_mlp_experiment(steps=20, seeds=(0, 1)), tmp_path_factory.mktemp("runs") / "mlp"
     )
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         ("--task.p 0", "p=0: the modulus must be a whole number of at least 2"),
         ("--task.p -5", "p=-5: the modulus"),
@@ -132,14 +132,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 )
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_a_setting_that_cannot_be_is_refused(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, overrides: str, told: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, overrides: str, message: str
 ) -> None:
     out = ["--out", str(tmp_path / "run"), "--no-compile-cache"]
-    assert told in _refused(capsys, tmp_path, verb, "grokking", *out, *TINY, *overrides.split())
+    assert message in _refused(capsys, tmp_path, verb, "grokking", *out, *TINY, *overrides.split())
 
 
 _ORGANISMS = [
-    ("--task.name grup", "there is no task 'grup'; did you mean group?"),
+    ("--task.name grup", "There is no task 'grup'; did you mean group?"),
     ("--task.name group --task.group S9x", "group='S9x' is unknown; did you mean S3, S4, S5, S6?"),
     ("--task.name group --task.group T5", "Groups are spelled C2, C3, ..."),
     ("--task.operation divde", "'divide'"),
@@ -171,18 +171,18 @@ _ORGANISMS = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "told"), _ORGANISMS)
+@pytest.mark.parametrize(("overrides", "message"), _ORGANISMS)
 def test_a_task_or_a_change_to_training_that_cannot_be_is_refused_before_training(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: str, told: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: str, message: str
 ) -> None:
     out = ["--out", str(tmp_path / "run"), "--no-compile-cache", "--steps", "20"]
-    assert told in _refused(capsys, tmp_path, "train", "grokking", *out, *overrides.split())
+    assert message in _refused(capsys, tmp_path, "train", "grokking", *out, *overrides.split())
 
 
-def test_an_unknown_override_is_answered_with_the_near_ones(
+def test_an_unknown_override_is_answered_with_similar_ones(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    told = _refused(
+    message = _refused(
         capsys,
         tmp_path,
         "train",
@@ -192,14 +192,15 @@ def test_an_unknown_override_is_answered_with_the_near_ones(
         "--task.split-sed",
         "3",
     )
-    assert "Perhaps you meant" in told
-    assert "--task.split-seed" in told
+    assert "Perhaps you meant" in message
+    assert "--task.split-seed" in message
 
 
 _FILES = {
     "beyond.py": (
-        "from mi_jax import Experiment\nfrom mi_jax.training import at\nexperiment ="
-        " Experiment(steps=10, schedule=at(11))"
+        "from mi_jax import Experiment\n"
+        "from mi_jax.training import at\n"
+        "experiment = Experiment(steps=10, schedule=at(11))"
     ),
     "none.py": "trial = 1",
     "other.py": "experiment = {'steps': 3}",
@@ -207,20 +208,20 @@ _FILES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("beyond.py", "snapshots at steps [11] lie outside the run: steps are 0 to 10"),
-        ("none.py", "defines no `experiment`, which must be an mi_jax.Experiment"),
+        ("none.py", "defines no `experiment`. Assign an mi_jax.Experiment"),
         ("other.py", "defines no `experiment`"),
-        ("missing.py", "there is no file"),
+        ("missing.py", "There is no file"),
     ],
 )
 def test_a_file_that_holds_no_experiment_is_refused(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, told: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, message: str
 ) -> None:
     for file, text in _FILES.items():
         (tmp_path / file).write_text(text)
-    assert told in _refused(
+    assert message in _refused(
         capsys, tmp_path, "train", str(tmp_path / name), "--out", str(tmp_path / "run")
     )
 
@@ -229,7 +230,7 @@ def test_steps_beyond_a_shortened_run_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "long.py").write_text(_FILES["beyond.py"].replace("steps=10", "steps=20"))
-    told = _refused(
+    message = _refused(
         capsys,
         tmp_path,
         "train",
@@ -239,7 +240,7 @@ def test_steps_beyond_a_shortened_run_are_refused(
         "--steps",
         "5",
     )
-    assert "snapshots at steps [11] lie outside the run: steps are 0 to 5" in told
+    assert "snapshots at steps [11] lie outside the run: steps are 0 to 5" in message
 
 
 @pytest.mark.parametrize("name", ["groking", "nowhere/run"])
@@ -249,10 +250,10 @@ def test_an_unknown_experiment_is_refused_with_those_there_are(
     assert "grokking" in _refused(capsys, tmp_path, "train", name, "--out", str(tmp_path / "run"))
 
 
-def test_an_unknown_measure_is_refused_with_the_near_ones(
+def test_an_unknown_measure_is_refused_with_similar_ones(
     capsys: pytest.CaptureFixture[str], run: Run
 ) -> None:
-    told = _refused(
+    message = _refused(
         capsys,
         run.path,
         "measure",
@@ -261,13 +262,13 @@ def test_an_unknown_measure_is_refused_with_the_near_ones(
         "train_loss,tset_loss",
         "--no-compile-cache",
     )
-    assert "there is no measure 'tset_loss'; did you mean test_loss" in told
+    assert "there is no measure 'tset_loss'; did you mean test_loss" in message
 
 
-def test_a_measure_that_this_run_has_not_what_it_takes_for_is_refused(
+def test_a_measure_that_this_run_does_not_allow_is_refused(
     capsys: pytest.CaptureFixture[str], run: Run
 ) -> None:
-    told = _refused(
+    message = _refused(
         capsys,
         run.path,
         "measure",
@@ -276,10 +277,10 @@ def test_a_measure_that_this_run_has_not_what_it_takes_for_is_refused(
         "attention_pattern",
         "--no-compile-cache",
     )
-    assert "attention_pattern cannot be read here: it needs the model's role 'patterns'" in told
+    assert "attention_pattern cannot be read here: it needs the model's role 'patterns'" in message
 
 
-def test_an_unknown_tap_site_is_refused_with_the_near_ones(tiny_run: Run) -> None:
+def test_an_unknown_tap_site_is_refused_with_similar_ones(tiny_run: Run) -> None:
     params, inputs = tiny_run.params(60, seed=0), np.array([[1, 2, 11]])
     with pytest.raises(
         ConfigError,
@@ -291,7 +292,7 @@ def test_an_unknown_tap_site_is_refused_with_the_near_ones(tiny_run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (
             "--optimizer.weight-decay 0.5",
@@ -310,7 +311,7 @@ def test_an_unknown_tap_site_is_refused_with_the_near_ones(tiny_run: Run) -> Non
     ],
 )
 def test_a_directory_of_another_run_is_refused_with_the_differences(
-    capsys: pytest.CaptureFixture[str], run: Run, overrides: str, told: str
+    capsys: pytest.CaptureFixture[str], run: Run, overrides: str, message: str
 ) -> None:
     command = [
         "train",
@@ -320,17 +321,17 @@ def test_a_directory_of_another_run_is_refused_with_the_differences(
         "--no-compile-cache",
         *overrides.split(),
     ]
-    assert told in _refused(capsys, run.path, *command)
+    assert message in _refused(capsys, run.path, *command)
 
 
 def test_a_directory_of_another_model_is_refused(
     capsys: pytest.CaptureFixture[str], run: Run
 ) -> None:
-    told = _refused(
+    message = _refused(
         capsys, run.path, "train", "grokking", "--out", str(run.path), "--no-compile-cache", *TINY
     )
-    assert "holds another run" in told
-    assert "model: mlp there, transformer here" in told
+    assert "holds another run" in message
+    assert "model: mlp there, transformer here" in message
 
 
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
@@ -338,7 +339,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
-    told = _refused(
+    message = _refused(
         capsys,
         tmp_path,
         "train",
@@ -348,7 +349,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
         "--no-compile-cache",
         *TINY,
     )
-    assert "is not empty and holds no run.json; give another --out" in told
+    assert "is not empty and holds no run.json; give another --out" in message
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
@@ -357,7 +358,7 @@ def test_a_path_that_cannot_be_written_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, out: str
 ) -> None:
     (tmp_path / "file").write_text("x")
-    told = _refused(
+    message = _refused(
         capsys,
         tmp_path,
         "train",
@@ -367,15 +368,15 @@ def test_a_path_that_cannot_be_written_is_refused(
         "--no-compile-cache",
         *TINY,
     )
-    assert str(tmp_path / out) in told or out in told
-    assert "cannot be written" in told or "is a file; a run is a directory" in told
+    assert str(tmp_path / out) in message or out in message
+    assert "cannot be written" in message or "is a file; a run is a directory" in message
 
 
 def test_two_trainers_on_one_run_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with lock(tmp_path / "run"):
-        told = _refused(
+        message = _refused(
             capsys,
             tmp_path,
             "train",
@@ -385,7 +386,7 @@ def test_two_trainers_on_one_run_are_refused(
             "--no-compile-cache",
             *TINY,
         )
-    assert "another process is training" in told
+    assert "another process is training" in message
 
 
 def _weights(run: Run, file: Path, **changes: Any) -> Path:
@@ -395,11 +396,11 @@ def _weights(run: Run, file: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"unembed.W_U": np.zeros((24, 12), np.float32)},
-            "unembed.W_U has the shape [24, 12], the model's is [24, 11]",
+            "unembed.W_U has the shape [24, 12], that of the model is [24, 11]",
         ),
         (
             {"unembed.W_U": None, "embed_a.W_E": None},
@@ -407,17 +408,23 @@ def _weights(run: Run, file: Path, **changes: Any) -> Path:
         ),
         (
             {"blocks.0.mlp.W_in": np.zeros((3, 3), np.float32)},
-            "blocks.0.mlp.W_in [3, 3] is no parameter of this model",
+            "blocks.0.mlp.W_in [3, 3] is not a parameter of this model",
         ),
-        ({"unembed.W_U": np.zeros((24, 11), np.int64)}, "unembed.W_U is of type int64"),
+        ({"unembed.W_U": np.zeros((24, 11), np.int64)}, "unembed.W_U has the type int64"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run, changes: dict[str, Any], told: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    run: Run,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     file = _weights(run, tmp_path / "weights.npz", **changes)
     out = ["--out", str(tmp_path / "readings.nc"), "--no-compile-cache"]
-    assert told in _refused(capsys, tmp_path, "measure", str(file), "--like", str(run.path), *out)
+    assert message in _refused(
+        capsys, tmp_path, "measure", str(file), "--like", str(run.path), *out
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 truncated"])
@@ -425,7 +432,7 @@ def test_a_file_that_holds_no_weights_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run, content: bytes
 ) -> None:
     (tmp_path / "weights.npz").write_bytes(content)
-    told = _refused(
+    message = _refused(
         capsys,
         tmp_path,
         "measure",
@@ -434,14 +441,14 @@ def test_a_file_that_holds_no_weights_is_refused(
         str(run.path),
         "--no-compile-cache",
     )
-    assert "weights.npz can't be read as an npz of arrays" in told
+    assert "weights.npz cannot be read as an npz of arrays" in message
 
 
-def test_weights_need_to_know_what_they_are_of(
+def test_weights_need_the_experiment_that_they_belong_to(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, run: Run
 ) -> None:
     file = _weights(run, tmp_path / "weights.npz")
-    assert "say with --like" in _refused(
+    assert "which does not name its model and task" in _refused(
         capsys, tmp_path, "measure", str(file), "--no-compile-cache"
     )
     assert "no run or file" in _refused(
@@ -486,7 +493,7 @@ def test_a_directory_that_is_no_run_is_refused(
         ("measure", "--like", "grokking"),
     ],
 )
-def test_what_a_verb_does_not_know_is_refused(
+def test_unknown_options_of_a_verb_are_refused(
     capsys: pytest.CaptureFixture[str], run: Run, command: tuple[str, ...]
 ) -> None:
     verb, *rest = command
@@ -496,7 +503,7 @@ def test_what_a_verb_does_not_know_is_refused(
 @pytest.mark.parametrize(
     "command", [(), ("trian", "grokking"), ("list",), ("list", "nothing"), ("info",), ("train",)]
 )
-def test_a_command_that_is_none_is_refused(
+def test_an_incomplete_or_unknown_command_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     capsys.readouterr()
@@ -526,15 +533,15 @@ experiment = Experiment(
 
 
 def _with_room(limit: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a child that can't write a file larger than ``limit`` bytes: what a full
-    disk is to a writer.
+    """Run the command line in a child that cannot write a file larger than ``limit`` bytes, as on a
+    full disk.
     """
     code = (
         "import resource, sys; from mi_jax.cli.main import main;"
         f" resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         " sys.exit(main(sys.argv[1:]))"
     )
-    # No compile cache: it would be left with files cut short.
+    # No compile cache, which would be left with truncated files.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     command = [sys.executable, "-B", "-c", code, *arguments, "--no-compile-cache", "--quiet"]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -544,7 +551,7 @@ def _with_room(limit: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 def full(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
-    """An experiment file, the run of it that met a full disk, and what its trainer said."""
+    """An experiment file, its run on a full disk, and the output of its training."""
     folder = tmp_path_factory.mktemp("full")
     file, path = folder / "room.py", folder / "run"
     file.write_text(_ROOM)
@@ -572,14 +579,14 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_saved(
     assert "every stored number" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_told_in_two_lines_at_most(full: Full) -> None:
+def test_a_full_disk_is_reported_in_two_lines_at_most(full: Full) -> None:
     _, _, done = full
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
 
 
 @pytest.mark.slow
-def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room_to_the_same_bits(
+def test_a_run_that_met_a_full_disk_resumes_to_the_same_bits_once_there_is_room(
     full: Full, tmp_path: Path
 ) -> None:
     file, path, _ = full
@@ -599,4 +606,4 @@ def test_a_reading_on_a_full_disk_is_refused_and_leaves_no_file(run: Run) -> Non
     assert done.returncode == 2, (done.returncode, done.stderr[:300])
     assert "train_loss.nc cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
-    assert {name: told for name, told in _listing(run.path).items() if name != "measures"} == before
+    assert {name: stat for name, stat in _listing(run.path).items() if name != "measures"} == before

@@ -1,4 +1,4 @@
-"""The command line: what each verb prints, writes and returns."""
+"""The command line: the output, files and exit status of each verb."""
 
 import contextlib
 import io
@@ -21,9 +21,10 @@ from conftest import few
 
 import mi_jax
 from mi_jax.basics.pytrees import dotted
-from mi_jax.cli.main import main
+from mi_jax.cli.main import VERBS, main
 from mi_jax.cli.printing import lines_of, lines_of_readings
 from mi_jax.contracts import Measure
+from mi_jax.dynamics import GAP, LEVEL
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.runs.run import open_run
@@ -50,7 +51,7 @@ SOME = (
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_readings() -> Iterator[None]:
-    """Every reading takes a minute to compile; how they are shown takes a dozen."""
+    """Keep a dozen measures: compiling all of them takes a minute."""
     registries, everything = (READINGS, PICTURES), (dict(READINGS), dict(PICTURES))
     for registry in registries:
         assert isinstance(registry, dict)
@@ -62,15 +63,15 @@ def _few_readings() -> Iterator[None]:
         registry.update(all_of_it)
 
 
-class Said:
-    """What a command returned and printed."""
+class Output:
+    """The exit status and the output of a command."""
 
     def __init__(self, status: int, out: str, errors: str):
         self.status, self.out, self.errors = status, out, errors
 
     @property
     def json(self) -> Any:
-        """The one object on stdout; NaN is no JSON."""
+        """The one object on stdout; NaN is refused, since it is not JSON."""
 
         def refuse(constant: str) -> Any:
             raise AssertionError(f"{constant} is no JSON")
@@ -86,40 +87,40 @@ class Said:
         }
 
 
-def _say(capsys: pytest.CaptureFixture[str], *arguments: str) -> Said:
+def _run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Output:
     capsys.readouterr()
     own = [] if arguments[0] in ("list",) else ["--no-compile-cache"]
-    return Said(main([*arguments, *own]), *capsys.readouterr())
+    return Output(main([*arguments, *own]), *capsys.readouterr())
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """A run that ``mi-jax run`` made (trained, measured, reported), and what it said."""
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Output]:
+    """A run made by ``mi-jax run`` (trained, measured, reported), and the output of the command."""
     path, out = tmp_path_factory.mktemp("runs") / "demo", io.StringIO()
     with contextlib.redirect_stdout(out):
         status = main(
             ["run", "grokking", "--out", str(path), "--quiet", "--no-compile-cache", *TINY]
         )
-    return path, Said(status, out.getvalue(), "")
+    return path, Output(status, out.getvalue(), "")
 
 
 @pytest.fixture(scope="module")
-def path(ran: tuple[Path, Said]) -> Path:
+def path(ran: tuple[Path, Output]) -> Path:
     """The run's directory."""
     return ran[0]
 
 
-def test_run_ends_with_the_numbers_and_the_report(ran: tuple[Path, Said]) -> None:
-    path, said = ran
-    assert said.status == 0
-    assert said.table["seed"][:2] == ["0", "1"]
-    assert said.table["memorised at step"][:2] == ["never", "never"]
+def test_run_ends_with_the_numbers_and_the_report(ran: tuple[Path, Output]) -> None:
+    path, output = ran
+    assert output.status == 0
+    assert output.table["seed"][:2] == ["0", "1"]
+    assert output.table["memorised at step"][:2] == ["never", "never"]
     final = open_run(path).measures["sum_squared_weights"].isel(step=-1).values
-    assert said.table["sum_squared_weights"][:2] == [f"{value:.4g}" for value in final]
-    assert said.out.splitlines()[-1] == f"report: {path / 'report.html'}"
+    assert output.table["sum_squared_weights"][:2] == [f"{value:.4g}" for value in final]
+    assert output.out.splitlines()[-1] == f"report: {path / 'report.html'}"
 
 
-def test_a_finished_run_is_neither_trained_nor_measured_anew(
+def test_a_finished_run_is_not_trained_or_measured_again(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
     before = {
@@ -127,12 +128,12 @@ def test_a_finished_run_is_neither_trained_nor_measured_anew(
         for part in ("segments", "measures")
         for file in (path / part).rglob("*")
     }
-    assert _say(capsys, "train", "grokking", "--out", str(path), *TINY).status == 0
-    assert _say(capsys, "measure", str(path)).status == 0
+    assert _run_command(capsys, "train", "grokking", "--out", str(path), *TINY).status == 0
+    assert _run_command(capsys, "measure", str(path)).status == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
-def test_the_report_is_one_file_with_figures_that_are_told_in_words(path: Path) -> None:
+def test_the_report_is_one_file_with_figures_described_in_words(path: Path) -> None:
     page = (path / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), (
         "the page loads something from elsewhere"
@@ -142,9 +143,9 @@ def test_the_report_is_one_file_with_figures_that_are_told_in_words(path: Path) 
     assert len(pictures) >= 4
     for picture in pictures:
         assert 'src="data:image/' in picture
-        told = re.search(r'alt="([^"]*)"', picture)
-        assert told
-        assert len(told[1]) > 10
+        answer = re.search(r'alt="([^"]*)"', picture)
+        assert answer
+        assert len(answer[1]) > 10
     for words in (
         "grokking",
         "restricted_loss",
@@ -165,20 +166,20 @@ def test_figures_are_kept_as_png_and_svg(path: Path) -> None:
 
 def test_report_makes_the_page_again(capsys: pytest.CaptureFixture[str], path: Path) -> None:
     (path / "report.html").unlink()
-    told = _say(capsys, "report", str(path), "--json").json
-    assert (told["run"], told["report"]) == (str(path), str(path / "report.html"))
-    assert told["seeds"] == _say(capsys, "measure", str(path), "--json").json
+    answer = _run_command(capsys, "report", str(path), "--json").json
+    assert (answer["run"], answer["report"]) == (str(path), str(path / "report.html"))
+    assert answer["seeds"] == _run_command(capsys, "measure", str(path), "--json").json
     assert (path / "report.html").is_file()
 
 
 def test_measure_of_a_run_is_the_last_step_by_seed(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    told = _say(capsys, "measure", str(path), "--json").json
-    assert set(told) == {"0", "1"}
+    answer = _run_command(capsys, "measure", str(path), "--json").json
+    assert set(answer) == {"0", "1"}
     dataset = open_run(path).measures
     for seed in (0, 1):
-        mine, final = told[str(seed)], dataset.sel(seed=seed, step=40)
+        mine, final = answer[str(seed)], dataset.sel(seed=seed, step=40)
         assert set(mine) == set(SOME)
         for name in ("train_loss", "restricted_loss", "gini_unembedding"):
             assert isinstance(mine[name], float)
@@ -198,19 +199,21 @@ def test_measure_of_a_run_is_the_last_step_by_seed(
 def test_measure_takes_the_measures_that_are_named(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    told = _say(
+    answer = _run_command(
         capsys, "measure", str(path), "--measures", "test_loss,key_frequencies", "--json"
     ).json
-    assert {tuple(readings) for readings in told.values()} == {("test_loss", "key_frequencies")}
+    assert {tuple(readings) for readings in answer.values()} == {("test_loss", "key_frequencies")}
 
 
 def test_measure_without_json_is_tab_separated_by_seed(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    said = _say(capsys, "measure", str(path), "--measures", "test_loss,fourier_power_embedding")
+    output = _run_command(
+        capsys, "measure", str(path), "--measures", "test_loss,fourier_power_embedding"
+    )
     final = open_run(path).measures["test_loss"].sel(seed=1, step=40).item()
-    assert said.table["1.test_loss"] == [f"{final:.6g}"]
-    assert set(said.table) == {
+    assert output.table["1.test_loss"] == [f"{final:.6g}"]
+    assert set(output.table) == {
         f"{s}.{x}"
         for s in (0, 1)
         for x in ("test_loss", *(f"fourier_power_embedding.{k}" for k in "12345"))
@@ -223,9 +226,12 @@ def test_exported_weights_measure_as_the_run_does(
 ) -> None:
     run = open_run(path)
     file = run.export(40, tmp_path / "weights.npz", seed=1)
-    told = _say(capsys, "measure", str(file), "--like", str(path), "--json").json
-    assert told == _say(capsys, "measure", str(path), "--json").json["1"]
-    assert told == _say(capsys, "measure", str(file), "--like", "grokking", "--json", *TINY).json
+    answer = _run_command(capsys, "measure", str(file), "--like", str(path), "--json").json
+    assert answer == _run_command(capsys, "measure", str(path), "--json").json["1"]
+    assert (
+        answer
+        == _run_command(capsys, "measure", str(file), "--like", "grokking", "--json", *TINY).json
+    )
     assert [one.name for one in tmp_path.iterdir()] == ["weights.npz"]
 
 
@@ -242,7 +248,10 @@ def test_the_task_of_weights_is_that_of_the_command(
         "test_loss,train_loss,sum_squared_weights",
         "--json",
     ]
-    one, other = _say(capsys, *command).json, _say(capsys, *command, "--task.split-seed", "5").json
+    one, other = (
+        _run_command(capsys, *command).json,
+        _run_command(capsys, *command, "--task.split-seed", "5").json,
+    )
     assert one["sum_squared_weights"] == other["sum_squared_weights"]
     assert one["test_loss"] != other["test_loss"]
 
@@ -265,44 +274,45 @@ def test_readings_of_weights_are_written_where_asked(
         "test_loss",
         "--json",
     ]
-    said = _say(capsys, *command, "--out", str(tmp_path / "readings.nc"))
-    assert "arrays that are no parameters, ignored: is_train, p" in said.errors
+    output = _run_command(capsys, *command, "--out", str(tmp_path / "readings.nc"))
+    assert "arrays that are not parameters, ignored: is_train, p" in output.errors
     assert sorted(one.name for one in tmp_path.iterdir()) == ["readings.nc", "weights.npz"]
     import xarray as xr
 
     with xr.open_dataset(tmp_path / "readings.nc", engine="h5netcdf") as stored:
-        assert stored["test_loss"].item() == said.json["test_loss"]
+        assert stored["test_loss"].item() == output.json["test_loss"]
 
 
 def test_measures_that_cannot_be_taken_are_listed_with_the_reason(
     capsys: pytest.CaptureFixture[str], path: Path, tmp_path: Path
 ) -> None:
     file = open_run(path).export(40, tmp_path / "weights.npz", seed=0)
-    said = _say(
+    output = _run_command(
         capsys, "measure", str(file), "--like", str(path), "--task.operation", "multiply", "--json"
     )
-    assert "test_loss" in said.json
-    assert "restricted_loss" not in said.json
+    assert "test_loss" in output.json
+    assert "restricted_loss" not in output.json
     assert re.search(
-        r"not read: .*restricted_loss.*: needs the task's ground truth 'cyclic_answer'", said.errors
+        r"not read: .*restricted_loss.*: needs the task's ground truth 'cyclic_answer'",
+        output.errors,
     )
 
 
 def test_info_says_what_a_run_is_and_how_far_it_got(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    told = _say(capsys, "info", str(path), "--json").json
+    answer = _run_command(capsys, "info", str(path), "--json").json
     run = open_run(path)
-    assert (told["seeds"], told["steps"], told["snapshots"], told["trained_to"]) == (
+    assert (answer["seeds"], answer["steps"], answer["snapshots"], answer["trained_to"]) == (
         [0, 1],
         40,
         12,
         40,
     )
-    assert told["status"]["1"] == {"state": "finished", "last_finite_step": 40}
-    assert (told["hash"], told["experiment"]) == (run.record["hash"], run.record["experiment"])
-    assert set(told["measures"]) >= set(SOME)
-    table = _say(capsys, "info", str(path)).table
+    assert answer["status"]["1"] == {"state": "finished", "last_finite_step": 40}
+    assert (answer["hash"], answer["experiment"]) == (run.record["hash"], run.record["experiment"])
+    assert set(answer["measures"]) >= set(SOME)
+    table = _run_command(capsys, "info", str(path)).table
     assert table["status.0.state"] == ["finished"]
     assert table["experiment.task.p"] == ["11"]
 
@@ -310,17 +320,23 @@ def test_info_says_what_a_run_is_and_how_far_it_got(
 def test_verify_of_a_sound_run_finds_nothing(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    assert _say(capsys, "verify", str(path), "--json").json == {"run": str(path), "problems": []}
+    assert _run_command(capsys, "verify", str(path), "--json").json == {
+        "run": str(path),
+        "problems": [],
+    }
 
 
 def test_train_says_where_the_run_is(capsys: pytest.CaptureFixture[str], path: Path) -> None:
-    assert _say(capsys, "train", "grokking", "--out", str(path), *TINY).out == f"trained: {path}\n"
-    assert _say(capsys, "train", str(path), "--json").json["trained_to"] == 40
+    assert (
+        _run_command(capsys, "train", "grokking", "--out", str(path), *TINY).out
+        == f"trained: {path}\n"
+    )
+    assert _run_command(capsys, "train", str(path), "--json").json["trained_to"] == 40
 
 
 @pytest.mark.parametrize("kind", ["tasks", "models", "measures", "options", "experiments"])
 def test_list_prints_a_name_and_what_it_is(capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    table = _say(capsys, "list", kind).table
+    table = _run_command(capsys, "list", kind).table
     some = {
         "tasks": "modular_arithmetic",
         "models": "mlp",
@@ -330,20 +346,22 @@ def test_list_prints_a_name_and_what_it_is(capsys: pytest.CaptureFixture[str], k
     }[kind]
     assert some in table
     assert all(cells and cells[0] for cells in table.values())
-    assert set(_say(capsys, "list", kind, "--json").json) == set(table)
+    assert set(_run_command(capsys, "list", kind, "--json").json) == set(table)
 
 
 def test_list_tasks_says_what_is_known_and_the_smallest_setting(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    paper, _, truth, smallest = _say(capsys, "list", "tasks", "--json").json["sparse_parity"]
+    paper, _, truth, smallest = _run_command(capsys, "list", "tasks", "--json").json[
+        "sparse_parity"
+    ]
     assert "2207.08799" in paper
     assert truth.split(", ")[:2] == ["subset", "answer"]
     assert smallest == "SparseParity(n=6, k=2, examples=32, batch_size=8, test_examples=16)"
 
 
-def test_list_options_says_what_a_measure_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
-    table = _say(capsys, "list", "options").table
+def test_list_options_shows_the_options_of_a_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    table = _run_command(capsys, "list", "options").table
     assert {"gamma=1000.0", "entry=None", "preconditioner=None"} <= set(
         table["learning_coefficient"][1].split(", ")
     )
@@ -356,25 +374,25 @@ def test_list_options_says_what_a_measure_can_be_told(capsys: pytest.CaptureFixt
 def test_list_measures_says_which_know_the_end_of_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table = _say(capsys, "list", "measures").table
+    table = _run_command(capsys, "list", "measures").table
     assert table["restricted_loss"][0] == "retrospective"
     assert table["test_loss"][0] == "online"
     assert table["fourier_power_embedding"][1] == "seed step frequency"
 
 
 def test_long_values_are_counted_on_a_terminal_however_they_are_nested() -> None:
-    told = {"trace": [[0.5] * 30] * 2, "few": [1, 2], "one": 0.25}
-    assert lines_of(told) == ["trace\t60 values (see --json)", "few\t[1, 2]", "one\t0.25"]
+    answer = {"trace": [[0.5] * 30] * 2, "few": [1, 2], "one": 0.25}
+    assert lines_of(answer) == ["trace\t60 values (see --json)", "few\t[1, 2]", "one\t0.25"]
 
 
-def test_readings_are_counted_each_for_itself_however_many_there_are() -> None:
+def test_each_reading_is_counted_by_itself_however_many_there_are() -> None:
     by_site = {f"site {i}": {f"concept {j}": 0.5 for j in range(10)} for i in range(10)}
-    told = {
+    answer = {
         "probe_accuracy": by_site,
         "trace": [[0.5] * 30] * 2,
         **{f"one_{i}": 0.25 for i in range(50)},
     }
-    lines = lines_of_readings(told, "0.")
+    lines = lines_of_readings(answer, "0.")
     assert lines[:3] == [
         "0.probe_accuracy\t100 values (see --json)",
         "0.trace\t60 values (see --json)",
@@ -387,7 +405,7 @@ def test_list_measures_marks_what_is_read_only_when_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXPENSIVE, "slow", Measure("slow", lambda params, context: {}))  # pyright: ignore[reportArgumentType]
-    table = _say(capsys, "list", "measures").table
+    table = _run_command(capsys, "list", "measures").table
     assert table["slow"][0] == "online, when named"
     assert "when named" not in table["test_loss"][0]
 
@@ -396,13 +414,13 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = _say(capsys, "run", "grokking", "--dry-run", "--json", *TINY).json
-    assert (told["seeds"], told["steps"], told["snapshots"]) == (2, 40, 12)
-    assert told["parameters"] == 12 * 16 + 3 * 16 + 4 * 16 * 16 + 2 * 16 * 32 + 32 + 16 + 16 * 12
-    assert told["minutes_of_training"] > 0
-    assert told["megabytes"] > 0
+    answer = _run_command(capsys, "run", "grokking", "--dry-run", "--json", *TINY).json
+    assert (answer["seeds"], answer["steps"], answer["snapshots"]) == (2, 40, 12)
+    assert answer["parameters"] == 12 * 16 + 3 * 16 + 4 * 16 * 16 + 2 * 16 * 32 + 32 + 16 + 16 * 12
+    assert answer["minutes_of_training"] > 0
+    assert answer["megabytes"] > 0
     assert list(tmp_path.iterdir()) == []
-    table = _say(capsys, "train", "grokking", "--dry-run", *TINY).table
+    table = _run_command(capsys, "train", "grokking", "--dry-run", *TINY).table
     assert table["parameters"] == ["2,528"]
 
 
@@ -426,24 +444,26 @@ def test_a_dry_run_refuses_what_training_would(capsys: pytest.CaptureFixture[str
 def test_a_dry_runs_disk_is_about_what_the_run_takes(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    told = _say(capsys, "train", str(path), "--dry-run", "--json").json
+    answer = _run_command(capsys, "train", str(path), "--dry-run", "--json").json
     taken = (
         sum(file.stat().st_size for file in (path / "segments").rglob("*") if file.is_file())
         / 2**20
     )
-    assert 0.5 < taken / told["megabytes"] < 2
+    assert 0.5 < taken / answer["megabytes"] < 2
 
 
 @pytest.mark.slow
 def test_progress_goes_to_stderr_and_can_be_silenced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    loud = _say(capsys, "train", "grokking", "--out", str(tmp_path / "loud"), *TINY)
+    loud = _run_command(capsys, "train", "grokking", "--out", str(tmp_path / "loud"), *TINY)
     last = loud.errors.splitlines()[-1]
     assert last.startswith("step 40/40   loss ")
     assert "steps/s" in last
     assert "nan" not in loud.errors
-    quiet = _say(capsys, "train", "grokking", "--out", str(tmp_path / "quiet"), "--quiet", *TINY)
+    quiet = _run_command(
+        capsys, "train", "grokking", "--out", str(tmp_path / "quiet"), "--quiet", *TINY
+    )
     assert quiet.errors == ""
 
 
@@ -451,14 +471,14 @@ def test_a_run_lands_in_checkpoints_of_the_working_directory(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _say(capsys, "train", "grokking", "--quiet", *TINY).status == 0
+    assert _run_command(capsys, "train", "grokking", "--quiet", *TINY).status == 0
     made = open_run(Path("checkpoints") / "grokking")
     assert np.array_equal(made.losses, open_run(path).losses)
-    assert _say(capsys, "info", "checkpoints/grokking", "--json").json["trained_to"] == 40
+    assert _run_command(capsys, "info", "checkpoints/grokking", "--json").json["trained_to"] == 40
     assert [one.name for one in tmp_path.iterdir()] == ["checkpoints"]
     (tmp_path / "deeper").mkdir()
     monkeypatch.chdir(tmp_path / "deeper")
-    assert _say(capsys, "verify", "../checkpoints/grokking").status == 0
+    assert _run_command(capsys, "verify", "../checkpoints/grokking").status == 0
 
 
 @pytest.mark.parametrize("name", few(["file.py", "run", "run/run.json"], 1))
@@ -471,7 +491,7 @@ def test_an_experiment_is_a_run_its_record_or_a_file(
         f"record = json.loads(Path({str(path / 'run.json')!r}).read_text())\n"
         "experiment = Experiment.from_json(record['experiment'])\n"
     )
-    said = _say(
+    output = _run_command(
         capsys,
         "train",
         str(tmp_path / name),
@@ -481,7 +501,7 @@ def test_an_experiment_is_a_run_its_record_or_a_file(
         "--seeds",
         "1",
     )
-    assert said.status == 0, said.errors
+    assert output.status == 0, output.errors
     made, first = open_run(tmp_path / "again"), open_run(path)
     assert made.experiment.hash == first.experiment.hash
     assert np.array_equal(made.losses.sel(seed=1), first.losses.sel(seed=1))
@@ -555,9 +575,13 @@ _HEAVY = "('jax', 'jaxlib', 'optax', 'orbax', 'xarray', 'matplotlib', 'tyro', 'h
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("measure", "--help")])
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     done = _child(
-        "import sys\nfrom mi_jax.cli.main import main\ntry:\n    status = main(sys.argv[1:])\nexcept"
-        " SystemExit as stop:\n    status = stop.code\nprint('status', status, [name for name in"
-        f" {_HEAVY} if name in sys.modules])",
+        "import sys\n"
+        "from mi_jax.cli.main import main\n"
+        "try:\n"
+        "    status = main(sys.argv[1:])\n"
+        "except SystemExit as stop:\n"
+        "    status = stop.code\n"
+        f"print('status', status, [name for name in {_HEAVY} if name in sys.modules])",
         *arguments,
     )
     assert done.stdout.splitlines()[-1] == "status 0 []", done.stderr
@@ -582,10 +606,30 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 
 
+def test_the_defaults_of_a_sweep_are_those_of_the_regimes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"grokking (default: {GAP})" in text
+    assert f"generalised (default: {LEVEL})" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status: Any = main([verb, "--help"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0
+    assert f"  mi-jax {verb} " in capsys.readouterr().out.split("Example")[1]
+
+
 def test_listing_imports_nothing_that_only_computing_needs() -> None:
     done = _child(
-        "import sys, mi_jax.cli.listing\nprint([one for one in ('scipy.integrate', 'matplotlib',"
-        " 'orbax') if one in sys.modules])"
+        "import sys, mi_jax.cli.listing\nprint([one for one in ('scipy', 'matplotlib', 'orbax',"
+        " 'optax', 'xarray', 'pandas', 'tyro') if one in sys.modules])"
     )
     assert done.stdout == "[]\n", done.stderr
 
@@ -600,19 +644,19 @@ def test_every_promised_name_is_there() -> None:
 
 
 def test_no_function_has_the_name_of_a_module_that_would_take_its_place() -> None:
-    """Importing ``mi_jax.name`` sets the attribute ``name`` of the package to the module."""
+    """Importing the module ``mi_jax.name`` sets the package's attribute ``name`` to the module."""
     modules = {one.name for one in pkgutil.iter_modules(mi_jax.__path__)}
     assert {
         name for name in mi_jax.__all__ if not isinstance(getattr(mi_jax, name), ModuleType)
     }.isdisjoint(modules)
 
 
-def test_the_library_and_a_command_told_so_use_no_compile_cache_of_their_own(
+def test_the_library_and_no_compile_cache_turn_no_compile_cache_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = [getattr(jax.config, name) for name in names]
-    assert _say(capsys, "train", "grokking", "--dry-run", *TINY).status == 0
+    assert _run_command(capsys, "train", "grokking", "--dry-run", *TINY).status == 0
     assert [getattr(jax.config, name) for name in names] == before
 
 
@@ -621,9 +665,10 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_and_nowhere_else(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "small.py").write_text(
-        "from mi_jax import Experiment\nfrom mi_jax.models import MLP\nfrom mi_jax.tasks import"
-        " ModularArithmetic\nexperiment = Experiment(task=ModularArithmetic(p=7),"
-        " model=MLP(width=8), steps=30)\n"
+        "from mi_jax import Experiment\n"
+        "from mi_jax.models import MLP\n"
+        "from mi_jax.tasks import ModularArithmetic\n"
+        "experiment = Experiment(task=ModularArithmetic(p=7), model=MLP(width=8), steps=30)\n"
     )
     command = ["train", str(tmp_path / "small.py"), "--dry-run"]
     code = "import sys; from mi_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -633,7 +678,7 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_and_nowhere_else(
     assert done.returncode == 0, done.stderr
     kept = [file for file in (tmp_path / "cache" / "mi_jax" / "jax").iterdir() if file.is_file()]
     assert any("advance" in file.name for file in kept)
-    # Matplotlib keeps its list of fonts.
+    # Matplotlib stores its list of fonts.
     assert {file.name for file in (tmp_path / "cache").iterdir()} <= {"mi_jax", "matplotlib"}
     assert {file.name for file in (tmp_path / "home").rglob("*")} <= {".config", "matplotlib"}
 

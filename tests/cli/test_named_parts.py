@@ -1,5 +1,5 @@
-"""``--task.name`` and the like: another part at its smallest or default setting, before the other
-overrides are read.
+"""``--task.name`` and the like: they put in another part at its smallest or default setting, before
+the other overrides are read.
 """
 
 from dataclasses import replace
@@ -23,31 +23,31 @@ _BEFORE = Experiment(
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("joined", [True, False])
-def test_a_task_comes_in_at_its_smallest_setting(name: str, joined: bool) -> None:
+def test_a_task_is_put_in_at_its_smallest_setting(name: str, joined: bool) -> None:
     given = [f"--task.name={name}"] if joined else ["--task.name", name]
     after = with_overrides(_BEFORE, given, "test")
     assert after.task == TASKS[name].smallest()
     assert (after.model, after.optimizer, after.steps) == (_BEFORE.model, _BEFORE.optimizer, 9)
 
 
-def test_other_overrides_are_read_after_it_wherever_they_stand() -> None:
+def test_other_overrides_are_read_after_named_parts_wherever_they_stand() -> None:
     first = ["--task.digits", "3", "--steps", "12", "--task.name", "multi_digit_addition"]
     after = with_overrides(
         _BEFORE, [*first, "--model.name", "transformer", "--model.d-model", "8"], "test"
     )
     assert isinstance(after.task, MultiDigitAddition)
-    assert (after.task.digits, after.task.batch, after.steps) == (3, 16, 12)
+    assert (after.task.digits, after.task.batch_size, after.steps) == (3, 16, 12)
     assert after.model == Transformer(d_model=8)
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "loss"])
-def test_other_parts_come_in_at_their_defaults(part: str) -> None:
+def test_other_parts_are_put_in_with_their_defaults(part: str) -> None:
     for name, make in PARTS[part].items():
         assert getattr(with_overrides(_BEFORE, [f"--{part}.name", name], "test"), part) == make()
 
 
 @pytest.mark.parametrize("name", PARTS["optimizer.filter"])
-def test_a_filter_comes_into_the_optimizer_there_is(name: str) -> None:
+def test_a_filter_is_put_into_the_present_optimizer(name: str) -> None:
     with_filter = replace(_BEFORE, optimizer=AdamW(learning_rate=0.5, filter=OrthogonalGradient()))
     after = with_overrides(
         with_filter, ["--optimizer.filter.name", name, "--optimizer.weight-decay", "0.25"], "test"
@@ -56,9 +56,7 @@ def test_a_filter_comes_into_the_optimizer_there_is(name: str) -> None:
     assert after.optimizer == AdamW(learning_rate=0.5, weight_decay=0.25, filter=wanted)
 
 
-def test_a_filter_comes_into_the_optimizer_that_is_named_with_it_and_its_numbers_are_settings() -> (
-    None
-):
+def test_a_filter_is_put_into_the_optimizer_named_with_it_and_has_settings() -> None:
     given = [
         "--optimizer.filter.name",
         "grokfast_ema",
@@ -81,17 +79,17 @@ def test_a_sweep_goes_over_the_new_task() -> None:
     [
         (
             ["--task.name", "sparse_party"],
-            "there is no task 'sparse_party'; did you mean sparse_parity",
+            "There is no task 'sparse_party'; did you mean sparse_parity",
         ),
-        (["--task.name=zzz"], "there is no task 'zzz'; known are .*modular_arithmetic"),
+        (["--task.name=zzz"], "There is no task 'zzz'; known are .*modular_arithmetic"),
         (
             ["--model.name", "transfomer"],
-            "there is no model 'transfomer'; did you mean transformer",
+            "There is no model 'transfomer'; did you mean transformer",
         ),
-        (["--optimizer.name", "adam_w"], "there is no optimizer 'adam_w'"),
+        (["--optimizer.name", "adam_w"], "There is no optimizer 'adam_w'"),
         (
             ["--optimizer.filter.name", "grokfast"],
-            "there is no optimizer.filter 'grokfast'; did you mean grokfast_ma",
+            "There is no optimizer.filter 'grokfast'; did you mean grokfast_ma",
         ),
         (["--task.name"], "--task.name needs a name; known are"),
         (
@@ -100,9 +98,7 @@ def test_a_sweep_goes_over_the_new_task() -> None:
         ),
     ],
 )
-def test_a_name_that_is_not_there_is_refused_with_the_nearest(
-    given: list[str], message: str
-) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_ones(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_named_parts(_BEFORE, given)
 
@@ -111,7 +107,7 @@ def test_the_experiments_own_name_is_another_setting() -> None:
     assert with_overrides(_BEFORE, ["--name", "other"], "test").name == "other"
 
 
-def test_a_task_that_says_nothing_of_a_smallest_setting_has_its_defaults() -> None:
+def test_a_task_without_a_smallest_setting_is_put_in_with_its_defaults() -> None:
     class Plain(ModularArithmetic):
         smallest = classmethod(lambda cls: Task.smallest.__func__(cls))  # pyright: ignore
 
@@ -145,13 +141,13 @@ def test_the_command_line_knows_the_names_and_lists_the_papers(
 ) -> None:
     assert main(["train", "grokking", "--task.name", "multi_digit", "--no-compile-cache"]) == 2
     assert (
-        "there is no task 'multi_digit'; did you mean multi_digit_addition?"
+        "There is no task 'multi_digit'; did you mean multi_digit_addition?"
         in capsys.readouterr().err
     )
     assert main(["list", "tasks"]) == 0
     rows = {row.split("\t")[0]: row.split("\t")[1:] for row in capsys.readouterr().out.splitlines()}
     assert set(rows) == set(TASKS)
-    for name, (paper, told, *_) in rows.items():
+    for name, (paper, summary, *_) in rows.items():
         assert paper == TASKS[name].paper
         assert paper.startswith("arXiv ")
-        assert told.endswith((".", ";"))
+        assert summary.endswith((".", ";"))

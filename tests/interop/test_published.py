@@ -389,10 +389,10 @@ def test_a_file_that_is_no_npz_of_arrays_is_refused_by_name(
     file = tmp_path / "weights.npz"
     np.savez(file, **_arrays())
     _CORRUPTIONS[corruption](file)
-    with pytest.raises(WeightsError, match=r"weights\.npz can't be read as an npz of arrays"):
+    with pytest.raises(WeightsError, match=r"weights\.npz cannot be read as an npz of arrays"):
         load_weights(file, _small())
 
 
 def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="can't be read as an npz of arrays"):
+    with pytest.raises(WeightsError, match="cannot be read as an npz of arrays"):
         load_weights(tmp_path, _small())

@@ -16,7 +16,7 @@ from mi_jax.runs.run import Run
 
 
 @pytest.mark.slow
-def test_lines_are_the_tables_modes(tiny_run: Run) -> None:
+def test_lines_are_the_modes_of_the_table(tiny_run: Run) -> None:
     lines = mode_lines(tiny_run, most=6)
     assert lines["mode_value"].dims == ("seed", "step", "mode")
     assert lines["seed"].values.tolist() == [0, 1, 2]
@@ -67,7 +67,7 @@ def test_the_paths_are_those_of_the_flattened_rows(tiny_run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_likeness_of_checkpoints_and_seeds(tiny_run: Run) -> None:
+def test_checkpoints_and_seeds_are_compared(tiny_run: Run) -> None:
     steps = [int(step) for step in tiny_run.steps[[0, 5, -1]]]
     for kind, same in (("cka", 1.0), ("procrustes", 0.0), ("barrier", 0.0)):
         alike = likeness_matrix(tiny_run, kind, steps=steps)
@@ -80,13 +80,13 @@ def test_likeness_of_checkpoints_and_seeds(tiny_run: Run) -> None:
         likeness_matrix(tiny_run, "ckaa")
 
 
-def test_a_likeness_says_of_which_seeds_it_is(tiny_run: Run) -> None:
+def test_a_likeness_matrix_records_its_seeds(tiny_run: Run) -> None:
     found = likeness_matrix(tiny_run, "cka", seed=1, other_seed=2, steps=[int(tiny_run.steps[0])])
     assert found.attrs == {"seed": 1, "other_seed": 2}
 
 
-def test_seeds_steps_and_counts_that_there_are_not_are_refused(tiny_run: Run) -> None:
-    with pytest.raises(ConfigError, match="the run has no seed 9; its seeds are"):
+def test_unknown_seeds_no_steps_and_counts_of_zero_are_refused(tiny_run: Run) -> None:
+    with pytest.raises(ConfigError, match="The run has no seed 9; its seeds are"):
         likeness_matrix(tiny_run, "cka", other_seed=9)
     with pytest.raises(ConfigError, match="steps is empty"):
         likeness_matrix(tiny_run, "cka", steps=[])
@@ -108,11 +108,11 @@ def test_figures_show_lines_and_paths(tiny_run: Run) -> None:
         for m in range(6)
     )
     waves = {"frequency": [5, 2, 5, 3, 1, 4], "frequency_share": 1.0, "found": True, "birth": 0.0}
-    told = {
+    changed = {
         f"mode_{name}": lines[f"mode_{name}"].copy(data=np.broadcast_to(value, (3, 6)))
         for name, value in waves.items()
     }
-    legend = mode_curves(lines.assign(told), seed=1).get_legend()
+    legend = mode_curves(lines.assign(changed), seed=1).get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [
         *(f"k = {k}" for k in range(1, 6)),
@@ -142,7 +142,7 @@ def test_irreps_that_rise_have_colours_and_the_null_a_band() -> None:
     assert [line.get_linestyle() for line in risen] == ["-", "--"]
 
 
-def test_a_splits_loss_is_the_one_that_was_trained(tiny_run: Run) -> None:
+def test_the_loss_of_a_split_is_the_trained_loss(tiny_run: Run) -> None:
     loss, examples = tiny_run.split_loss()
     for seed in (0, 2):
         step = int(tiny_run.steps[-2])

@@ -1,4 +1,4 @@
-"""Comparing histories: numbers against hand-computed ones, the figure's artists, and the verbs."""
+"""Comparison of histories: numbers against hand-computed ones, artists of the figure, and verbs."""
 
 import json
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_comparison_holds_losses_measures_and_distances_of_every_history(
     assert dataset.attrs["parted"] == [13, 13]
 
 
-def test_the_figure_has_a_panel_a_reading_and_a_line_a_history(
+def test_the_figure_has_a_panel_per_variable_and_a_line_per_history(
     parent: Run, forks: dict[str, Run]
 ) -> None:
     figure = compare(parent, forks, measures=["test_loss"]).figure
@@ -94,7 +94,7 @@ def test_the_figure_has_a_panel_a_reading_and_a_line_a_history(
     assert max(thick[0].get_xdata()) == 40  # pyright: ignore[reportArgumentType]
 
 
-def test_runs_that_are_no_forks_of_it_are_refused(parent: Run, tmp_path: Path) -> None:
+def test_runs_with_other_seeds_or_parameters_are_refused(parent: Run, tmp_path: Path) -> None:
     other = train(tiny_mlp_experiment(seeds=(0,), steps=1), tmp_path / "other")
     with pytest.raises(RunError, match=r"other has the seeds \[0\], the parent \[0, 3\]"):
         compare(parent, [other])
@@ -108,16 +108,16 @@ def test_runs_that_are_no_forks_of_it_are_refused(parent: Run, tmp_path: Path) -
 def _say(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     capsys.readouterr()
     status = main([*arguments, "--no-compile-cache", "--quiet"])
-    told = capsys.readouterr()
-    return status, told.out, told.err
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
-def test_the_verbs_make_what_the_functions_make(
+def test_the_verbs_do_the_same_as_the_functions(
     parent: Run, forks: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change = 'Change(field="optimizer.weight_decay", value=0.0, start=25)'
-    out = str(tmp_path / "fork")
-    status, told, _ = _say(
+    folder = str(tmp_path / "fork")
+    status, out, _ = _say(
         capsys,
         "fork",
         str(parent.path),
@@ -126,21 +126,22 @@ def test_the_verbs_make_what_the_functions_make(
         "--intervention",
         change,
         "--out",
-        out,
+        folder,
         "--json",
     )
     assert status == 0
-    assert json.loads(told)["parent"] == {
+    assert json.loads(out)["parent"] == {
         "path": str(parent.path),
         "hash": PARENT.hash,
         "step": 13,
         "state": "exact",
     }
     for one, other in zip(
-        *(jax.tree.leaves(run.stack()) for run in (open_run(out), forks["no decay"])), strict=True
+        *(jax.tree.leaves(run.stack()) for run in (open_run(folder), forks["no decay"])),
+        strict=True,
     ):
         np.testing.assert_array_equal(one, other)
-    status, told, _ = _say(
+    status, out, _ = _say(
         capsys,
         "zoom",
         str(parent.path),
@@ -152,41 +153,45 @@ def test_the_verbs_make_what_the_functions_make(
         str(tmp_path / "zoom"),
     )
     assert status == 0
-    assert told.startswith("zoomed: 7 snapshots from step 17 to 23")
-    status, told, _ = _say(
-        capsys, "compare", str(parent.path), out, "--out", str(tmp_path / "both")
+    assert out.startswith("zoomed: 7 snapshots from step 17 to 23")
+    status, out, _ = _say(
+        capsys, "compare", str(parent.path), folder, "--out", str(tmp_path / "both")
     )
     assert status == 0
-    assert told.splitlines()[0].split("\t")[-1] == "weight_distance"
-    assert {line.split("\t")[0] for line in told.splitlines()[1:3]} == {"parent", "fork"}
+    assert out.splitlines()[0].split("\t")[-1] == "weight_distance"
+    assert {line.split("\t")[0] for line in out.splitlines()[1:3]} == {"parent", "fork"}
     assert {file.name for file in (tmp_path / "both").iterdir()} == {
         "comparison.nc",
         "comparison.png",
         "comparison.svg",
     }
-    status, told, _ = _say(capsys, "reproduce", out)
-    assert (status, told.splitlines()[0]) == (0, "every stored number is the same, bit for bit")
-    status, told, _ = _say(capsys, "verify", out)
+    status, out, _ = _say(capsys, "reproduce", folder)
+    assert (status, out.splitlines()[0]) == (0, "every stored number is the same, bit for bit")
+    status, out, _ = _say(capsys, "verify", folder)
     assert status == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--step", "41"], "step 41 is beyond"),
         (["--step", "3", "--intervention", "Freeze('embde.*')"], "no parameter matches 'embde.*'"),
         (["--step", "3", "--intervention", "print('x')"], "there is no intervention 'print'"),
-        (["--step", "3", "--task.p", "13"], "doesn't know --task.p"),
+        (["--step", "3", "--task.p", "13"], "fork does not take --task.p 13"),
     ],
 )
 def test_the_verb_says_what_is_wrong_and_writes_nothing(
-    parent: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    parent: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
     status, out, errors = _say(
         capsys, "fork", str(parent.path), *arguments, "--out", str(tmp_path / "fork")
     )
     assert (status, out) == (2, "")
-    assert told in errors
+    assert message in errors
     assert list(tmp_path.iterdir()) == []
 
 

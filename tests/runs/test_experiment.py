@@ -1,4 +1,4 @@
-"""Experiments: JSON both ways, identity, a user's own classes, and several runs of one experiment
+"""Experiments: JSON both ways, identity, classes of the user, and several runs of one experiment
 opened together.
 """
 
@@ -68,7 +68,7 @@ class OtherLoss(CrossEntropy):
     """A loss that isn't the default."""
 
 
-def test_a_rich_experiment_comes_back_from_text_as_it_was() -> None:
+def test_a_rich_experiment_survives_json() -> None:
     again = Experiment.from_json(json.loads(json.dumps(RICH.to_json())))
     assert again == RICH
     assert again.hash == RICH.hash
@@ -76,7 +76,7 @@ def test_a_rich_experiment_comes_back_from_text_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("experiment", [Experiment(), tiny_experiment(), tiny_mlp_experiment()])
-def test_a_plain_experiment_comes_back_from_text_as_it_was(experiment: Experiment) -> None:
+def test_a_plain_experiment_survives_json(experiment: Experiment) -> None:
     assert Experiment.from_json(json.loads(json.dumps(experiment.to_json()))) == experiment
 
 
@@ -84,7 +84,7 @@ def test_a_plain_experiment_comes_back_from_text_as_it_was(experiment: Experimen
     "path",
     [(), ("task",), ("model",), ("optimizer",), ("schedule",), ("interventions", 0), ("storage",)],
 )
-def test_an_unknown_key_is_refused_wherever_it_stands(path: tuple[Any, ...]) -> None:
+def test_an_unknown_key_is_refused_at_every_level(path: tuple[Any, ...]) -> None:
     record = json.loads(json.dumps(RICH.to_json()))
     place = record
     for key in path:
@@ -166,7 +166,7 @@ def test_every_setting_that_decides_a_number_changes_the_identity(part: str, nam
     assert changed.hash != RICH.hash
 
 
-def test_a_planted_path_is_part_of_the_identity_and_excludes_what_acts_on_training() -> None:
+def test_a_planted_path_is_part_of_the_identity_and_excludes_interventions_and_float64() -> None:
     plain = replace(RICH, interventions=())
     hashes = {
         plain.hash,
@@ -206,7 +206,7 @@ def test_every_setting_of_an_intervention_changes_the_identity(change: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"steps": 0}, "steps=0"),
         ({"steps": 10.0}, "steps=10.0"),
@@ -220,8 +220,8 @@ def test_every_setting_of_an_intervention_changes_the_identity(change: dict[str,
     ],
     ids=str,
 )
-def test_an_impossible_experiment_is_refused(changes: dict[str, Any], told: str) -> None:
-    with unchecked(), pytest.raises(ConfigError, match=told):
+def test_an_invalid_experiment_is_refused(changes: dict[str, Any], message: str) -> None:
+    with unchecked(), pytest.raises(ConfigError, match=message):
         tiny_experiment(**changes)
 
 
@@ -230,7 +230,7 @@ def test_an_impossible_experiment_is_refused(changes: dict[str, Any], told: str)
     [{"snapshots": 0}, {"states": 0}, {"megabytes": 0.0}, {"megabytes": float("nan")}],
     ids=str,
 )
-def test_an_impossible_storage_is_refused(setting: dict[str, Any]) -> None:
+def test_an_invalid_storage_is_refused(setting: dict[str, Any]) -> None:
     ((name, value),) = setting.items()
     with pytest.raises(ConfigError, match=f"{name}={value}"):
         tiny_experiment(storage=Storage(**setting))
@@ -252,7 +252,7 @@ class Mine(ModularArithmetic):
 
 @pytest.fixture
 def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run whose task is a class in a file that is on the path during training, and gone
+    """A run whose task is a class of a file that is on the Python path during training and gone
     afterwards.
     """
     folder = tmp_path / "modules"
@@ -289,7 +289,7 @@ def test_a_run_whose_class_is_gone_says_what_is_missing_when_it_is_needed(
         ask(own_run)
 
 
-def test_a_run_whose_class_is_back_goes_on(
+def test_a_run_whose_class_is_back_is_resumed(
     own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path / "modules")
@@ -391,7 +391,7 @@ class _StopError(Exception):
 
 
 def _stopped(experiment: Experiment, path: Path, after: int) -> Run:
-    """A run that was left as soon as the trainer had passed a step."""
+    """A run that was interrupted as soon as training had passed a step."""
 
     def watch(progress: Progress) -> None:
         if progress.step >= after:

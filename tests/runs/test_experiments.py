@@ -1,5 +1,5 @@
-"""The experiment files: documents that run, and whose cheap ones are run here against the numbers
-that they state.
+"""The experiment files: documents that run. The cheap ones are run here and compared with the
+numbers that they state.
 """
 
 import re
@@ -31,12 +31,12 @@ _COMMANDS = {
 
 
 def _text(name: str) -> str:
-    """An experiment file's opening words, on one line."""
+    """The docstring of an experiment file, as one line."""
     return " ".join((_FOLDER / f"{name}.py").read_text().split('"""')[1].split())
 
 
 def _stated(text: str, what: str) -> list[float]:
-    """The numbers that follow some words."""
+    """The numbers that follow some words of a text."""
     found = re.search(rf"{what} ((?:[\d.,e-]+,? ?)+)", text)
     assert found, f"{what!r} isn't in: {text}"
     return [
@@ -46,7 +46,7 @@ def _stated(text: str, what: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", _FILES)
-def test_a_file_says_its_question_its_paper_its_command_and_its_cost(name: str) -> None:
+def test_a_file_states_its_question_paper_command_and_cost(name: str) -> None:
     text = _text(name)
     command = _COMMANDS.get(name, f"mi-jax run {name}")
     for part in ("Question:", "arXiv", f"Command: {command}", "Minutes:", "Printed"):
@@ -97,7 +97,7 @@ def _dates(experiment: Experiment, path: Path) -> tuple[Any, Any, Any]:
     [({}, "Printed, by seed"), ({"operation": "random"}, "With --task.operation random")],
     ids=["no decay", "random labels"],
 )
-def test_what_never_groks_is_said_not_to(
+def test_a_control_that_never_groks_is_dated_so(
     changes: dict[str, Any], begins: str, tmp_path: Path
 ) -> None:
     experiment = find("never_groks")
@@ -108,7 +108,7 @@ def test_what_never_groks_is_said_not_to(
     assert found.verdict.values.tolist() == ["did not grok"] * 3
     assert np.isnan(dates.grokked.values).all()
     stated = _text("never_groks").split(begins, 1)[1]
-    # On other processors the last bits differ, and with them what thousands of steps make of them.
+    # Other processors have other last bits, which thousands of steps amplify.
     np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
     np.testing.assert_allclose(
         dataset["test_accuracy"][:, -1], _stated(stated, "test accuracy")[:3], atol=0.02
@@ -122,12 +122,12 @@ def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
     assert found.verdict.values.tolist() == ["grokked"] * 3
     np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
     np.testing.assert_allclose(dates.grokked, _stated(stated, "grokked at step"), rtol=0.15)
-    held = [
+    keys = [
         [int(k) for k in row["frequency"].values[row.values]]
         for row in dataset["key_frequencies"][:, -1]
     ]
-    assert all(2 <= len(keys) <= 6 for keys in held)
-    assert held[0] == [int(k) for k in re.findall(r"key frequencies ([\d ]+),", stated)[0].split()]
+    assert all(2 <= len(row) <= 6 for row in keys)
+    assert keys[0] == [int(k) for k in re.findall(r"key frequencies ([\d ]+),", stated)[0].split()]
     np.testing.assert_allclose(
         dataset["excluded_loss"][:, -1], _stated(stated, "excluded loss"), rtol=0.2
     )
@@ -137,7 +137,7 @@ def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_groks_by_other_frequencies_where_the_forming_ones_are_taken_out(
+def test_a_network_groks_with_other_frequencies_if_the_forming_ones_are_removed(
     tmp_path: Path,
 ) -> None:
     file, short = (

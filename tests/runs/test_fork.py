@@ -44,7 +44,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def changed(parent: Run) -> Run:
-    """Forked at 21 with the decay off from 45 on."""
+    """A fork at step 21 without weight decay from step 45 on."""
     return fork(
         parent,
         step=21,
@@ -55,14 +55,14 @@ def changed(parent: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def projected(parent: Run) -> Run:
-    """Forked at 21 with the key frequencies of step 40 projected out once, and the table frozen
-    from 50 on.
+    """A fork at step 21 with the key frequencies projected out once, at step 40, and the table
+    frozen from step 50 on.
     """
     new = [Project("unembed.W_U", "key", None, start=40), Freeze("embed_a.*", start=50)]
     return fork(parent, step=21, interventions=new, out=parent.path.with_name("projected"))
 
 
-def test_without_an_intervention_it_is_the_parent_bit_for_bit(parent: Run, tmp_path: Path) -> None:
+def test_a_fork_without_intervention_is_the_parent_bit_for_bit(parent: Run, tmp_path: Path) -> None:
     made = fork(parent, step=21, out=tmp_path / "fork")
     assert made.parent == (parent.path, 21)
     assert made.steps.tolist() == [21, *(step for step in parent.steps.tolist() if step > 21)]
@@ -74,7 +74,7 @@ def test_without_an_intervention_it_is_the_parent_bit_for_bit(parent: Run, tmp_p
     np.testing.assert_array_equal(made.losses, parent.losses.sel(step=slice(21, None)))
 
 
-def test_before_the_range_it_is_the_parent_and_not_after(parent: Run, changed: Run) -> None:
+def test_a_fork_is_the_parent_before_the_range_and_not_after(parent: Run, changed: Run) -> None:
     for step in changed.steps[1:]:
         assert same(changed.stack([step]), parent.stack([step])) == (step <= 45)
 
@@ -88,7 +88,7 @@ def test_a_changed_decay_is_a_run_from_that_state_with_that_decay(
     assert same(replay(other, parent.state_at(45), 45, 60), changed.state_at(60))
 
 
-def test_it_can_go_on_where_the_parent_ended(parent: Run, tmp_path: Path) -> None:
+def test_a_fork_can_start_where_the_parent_ended(parent: Run, tmp_path: Path) -> None:
     longer = train(replace(PARENT, steps=75), tmp_path / "longer")
     made = fork(parent, step=60, steps=75, out=tmp_path / "fork")
     assert same(made.state_at(75), longer.state_at(75))
@@ -107,9 +107,7 @@ def test_steps_may_be_numpys_and_must_be_whole(parent: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_fork_of_a_fork_keeps_what_was_changed(
-    parent: Run, projected: Run, tmp_path: Path
-) -> None:
+def test_a_fork_of_a_fork_keeps_the_change(parent: Run, projected: Run, tmp_path: Path) -> None:
     made = fork(projected, step=44, out=tmp_path / "fork")
     assert same(made.state_at(60), projected.state_at(60))
     assert made.experiment.interventions == projected.experiment.interventions
@@ -117,7 +115,7 @@ def test_a_fork_of_a_fork_keeps_what_was_changed(
     assert same(early.state_at(60), projected.state_at(60))
 
 
-def test_it_is_resumed_replayed_and_trained_again_without_its_parent(
+def test_a_fork_is_resumed_replayed_and_trained_again_without_its_parent(
     projected: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(projected.path.with_name("parent"), tmp_path / "parent")
@@ -149,7 +147,7 @@ def test_named_frequencies_are_projected_out_seed_by_seed(parent: Run, tmp_path:
         assert {int(k) + 1 for k in np.flatnonzero(norms < 1e-5 * norms.max())} == gone
 
 
-def test_it_says_what_it_is_on_disk(parent: Run, projected: Run) -> None:
+def test_a_fork_is_described_on_disk(parent: Run, projected: Run) -> None:
     record = json.loads((projected.path / "run.json").read_text())
     assert record["format"] == 2
     assert record["parent"] == {
@@ -165,7 +163,7 @@ def test_it_says_what_it_is_on_disk(parent: Run, projected: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["origin.npz", "prepared/0.npz"])
-def test_damage_of_what_is_kept_is_named(projected: Run, tmp_path: Path, name: str) -> None:
+def test_damage_of_stored_arrays_is_named(projected: Run, tmp_path: Path, name: str) -> None:
     shutil.copytree(projected.path, tmp_path / "run")
     file = tmp_path / "run" / name
     content = bytearray(file.read_bytes())
@@ -176,7 +174,7 @@ def test_damage_of_what_is_kept_is_named(projected: Run, tmp_path: Path, name: s
         open_run(tmp_path / "run").state_at(23 if name == "origin.npz" else 43)
 
 
-def test_readings_begin_at_step_0s_parameters_and_report_the_same_as_the_parents(
+def test_readings_of_a_fork_refer_to_step_0_as_those_of_the_parent_do(
     parent: Run, tmp_path: Path
 ) -> None:
     def from_initial(params: Any, context: Any) -> Any:
@@ -215,9 +213,7 @@ def test_zooming_is_bitwise_on_the_trajectory(parent: Run, changed: Run, tmp_pat
     assert same(of_a_fork.state_at(60), changed.state_at(60))
 
 
-def test_asking_again_goes_on_with_it_and_asking_otherwise_is_refused(
-    parent: Run, changed: Run
-) -> None:
+def test_the_same_call_resumes_and_another_call_is_refused(parent: Run, changed: Run) -> None:
     new = [Change(DECAY, 0.0, start=45)]
     assert same(fork(parent, step=21, interventions=new, out=changed.path).stack(), changed.stack())
     for step, other in ((22, new), (21, [Change(DECAY, 0.5, start=45)]), (21, [])):
@@ -226,7 +222,7 @@ def test_asking_again_goes_on_with_it_and_asking_otherwise_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("step", "steps", "new", "told"),
+    ("step", "steps", "new", "message"),
     [
         (61, None, [], r"step 61 is beyond.*0 to 60"),
         (-1, None, [], r"step -1 is beyond"),
@@ -259,15 +255,15 @@ def test_asking_again_goes_on_with_it_and_asking_otherwise_is_refused(
         (30, None, [Change("optimizer.name", "sdg")], r"no optimizer 'sdg'.*did you mean sgd"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(
-    parent: Run, tmp_path: Path, step: int, steps: int | None, new: list[Any], told: str
+def test_an_invalid_fork_is_refused_before_anything_is_written(
+    parent: Run, tmp_path: Path, step: int, steps: int | None, new: list[Any], message: str
 ) -> None:
-    with pytest.raises((ConfigError, RunError), match=told):
+    with pytest.raises((ConfigError, RunError), match=message):
         fork(parent, step=step, interventions=new, steps=steps, out=tmp_path / "fork")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_without_train_states_go_on_with_a_fresh_one_and_say_so(
+def test_weights_without_train_states_are_forked_with_a_fresh_one_and_say_so(
     parent: Run, tmp_path: Path
 ) -> None:
     folder, whole = tmp_path / "weights", parent.trajectories[0]

@@ -1,4 +1,4 @@
-"""Every task with every model that can read it: trained, cut short, gone on with, forked, read,
+"""Every task with every model that can read it: trained, interrupted, resumed, forked, measured,
 each on its smallest setting.
 """
 
@@ -39,7 +39,7 @@ IN_EVERY_RUN = {
     "group": "bilinear",
     "sparse_parity": "mlp",
 }
-"""By task, the model it is tested with whenever tests are run; all other pairs are slow."""
+"""By task, the model of the fast tests; all other pairs are slow."""
 CHEAP = {
     "train_loss",
     "train_accuracy",
@@ -53,7 +53,7 @@ CHEAP = {
 
 
 def _readable() -> list[tuple[str, str]]:
-    """The pairs that can be built. The others are refused."""
+    """The pairs of task and model that can be built; the others are refused."""
     pairs = []
     for task, settings in TASKS.items():
         for model in MODELS:
@@ -95,7 +95,7 @@ def _assert_same(run: Run, other: Run) -> None:
 
 
 def _cut(experiment: Experiment, path: Path) -> int:
-    """Trains until a signal comes at step 9 or after; returns the step that is saved."""
+    """Train until a signal comes at step 9 or later; return the step that is saved."""
     stop = [signal.SIGTERM]
 
     def watch(progress: Progress) -> None:
@@ -108,8 +108,8 @@ def _cut(experiment: Experiment, path: Path) -> int:
 
 
 def _check_readings(run: Run) -> None:
-    """Losses and accuracies of every split that there is, and the training loss of a run on one
-    whole batch.
+    """Check that losses and accuracies of every split are read, and the training loss of a run on
+    one whole batch.
     """
     fitting = [one.name for one in choose(None, run.subject)[0] if one.name in CHEAP]
     splits = set(run.evaluation().batches)
@@ -137,7 +137,9 @@ def _each(in_every_run: bool) -> list[tuple[str, str]]:
     ("task", "model"),
     [*_each(True), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in _each(False))],
 )
-def test_it_trains_stops_goes_on_is_read_and_forks(task: str, model: str, tmp_path: Path) -> None:
+def test_it_is_trained_interrupted_resumed_measured_and_forked(
+    task: str, model: str, tmp_path: Path
+) -> None:
     experiment = _experiment(task, model)
     whole = train(experiment, tmp_path / "whole")
     assert np.isfinite(whole.losses).all()
@@ -161,7 +163,7 @@ def test_every_task_and_model_is_in_some_pair() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_says_where_it_is_from_and_its_smallest_setting_is_small(task: str) -> None:
+def test_a_task_names_its_paper_and_its_smallest_setting_is_small(task: str) -> None:
     smallest = TASKS[task].smallest()
     assert "arXiv" in smallest.paper
     evaluation = smallest.evaluation(smallest.data(0), jax.random.key(0))
@@ -173,7 +175,7 @@ def test_a_task_says_where_it_is_from_and_its_smallest_setting_is_small(task: st
 
 
 @pytest.mark.slow
-def test_killed_outright_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
     file, path = tmp_path / "killed.py", tmp_path / "run"
     lines = [
         "from mi_jax import Experiment",

@@ -1,4 +1,4 @@
-"""Sweeps: the grid, what comes of it, processes that are killed, and the four regimes."""
+"""Sweeps: the grid, its outcome, processes that are killed, and the four regimes."""
 
 import json
 import os
@@ -32,10 +32,9 @@ def _experiment(**settings: Any) -> Experiment:
 
 
 # --- The grid
-# ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_grid_is_every_combination_with_one_setting_after_the_other_replaced() -> None:
+def test_a_grid_is_every_combination_of_the_values() -> None:
     points = grid(_experiment(), {"optimizer.weight_decay": (0.0, 1.0), "task.p": (5, 7, 11)})
     assert list(points) == [
         f"optimizer.weight_decay={decay},task.p={p}" for decay in (0.0, 1.0) for p in (5, 7, 11)
@@ -47,22 +46,22 @@ def test_a_grid_is_every_combination_with_one_setting_after_the_other_replaced()
 
 
 @pytest.mark.parametrize(
-    ("axes", "told"),
+    ("axes", "message"),
     [
-        ({}, "nothing is swept"),
+        ({}, "Nothing is swept"),
         (
             {"optimizer.weight_decai": (0.0, 1.0)},
-            r"'optimizer.weight_decai' is no setting.*did you mean weight_decay",
+            r"no setting 'optimizer.weight_decai'.*did you mean weight_decay",
         ),
-        ({"optimizer.weight_decay.x": (0.0, 1.0)}, "is no setting"),
+        ({"optimizer.weight_decay.x": (0.0, 1.0)}, "no setting"),
         ({"optimizer.weight_decay": (1.0, 1.0)}, "each once"),
         ({"optimizer.weight_decay": (1.0, -1.0)}, "weight_decay=-1.0: must be"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused_before_anything_is_written(
-    axes: Any, told: str, tmp_path: Path
+def test_an_invalid_grid_is_refused_before_anything_is_written(
+    axes: Any, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         sweep(_experiment(), axes, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
@@ -85,8 +84,7 @@ def test_settings_with_several_values_on_the_command_line_are_swept_and_lists_ar
     }
 
 
-# --- What comes of it
-# -------------------------------------------------------------------------------------------------------
+# --- The outcome
 
 _ALONE = """
 import os, sys
@@ -114,15 +112,15 @@ def _leaves(tree: Any) -> list[Any]:
 def test_points_trained_in_processes_are_what_each_is_alone_and_are_summed_up(
     tmp_path: Path,
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     summary = sweep(
         _experiment(),
         _AXES,
         tmp_path / "sweep",
         processes=2,
-        watch=lambda i, n, name: told.append((i, n)),
+        watch=lambda i, n, name: calls.append((i, n)),
     )
-    assert told == [(i, 4) for i in (1, 2, 3, 4)]
+    assert calls == [(i, 4) for i in (1, 2, 3, 4)]
     assert dict(summary.sizes) == {
         "optimizer.learning_rate": 2,
         "optimizer.weight_decay": 2,
@@ -169,7 +167,6 @@ def test_one_process_trains_here_and_other_values_may_be_added_later(tmp_path: P
 
 
 # --- Stopped and killed
-# -----------------------------------------------------------------------------------------------------
 
 _FILE = """
 from mi_jax import Experiment
@@ -177,7 +174,13 @@ from mi_jax.models import MLP
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW, every
 
-experiment = Experiment(name="long", task=ModularArithmetic(p=11), model=MLP(width=64), steps=20_000, schedule=every(200))
+experiment = Experiment(
+    name="long",
+    task=ModularArithmetic(p=11),
+    model=MLP(width=64),
+    steps=20_000,
+    schedule=every(200),
+)
 """
 
 
@@ -211,7 +214,7 @@ def _wait(done: Any, seconds: float = 120) -> None:
 
 
 def _busy(folder: Path) -> list[int]:
-    """Processes that work in this folder."""
+    """The processes that work in this folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -224,7 +227,7 @@ def _busy(folder: Path) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
+def test_a_sweep_that_is_ended_leaves_no_process_and_is_resumed(
     how: signal.Signals, tmp_path: Path
 ) -> None:
     process = _start(tmp_path)
@@ -252,7 +255,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
 
 
 @pytest.mark.slow
-def test_the_command_line_prints_one_line_or_object_a_seed(
+def test_the_command_line_prints_one_line_or_object_per_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = Path.cwd()
@@ -283,13 +286,12 @@ def test_the_command_line_prints_one_line_or_object_a_seed(
             for row in rows
         )
         assert main(["sweep", "long.py", "--steps", "20"]) == 2
-        assert "nothing is swept" in capsys.readouterr().err
+        assert "Nothing is swept" in capsys.readouterr().err
     finally:
         os.chdir(here)
 
 
 # --- The four regimes
-# -------------------------------------------------------------------------------------------------------
 
 
 def _curves(memorised: float, grokked: float, last: int = 3000) -> tuple[list[float], list[float]]:
@@ -326,7 +328,6 @@ def test_a_regime_follows_from_two_dates_and_a_gap(
 
 
 # --- Figures
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def _summary() -> xr.Dataset:
@@ -361,7 +362,7 @@ def test_the_phase_diagram_says_gap_budget_and_where_seeds_disagree() -> None:
     assert medians.filled(-1).tolist() == [900, -1, 900, -1]
 
 
-def test_dates_against_a_setting_show_what_never_came_about() -> None:
+def test_dates_against_a_setting_show_what_never_happened() -> None:
     axes = plots.dates_against(_summary().isel({"b.y": 1}), "a.x")
     marks = {
         (line.get_marker(), line.get_color()): line.get_ydata()

@@ -187,7 +187,7 @@ def test_sigterm_saves_everything_and_says_how_to_resume(killed: Killed, tmp_pat
     assert child.returncode == 130
     assert out == ""
     message = re.search(
-        r"stopped at step (\d+) of 4000; everything up to there is saved\. To go on:\n  mi-jax"
+        r"stopped at step (\d+) of 4000; everything up to there is saved\. To resume:\n  mi-jax"
         r" (.*)\n",
         errors,
     )
