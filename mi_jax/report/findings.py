@@ -106,9 +106,9 @@ def claims(inputs: ReportInputs) -> list[Claim]:
         inputs: readings, nulls, dates and phases.
     """
     dataset, nulls = inputs.dataset, inputs.nulls
-    found: list[Claim] = []
+    stated: list[Claim] = []
     if inputs.dates is not None:
-        found.append(_grokking_claim(inputs.dates, inputs.phases))
+        stated.append(_grokking_claim(inputs.dates, inputs.phases))
     for finding in _FINDINGS:
         null = getattr(nulls, finding.null)
         if finding.name in dataset and finding.name in null:
@@ -116,11 +116,11 @@ def claims(inputs: ReportInputs) -> list[Claim]:
             last = draws.isel(step=-1) if "step" in draws.dims else draws
             values = dataset[finding.name].isel(step=-1).values
             text = f"{finding.text} ({finding.name})"
-            found.append(judge(text, values, last.values.ravel(), finding.direction))
-    found += _landscape_claims(dataset, nulls)
+            stated.append(judge(text, values, last.values.ravel(), finding.direction))
+    stated += _landscape_claims(dataset, nulls)
     if set(dataset) >= _PROBES:
-        found += probe_claims(dataset)
-    return found
+        stated += probe_claims(dataset)
+    return stated
 
 
 def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
@@ -138,7 +138,7 @@ def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
     """Claims that the largest learning coefficient and the largest sharpness of training exceed
     those of untrained networks.
     """
-    found: list[Claim] = []
+    stated: list[Claim] = []
     null = nulls.expensive
     if "learning_coefficient" in dataset and "learning_coefficient" in null:
         text = (
@@ -148,12 +148,12 @@ def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
         values = dataset["learning_coefficient"].where(~_overestimated(dataset)).max("step").values
         draws = null["learning_coefficient"].where(~_overestimated(null)).values
         if np.isfinite(draws).any():
-            found.append(judge(text, values, draws[np.isfinite(draws)], "above"))
+            stated.append(judge(text, values, draws[np.isfinite(draws)], "above"))
     if "sharpness" in dataset and "sharpness" in null:
         text = "Sharpness rises above that of untrained networks (largest sharpness of training)"
         values = dataset["sharpness"].max("step").values
-        found.append(judge(text, values, null["sharpness"].values, "above"))
-    return found
+        stated.append(judge(text, values, null["sharpness"].values, "above"))
+    return stated
 
 
 def _overestimated(dataset: xr.Dataset) -> xr.DataArray:

@@ -1,5 +1,5 @@
-"""Figures, checked by their artists: the drawn values are the data, and matplotlib's global settings
-stay as they are.
+"""Figures, checked by their artists: the drawn values are the data, and matplotlib's global
+settings stay as they are.
 """
 
 from pathlib import Path
@@ -147,9 +147,9 @@ def test_a_curve_is_its_variable_in_its_colour_with_a_style_per_seed(
 ) -> None:
     axes = draw(dataset)  # pyright: ignore[reportCallIssue]
     expected = [
-        (COLOURS[meaning], SEED_STYLES[place], dataset[name].values[place])
+        (COLOURS[meaning], SEED_STYLES[row], dataset[name].values[row])
         for name, meaning in shown.items()
-        for place in range(len(_SEEDS))
+        for row in range(len(_SEEDS))
     ]
     for (colour, style, values), (expected_colour, expected_style, expected_values) in zip(
         _lines(axes), expected, strict=True
@@ -280,11 +280,11 @@ def test_the_flow_stacks_key_frequencies_and_all_others(dataset: xr.Dataset) -> 
 
 
 def test_frequency_lines_colour_the_key_ones(dataset: xr.Dataset) -> None:
-    found = _lines(
+    drawn = _lines(
         plots.frequency_lines(dataset, "excluded_loss_by_frequency", "excluded loss", seed=8)
     )
     values = dataset["excluded_loss_by_frequency"].sel(seed=8).T.values
-    for (colour, _, line), k in zip(found, (1, 3, 4, *_KEYS), strict=True):
+    for (colour, _, line), k in zip(drawn, (1, 3, 4, *_KEYS), strict=True):
         np.testing.assert_array_equal(line, values[k - 1])
         assert (colour == "#BBBBBB") == (k not in _KEYS)
 
@@ -384,28 +384,28 @@ def test_the_largest_parts_at_the_end_are_coloured_and_the_band_is_over_all_part
 
 
 def test_singular_values_are_a_line_per_mode(dataset: xr.Dataset) -> None:
-    found = _lines(plots.singular_value_curves(dataset, seed=3, most=3))
+    drawn = _lines(plots.singular_value_curves(dataset, seed=3, most=3))
     np.testing.assert_array_equal(
-        [line for _, _, line in found],
+        [line for _, _, line in drawn],
         dataset["singular_values_unembedding"].sel(seed=3).T.values[:3],
     )
 
 
 def test_attention_is_a_colour_per_head_and_a_style_per_position(dataset: xr.Dataset) -> None:
-    found = _lines(plots.attention_curves(dataset, seed=3))
+    drawn = _lines(plots.attention_curves(dataset, seed=3))
     values = dataset["attention_pattern"].sel(seed=3).values[:, 0]
-    for (_, style, line), (head, key) in zip(found, np.ndindex(2, 3), strict=True):
+    for (_, style, line), (head, key) in zip(drawn, np.ndindex(2, 3), strict=True):
         np.testing.assert_array_equal(line, values[:, head, key])
         assert style == SEED_STYLES[key]
-    assert len({colour for colour, _, _ in found}) == 2
+    assert len({colour for colour, _, _ in drawn}) == 2
 
 
 def test_without_a_training_split_the_test_curves_stand_alone(dataset: xr.Dataset) -> None:
     fresh = dataset.drop_vars(["train_loss", "train_accuracy"])
     for draw, name in ((plots.loss_curves, "test_loss"), (plots.accuracy_curves, "test_accuracy")):
-        found = _lines(draw(fresh))
-        assert {colour for colour, _, _ in found} == {COLOURS["test"]}
-        np.testing.assert_array_equal([line for _, _, line in found], dataset[name].values)
+        drawn = _lines(draw(fresh))
+        assert {colour for colour, _, _ in drawn} == {COLOURS["test"]}
+        np.testing.assert_array_equal([line for _, _, line in drawn], dataset[name].values)
 
 
 def test_hidden_progress_is_below_accuracy_and_sparsity_needs_a_training_set(
@@ -434,13 +434,12 @@ def test_hidden_progress_is_below_accuracy_and_sparsity_needs_a_training_set(
 def test_label_noise_curves_are_four_accuracies(dataset: xr.Dataset) -> None:
     kinds = ("clean", "memorised", "corrected", "test")
     values = {
-        f"{kind}_accuracy": dataset["test_accuracy"] * (1 - 0.2 * place)
-        for place, kind in enumerate(kinds)
+        f"{kind}_accuracy": dataset["test_accuracy"] * (1 - 0.2 * i) for i, kind in enumerate(kinds)
     }
-    found = _lines(plots.label_noise_curves(dataset.assign(values)))
+    drawn = _lines(plots.label_noise_curves(dataset.assign(values)))
     expected = np.concatenate([values[f"{kind}_accuracy"].values for kind in kinds])
-    np.testing.assert_allclose([line for _, _, line in found], expected)
-    assert len({colour for colour, _, _ in found}) == 4
+    np.testing.assert_allclose([line for _, _, line in drawn], expected)
+    assert len({colour for colour, _, _ in drawn}) == 4
 
 
 def test_the_label_of_a_loss_axis_has_the_units_of_the_loss(dataset: xr.Dataset) -> None:
@@ -511,11 +510,11 @@ def test_aligned_seeds_meet_at_one_and_others_are_grey(dataset: xr.Dataset, date
 
 def test_the_answer_surface_is_the_margins_with_trained_pairs_framed(pictures: xr.Dataset) -> None:
     figure = plots.answer_surface(pictures, seed=8)
-    for place, axes in enumerate(figure.axes[:3]):
+    for i, axes in enumerate(figure.axes[:3]):
         np.testing.assert_array_equal(
-            axes.images[0].get_array(), pictures["answer_surface"].sel(seed=8).values[place]
+            axes.images[0].get_array(), pictures["answer_surface"].sel(seed=8).values[i]
         )
-        (frame,) = (found for found in axes.collections if isinstance(found, LineCollection))
+        (frame,) = (lines for lines in axes.collections if isinstance(lines, LineCollection))
         ends = {frozenset(map(tuple, segment)) for segment in frame.get_segments()}
         corners = [
             (1.5, 0.5),
@@ -618,13 +617,13 @@ def test_decodable_and_used_has_a_panel_per_concept_at_the_last_site_before_the_
     for axes, concept in zip(panels, "ab", strict=True):
         at = probed.sel(site="blocks.0.stream", concept=concept)
         drawn = [line.get_ydata() for line in axes.lines]
-        for place in range(2):
+        for row in range(2):
             for name, line in zip(
                 ("probe_accuracy", "probe_accuracy_control", "probe_effect"),
-                drawn[3 * place :],
+                drawn[3 * row :],
                 strict=False,
             ):
-                np.testing.assert_array_equal(line, at[name][place])
+                np.testing.assert_array_equal(line, at[name][row])
         (band,) = axes.collections
         ys = band.get_paths()[0].vertices[:, 1]  # pyright: ignore
         assert (ys.min(), ys.max()) == (

@@ -17,7 +17,7 @@ from mi_jax.cli.main import main
 from mi_jax.dynamics import RULE, Claim, Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
-from mi_jax.report.catalogue import DATES, FIGURES, plans
+from mi_jax.report.catalogue import DATES, plans
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import claims, how_measured, numbers_table, summary
 from mi_jax.report.inputs import ReportInputs
@@ -131,8 +131,8 @@ def test_nothing_is_claimed_without_a_reading() -> None:
 
 def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
     probed = [name for name in dataset if str(name).startswith("probe")]
-    found = _claims(_only(dataset, *map(str, probed)), _untrained())
-    assert [(claim.text.split(" (")[0], claim.level) for claim in found] == [
+    claimed = _claims(_only(dataset, *map(str, probed)), _untrained())
+    assert [(claim.text.split(" (")[0], claim.level) for claim in claimed] == [
         (f"'{concept}' is decodable and used at stream", 3) for concept in "ab"
     ]
     assert _claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained()) == []
@@ -154,18 +154,18 @@ def _verdicts(*verdicts: str) -> Phases:
 
 
 def test_a_run_that_learns_both_sets_at_once_has_not_grokked() -> None:
-    dates, found = (
+    dates, phases = (
         _dates([59.1, 58.8], [58.9, 58.9]),
         _verdicts("generalised at once", "generalised at once"),
     )
     assert (
-        summary(dates, found)
+        summary(dates, phases)
         == "This run learned the training and the test set at once in 2 of 2 seeds (median step 59"
         " [59, 59; range])."
     )
-    (claim,) = _claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, found)
+    (claim,) = _claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, phases)
     assert claim.reason.startswith("0 of 2 seeds")
-    table = _table(_readings(test_loss=[0.1] * 2), dates, found)
+    table = _table(_readings(test_loss=[0.1] * 2), dates, phases)
     assert (
         table[".99 training accuracy at step"][:2]
         == table[".99 test accuracy at step"][:2]
@@ -176,9 +176,9 @@ def test_a_run_that_learns_both_sets_at_once_has_not_grokked() -> None:
 
 def test_the_summary_counts_seeds_of_each_kind() -> None:
     dates = _dates([10.0, 20.0, NAN, 30.0], [10.0, 900.0, 70.0, NAN])
-    found = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
+    phases = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
     assert (
-        summary(dates, found)
+        summary(dates, phases)
         == "This run memorised in 2 of 4 seeds (median step 25 [20, 30; range]), learned the"
         " training and the test set at once in 1 of 4 seeds (median step 10 [10, 10; range]),"
         " reached .99 test accuracy without memorising in 1 of 4 seeds (median step 70 [70, 70;"
@@ -514,7 +514,7 @@ _MARKS = {
 def _needs(folder: Path, name: str) -> list[str]:
     with xr.open_dataset(folder / f"{name}.nc", engine="h5netcdf") as data:
         return sorted(
-            {str(held) for held in data.data_vars if not str(held).startswith("null_")}
+            {str(variable) for variable in data.data_vars if not str(variable).startswith("null_")}
             - _MARKS.get(name, set())
         )
 
@@ -538,7 +538,7 @@ def test_beside_a_figure_is_what_is_marked_on_it(
     all_drawn: tuple[Path, list[Figure]], name: str
 ) -> None:
     with xr.open_dataset(all_drawn[0] / f"{name}.nc", engine="h5netcdf") as data:
-        assert _MARKS[name] <= {str(held) for held in data.data_vars}
+        assert _MARKS[name] <= {str(variable) for variable in data.data_vars}
 
 
 @pytest.mark.slow
@@ -553,7 +553,7 @@ def test_a_figure_needs_its_data_and_no_more(
     """A figure is drawn from its own readings alone, and not without any of them."""
     needs = _needs(all_drawn[0], name)
     read, shown = (
-        [variable for variable in needs if variable in held] for held in (dataset, pictures)
+        [variable for variable in needs if variable in source] for source in (dataset, pictures)
     )
     alone = _drawn(tmp_path, _only(dataset, *read), _only(pictures, *shown))
     assert _TITLES[name] in [figure.title for figure in alone]
@@ -685,7 +685,7 @@ def test_without_readings_report_fails_and_says_how_to_measure(
 
 def test_every_figure_has_texts_readings_and_a_file_name_of_its_own(dataset: xr.Dataset) -> None:
     every = plans(ReportInputs(dataset))
-    assert len({plan.name for plan in every}) == len(every) >= len(FIGURES)
+    assert len({plan.name for plan in every}) == len(every) > 20
     for plan in every:
         assert plan.title, plan.name
         assert plan.caption.endswith("."), plan.name
