@@ -125,8 +125,7 @@ def test_a_convex_line_has_no_barrier_and_a_hill_its_height() -> None:
     assert float(barrier(5 * x + 2 - 8 * (x - 0.5) ** 2)) == pytest.approx(2, rel=1e-5)
 
 
-# --- Parts
-# --------------------------------------------------------------------------------------------------------------------
+# --- Parts ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["nmf", "ica"])

@@ -25,8 +25,7 @@ def _read(name: str, params: object, context: Context) -> np.ndarray:
     return np.asarray({**READINGS, **EXPENSIVE}[name].read(params, context)[name])
 
 
-# --- Every array
-# --------------------------------------------------------------------------------------------------------------
+# --- Every array ------------------------------------------------------------------------
 
 
 def test_spectra_are_numpys_heads_side_by_side() -> None:
@@ -46,8 +45,7 @@ def test_spectra_are_numpys_heads_side_by_side() -> None:
     assert values.shape == (len(arrays), 6)
 
 
-# --- Tables of waves
-# ------------------------------------------------------------------------------------------------------------
+# --- Tables of waves --------------------------------------------------------------------
 
 
 def _waves(p: int, frequencies: tuple[int, ...]) -> np.ndarray:
@@ -127,8 +125,7 @@ def test_strengths_along_the_final_modes() -> None:
     )
 
 
-# --- Angles
-# -------------------------------------------------------------------------------------------------------------------
+# --- Angles -----------------------------------------------------------------------------
 
 
 def test_principal_angles_are_scipys_small_ones_too() -> None:
@@ -169,8 +166,7 @@ def test_the_angle_between_checkpoints(place: str) -> None:
         )
 
 
-# --- Every weight that touches tokens or classes
-# --------------------------------------------------------------------------------
+# --- Every weight that touches tokens or classes ----------------------------------------
 
 
 def test_the_waves_of_every_weight_that_touches_tokens_or_classes() -> None:

@@ -122,8 +122,7 @@ def test_angles_are_ridge_onto_cosine_and_sine(classes: int, turn: int) -> None:
     assert float(right_share(scores, jnp.asarray(y)).mean()) > 0.97
 
 
-# --- The subspace
-# -----------------------------------------------------------------------------------------------------------
+# --- The subspace -----------------------------------------------------------------------
 
 
 def test_what_is_erased_can_be_decoded_by_no_linear_probe(cloud: Any) -> None:
@@ -174,8 +173,7 @@ def test_random_subspaces_are_orthonormal_lie_where_the_vectors_do_and_are_the_s
     assert np.abs(frames[0] @ frames[0].T - frames[1] @ frames[1].T).max() > 0.1
 
 
-# --- A network that holds both tokens and answers with the first alone
-# ------------------------------------------------------
+# --- A network that holds both tokens and answers with the first alone ------------------
 
 _P, _D, _SHARP = 7, 18, 5.0
 _SITES = (
@@ -313,8 +311,7 @@ def test_rows_are_examples_at_every_position_that_is_read() -> None:
         assert not np.asarray(take(put(seen[name], 0 * take(seen[name])))).any()
 
 
-# --- Through the runner
-# -----------------------------------------------------------------------------------------------------
+# --- Through the runner -----------------------------------------------------------------
 
 _DEMO = ModularArithmetic(p=11, fraction=0.4)
 _NETWORK = Transformer(d_model=8, heads=2, d_mlp=12).build(_DEMO.inputs)
@@ -412,8 +409,7 @@ def test_random_networks_select_for_nothing() -> None:
     assert (error < 0.03).all()
 
 
-# --- What is refused
-# --------------------------------------------------------------------------------------------------------
+# --- What is refused --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
