@@ -16,6 +16,7 @@ from mi_jax.contracts.measure import (
     Reference,
     Shared,
     Subject,
+    option_suffix,
 )
 from mi_jax.contracts.model import PLAIN, Architecture, Heads, Model, Roles, Site, Tap, Taps
 from mi_jax.contracts.task import (
@@ -60,6 +61,7 @@ __all__ = [
     "batch_loss",
     "labels",
     "mean_loss",
+    "option_suffix",
     "renamed",
     "token_labels",
     "trained_labels",

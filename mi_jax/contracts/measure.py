@@ -1,6 +1,7 @@
 """Measures: readings of one checkpoint, and what they read it with; estimators."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -220,3 +221,51 @@ class Subject(NamedTuple):
     """What to say of the models and tasks that have what this one lacks."""
     precision: Precision = "float32"
     """What it is read in: that of the run."""
+
+
+LONGEST_OPTION = 40
+"""Characters of an option's text above which a measure's name carries a hash of it instead."""
+
+
+def option_suffix(
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    *,
+    bare: Collection[str] = (),
+    formats: Mapping[str, str] | None = None,
+) -> str:
+    """Suffix of a measure's name: the options that differ from the published defaults.
+
+    Each such option adds ``_name_value``, or ``_value`` if its name is in ``bare``. The items of a
+    list or tuple are joined by "+". A text of more than ``LONGEST_OPTION`` characters is replaced
+    by the first 8 hexadecimal digits of its SHA-256.
+
+    Args:
+        options: value of each option, in the order of the suffix.
+        defaults: default of each option; other names are ignored.
+        bare: options whose value stands in the suffix without their name.
+        formats: format specification by option, such as ``{"ridge": "g"}``; ``str`` by default.
+
+    Returns:
+        The suffix, with a leading underscore; empty if every option has its default.
+
+    Example:
+        >>> defaults = {"split": None, "ridge": 0.001}
+        >>> option_suffix({"split": "train", "ridge": 0.1}, defaults, bare=("split",))
+        '_train_ridge_0.1'
+        >>> option_suffix(defaults, defaults)
+        ''
+    """
+    parts: list[str] = []
+    for name, value in options.items():
+        items = tuple(value) if isinstance(value, (list, tuple)) else None
+        if (value if items is None else items) == defaults[name]:
+            continue
+        if items is None:
+            text = format(value, (formats or {}).get(name, ""))
+        else:
+            text = "+".join(str(item) for item in items)
+        if len(text) > LONGEST_OPTION:
+            text = hashlib.sha256(text.encode()).hexdigest()[:8]
+        parts.append(text if name in bare else f"{name}_{text}")
+    return "".join(f"_{part}" for part in parts)
