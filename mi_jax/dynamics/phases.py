@@ -86,14 +86,12 @@ def phases(dataset: xr.Dataset) -> Phases:
     check_curves(dataset, ("train_accuracy", "test_accuracy", "test_loss"))
     seeds = dataset["seed"].values
     rows = [_seed_phases(dataset.sel(seed=seed)) for seed in seeds]
-    *ends, verdicts = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return Phases(
-        *(
-            xr.DataArray(list(end), {"seed": seeds}, ("seed",), attrs={"units": "steps"})
-            for end in ends
-        ),
-        xr.DataArray(list(verdicts), {"seed": seeds}, ("seed",)),
-    )
+
+    def by_seed(column: int, attrs: dict[str, str]) -> xr.DataArray:
+        return xr.DataArray([row[column] for row in rows], {"seed": seeds}, ("seed",), attrs=attrs)
+
+    steps = {"units": "steps"}
+    return Phases(by_seed(0, steps), by_seed(1, steps), by_seed(2, steps), by_seed(3, {}))
 
 
 def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:

@@ -17,10 +17,10 @@ from mi_jax.basics.errors import ConfigError, MeasureError
 from mi_jax.basics.pytrees import stacked
 from mi_jax.contracts import Context, Inputs, Model, Reference, Site, Subject
 from mi_jax.measures import probe_accuracy, probe_effect, probe_mdl, probe_selectivity
-from mi_jax.measures.activations import all_inputs, site_vectors, vectors
+from mi_jax.measures.activations import all_inputs, row_functions, site_vectors
 from mi_jax.measures.erasure import (
     class_means,
-    coordinates,
+    displacement,
     moved,
     probed_subspace,
     random_subspaces,
@@ -135,7 +135,7 @@ def test_what_is_erased_can_be_decoded_by_no_linear_probe(cloud: Any) -> None:
     Z = whiten(X, by)
     Q = probed_subspace(Z, Y, 3)
     np.testing.assert_allclose(Q.T @ Q, np.eye(3), atol=1e-4)
-    after = moved(X, coordinates("erase", Z, Q), Q, by)
+    after = moved(X, displacement("erase", Z, Q), Q, by)
     means = np.asarray(class_means(after, Y))
     np.testing.assert_allclose(means, np.broadcast_to(means[:1], means.shape), atol=2e-4)
     assert np.ptp(np.asarray(class_means(X, Y)), axis=0).max() > 1
@@ -306,7 +306,7 @@ def test_rows_are_examples_at_every_position_that_is_read() -> None:
         value = value.swapaxes(1, 2) if name.endswith("scores") else value
         rows = value[:, list(task.read)].reshape(len(inputs) * len(task.read), -1)
         np.testing.assert_allclose(found[name], np.where(np.isneginf(rows), 0, rows), atol=1e-5)
-        take, put = vectors(context, name, task.read)
+        take, put = row_functions(context, name, task.read)
         np.testing.assert_array_equal(put(seen[name], take(seen[name])), seen[name])
         assert not np.asarray(take(put(seen[name], 0 * take(seen[name])))).any()
 
