@@ -1,9 +1,8 @@
-"""A product A B of a tall and a wide matrix, read from its factors: it is never formed, and nothing
-depends on how it is split.
+"""Products A B of a tall and a wide matrix, read from their factors without being formed.
 
-A head's circuits are such products, W_Q W_K^T and W_V W_O: what the network computes is unchanged
-under W_V M, M^-1 W_O, and so is every reading here. Dimension letters: m rows, n columns, r the
-width of the split; leading axes are batches.
+A head's circuits are such products: W_Q W_K^T and W_V W_O. The network computes the same under
+W_V M, M^-1 W_O, and every reading here is unchanged too. Dimension letters: m rows, n columns, r
+the width of the split; leading axes are batches.
 """
 
 from typing import NamedTuple
@@ -15,14 +14,19 @@ from mi_jax.basics import lapack
 
 
 class Factored(NamedTuple):
-    """left @ right, as its factors."""
+    """A product left @ right, as its factors.
+
+    Attributes:
+        left: the tall factor A.
+        right: the wide factor B.
+    """
 
     left: Float[Array, "*b m r"]
     right: Float[Array, "*b r n"]
 
     @property
     def T(self) -> "Factored":
-        """(A B)^T = B^T A^T."""
+        """The transpose (A B)^T = B^T A^T."""
         return Factored(jnp.matrix_transpose(self.right), jnp.matrix_transpose(self.left))
 
     def product(self) -> Float[Array, "*b m n"]:
@@ -30,73 +34,54 @@ class Factored(NamedTuple):
         return self.left @ self.right
 
 
-class SVD(NamedTuple):
-    """left diag(values) right: singular vectors as columns and as rows, values falling."""
-
-    left: Float[Array, "*b m r"]
-    values: Float[Array, "*b r"]
-    right: Float[Array, "*b r n"]
-
-
 def between(
-    before: Float[Array, "*b k m"], one: Factored, after: Float[Array, "*b n l"]
+    before: Float[Array, "*b k m"], middle: Factored, after: Float[Array, "*b n l"]
 ) -> Factored:
-    """before (A B) after."""
-    return Factored(before @ one.left, one.right @ after)
+    """The product before (A B) after."""
+    return Factored(before @ middle.left, middle.right @ after)
 
 
 def through(first: Factored, second: Factored) -> Factored:
-    """(A B)(C D) as A ((B C) D): its width is that of the first."""
+    """The product (A B)(C D), factored as A and (B C) D: its width is that of the first."""
     return Factored(first.left, (first.right @ second.left) @ second.right)
 
 
-def norm(one: Factored) -> Float[Array, "*b"]:
-    """Frobenius norm: ||A B||^2 = tr(A^T A B B^T)."""
+def norm(matrix: Factored) -> Float[Array, "*b"]:
+    """The Frobenius norm, by ||A B||^2 = tr(A^T A B B^T)."""
     left, right = (
-        jnp.matrix_transpose(one.left) @ one.left,
-        one.right @ jnp.matrix_transpose(one.right),
+        jnp.matrix_transpose(matrix.left) @ matrix.left,
+        matrix.right @ jnp.matrix_transpose(matrix.right),
     )
+    # Rounding may make a vanishing trace slightly negative.
     return jnp.sqrt(jnp.maximum((left * jnp.matrix_transpose(right)).sum(axis=(-2, -1)), 0))
 
 
-def svd(one: Factored) -> SVD:
-    """Singular values and vectors, from the triangles of both factors' QR: r x r instead of m x n.
-    Needs r <= m, n.
+def singular_values(matrix: Factored) -> Float[Array, "*b r"]:
+    """The r singular values that may differ from 0, in falling order.
+
+    They are those of R_A R_B^T, r x r, where R_A and R_B are the triangles of the QR of A and B^T.
     """
-    Q_left, R_left = lapack.qr(one.left)
-    Q_right, R_right = lapack.qr(jnp.matrix_transpose(one.right))
-    u, values, vt = lapack.svd(R_left @ jnp.matrix_transpose(R_right))
-    return SVD(Q_left @ u, values, vt @ jnp.matrix_transpose(Q_right))
-
-
-def singular_values(one: Factored) -> Float[Array, "*b r"]:
-    """The r singular values that may differ from 0, falling."""
-    R_left, R_right = lapack.triangle(one.left), lapack.triangle(jnp.matrix_transpose(one.right))
+    R_left = lapack.triangle(matrix.left)
+    R_right = lapack.triangle(jnp.matrix_transpose(matrix.right))
     return lapack.singular_values(R_left @ jnp.matrix_transpose(R_right))
 
 
-def eigenvalues(one: Factored) -> Complex[Array, "*b r"]:
-    """The r eigenvalues of a square A B that may differ from 0: those of B A, r x r. On CPU; NaN
-    where it isn't finite.
+def eigenvalues(matrix: Factored) -> Complex[Array, "*b r"]:
+    """The r eigenvalues of a square A B that may differ from 0: those of B A, which is r x r.
+
+    NaN for matrices that are not finite. Runs on the CPU only.
     """
-    small = one.right @ one.left
+    small = matrix.right @ matrix.left
+    # LAPACK is undefined on matrices that are not finite, so it gets zeros instead.
     finite = jnp.isfinite(small).all(axis=(-2, -1), keepdims=True)
-    found = lapack.eigenvalues(jnp.where(finite, small, 0))
-    return jnp.where(finite[..., 0], found, jnp.nan)
+    values = lapack.eigenvalues(jnp.where(finite, small, 0))
+    return jnp.where(finite[..., 0], values, jnp.nan)
 
 
-def balanced(one: Factored) -> Factored:
-    """The same product split evenly, U sqrt(S) and sqrt(S) V^T: the same factors (but for signs)
-    whatever the split was.
+def eigenvalue_score(matrix: Factored) -> Float[Array, "*b"]:
+    """The sum of the eigenvalues over the sum of their absolute values, between -1 and 1.
+
+    It is 1 where all eigenvalues are positive reals, and 0 on average for a random matrix.
     """
-    left, values, right = svd(one)
-    root = jnp.sqrt(values)
-    return Factored(left * root[..., None, :], root[..., :, None] * right)
-
-
-def eigenvalue_score(one: Factored) -> Float[Array, "*b"]:
-    """sum lambda / sum |lambda| in [-1, 1]: 1 where all eigenvalues are positive reals, 0 on
-    average for a random matrix.
-    """
-    found = eigenvalues(one)
-    return found.real.sum(axis=-1) / jnp.abs(found).sum(axis=-1)
+    values = eigenvalues(matrix)
+    return values.real.sum(axis=-1) / jnp.abs(values).sum(axis=-1)

@@ -1,8 +1,8 @@
-"""What attention heads do to tokens and to one another, from the weights alone (Elhage et al.
-2021).
+"""Attention heads' effect on tokens and on one another, from the weights alone.
 
 A head's circuits are QK = W_Q W_K^T (which token looks at which) and OV = W_V W_O (what is moved),
-d x d of rank d_head. Norms between the residual stream and the heads are left out.
+d x d matrices of rank d_head (Elhage et al. 2021). Norms between the residual stream and the heads
+are left out.
 """
 
 import jax.numpy as jnp
@@ -22,29 +22,45 @@ from mi_jax.measures.evaluation import shared
 from mi_jax.measures.fourier import embedding_table
 
 SOURCE = "Elhage et al. 2021"
+
 SLOTS = ("query", "key", "value")
+"""Inputs of a head that an earlier head may compose with."""
 
 
 def query_key(heads: Heads) -> Factored:
-    """W_Q W_K^T of every head [layer head d d]."""
+    """QK = W_Q W_K^T of every head [layer head d d]."""
     return Factored(jnp.asarray(heads.W_Q), jnp.matrix_transpose(jnp.asarray(heads.W_K)))
 
 
 def output_value(heads: Heads) -> Factored:
-    """W_V W_O of every head [layer head d d]."""
+    """OV = W_V W_O of every head [layer head d d]."""
     return Factored(jnp.asarray(heads.W_V), jnp.asarray(heads.W_O))
 
 
 def full_query_key(params: Params, context: Context) -> Factored:
-    """W_E QK W_E^T [layer head token token]: how much the first token as query scores the second as
-    key.
+    """W_E QK W_E^T [layer head token token]: the score of one token as query for another as key.
+
+    Args:
+        params: of a model with the roles heads and embedding.
+        context: the evaluation, which holds the model.
+
+    Returns:
+        The product as its factors; rows are queries, columns are keys.
     """
     E = embedding_table(params, context)[None, None]
     return between(E, query_key(_heads(params, context)), jnp.matrix_transpose(E))
 
 
 def full_output_value(params: Params, context: Context) -> Factored:
-    """W_E OV W_U [layer head token class]: what attending to a token adds to each class's logit."""
+    """W_E OV W_U [layer head token class]: what attending to a token adds to each class's logit.
+
+    Args:
+        params: of a model with the roles heads, embedding and unembedding.
+        context: the evaluation, which holds the model.
+
+    Returns:
+        The product as its factors; rows are tokens, columns are classes.
+    """
     unembedding = context.model.roles.unembedding
     assert unembedding is not None
     return between(
@@ -56,24 +72,31 @@ def full_output_value(params: Params, context: Context) -> Factored:
 
 @shared
 def _heads(params: Params, context: Context) -> Heads:
+    """The matrices of all heads."""
     heads = context.model.roles.heads
     assert heads is not None
     return heads(params)
 
 
 def copying_score() -> Measure:
-    """sum lambda / sum |lambda| of the eigenvalues of W_E OV W_U, tokens that are classes: 1 for a
-    head that copies.
+    """Eigenvalue score of W_E OV W_U: whether a head raises the logit of the token it attends to.
+
+    sum lambda / sum |lambda| over the eigenvalues, on the tokens that are classes. It is 1 for a
+    head that copies, about 0 for random weights, and -1 for a head that suppresses.
+
+    Returns:
+        A measure ``copying_score`` with dims (layer, head). It needs the roles heads, embedding
+        and unembedding. Source: Elhage et al. 2021.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+    def _copying_score(params: Params, context: Context) -> Float[Array, "layer head"]:
         full = full_output_value(params, context)
         both = min(full.left.shape[-2], full.right.shape[-1])
         return eigenvalue_score(Factored(full.left[..., :both, :], full.right[..., :both]))
 
     return Measure(
         "copying_score",
-        function,
+        _copying_score,
         ("layer", "head"),
         roles=("heads", "embedding", "unembedding"),
         source=SOURCE,
@@ -81,82 +104,110 @@ def copying_score() -> Measure:
 
 
 def matching_score() -> Measure:
-    """The same of W_E QK W_E^T: 1 for a head whose queries look for their own token."""
+    """Eigenvalue score of W_E QK W_E^T: whether a head's queries look for their own token.
 
-    def function(params: Params, context: Context) -> Float[Array, "layer head"]:
+    sum lambda / sum |lambda| over the eigenvalues. It is 1 for a head that attends to equal
+    tokens, about 0 for random weights, and -1 for a head that avoids them.
+
+    Returns:
+        A measure ``matching_score`` with dims (layer, head). It needs the roles heads and
+        embedding. Source: Elhage et al. 2021.
+    """
+
+    def _matching_score(params: Params, context: Context) -> Float[Array, "layer head"]:
         return eigenvalue_score(full_query_key(params, context))
 
     return Measure(
-        "matching_score", function, ("layer", "head"), roles=("heads", "embedding"), source=SOURCE
+        "matching_score",
+        _matching_score,
+        ("layer", "head"),
+        roles=("heads", "embedding"),
+        source=SOURCE,
     )
 
 
 def head_norms() -> Measure:
-    """Frobenius norms ||W_Q W_K^T|| and ||W_V W_O||."""
+    """Frobenius norms ||W_Q W_K^T|| and ||W_V W_O|| of every head.
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    Returns:
+        A measure with the variables ``qk_norm`` and ``ov_norm``, dims (layer, head). It needs the
+        role heads.
+    """
+
+    def _head_norms(params: Params, context: Context) -> dict[str, Array]:
         heads = _heads(params, context)
         return {"qk_norm": norm(query_key(heads)), "ov_norm": norm(output_value(heads))}
 
     return Measure(
         "head_norms",
-        function,
+        _head_norms,
         dict.fromkeys(("qk_norm", "ov_norm"), ("layer", "head")),
         roles=("heads",),
     )
 
 
 def head_rank() -> Measure:
-    """Participation ratios (sum s^2)^2 / sum s^4 of the singular values of QK and OV: how many
-    directions a head treats.
+    """Participation ratios of every head's QK and OV: the number of directions a head acts on.
+
+    (sum s^2)^2 / sum s^4 over the singular values s: 1 for a circuit of rank one, d_head where all
+    singular values are equal.
+
+    Returns:
+        A measure with the variables ``qk_rank`` and ``ov_rank``, dims (layer, head). It needs the
+        role heads.
     """
 
-    def ratio(one: Factored) -> Float[Array, "layer head"]:
-        power = jnp.square(singular_values(one))
+    def ratio(circuit: Factored) -> Float[Array, "layer head"]:
+        power = jnp.square(singular_values(circuit))
         return power.sum(axis=-1) ** 2 / jnp.square(power).sum(axis=-1)
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _head_rank(params: Params, context: Context) -> dict[str, Array]:
         heads = _heads(params, context)
         return {"qk_rank": ratio(query_key(heads)), "ov_rank": ratio(output_value(heads))}
 
     return Measure(
         "head_rank",
-        function,
+        _head_rank,
         dict.fromkeys(("qk_rank", "ov_rank"), ("layer", "head")),
         roles=("heads",),
     )
 
 
-# --- Composition
-# --------------------------------------------------------------------------------------------------------------
+# --- Composition -------------------------------------------------------------------------------
 
 
-def _flat(one: Factored) -> Factored:
-    """Heads of all layers in a row."""
-    return Factored(*(x.reshape(-1, *x.shape[2:]) for x in one))
+def _flat(circuits: Factored) -> Factored:
+    """The heads of all layers along one axis."""
+    return Factored(*(x.reshape(-1, *x.shape[2:]) for x in circuits))
 
 
-def _pairs(one: Factored, axis: int) -> Factored:
-    """With an axis for the other head."""
-    return Factored(*(jnp.expand_dims(x, axis) for x in one))
+def _pairs(circuits: Factored, axis: int) -> Factored:
+    """Circuits with a new axis for the other head of a pair."""
+    return Factored(*(jnp.expand_dims(x, axis) for x in circuits))
 
 
 def _earlier(heads: Heads) -> Float[Array, "head head_other"]:
-    """1 where the first head is in an earlier layer than the second."""
+    """1 where the first head of a pair is in an earlier layer than the second, else 0."""
     layer = jnp.repeat(jnp.arange(heads.W_Q.shape[0]), heads.W_Q.shape[1])
     return (layer[:, None] < layer[None, :]).astype(jnp.float32)
 
 
 def composition_score() -> Measure:
-    """||L R|| / (||L|| ||R||), L = OV of a head, R = QK, QK^T or OV of one in a later layer:
-    composition by query, key, value.
+    """Composition of a head with heads in later layers: by query, by key and by value.
 
-    Heads of all layers in a row, head = layer heads + place; 0 unless the first is in an earlier
-    layer. ``composition_excess`` is the score less what random heads have, 1 / sqrt(d_model), and
-    NaN where there is no composition.
+    ||L R|| / (||L|| ||R||), where L is the OV of a head, and R is QK, QK^T or OV of a head in a
+    later layer (in the order of the slots query, key, value). Random heads have a score of
+    1 / sqrt(d_model); a larger one means that the later head reads what the earlier one writes.
+
+    Returns:
+        A measure with two variables, dims (head, head_other, slot); head runs over the heads of
+        all layers: layer * heads + place in the layer. ``composition_score`` is 0 unless the first
+        head is in an earlier layer. ``composition_excess`` is the score less 1 / sqrt(d_model),
+        and NaN where no composition is possible. It needs the role heads, in at least two layers.
+        Source: Elhage et al. 2021.
     """
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _composition_score(params: Params, context: Context) -> dict[str, Array]:
         heads = _heads(params, context)
         qk, ov = _flat(query_key(heads)), _flat(output_value(heads))
         scores = [_composed(_pairs(ov, 1), _pairs(reads, 0)) for reads in (qk, qk.T, ov)]
@@ -170,7 +221,7 @@ def composition_score() -> Measure:
     dims = ("head", "head_other", "slot")
     return Measure(
         "composition_score",
-        function,
+        _composition_score,
         {"composition_score": dims, "composition_excess": dims},
         roles=("heads", "heads_in_two_layers"),
         coordinates={"slot": SLOTS},
@@ -179,18 +230,23 @@ def composition_score() -> Measure:
 
 
 def _composed(writes: Factored, reads: Factored) -> Float[Array, "head head_other"]:
+    """||L R|| / (||L|| ||R||) of every pair."""
     return norm(through(writes, reads)) / (norm(writes) * norm(reads))
 
 
 def matching_through_head() -> Measure:
-    """The eigenvalue score of W_E QK (OV)^T W_E^T, OV of a head and QK of one in a later layer; NaN
-    where it isn't later.
+    """Eigenvalue score of W_E QK (OV)^T W_E^T: matching of tokens through an earlier head.
 
-    1 for an induction head behind a previous-token head: its queries look for keys that follow
-    their own token.
+    OV is that of a head, QK that of a head in a later layer. The score is 1 for an induction head
+    behind a previous-token head: its queries look for keys that follow their own token.
+
+    Returns:
+        A measure ``matching_through_head`` with dims (head, head_other); head runs over the heads
+        of all layers. NaN unless the second head is in a later layer. It needs the roles heads (in
+        at least two layers) and embedding. Source: Elhage et al. 2021.
     """
 
-    def function(params: Params, context: Context) -> Float[Array, "head head_other"]:
+    def _matching_through_head(params: Params, context: Context) -> Float[Array, "head head_other"]:
         heads, E = _heads(params, context), embedding_table(params, context)[None, None]
         moved, reads = _pairs(_flat(output_value(heads)), 1), _pairs(_flat(query_key(heads)), 0)
         score = eigenvalue_score(between(E, through(reads, moved.T), jnp.matrix_transpose(E)))
@@ -198,7 +254,7 @@ def matching_through_head() -> Measure:
 
     return Measure(
         "matching_through_head",
-        function,
+        _matching_through_head,
         ("head", "head_other"),
         roles=("heads", "heads_in_two_layers", "embedding"),
         source=SOURCE,

@@ -1,18 +1,30 @@
-"""Decompositions: readings of the weights alone: factors, spectra, modes."""
+"""Decompositions: readings of weights and representations as factors, spectra, modes and parts.
+
+Three registries hold the measures of this folder by name: ``DECOMPOSITIONS``, ``SPECTRA`` and
+``COMPARISONS``. The factories below make variants of them.
+"""
 
 from mi_jax.decompositions.modes import (
     final_mode_strength,
     key_mode_share,
     mode_frequency_share,
+    principal_angles,
     subspace_angle,
 )
-from mi_jax.decompositions.similarity import loss_barrier, similarity
+from mi_jax.decompositions.parts import Parts, parts
+from mi_jax.decompositions.similarity import (
+    barrier,
+    linear_cka,
+    loss_barrier,
+    procrustes_distance,
+    similarity,
+)
 from mi_jax.decompositions.spectra import singular_values_by_parameter, stable_rank
 from mi_jax.decompositions.svd import effective_rank, singular_values
 
 DECOMPOSITIONS = {
-    one.name: one
-    for one in (
+    measure.name: measure
+    for measure in (
         singular_values("embedding"),
         singular_values("unembedding"),
         effective_rank("embedding"),
@@ -22,14 +34,14 @@ DECOMPOSITIONS = {
         subspace_angle("unembedding", "final"),
     )
 }
-"""Every reading of the weights by name."""
+"""Measures of the tables that touch tokens and classes, by name."""
 
-SPECTRA = {one.name: one for one in (singular_values_by_parameter(), stable_rank())}
-"""Readings of every array's spectrum: their dim mode is as long as the largest array's."""
+SPECTRA = {measure.name: measure for measure in (singular_values_by_parameter(), stable_rank())}
+"""Measures of every array's spectrum, by name: their dim mode is as long as the largest array's."""
 
 COMPARISONS = {
-    one.name: one
-    for one in (
+    measure.name: measure
+    for measure in (
         final_mode_strength("embedding"),
         final_mode_strength("unembedding"),
         subspace_angle("embedding", "previous"),
@@ -43,6 +55,26 @@ COMPARISONS = {
         loss_barrier("train", "previous"),
     )
 }
-"""Readings of a checkpoint beside another one, neuron by neuron or by passes through both."""
+"""Measures that compare a checkpoint with another one of the same seed, by name."""
 
-__all__ = ["COMPARISONS", "DECOMPOSITIONS", "SPECTRA"]
+__all__ = [
+    "COMPARISONS",
+    "DECOMPOSITIONS",
+    "SPECTRA",
+    "Parts",
+    "barrier",
+    "effective_rank",
+    "final_mode_strength",
+    "key_mode_share",
+    "linear_cka",
+    "loss_barrier",
+    "mode_frequency_share",
+    "parts",
+    "principal_angles",
+    "procrustes_distance",
+    "similarity",
+    "singular_values",
+    "singular_values_by_parameter",
+    "stable_rank",
+    "subspace_angle",
+]

@@ -1,8 +1,8 @@
-"""The singular modes of the tables that touch tokens and classes: what of them is Fourier, how far
-they are from the final ones.
+"""Singular modes of the tables that touch tokens and classes.
 
-A table [residue d] is sum_i s_i u_i v_i^T; u_i is a function on the residues, so that the Fourier
-basis says what a mode is of.
+A table [residue d] is the sum over i of s_i u_i v_i^T. Each u_i is a function on the residues, so
+the Fourier basis says which frequencies a mode consists of. The modes of a checkpoint are also
+compared with those of the final model.
 """
 
 from typing import Literal
@@ -17,44 +17,52 @@ from mi_jax.measures.evaluation import shared
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, TABLES
 
 LEADING = 10
-"""Modes whose span is compared between checkpoints."""
+"""Number of leading modes whose span is compared between checkpoints."""
 
 
 @shared
 def _modes(params: Params, context: Context, place: str) -> tuple[Array, Array, Array]:
-    """u [residue mode], s [mode] falling, v^T [mode d] of a table."""
+    """u [residue mode], s [mode] in falling order, and v^T [mode d] of a table."""
     u, s, vt = jnp.linalg.svd(TABLES[place][0](params, context), full_matrices=False)
     return u, s, vt
 
 
 @shared
-def _left(params: Params, context: Context, place: str) -> Float[Array, "residue mode"]:
-    """The left singular vectors of a table, in the order of falling values; of a wide one through W
-    W^T, a fifth of the time.
+def _left_modes(params: Params, context: Context, place: str) -> Float[Array, "residue mode"]:
+    """Left singular vectors of a table, in falling order of their singular values.
+
+    Those of a wide table are the eigenvectors of W W^T, which take a fifth of the time.
     """
     table = TABLES[place][0](params, context)
     if table.shape[1] <= table.shape[0]:
         return _modes(params, context, place)[0]
-    # Rounding in W W^T is relative to the largest value squared: the leading modes, which count
-    # here, don't feel it.
+    # Rounding in W W^T is relative to the square of the largest singular value. It spoils the
+    # smallest modes only, and the leading ones are those that count here.
     return jnp.linalg.eigh(table @ table.T)[1][:, ::-1]
 
 
-def _padded(values: Float[Array, " held"], context: Context) -> Float[Array, " mode"]:
-    """As many as there are residues, like ``singular_values_embedding``; NaN for modes that a
-    narrow table doesn't have.
-    """
+def _padded(values: Float[Array, " some"], context: Context) -> Float[Array, " mode"]:
+    """Values padded to one per residue with NaN, for modes that a narrow table does not have."""
     return jnp.pad(values, (0, context.inputs.classes - len(values)), constant_values=jnp.nan)
 
 
 def mode_frequency_share(place: str) -> Measure:
-    """max over k of ||F_k u_i||^2: how much of each mode is one frequency, cosine and sine. 1 for a
-    mode that is a wave.
+    """The largest share of each mode that one frequency has, cosine and sine together.
+
+    max over k of ||F_k u_i||^2, where F_k holds the cosine and sine of frequency k. It is 1 for a
+    mode that is a wave, and small for a mode that mixes many frequencies.
+
+    Args:
+        place: which table: a key of ``measures.fourier.TABLES``. It needs the role of that table.
+
+    Returns:
+        A measure ``mode_frequency_share_{place}`` with dims (mode,); NaN for modes that a narrow
+        table does not have. It needs the ground truth residues.
     """
     _, role = TABLES[place]
 
-    def function(params: Params, context: Context) -> Float[Array, " mode"]:
-        u = _left(params, context, place)
+    def _mode_frequency_share(params: Params, context: Context) -> Float[Array, " mode"]:
+        u = _left_modes(params, context, place)
         p = u.shape[0]
         power = jnp.square(by_frequency(jnp.asarray(fourier_basis(p))[1:] @ u, frequencies(p))).sum(
             axis=1
@@ -63,7 +71,7 @@ def mode_frequency_share(place: str) -> Measure:
 
     return Measure(
         f"mode_frequency_share_{place}",
-        function,
+        _mode_frequency_share,
         ("mode",),
         roles=(role,),
         ground_truth=("residues",),
@@ -72,26 +80,34 @@ def mode_frequency_share(place: str) -> Measure:
 
 
 def key_mode_share(place: str) -> Measure:
-    """||P u||^2 / 2K summed over the first 2K modes, P on the cosines and sines of the final
-    model's K key frequencies.
+    """How much of the leading modes lies along the final model's key frequencies.
 
-    1 where the surviving modes of the table span just what the key frequencies do; 2K / p for
-    random modes.
+    The sum of ||P u_i||^2 / 2K over the first 2K modes, where P projects on the cosines and sines
+    of the final model's K key frequencies. It is 1 where the leading modes of the table span
+    exactly what the key frequencies span, and 2K / p for random modes.
+
+    Args:
+        place: which table: a key of ``measures.fourier.TABLES``. It needs the role of that table,
+            and output_map for the key frequencies.
+
+    Returns:
+        A measure ``key_mode_share_{place}`` without dims of its own. It needs the ground truth
+        residues and the final checkpoint.
     """
     _, role = TABLES[place]
 
-    def function(params: Params, context: Context) -> Scalar:
-        u = _left(params, context, place)
+    def _key_mode_share(params: Params, context: Context) -> Scalar:
+        u = _left_modes(params, context, place)
         keys: Bool[Array, " frequency"] = context.prepared["final_key_frequencies"]
-        p, places = u.shape[0], jnp.arange(u.shape[1])
-        held = by_frequency(jnp.asarray(fourier_basis(p))[1:] @ u, frequencies(p))
-        power = jnp.where(keys[:, None, None], jnp.square(held), 0).sum(axis=(0, 1))
+        p, ranks = u.shape[0], jnp.arange(u.shape[1])
+        components = by_frequency(jnp.asarray(fourier_basis(p))[1:] @ u, frequencies(p))
+        power = jnp.where(keys[:, None, None], jnp.square(components), 0).sum(axis=(0, 1))
         first = 2 * keys.sum()
-        return jnp.where(places < first, power, 0).sum() / first
+        return jnp.where(ranks < first, power, 0).sum() / first
 
     return Measure(
         f"key_mode_share_{place}",
-        function,
+        _key_mode_share,
         roles=(role, "output_map"),
         ground_truth=("residues",),
         uses=frozenset({"final"}),
@@ -103,21 +119,29 @@ def key_mode_share(place: str) -> Measure:
 
 
 def final_mode_strength(place: str) -> Measure:
-    """u_i^T W v_i, u_i and v_i the final model's modes: how strong each surviving mode is by now,
-    one mode one line.
+    """Strength of each of the final model's modes by now, so that one mode is one line.
 
-    At the end it is the singular value. Modes of equal strength are known up to a rotation among
-    them, at the final model alone.
+    u_i^T W v_i, where u_i and v_i are the final model's singular vectors. At the end of training
+    it is the singular value. Modes of equal strength are known up to a rotation among themselves
+    only, which the final model fixes.
+
+    Args:
+        place: which table: a key of ``measures.fourier.TABLES``. It needs the role of that table.
+
+    Returns:
+        A measure ``final_mode_strength_{place}`` with dims (mode,), in the order of the final
+        singular values; NaN for modes that a narrow table does not have. It needs the final
+        checkpoint.
     """
     table, role = TABLES[place]
 
-    def function(params: Params, context: Context) -> Float[Array, " mode"]:
+    def _final_mode_strength(params: Params, context: Context) -> Float[Array, " mode"]:
         u, _, vt = _modes(context.reference.final, context, place)
         return _padded(((u.T @ table(params, context)) * vt).sum(axis=1), context)
 
     return Measure(
         f"final_mode_strength_{place}",
-        function,
+        _final_mode_strength,
         ("mode",),
         roles=(role,),
         uses=frozenset({"final"}),
@@ -126,26 +150,32 @@ def final_mode_strength(place: str) -> Measure:
 
 
 def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
-    """Root mean square of the principal angles, in radians, between the leading 10 modes' span of
-    residues now and in another
-    checkpoint: the snapshot before (how fast it turns), or the final one (how far it is from
-        frozen).
+    """Angle between the leading modes' span now and in another checkpoint.
 
-    Random spans of n dimensions in m stand at arccos(sqrt(n / m)) on average (in mean square
-    cosine).
+    The root mean square of the principal angles between the two spans of the leading 10 left
+    singular vectors. Compared with the snapshot before it says how fast the span turns, compared
+    with the final one how far the span is from frozen. Random spans of n dimensions in m stand at
+    arccos(sqrt(n / m)) on average (in mean square cosine).
+
+    Args:
+        place: which table: a key of ``measures.fourier.TABLES``. It needs the role of that table.
+        other: the checkpoint to compare with: the snapshot before, or the final one.
+
+    Returns:
+        A measure ``subspace_angle_{place}_{other}`` without dims of its own, in radians.
     """
     _, role = TABLES[place]
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _subspace_angle(params: Params, context: Context) -> Scalar:
         here, there = (
-            _left(one, context, place)[:, :LEADING]
-            for one in (params, getattr(context.reference, other))
+            _left_modes(checkpoint, context, place)[:, :LEADING]
+            for checkpoint in (params, getattr(context.reference, other))
         )
         return jnp.sqrt(jnp.square(principal_angles(here, there)).mean())
 
     return Measure(
         f"subspace_angle_{place}_{other}",
-        function,
+        _subspace_angle,
         roles=(role,),
         uses=frozenset({other}),
         options={"modes": LEADING},
@@ -157,14 +187,23 @@ def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
 def principal_angles(
     here: Float[Array, "residue mode"], there: Float[Array, "residue mode"]
 ) -> Float[Array, " mode"]:
-    """The angles between two spans with orthonormal columns, rising; by sines where they are small,
-    which cosines lose.
+    """The principal angles between two spans (Bjorck and Golub 1973).
 
-    (Bjorck and Golub 1973)
+    Args:
+        here: orthonormal columns that span the first space.
+        there: as many orthonormal columns that span the second space.
+
+    Returns:
+        The angles in radians, in rising order.
+
+    Example:
+        >>> principal_angles(jnp.eye(3)[:, :2], jnp.eye(3)[:, 1:]).round(3).tolist()
+        [0.0, 1.571...]
     """
     overlap = here.T @ there
     cosines = jnp.linalg.svd(overlap, compute_uv=False)
     # Falling sines belong to rising cosines.
     sines = jnp.linalg.svd(there - here @ overlap, compute_uv=False)[::-1]
+    # The cosine of a small angle is 1 up to rounding, so small angles are read from their sines.
     small = jnp.square(cosines) > 0.5
     return jnp.where(small, jnp.arcsin(jnp.clip(sines, 0, 1)), jnp.arccos(jnp.clip(cosines, 0, 1)))

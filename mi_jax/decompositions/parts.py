@@ -1,6 +1,4 @@
-"""Tables as sums of a few parts by scikit-learn: non-negative ones (NMF), or statistically
-independent ones (ICA).
-"""
+"""Tables as sums of a few parts by scikit-learn: non-negative (NMF) or independent (ICA) ones."""
 
 from types import ModuleType
 from typing import NamedTuple
@@ -8,58 +6,79 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.errors import ConfigError, nearest
 
 _METHODS = ("nmf", "ica")
 
 
 class Parts(NamedTuple):
-    """table is about codes @ parts + mean."""
+    """A decomposition table = codes @ parts + mean + a rest.
+
+    Attributes:
+        codes: how much of each part a row has.
+        parts: the parts, one a row.
+        mean: what is added to every row; 0 for NMF.
+        explained: 1 - ||table - codes @ parts - mean||^2 / ||table - column means||^2.
+    """
 
     codes: Float[np.ndarray, "row component"]
     parts: Float[np.ndarray, "component column"]
     mean: Float[np.ndarray, " column"]
-    """0 for NMF."""
     explained: float
-    """1 - ||table - codes @ parts - mean||^2 / ||table - column means||^2."""
 
 
 def parts(
     table: Float[np.ndarray, "row column"], method: str, count: int, *, seed: int = 0
 ) -> Parts:
-    """A table, activations [example neuron] say, as ``count`` parts.
+    """Decomposes a table into a few parts, for example activations [example neuron].
 
     Args:
-        method: "nmf": codes and parts are non-negative, and so must the table be (rectified
-            activations); "ica": the codes are as independent, as far from Gaussian, as a linear map
-            can make them (FastICA).
+        table: any matrix; without negative entries for NMF.
+        method: "nmf": codes and parts are non-negative, as rectified activations are. "ica": the
+            codes are as independent, and as far from Gaussian, as a linear map can make them
+            (FastICA).
+        count: number of parts, at most the shorter side of the table.
+        seed: of scikit-learn's initialisation.
+
+    Returns:
+        The codes and parts, and the share of the variance that they explain.
 
     Raises:
-        ConfigError: without scikit-learn (``pip install 'mi-jax[decompositions]'``), for an unknown
-            method, more parts than rows or columns, or negative entries for NMF.
+        ConfigError: if scikit-learn is missing, the method is unknown, there are more parts than
+            rows or columns, or the table has negative entries and the method is "nmf".
+
+    Example:
+        >>> table = np.outer([1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 3.0])
+        >>> round(parts(table, "nmf", 1).explained, 3)
+        1.0
     """
-    require(method in _METHODS, f"method={method!r} is unknown; {nearest(method, _METHODS)}")
+    if method not in _METHODS:
+        raise ConfigError(f"method={method!r} is unknown; {nearest(method, _METHODS)}")
     most = min(table.shape)
-    require(
-        1 <= count <= most,
-        f"count={count}: a table of {table.shape} has between 1 and {most} parts",
-    )
-    require(
-        method != "nmf" or bool((table >= 0).all()),
-        "nmf needs a table without negative entries; take ica, or rectify it",
-    )
-    make = _nmf if method == "nmf" else _ica
-    codes, held, mean = make(_scikit(), np.asarray(table, np.float64), count, seed)
-    rest = np.square(table - codes @ held - mean).sum()
-    return Parts(codes, held, mean, float(1 - rest / np.square(table - table.mean(axis=0)).sum()))
+    if not 1 <= count <= most:
+        raise ConfigError(
+            f"count={count} is out of range. A table of shape {table.shape} has between 1 and"
+            f" {most} parts."
+        )
+    if method == "nmf" and not bool((table >= 0).all()):
+        raise ConfigError(
+            "The table has negative entries, which NMF cannot represent. Rectify the table, or"
+            " pass method='ica'."
+        )
+    decompose = _nmf if method == "nmf" else _ica
+    codes, rows, mean = decompose(_scikit(), np.asarray(table, np.float64), count, seed)
+    rest = np.square(table - codes @ rows - mean).sum()
+    return Parts(codes, rows, mean, float(1 - rest / np.square(table - table.mean(axis=0)).sum()))
 
 
 def _scikit() -> ModuleType:
+    """scikit-learn's decompositions, imported only when they are used."""
     try:
         from sklearn import decomposition
     except ImportError as error:
         raise ConfigError(
-            "NMF and ICA are scikit-learn's: pip install 'mi-jax[decompositions]'"
+            "NMF and ICA need scikit-learn, which is not installed. Run"
+            " pip install 'mi-jax[decompositions]'."
         ) from error
     return decomposition
 
@@ -67,6 +86,7 @@ def _scikit() -> ModuleType:
 def _nmf(
     scikit: ModuleType, table: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, parts and mean by non-negative matrix factorisation."""
     model = scikit.NMF(count, init="nndsvda", random_state=seed, max_iter=2000, tol=1e-5)
     codes = model.fit_transform(table)
     return codes, model.components_, np.zeros(table.shape[1])
@@ -75,6 +95,7 @@ def _nmf(
 def _ica(
     scikit: ModuleType, table: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, parts and mean by independent component analysis."""
     model = scikit.FastICA(
         count, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-5
     )

@@ -1,5 +1,7 @@
-"""How alike two networks are: their representations (CKA, Procrustes), and the loss on the straight
-line between them.
+"""Likeness of two networks: of their representations, and of the loss on the line between them.
+
+Representations are compared by CKA and Procrustes distance, parameters by the loss barrier on the
+straight line from one network to the other.
 """
 
 from typing import Literal
@@ -13,11 +15,11 @@ from mi_jax.contracts import Context, Measure, batch_loss
 from mi_jax.measures.evaluation import batch, table_neurons
 
 POINTS = 11
-"""Points on the line between two networks, both ends among them."""
+"""Number of points on the line between two networks, both ends among them."""
 
 
 def _centred(rows: Float[Array, "example feature"]) -> Float[Array, "example feature"]:
-    """Without the mean over examples, of Frobenius norm 1."""
+    """Rows without their mean over examples, scaled to Frobenius norm 1."""
     around = rows - rows.mean(axis=0, keepdims=True)
     return around / jnp.linalg.norm(around.ravel())
 
@@ -25,50 +27,89 @@ def _centred(rows: Float[Array, "example feature"]) -> Float[Array, "example fea
 def linear_cka(
     one: Float[Array, "example feature"], other: Float[Array, "example feature_other"]
 ) -> Scalar:
-    """||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F), both centred over examples (Kornblith et al. 2019,
-    arXiv 1905.00414).
+    """Linear centred kernel alignment of two representations of the same examples.
 
-    1 for representations that a rotation and a factor take into each other; what random ones have
-    depends on the widths.
+    ||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F), X and Y centred over examples (Kornblith et al.
+    2019, arXiv 1905.00414).
+
+    Args:
+        one: the first representation.
+        other: the second one, in the same order of examples; its width may differ.
+
+    Returns:
+        A number between 0 and 1. It is 1 for representations that a rotation and a factor take
+        into each other; for random ones it depends on their widths.
+
+    Example:
+        >>> X = jax.random.normal(jax.random.key(0), (20, 3))
+        >>> round(float(linear_cka(X, 5 * X[:, ::-1] + 1)), 4)
+        1.0
     """
     X, Y = _centred(one), _centred(other)
-    square = lambda A, B: jnp.square(A.T @ B).sum()  # noqa: E731
-    return square(X, Y) / jnp.sqrt(square(X, X) * square(Y, Y))
+
+    def squared(A: Array, B: Array) -> Scalar:
+        return jnp.square(A.T @ B).sum()
+
+    return squared(X, Y) / jnp.sqrt(squared(X, X) * squared(Y, Y))
 
 
 def procrustes_distance(
     one: Float[Array, "example feature"], other: Float[Array, "example feature_other"]
 ) -> Scalar:
-    """min over rotations Q of ||X - Y Q||_F = sqrt(2 - 2 ||X^T Y||_*), both centred and of norm 1
-    (arXiv 2108.01661).
+    """Distance of two representations after the best rotation of one onto the other.
 
-    From 0, equal but for a rotation and a factor, to sqrt(2), where no direction of one is
-    correlated with one of the other.
+    min over rotations Q of ||X - Y Q||_F = sqrt(2 - 2 ||X^T Y||_*), where X and Y are centred over
+    examples and of norm 1, and ||.||_* is the sum of singular values (arXiv 2108.01661).
+
+    Args:
+        one: the first representation.
+        other: the second one, in the same order of examples; its width may differ.
+
+    Returns:
+        A number between 0 (equal up to a rotation and a factor) and sqrt(2) (no direction of one
+        is correlated with a direction of the other).
+
+    Example:
+        >>> X = jax.random.normal(jax.random.key(0), (20, 3))
+        >>> float(procrustes_distance(X, 5 * X[:, ::-1] + 1)) < 1e-2
+        True
     """
     nuclear = jnp.linalg.svd(_centred(one).T @ _centred(other), compute_uv=False).sum()
+    # Rounding may make the difference slightly negative.
     return jnp.sqrt(jnp.maximum(2 - 2 * nuclear, 0))
 
 
-def _of_neurons(params: Params, context: Context) -> Float[Array, "pair neuron"]:
+def _neuron_rows(params: Params, context: Context) -> Float[Array, "pair neuron"]:
+    """Activations of the neurons, one row per pair of tokens."""
     table = table_neurons(params, context)
     return table.reshape(-1, table.shape[-1])
 
 
 def similarity(kind: Literal["cka", "procrustes"], other: Literal["previous", "final"]) -> Measure:
-    """``linear_cka`` or ``procrustes_distance`` of the neurons' activations over all pairs, now and
-    in another checkpoint.
+    """Likeness of the neurons' activations over all pairs, now and in another checkpoint.
+
+    High CKA, or a small Procrustes distance, means that the representation is already the other
+    checkpoint's, up to a rotation and a factor.
+
+    Args:
+        kind: "cka" for ``linear_cka``, "procrustes" for ``procrustes_distance``.
+        other: the checkpoint to compare with: the snapshot before, or the final one.
+
+    Returns:
+        A measure ``{kind}_{other}`` without dims of its own. It needs the role neurons and the
+        ground truth table.
     """
     compare = {"cka": linear_cka, "procrustes": procrustes_distance}[kind]
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _similarity(params: Params, context: Context) -> Scalar:
         return compare(
-            _of_neurons(params, context), _of_neurons(getattr(context.reference, other), context)
+            _neuron_rows(params, context), _neuron_rows(getattr(context.reference, other), context)
         )
 
     source = {"cka": "arXiv 1905.00414", "procrustes": "arXiv 2108.01661"}[kind]
     return Measure(
         f"{kind}_{other}",
-        function,
+        _similarity,
         roles=("neurons",),
         ground_truth=("table",),
         uses=frozenset({other}),
@@ -78,38 +119,68 @@ def similarity(kind: Literal["cka", "procrustes"], other: Literal["previous", "f
 
 
 def path_losses(one: Params, other: Params, context: Context, split: str) -> Float[Array, " point"]:
-    """The loss of a split at equally spaced points on the straight line between two networks'
-    parameters.
+    """The loss of a split on the straight line between two networks' parameters.
+
+    Args:
+        one: parameters of the network at the first point.
+        other: parameters of the network at the last point.
+        context: the evaluation to read the loss with.
+        split: name of the split.
+
+    Returns:
+        The loss at ``POINTS`` equally spaced points, in the unit of the run's loss.
+
+    Raises:
+        MeasureError: if the task has no such split.
     """
     examples = batch(context, split)
 
-    def at(share: Scalar) -> Scalar:
+    def loss_at(share: Scalar) -> Scalar:
         params = jax.tree.map(lambda x, y: (1 - share) * x + share * y, one, other)
         outputs = context.model.apply(params, examples.inputs, positions=context.read)
         return batch_loss(context.loss, outputs, examples)
 
-    return jax.lax.map(at, jnp.linspace(0, 1, POINTS))
+    return jax.lax.map(loss_at, jnp.linspace(0, 1, POINTS))
 
 
 def barrier(losses: Float[Array, " point"]) -> Scalar:
-    """max over the line of the loss less what lies on the chord between its ends: 0 where the loss
-    is convex along it.
+    """The largest height of a loss curve above the chord between its ends.
+
+    Args:
+        losses: at equally spaced points.
+
+    Returns:
+        The height in the unit of the losses: 0 where the loss is convex along the line.
+
+    Example:
+        >>> float(barrier(jnp.array([1.0, 4.0, 3.0])))
+        2.0
     """
     share = jnp.linspace(0, 1, len(losses))
     return (losses - ((1 - share) * losses[0] + share * losses[-1])).max()
 
 
 def loss_barrier(split: str, other: Literal["previous", "final"] = "final") -> Measure:
-    """The barrier on the line from this checkpoint to another: see ``barrier`` (Frankle et al.
-    2020, Entezari et al. 2022).
+    """Loss barrier on the straight line from this checkpoint to another one: see ``barrier``.
+
+    A barrier of 0 means that both checkpoints lie in one basin, connected by a line (Frankle et
+    al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296).
+
+    Args:
+        split: name of the split whose loss is read.
+        other: the checkpoint at the other end: the snapshot before, or the final one.
+
+    Returns:
+        A measure ``loss_barrier_{split}_{other}`` without dims of its own, in the unit of the
+        run's loss.
     """
 
-    def function(params: Params, context: Context) -> Scalar:
+    def _loss_barrier(params: Params, context: Context) -> Scalar:
         return barrier(path_losses(params, getattr(context.reference, other), context, split))
 
     return Measure(
         f"loss_barrier_{split}_{other}",
-        function,
+        _loss_barrier,
         splits=(split,),
         uses=frozenset({other}),
         options={"points": POINTS},

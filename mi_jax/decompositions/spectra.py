@@ -10,44 +10,59 @@ from mi_jax.measures.evaluation import shared
 
 
 def as_matrix(name: str, array: Float[Array, "..."]) -> Float[Array, "row column"]:
-    """An array as one linear map: heads side by side, W_Q [d head*d_head] and W_O [head*d_head d];
-    a bias as a row.
+    """An array as one linear map.
+
+    Heads stand side by side: W_Q [head d d_head] becomes [d head*d_head], and W_O [head d_head d]
+    becomes [head*d_head d]. A bias becomes a row.
+
+    Args:
+        name: dotted name of the parameter, which tells W_O from the other matrices of a head.
+        array: the parameter.
+
+    Returns:
+        A matrix of the same numbers.
     """
     if array.ndim < 2:
         return array.reshape(1, -1)
     if array.ndim == 2:
         return array
-    first = array if name.endswith("W_O") else jnp.moveaxis(array, -2, 0)
-    return (
-        first.reshape(-1, array.shape[-1])
-        if name.endswith("W_O")
-        else first.reshape(first.shape[0], -1)
-    )
+    if name.endswith("W_O"):
+        return array.reshape(-1, array.shape[-1])
+    inputs_first = jnp.moveaxis(array, -2, 0)
+    return inputs_first.reshape(inputs_first.shape[0], -1)
 
 
 @shared
 def _spectra(params: Params, context: Context) -> Float[Array, "parameter mode"]:
-    """Falling singular values of every array; 0 where a smaller one has no more."""
+    """Singular values of every array in falling order; 0 where a smaller array has no more."""
     matrices = [as_matrix(name, jnp.asarray(array)) for name, array in dotted(params).items()]
-    most = max(min(one.shape) for one in matrices)
-    values = [jnp.linalg.svd(one, compute_uv=False) for one in matrices]
-    return jnp.stack([jnp.pad(one, (0, most - len(one))) for one in values])
+    most = max(min(matrix.shape) for matrix in matrices)
+    spectra = [jnp.linalg.svd(matrix, compute_uv=False) for matrix in matrices]
+    return jnp.stack([jnp.pad(values, (0, most - len(values))) for values in spectra])
 
 
 def singular_values_by_parameter() -> Measure:
-    """Falling singular values of every array, heads side by side; as many modes as the largest has,
-    0 beyond an array's own.
+    """Singular values of every array of the model, with the heads of a layer side by side.
+
+    Returns:
+        A measure ``singular_values`` with dims (parameter, mode), in falling order. There are as
+        many modes as the largest array has; beyond an array's own modes the values are 0.
     """
     return Measure("singular_values", _spectra, ("parameter", "mode"))
 
 
 def stable_rank() -> Measure:
-    """||W||_F^2 / ||W||_2^2 of every array, heads side by side: from 1 to the rank. Of a bias it is
-    1, of zeros NaN.
+    """Stable rank ||W||_F^2 / ||W||_2^2 of every array, with the heads of a layer side by side.
+
+    It lies between 1 (one direction carries everything) and the rank (all directions are equally
+    strong). A bias has stable rank 1, an array of zeros NaN.
+
+    Returns:
+        A measure ``stable_rank`` with dims (parameter,).
     """
 
-    def function(params: Params, context: Context) -> Float[Array, " parameter"]:
+    def _stable_rank(params: Params, context: Context) -> Float[Array, " parameter"]:
         power = jnp.square(_spectra(params, context))
         return power.sum(axis=1) / power[:, 0]
 
-    return Measure("stable_rank", function, ("parameter",))
+    return Measure("stable_rank", _stable_rank, ("parameter",))

@@ -1,4 +1,4 @@
-"""Dynamics: arrays in, dates out. Knows no model, and works on anyone's curves."""
+"""Dynamics: arrays in, dates out. These functions know no model and work on any curves."""
 
 from mi_jax.basics.moved import renamed_attributes
 from mi_jax.dynamics.births import births

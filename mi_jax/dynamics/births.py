@@ -1,26 +1,43 @@
-"""When the winners of a competition pull ahead for good."""
+"""Births: the step from which each winner of a competition stays ahead for good."""
 
 import numpy as np
 import xarray as xr
 
 AHEAD = 2.0
-"""How many times an even share a winner must hold."""
+"""Multiple of an even share that a winner has to exceed."""
 
 
 def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
-    """The first step from which on a winner always holds more than twice an even share; NaN for the
-    others, or for never.
+    """The first step from which a winner holds more than twice an even share until the end.
+
+    An even share among n competitors is 1 / n. A winner that exceeds 2 / n and later falls back
+    is born at its last rise; a winner that ends at or below 2 / n, or at NaN, is never born.
 
     Args:
-        shares: dims (seed, step, X), summing to 1 over X. winners: bool, dims (seed, X).
+        shares: dims (seed, step, X), where X is the competitors' dim, for example the frequencies.
+            The shares sum to 1 over X.
+        winners: whether each competitor wins: booleans, dims (seed, X).
 
     Returns:
-        Steps, dims (seed, X).
+        Birth in steps, dims (seed, X). NaN for competitors that do not win, and for winners that
+        are never born.
+
+    Raises:
+        ValueError: if ``shares`` does not have exactly one dim beside seed and step.
+
+    Example:
+        >>> shares = xr.DataArray(
+        ...     [[[0.1, 0.3, 0.3, 0.3], [0.6, 0.2, 0.1, 0.1], [0.9, 0.1, 0.0, 0.0]]],
+        ...     {"seed": [0], "step": [0, 10, 100], "frequency": [1, 2, 3, 4]},
+        ...     ("seed", "step", "frequency"),
+        ... )
+        >>> births(shares, (shares.isel(step=-1) > 0.5).drop_vars("step")).values
+        array([[10., nan, nan, nan]])
     """
     (dim,) = [str(d) for d in shares.dims if d not in ("seed", "step")]
     ordered = shares.transpose("seed", "step", dim)
     ahead = ordered.values > AHEAD / shares.sizes[dim]
-    # Ahead from here to the end: a running "and" from the back.
+    # Ahead from here to the end: a running "and", taken from the last step backwards.
     lasting = np.flip(np.minimum.accumulate(np.flip(ahead, axis=1), axis=1), axis=1)
     first = lasting.argmax(axis=1)
     born = np.where(

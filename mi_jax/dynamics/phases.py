@@ -1,4 +1,7 @@
-"""The three phases of grokking, from the curves by a stated rule (arXiv 2301.05217, section 5)."""
+"""The three phases of grokking, dated from curves by a stated rule.
+
+Source: arXiv 2301.05217, section 5.
+"""
 
 from typing import NamedTuple
 
@@ -6,101 +9,124 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mi_jax.dynamics.transitions import ACCURACY, first_crossing
+from mi_jax.dynamics.transitions import ACCURACY, check_curves, first_crossing
 
 AT_ONCE = "generalised at once"
-"""The verdict on a seed whose test accuracy reaches .99 at no later snapshot than its training
-accuracy: there are no phases.
+"""The verdict on a seed whose test accuracy reaches .99 no later than its training accuracy.
+
+Such a seed has no phases.
 """
 
 FALL_BEGINS, FALL_ENDS = 0.1, 0.9
-"""Shares of the fall of log test loss, from its maximum to its minimum after it, at which clean-up
-begins and ends.
-"""
+"""Shares of the fall of log test loss at which clean-up begins and ends."""
 
 RULE = (
     "Memorisation ends where excluded loss is smallest, between the step at which training accuracy"
-    " reaches .99 and the end of circuit formation. Circuit formation ends, and clean-up begins,"
-    " where log test loss has made 10 % of its fall from its maximum before test accuracy reaches"
-    " .99 to the smallest value after it; clean-up ends at 90 %. Both are dated only for a seed"
-    " whose test accuracy reaches .99, at a later snapshot than its training accuracy (any other"
-    " generalised at once), and whose test loss falls after that."
+    " reaches .99 and the end of circuit formation. The end of circuit formation is the beginning"
+    " of clean-up: log test loss has made 10 % of its fall, from its maximum before test accuracy"
+    " reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall."
+    " Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than"
+    " their training accuracy (other seeds generalised at once), and whose test loss falls after"
+    " memorisation."
 )
+"""The rule by which ``phases`` dates, for readers of a report."""
 
 
 class Phases(NamedTuple):
-    """The ends of the phases by seed, in steps; NaN where there is none."""
+    """Ends of the phases in steps per seed, dims (seed,); NaN where a phase has no end.
+
+    Attributes:
+        memorisation_end: end of memorisation.
+        circuit_formation_end: end of circuit formation, where clean-up begins.
+        cleanup_end: end of clean-up.
+        verdict: "grokked", "generalised at once", "did not grok" or "did not memorise".
+    """
 
     memorisation_end: xr.DataArray
     circuit_formation_end: xr.DataArray
     cleanup_end: xr.DataArray
     verdict: xr.DataArray
-    """"grokked", "generalised at once", "did not grok" or "did not memorise"."""
 
 
 def phases(dataset: xr.Dataset) -> Phases:
-    """Memorisation, circuit formation and clean-up of every seed: see ``RULE``.
+    """Dates memorisation, circuit formation and clean-up of every seed.
+
+    The rule: memorisation ends where excluded loss is smallest, between the step at which training
+    accuracy reaches .99 and the end of circuit formation. Circuit formation ends, and clean-up
+    begins, where log test loss has made 10 % of its fall, from its maximum before test accuracy
+    reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall.
+
+    Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than
+    their training accuracy, and whose test loss falls after memorisation.
 
     Args:
-        dataset: with train_accuracy, test_accuracy, test_loss and excluded_loss; dims (seed, step).
-            Without excluded_loss, memorisation ends where training accuracy reaches .99.
+        dataset: holds train_accuracy, test_accuracy and test_loss, and excluded_loss if there is
+            one; dims (seed, step). Without excluded_loss, memorisation ends where training
+            accuracy reaches .99.
+
+    Returns:
+        ``Phases`` in steps per seed, with a verdict.
 
     Raises:
-        ValueError: where the dataset lacks a curve.
+        ValueError: if the dataset lacks a curve.
+
+    Example:
+        >>> curves = {
+        ...     "train_accuracy": [0.0, 1.0, 1.0, 1.0, 1.0],
+        ...     "test_accuracy": [0.0, 0.0, 0.1, 0.9, 1.0],
+        ...     "test_loss": [2.0, 5.0, 4.0, 0.1, 0.001],
+        ... }
+        >>> dataset = xr.Dataset(
+        ...     {name: (("seed", "step"), np.array([row])) for name, row in curves.items()},
+        ...     {"seed": [0], "step": [0, 100, 1000, 5000, 10_000]},
+        ... )
+        >>> phases(dataset).verdict.values.tolist()
+        ['grokked']
     """
-    missing = [
-        name for name in ("train_accuracy", "test_accuracy", "test_loss") if name not in dataset
-    ]
-    if missing:
-        raise ValueError(
-            f"the dataset has no {missing}; it has {sorted(map(str, dataset.data_vars))}"
-        )
+    check_curves(dataset, ("train_accuracy", "test_accuracy", "test_loss"))
     seeds = dataset["seed"].values
-    rows = [_of_seed(dataset.sel(seed=seed)) for seed in seeds]
-    columns = [
-        xr.DataArray(
-            [row[i] for row in rows],
-            {"seed": seeds},
-            ("seed",),
-            attrs={"units": "steps"} if i < 3 else {},
-        )
-        for i in range(4)
-    ]
-    return Phases(*columns)
+    rows = [_seed_phases(dataset.sel(seed=seed)) for seed in seeds]
+
+    def by_seed(column: int, attrs: dict[str, str]) -> xr.DataArray:
+        return xr.DataArray([row[column] for row in rows], {"seed": seeds}, ("seed",), attrs=attrs)
+
+    steps = {"units": "steps"}
+    return Phases(by_seed(0, steps), by_seed(1, steps), by_seed(2, steps), by_seed(3, {}))
 
 
-def _of_seed(one: xr.Dataset) -> tuple[float, float, float, str]:
-    steps = one["step"].values
-    memorised = first_crossing(steps, one["train_accuracy"].values, ACCURACY)
+def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
+    """The ends of one seed's three phases, and its verdict."""
+    steps = curves["step"].values
+    memorised = first_crossing(steps, curves["train_accuracy"].values, ACCURACY)
     if np.isnan(memorised):
         return np.nan, np.nan, np.nan, "did not memorise"
-    grokked = first_crossing(steps, one["test_accuracy"].values, ACCURACY)
-    first, second = (
-        (one[f"{split}_accuracy"].values >= ACCURACY).argmax() for split in ("train", "test")
+    grokked = first_crossing(steps, curves["test_accuracy"].values, ACCURACY)
+    # Snapshots, not dates: two interpolated dates between the same snapshots say nothing.
+    train_snapshot, test_snapshot = (
+        (curves[f"{split}_accuracy"].values >= ACCURACY).argmax() for split in ("train", "test")
     )
-    if np.isfinite(grokked) and second <= first:
+    if np.isfinite(grokked) and test_snapshot <= train_snapshot:
         return np.nan, np.nan, np.nan, AT_ONCE
-    formed, cleaned = (
-        (np.nan, np.nan) if np.isnan(grokked) else _fall(steps, one["test_loss"].values, grokked)
-    )
+    formed, cleaned = np.nan, np.nan
+    if not np.isnan(grokked):
+        formed, cleaned = _fall(steps, curves["test_loss"].values, grokked)
+    # A fall that begins before memorisation tells nothing of the circuit.
     if formed <= memorised:
         formed, cleaned = np.nan, np.nan
-    last = float(steps[-1]) if np.isnan(formed) else formed
-    ended = (
-        _memorisation_end(steps, one["excluded_loss"].values, memorised, last)
-        if "excluded_loss" in one
-        else memorised
-    )
+    ended = memorised
+    if "excluded_loss" in curves:
+        last = float(steps[-1]) if np.isnan(formed) else formed
+        ended = _memorisation_end(steps, curves["excluded_loss"].values, memorised, last)
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"
 
 
 def _fall(
     steps: np.ndarray, loss: Float[np.ndarray, " step"], grokked: float
 ) -> tuple[float, float]:
-    """Where log loss has made FALL_BEGINS and FALL_ENDS of its way from its maximum up to
-    ``grokked`` to the smallest after it.
+    """Steps at which log loss has made the shares FALL_BEGINS and FALL_ENDS of its fall.
 
-    A later maximum would be a spike of the optimizer's.
+    The fall goes from the maximum up to the step ``grokked`` to the smallest value after that
+    maximum. A larger value after ``grokked`` would be a spike of the optimizer.
     """
     logs = np.log(np.where((loss > 0) & np.isfinite(loss), loss, np.nan))
     before = logs[steps <= grokked]
@@ -118,6 +144,10 @@ def _fall(
 def _memorisation_end(
     steps: np.ndarray, excluded: Float[np.ndarray, " step"], memorised: float, last: float
 ) -> float:
+    """The step between two steps at which excluded loss is smallest.
+
+    It is ``memorised``, the first of the two, where no loss between them is finite.
+    """
     between = (steps >= memorised) & (steps <= last) & np.isfinite(excluded)
     if not between.any():
         return memorised

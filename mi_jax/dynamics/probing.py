@@ -1,4 +1,8 @@
-"""Decodable against used: what probes and their interventions say of each concept, by stated rules."""
+"""Decodable versus used: verdicts on each concept from probes and their interventions.
+
+A concept is *decodable* at a site if a probe reads it there, and *used* if erasing it there moves
+the model's answers more than erasing random subspaces does.
+"""
 
 from typing import NamedTuple
 
@@ -8,28 +12,37 @@ import xarray as xr
 from mi_jax.dynamics.evidence import REPLICATED, Claim
 
 DECODABLE = 0.9
-"""Accuracy on the test half from which a concept counts as decodable ..."""
+"""Accuracy on the test half from which a concept counts as decodable."""
 
 SELECTIVE = 0.1
-"""... and accuracy beyond the control task's from which it does at any accuracy."""
+"""Accuracy beyond the control task's from which a concept counts as decodable at any accuracy."""
 
 
 class Verdict(NamedTuple):
-    """What the last snapshot says of a concept at a site; each array has an entry a seed."""
+    """A concept at a site at the last snapshot; each array has one entry per seed.
+
+    Attributes:
+        concept: name of the concept.
+        site: name of the site.
+        accuracy: accuracy of the probe on the test half.
+        control: the same on the control task, where only tokens can be decoded.
+        effect: how far erasing the concept moves the answers (total variation, from 0 to 1).
+        null: the largest effect of erasing random subspaces of the same rank.
+    """
 
     concept: str
     site: str
     accuracy: np.ndarray
     control: np.ndarray
-    """Accuracy on the control task."""
     effect: np.ndarray
     null: np.ndarray
-    """The largest effect of random subspaces."""
 
     @property
     def decodable(self) -> bool:
-        """In every seed to at least DECODABLE, or in every seed by SELECTIVE better than the
-        control task.
+        """Whether the probe is right often enough in every seed.
+
+        Either its accuracy is at least ``DECODABLE`` in every seed, or it exceeds the control
+        task's by at least ``SELECTIVE`` in every seed.
         """
         return bool(
             (self.accuracy >= DECODABLE).all() or (self.accuracy >= self.control + SELECTIVE).all()
@@ -37,123 +50,196 @@ class Verdict(NamedTuple):
 
     @property
     def selective(self) -> bool:
-        """In every seed better than the control task."""
+        """Whether accuracy exceeds the control task's in every seed."""
         return bool((self.accuracy > self.control).all())
 
     @property
     def used(self) -> bool:
-        """In every seed the effect is beyond all random subspaces'."""
+        """Whether the effect exceeds that of all random subspaces in every seed."""
         return bool((self.effect > self.null).all())
 
 
-READ = ("probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null")
-"""What is decodable, and what is used."""
+PAIRS = (("probe_accuracy", "probe_accuracy_control"), ("probe_effect", "probe_effect_null"))
+"""The variables that verdicts need: each measure with its companion."""
 
 
 def probe_readings(dataset: xr.Dataset) -> xr.Dataset:
-    """``READ`` by their plain names, also where options (chosen sites, concepts ...) have added to
-    the names in the dataset.
+    """The four probe variables of a dataset under their plain names.
+
+    The options of a measure (chosen sites, concepts, ...) are part of its name in a dataset, as in
+    ``probe_accuracy_a+b``. Here every variable is called as if it had none. If a dataset holds
+    several variants of a measure, the one with a plain name is taken.
+
+    Args:
+        dataset: holds probe_accuracy, probe_accuracy_control, probe_effect and probe_effect_null,
+            with any suffix for options.
+
+    Returns:
+        A dataset of these four variables alone.
 
     Raises:
-        ValueError: where one of both is not in the dataset, or several are with different options
-            and none has a plain name.
+        ValueError: if a variable is missing, or if there are several variants of a measure and
+            none has a plain name.
+
+    Example:
+        >>> names = ("probe_accuracy_a+b", "probe_accuracy_a+b_control")
+        >>> names += ("probe_effect_a+b", "probe_effect_a+b_null")
+        >>> sorted(probe_readings(xr.Dataset({name: 0.5 for name in names})))
+        ['probe_accuracy', 'probe_accuracy_control', 'probe_effect', 'probe_effect_null']
     """
     names: dict[str, str] = {}
-    for stem, second in (READ[:2], READ[2:]):
-        ending = second.removeprefix(stem)
+    for measure, companion in PAIRS:
+        ending = companion.removeprefix(measure)
         suffixes = [
-            name.removeprefix(stem).removesuffix(ending)
+            name.removeprefix(measure).removesuffix(ending)
             for name in map(str, dataset)
-            if _is(name, stem, ending)
+            if name.startswith(measure) and name.endswith(ending)
         ]
         if "" not in suffixes and len(suffixes) != 1:
-            found = [f"{stem}{suffix}" for suffix in suffixes]
-            told = (
-                f"the dataset has several of {stem}, {found}; select one"
-                if found
-                else f"the dataset has no {stem} beside {second}"
+            available = sorted(map(str, dataset.data_vars))
+            if not suffixes:
+                raise ValueError(
+                    f"The dataset has no {measure} beside {companion}. It has {available}."
+                    f" Measure {measure} and add it."
+                )
+            variants = [f"{measure}{suffix}" for suffix in suffixes]
+            raise ValueError(
+                f"The dataset has several of {measure}: {variants}. It has {available}. Please"
+                " select one variant and its companion variables."
             )
-            raise ValueError(f"{told}; it has {sorted(map(str, dataset.data_vars))}")
         suffix = "" if "" in suffixes else suffixes[0]
-        names |= {f"{stem}{suffix}": stem, f"{stem}{suffix}{ending}": second}
+        names |= {f"{measure}{suffix}": measure, f"{measure}{suffix}{ending}": companion}
     return dataset[list(names)].rename(names)
 
 
-def _is(name: str, stem: str, ending: str) -> bool:
-    return name.startswith(stem) and name.endswith(ending)
-
-
 def readout_site(dataset: xr.Dataset) -> str:
-    """The last probed site before the outputs, where what the network knows is together; the only
-    one, if there is one.
+    """The last probed site before the outputs, where everything the network knows is together.
+
+    Args:
+        dataset: has the coordinate ``site``, in the order of the forward pass.
+
+    Returns:
+        The last site that is not "logits"; "logits" if there is no other.
+
+    Example:
+        >>> readout_site(xr.Dataset(coords={"site": ["embed", "resid_post", "logits"]}))
+        'resid_post'
     """
     sites = [str(site) for site in dataset["site"].values]
     return next((site for site in reversed(sites) if site != "logits"), sites[-1])
 
 
 def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
-    """One a concept, at the site given or ``readout_site``.
+    """The verdict on each concept at one site at the last snapshot.
 
     Args:
-        dataset: probe_accuracy, probe_accuracy_control, probe_effect, probe_effect_null; dims
-            (seed, step, site, concept), the last with draw. What options add to their names is no
-            matter (``probe_readings``).
+        dataset: holds probe_accuracy, probe_accuracy_control, probe_effect and probe_effect_null,
+            with or without a suffix for options (see ``probe_readings``); dims (seed, step, site,
+            concept), and draw for probe_effect_null.
+        site: name of the site; by default ``readout_site``.
+
+    Returns:
+        One ``Verdict`` per concept, in the order of the dataset.
+
+    Raises:
+        ValueError: if the dataset lacks a variable, or holds several variants of it.
+
+    Example:
+        >>> dims = ("seed", "step", "site", "concept")
+        >>> dataset = xr.Dataset(
+        ...     {
+        ...         "probe_accuracy": (dims, np.full((1, 1, 1, 1), 1.0)),
+        ...         "probe_accuracy_control": (dims, np.full((1, 1, 1, 1), 0.1)),
+        ...         "probe_effect": (dims, np.full((1, 1, 1, 1), 0.5)),
+        ...         "probe_effect_null": ((*dims, "draw"), np.full((1, 1, 1, 1, 20), 0.02)),
+        ...     },
+        ...     {"site": ["resid_post"], "concept": ["answer"]},
+        ... )
+        >>> [(verdict.concept, verdict.decodable, verdict.used) for verdict in verdicts(dataset)]
+        [('answer', True, True)]
     """
     dataset = probe_readings(dataset)
     site = site or readout_site(dataset)
     last = dataset.sel(site=site).isel(step=-1)
-    null = last["probe_effect_null"].max("draw")
+    readings = (
+        last["probe_accuracy"],
+        last["probe_accuracy_control"],
+        last["probe_effect"],
+        last["probe_effect_null"].max("draw"),
+    )
     return [
         Verdict(
             str(concept),
             site,
-            *(
-                np.atleast_1d(one.sel(concept=concept).values)
-                for one in (
-                    last["probe_accuracy"],
-                    last["probe_accuracy_control"],
-                    last["probe_effect"],
-                    null,
-                )
-            ),
+            *(np.atleast_1d(values.sel(concept=concept).values) for values in readings),
         )
         for concept in last["concept"].values
     ]
 
 
 def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
-    """A finding for each concept that is decodable, the used ones first.
+    """One claim per decodable concept, those that are used first.
 
-    Of one that isn't, an effect says nothing: the class means of labels that a site doesn't know
-    lie along what it does know.
+    The levels (see ``LEVELS``):
 
-    3 causal: erasing it moves the answers, in every seed more than random subspaces of its rank.
-        Without that 1 beats nulls (2 in
-    at least five seeds): it is decodable, in every seed better than the control task; else 0
-    observed.
+    - 3, causal: erasing the concept moves the answers more than erasing any random subspace of
+      its rank, in every seed.
+    - 2, replicated over seeds: not causal, but the concept is decoded better than on the control
+      task in every one of at least five seeds.
+    - 1, beats nulls: the same with fewer seeds.
+    - 0, observed: decodable, but not better than on the control task in every seed.
+
+    A concept that is not decodable makes no claim: the class means of labels that a site does not
+    know lie along what it does know, so that an effect says nothing.
+
+    Args:
+        dataset: as for ``verdicts``.
+        site: name of the site; by default ``readout_site``.
+
+    Returns:
+        The claims, each with its numbers as the reason.
+
+    Raises:
+        ValueError: if the dataset lacks a variable, or holds several variants of it.
+
+    Example:
+        >>> dims, one = ("seed", "step", "site", "concept"), np.ones((1, 1, 1, 1))
+        >>> dataset = xr.Dataset(
+        ...     {
+        ...         "probe_accuracy": (dims, one),
+        ...         "probe_accuracy_control": (dims, 0.1 * one),
+        ...         "probe_effect": (dims, 0.5 * one),
+        ...         "probe_effect_null": ((*dims, "draw"), np.full((1, 1, 1, 1, 20), 0.02)),
+        ...     },
+        ...     {"site": ["resid_post"], "concept": ["answer"]},
+        ... )
+        >>> [(claim.text, claim.level) for claim in probe_claims(dataset)]
+        [("'answer' is decodable and used at resid_post (probe_accuracy, probe_effect)", 3)]
     """
-    found: list[Claim] = []
-    for one in sorted(verdicts(dataset, site), key=lambda one: (not one.used, one.concept)):
-        if not one.decodable:
+    claims: list[Claim] = []
+    for verdict in sorted(verdicts(dataset, site), key=lambda v: (not v.used, v.concept)):
+        if not verdict.decodable:
             continue
-        level = 3 if one.used else (1 + (len(one.accuracy) >= REPLICATED)) * one.selective
+        if verdict.used:
+            level, use = 3, "used"
+        else:
+            level, use = 0, "not seen to be used"
+            if verdict.selective:
+                level = 2 if len(verdict.accuracy) >= REPLICATED else 1
+        text = (
+            f"'{verdict.concept}' is decodable and {use} at {verdict.site} (probe_accuracy,"
+            " probe_effect)"
+        )
         reason = (
-            f"probe accuracy {_told(one.accuracy)}, control task {_told(one.control)}; erasing it"
-            f" moves the answers by {_told(one.effect)} (total variation), random subspaces by up"
-            f" to {_told(one.null)}"
+            f"probe accuracy {_range(verdict.accuracy)}, control task {_range(verdict.control)};"
+            f" erasing it moves the answers by {_range(verdict.effect)} (total variation), random"
+            f" subspaces by up to {_range(verdict.null)}"
         )
-        use = "used" if one.used else "not seen to be used"
-        found.append(
-            Claim(
-                f"'{one.concept}' is decodable and {use} at {one.site} (probe_accuracy,"
-                " probe_effect)",
-                int(level),
-                reason,
-            )
-        )
-    return found
+        claims.append(Claim(text, level, reason))
+    return claims
 
 
-def _told(values: np.ndarray) -> str:
+def _range(values: np.ndarray) -> str:
+    """The smallest and the largest value to two decimals; one number where they agree."""
     low, high = (f"{x:.2f}" for x in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"

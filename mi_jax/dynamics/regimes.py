@@ -1,5 +1,6 @@
-"""Which of the four ways of learning a seed shows: comprehension, grokking, memorisation or
-confusion (arXiv 2205.10343).
+"""The four regimes of learning: comprehension, grokking, memorisation and confusion.
+
+Source: Liu et al. 2022, arXiv 2205.10343.
 """
 
 import numpy as np
@@ -8,32 +9,53 @@ import xarray as xr
 from mi_jax.dynamics.transitions import transitions
 
 REGIMES = ("comprehension", "grokking", "memorisation", "confusion")
-GAP, LEVEL = 1000, 0.9
+"""Names of the regimes."""
+
+GAP = 1000
+"""Steps between training and test accuracy from which a seed counts as grokking (the paper's)."""
+
+LEVEL = 0.9
+"""Accuracy that has to be reached (the paper's)."""
 
 
 def regimes(dataset: xr.Dataset, *, gap: int = GAP, level: float = LEVEL) -> xr.DataArray:
-    """The regime of each seed, dims (seed,), within the steps that were trained: the budget.
+    """The regime of each seed within the steps that were trained.
 
-    Training and test accuracy are dated where they first reach ``level``. Comprehension: both do,
-    less than ``gap`` steps apart;
-    grokking: both do, test at least ``gap`` steps after training; memorisation: training alone;
-        confusion: training never does.
+    Training accuracy and test accuracy are dated at the step at which each first reaches
+    ``level``:
+
+    - comprehension: both reach it, test accuracy less than ``gap`` steps after training accuracy;
+    - grokking: both reach it, test accuracy at least ``gap`` steps after training accuracy;
+    - memorisation: only training accuracy reaches it;
+    - confusion: training accuracy never reaches it.
 
     Args:
-        dataset: with train_accuracy and test_accuracy, dims (seed, step).
-        gap: in steps; 1,000 in the paper, whose budget is 1e5.
-        level: 90 % in the paper.
+        dataset: holds train_accuracy and test_accuracy, dims (seed, step), between 0 and 1.
+        gap: in steps. The paper's gap of 1,000 goes with a budget of 1e5 steps.
+        level: accuracy between 0 and 1.
+
+    Returns:
+        One of ``REGIMES`` per seed, dims (seed,); the attrs hold ``gap`` and ``level``.
 
     Raises:
-        ValueError: where the dataset lacks the curves.
+        ValueError: if the dataset lacks one of the two curves.
+
+    Example:
+        >>> curves = {"train_accuracy": [[0.0, 1.0, 1.0]], "test_accuracy": [[0.0, 0.0, 1.0]]}
+        >>> dataset = xr.Dataset(
+        ...     {name: (("seed", "step"), np.array(rows)) for name, rows in curves.items()},
+        ...     {"seed": [0], "step": [0, 100, 5000]},
+        ... )
+        >>> regimes(dataset).values.tolist()
+        ['grokking']
     """
     dates = transitions(dataset, train=level, test=level)
-    memorised, grokked, delay = (np.asarray(one.values) for one in dates)
-    kinds = np.select(
+    memorised, grokked, delay = (np.asarray(date.values) for date in dates)
+    names = np.select(
         [np.isnan(memorised), np.isnan(grokked), delay >= gap],
         [REGIMES[3], REGIMES[2], REGIMES[1]],
         default=REGIMES[0],
     )
     return xr.DataArray(
-        kinds, {"seed": dataset["seed"].values}, ("seed",), attrs={"gap": gap, "level": level}
+        names, {"seed": dataset["seed"].values}, ("seed",), attrs={"gap": gap, "level": level}
     )

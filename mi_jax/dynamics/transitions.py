@@ -1,5 +1,6 @@
-"""When a curve first crosses a level, and what that says of memorising and grokking."""
+"""Level crossings of curves, and the dates of memorising and grokking that they give."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -7,18 +8,24 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 ACCURACY = 0.99
+"""Accuracy from which a seed counts as having memorised (training) or grokked (test)."""
+
 TRAIN_LOSS, TEST_LOSS = 0.01, 0.01
+"""The same for losses, in the loss's own unit (nats for cross-entropy)."""
 
 
 class Dates(NamedTuple):
-    """Dates by seed, in steps; NaN is never."""
+    """Dates per seed in steps, dims (seed,); NaN stands for never.
+
+    Attributes:
+        memorised: first crossing of the training curve.
+        grokked: first crossing of the test curve.
+        delay: grokked - memorised.
+    """
 
     memorised: xr.DataArray
-    """The first crossing of the training curve."""
     grokked: xr.DataArray
-    """The first crossing of the test curve."""
     delay: xr.DataArray
-    """grokked - memorised."""
 
 
 def first_crossing(
@@ -27,17 +34,23 @@ def first_crossing(
     level: float,
     direction: Literal["up", "down"] = "up",
 ) -> float:
-    """The first step at which a curve reaches a level, interpolated linearly in log(step + 1); NaN
-    for never.
-
-    Non-finite values are no crossing and are left out of the interpolation. Steps may be unevenly
-    spaced.
+    """The first step at which a curve reaches a level, interpolated linearly in log(step + 1).
 
     Args:
-        direction: "up" is values >= level, "down" values <= level.
+        steps: in rising order; may be unevenly spaced.
+        values: the curve. Values that are not finite are no crossing, and are left out of the
+            interpolation.
+        level: in the unit of the values.
+        direction: "up" looks for values >= level, "down" for values <= level.
+
+    Returns:
+        A step, in general between two of ``steps``. The first finite step if the curve is at the
+        level there already; NaN if it never gets there.
 
     Example:
-        >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.0, 1.0]), 0.5)  # half-way from log 10 to log 100
+        Half-way from log(9 + 1) to log(99 + 1):
+
+        >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.0, 1.0]), 0.5)
         30.62...
     """
     finite = np.isfinite(values)
@@ -55,7 +68,25 @@ def first_crossing(
 def crossings(
     curve: xr.DataArray, level: float, direction: Literal["up", "down"] = "up"
 ) -> xr.DataArray:
-    """``first_crossing`` of every seed of a curve with dims (seed, step)."""
+    """The first crossing of each seed's curve: see ``first_crossing``.
+
+    Args:
+        curve: dims (seed, step), in any order.
+        level: in the unit of the curve.
+        direction: "up" looks for values >= level, "down" for values <= level.
+
+    Returns:
+        Dates in steps, dims (seed,); NaN for never.
+
+    Example:
+        >>> curve = xr.DataArray(
+        ...     [[0.0, 0.4, 1.0], [0.0, 0.1, 0.2]],
+        ...     {"seed": [0, 1], "step": [0, 9, 99]},
+        ...     ("seed", "step"),
+        ... )
+        >>> crossings(curve, 0.4).values.round(6).tolist()
+        [9.0, nan]
+    """
     steps = curve["step"].values
     dates = [
         first_crossing(steps, row.values, level, direction)
@@ -71,32 +102,58 @@ def transitions(
     train: float | None = None,
     test: float | None = None,
 ) -> Dates:
-    """When each seed memorised and when it grokked: the first crossings of the training and of the
-    test curve, or never.
+    """Dates memorising and grokking: the first crossings of the training and the test curve.
 
     Args:
-        dataset: with train_accuracy and test_accuracy, or train_loss and test_loss; dims (seed,
+        dataset: holds train_accuracy and test_accuracy, or train_loss and test_loss; dims (seed,
             step).
-        by: accuracies rising above, or losses falling below, a level.
-        train, test: the levels; .99 for accuracies, 0.01 for losses by default (1 is the other
-            usual one for test loss).
+        by: "accuracy" dates accuracies that rise to a level, "loss" losses that fall to one.
+        train: level of the training curve. By default .99 for accuracies, .01 for losses.
+        test: level of the test curve, with the same defaults; 1 is also common for test loss.
+
+    Returns:
+        ``Dates`` in steps per seed.
 
     Raises:
-        ValueError: where the dataset lacks the curves.
+        ValueError: if the dataset lacks one of the two curves.
+
+    Example:
+        >>> curves = {"train_accuracy": [[0.0, 0.99, 1.0]], "test_accuracy": [[0.0, 0.1, 0.99]]}
+        >>> dataset = xr.Dataset(
+        ...     {name: (("seed", "step"), np.array(rows)) for name, rows in curves.items()},
+        ...     {"seed": [0], "step": [0, 100, 5000]},
+        ... )
+        >>> dates = transitions(dataset)
+        >>> dates.memorised.values.round(6), dates.grokked.values.round(6)
+        (array([100.]), array([5000.]))
     """
     names = (f"train_{by}", f"test_{by}")
+    check_curves(dataset, names)
+    default_train, default_test = (
+        (ACCURACY, ACCURACY) if by == "accuracy" else (TRAIN_LOSS, TEST_LOSS)
+    )
+    levels = (default_train if train is None else train, default_test if test is None else test)
+    direction: Literal["up", "down"] = "up" if by == "accuracy" else "down"
+    memorised, grokked = (
+        crossings(dataset[name], level, direction)
+        for name, level in zip(names, levels, strict=True)
+    )
+    return Dates(memorised, grokked, grokked - memorised)
+
+
+def check_curves(dataset: xr.Dataset, names: Sequence[str]) -> None:
+    """Checks that a dataset holds the curves a rule needs.
+
+    Args:
+        dataset: the curves at hand.
+        names: the variables that have to be there.
+
+    Raises:
+        ValueError: if one is missing; names it and what there is.
+    """
     missing = [name for name in names if name not in dataset]
     if missing:
         raise ValueError(
-            f"the dataset has no {missing}; it has {sorted(map(str, dataset.data_vars))}"
+            f"The dataset has no {missing}. It has {sorted(map(str, dataset.data_vars))}."
+            " Measure the missing curves and add them."
         )
-    defaults = (ACCURACY, ACCURACY) if by == "accuracy" else (TRAIN_LOSS, TEST_LOSS)
-    levels = [
-        default if given is None else given
-        for given, default in zip((train, test), defaults, strict=True)
-    ]
-    direction: Literal["up", "down"] = "up" if by == "accuracy" else "down"
-    memorised, grokked = (
-        crossings(dataset[n], level, direction) for n, level in zip(names, levels, strict=True)
-    )
-    return Dates(memorised, grokked, grokked - memorised)

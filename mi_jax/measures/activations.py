@@ -1,7 +1,6 @@
-"""What the sites of a model hold for every example at the positions that are read, as vectors: what
-probes are fitted on.
+"""Activations at a model's sites as vectors: the data that probes are fitted on.
 
-A row is an example at a position: those of an example stand one after the other.
+A row is an example at a read position. The rows of one example stand one after another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,41 +17,50 @@ from mi_jax.measures.evaluation import shared
 from mi_jax.models.taps import capture
 
 CONTROL = "probe_control"
+"""Name under which the control task's inputs are prepared."""
 
 
 def probed_sites(model: Model, *, optional: bool = True) -> tuple[str, ...]:
-    """The sites that hold a vector for each example, in the order of the forward pass; a product is
-    that of the site after it.
+    """Sites that hold a vector for each example, in the order of the forward pass.
+
+    Sites of products are left out: their value is that of the site after them.
 
     Args:
-        optional: whether those count that are computed only when they are listened to.
+        model: the model.
+        optional: whether to include sites that are computed only when a tap listens to them.
     """
-    vectors = (site for site in model.sites if site.kind == "activation" and "batch" in site.dims)
-    return tuple(site.name for site in vectors if optional or not site.optional)
+    sites = (site for site in model.sites if site.kind == "activation" and "batch" in site.dims)
+    return tuple(site.name for site in sites if optional or not site.optional)
 
 
 def check_sites(model: Model, sites: Sequence[str]) -> None:
-    """Raises MeasureError for a site that isn't one of ``probed_sites``, naming the nearest."""
+    """Checks that all sites can be probed.
+
+    Raises:
+        MeasureError: if one is not among ``probed_sites``; names the nearest.
+    """
     known = probed_sites(model)
     for name in sites:
         if name not in known:
-            raise MeasureError(
-                f"there is no site '{name}' to probe in this model; {nearest(name, known)}"
-            )
+            raise MeasureError(f"This model has no site '{name}' to probe; {nearest(name, known)}")
 
 
 def positions_of(context: Context, position: int | None) -> tuple[int, ...]:
-    """The position; all that are read by default. Raises MeasureError for one that the input
-    doesn't have.
+    """The positions whose activations are rows: the one given, or all read positions.
+
+    Raises:
+        MeasureError: if the input has no such position.
     """
     length = context.inputs.positions
     if position is not None and not 0 <= position < length:
-        raise MeasureError(f"position={position}: the input has the positions 0 to {length - 1}")
+        raise MeasureError(
+            f"position={position} is out of range. The input has the positions 0 to {length - 1}."
+        )
     return context.read if position is None else (position,)
 
 
 def all_inputs(context: Context) -> Shaped[Array, "example ..."]:
-    """The inputs of all examples, the splits one after the other in sorted order."""
+    """The inputs of all examples: one split after another, in sorted order of their names."""
     return jnp.concatenate(
         [jnp.asarray(context.batches[split].inputs) for split in sorted(context.batches)]
     )
@@ -66,81 +74,101 @@ def site_vectors(
     positions: tuple[int, ...],
     control: bool = False,
 ) -> Mapping[str, Float[Array, "row _d"]]:
-    """By site, what it holds at the positions for all examples, heads and keys side by side; 0
-    where a score is masked.
+    """The vectors at each site for all examples, heads and keys side by side.
+
+    Masked attention scores become 0.
 
     Args:
-        control: of the control task's inputs, which a measure of probes prepared under CONTROL.
+        params: of the checkpoint.
+        context: of the reading.
+        sites: names of the sites.
+        positions: whose activations are rows.
+        control: whether to take the inputs of the control task, which the measures of probes
+            prepare under the name CONTROL.
+
+    Returns:
+        Rows by site; the width depends on the site.
     """
     inputs = context.prepared[CONTROL] if control else all_inputs(context)
     _, seen = capture(context.model.apply, sites)(params, inputs, positions=positions)
-    return {name: vectors(context, name, positions)[0](seen[name]) for name in sites}
+    return {name: row_functions(context, name, positions)[0](seen[name]) for name in sites}
 
 
 Take = Callable[[Float[Array, "example ..."]], Float[Array, "row d"]]
+"""A site's value -> its rows."""
+
 Put = Callable[[Float[Array, "example ..."], Float[Array, "row d"]], Float[Array, "example ..."]]
+"""(a site's value, changed rows) -> the site's value with these rows."""
 
 
-def vectors(context: Context, site: str, positions: tuple[int, ...]) -> tuple[Take, Put]:
-    """How a site's value becomes rows, and how its value is made of others: ``put(value,
-    take(value)) == value``.
+def row_functions(context: Context, site: str, positions: tuple[int, ...]) -> tuple[Take, Put]:
+    """Two functions that turn a site's value into rows, and rows into the site's value.
 
-    A site that isn't counted by the input's positions is taken whole, for each position.
+    They invert each other: ``put(value, take(value)) == value``. A site without an axis of
+    positions is taken whole, once for each position.
+
+    Args:
+        context: of the reading.
+        site: name of the site.
+        positions: whose activations are rows.
     """
-    (one,) = [one for one in context.model.sites if one.name == site]
+    (dims,) = [each.dims for each in context.model.sites if each.name == site]
     count = len(positions)
-    axes = [axis for axis, dim in enumerate(one.dims) if dim in ("position", "query")]
+    axes = [axis for axis, dim in enumerate(dims) if dim in ("position", "query")]
 
-    def there(value: Float[Array, "example ..."]) -> list[int] | None:
-        """Where the positions stand along the site's axis of positions."""
+    def indices(value: Float[Array, "example ..."]) -> list[int] | None:
+        """Indices of the positions along the site's axis of positions; None without such an axis.
+
+        From the last layer's queries on, a site may hold the read positions only.
+        """
         size = value.shape[axes[0]] if axes else 0
         if size == context.inputs.positions:
             return list(positions)
         return list(range(count)) if size == count else None
 
     def take(value: Float[Array, "example ..."]) -> Float[Array, "row d"]:
-        places = there(value)
+        at = indices(value)
         rows = (
             jnp.repeat(value, count, axis=0)
-            if places is None
-            else jnp.moveaxis(value, axes[0], 1)[:, jnp.array(places)]
+            if at is None
+            else jnp.moveaxis(value, axes[0], 1)[:, jnp.array(at)]
         )
-        # Masked scores are -inf for every example.
+        # Masked scores are -inf for every example, which would make every probe NaN.
         return jnp.where(jnp.isneginf(rows), 0.0, rows).reshape(len(value) * count, -1)
 
     def put(
         value: Float[Array, "example ..."], changed: Float[Array, "row d"]
     ) -> Float[Array, "example ..."]:
-        places = there(value)
-        if places is None:
+        at = indices(value)
+        if at is None:
             return changed[::count].reshape(value.shape)
         rows = jnp.moveaxis(value, axes[0], 1)
-        held = rows[:, jnp.array(places)]
-        kept = jnp.where(jnp.isneginf(held), held, changed.reshape(held.shape))
-        return jnp.moveaxis(rows.at[:, jnp.array(places)].set(kept), 1, axes[0])
+        before = rows[:, jnp.array(at)]
+        # Masked scores stay masked, whatever the edit.
+        after = jnp.where(jnp.isneginf(before), before, changed.reshape(before.shape))
+        return jnp.moveaxis(rows.at[:, jnp.array(at)].set(after), 1, axes[0])
 
     return take, put
 
 
-def by_width(found: Mapping[str, Float[Array, "row _d"]]) -> list[tuple[str, ...]]:
-    """The sites in groups of one width, so that one program serves all of a group."""
-    widths: dict[int, list[str]] = {}
-    for name, value in found.items():
-        widths.setdefault(value.shape[1], []).append(name)
-    return [tuple(names) for names in widths.values()]
-
-
 _CONSTANT = 1e-12
-"""Variance relative to the mean square below which a feature counts as constant: float32 centres
-one to about 1e-14.
+"""Variance relative to the mean square below which a feature counts as constant.
+
+Centring in float32 leaves a constant feature about 1e-14.
 """
 
 
 def centred(
     X: Float[Array, "example d"], trained: int
 ) -> tuple[Float[Array, "example d"], Float[Array, " d"]]:
-    """X around the mean of its first rows, and that mean; a feature that varies by no more than its
-    rounding becomes 0.
+    """Rows around the mean of the first ones; a feature that varies by rounding alone becomes 0.
+
+    Args:
+        X: the rows.
+        trained: number of first rows that the mean is taken of.
+
+    Returns:
+        The centred rows, and the mean.
     """
     mean = X[:trained].mean(axis=0)
     around = X - mean[None]
@@ -148,16 +176,34 @@ def centred(
     return jnp.where(constant[None], 0.0, around), mean
 
 
-def as_stack(
-    found: Mapping[str, Float[Array, "row _d"]], names: Sequence[str]
-) -> Float[Array, "site example d"]:
-    """The vectors of some sites of one width."""
-    return jnp.stack([found[name] for name in names])
+def map_sites(
+    read: Callable[..., Array],
+    sites: Sequence[str],
+    *vectors: Mapping[str, Float[Array, "row _d"]],
+) -> Array:
+    """``read`` of each site's vectors, stacked in the order of the sites.
 
+    Sites of one width are read by one compiled loop, so that there are as many programs as widths.
 
-def in_order(groups: Sequence[tuple[Sequence[str], jax.Array]], names: Sequence[str]) -> jax.Array:
-    """Rows [site ...] of groups of sites, put in the order of the names."""
-    held = [name for group, _ in groups for name in group]
-    return jnp.concatenate([rows for _, rows in groups])[
-        np.array([held.index(name) for name in names])
-    ]
+    Args:
+        read: a function of one array [row d] per mapping in ``vectors``.
+        sites: names of the sites.
+        vectors: rows by site; all mappings have equal widths.
+
+    Returns:
+        The results along a new first axis [site ...].
+    """
+    groups: dict[int, list[str]] = {}
+    for name, rows in vectors[0].items():
+        groups.setdefault(rows.shape[1], []).append(name)
+    read_names = [name for names in groups.values() for name in names]
+    results = jnp.concatenate(
+        [
+            jax.lax.map(
+                lambda each: read(*each),
+                tuple(jnp.stack([by_site[name] for name in names]) for by_site in vectors),
+            )
+            for names in groups.values()
+        ]
+    )
+    return results[np.array([read_names.index(name) for name in sites])]

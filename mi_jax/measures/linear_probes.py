@@ -1,10 +1,9 @@
-"""Linear probes as arrays in, arrays out: ridge in closed form, logistic regression, and angles;
-how often each is right.
+"""Linear probes as functions of arrays: ridge, logistic regression, angles, and their accuracy.
 
-A probe gives each class a score, s = W x + b, over centred vectors x. Several concepts are fitted
-at once: their classes are rows one after the other (``Rows``), and row c of Y is 1 for the examples
-of class c. ``ridge`` is the strength relative to the mean variance v of the vectors: what is
-penalised is ridge v ||W||^2, so that rescaling the vectors changes nothing.
+A probe gives each class a score s = W x + b, over centred vectors x. Several concepts are fitted at
+once: their classes are rows one after another (``Rows``), and row c of Y is 1 for the examples of
+class c, else 0. ``ridge`` is a strength relative to the mean variance v of the vectors: the penalty
+is ridge v ||W||^2, so that rescaling the vectors changes nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from mi_jax.basics.dims import Scalar
 
 Rows = tuple[tuple[int, int], ...]
-"""Half-open ranges of rows, one a concept."""
+"""Half-open ranges of rows, one per concept."""
 
 Weights = tuple[Float[Array, "row d"], Float[Array, " row"]]
 """W and b."""
@@ -28,7 +27,10 @@ ITERATIONS = 100
 
 
 def rows_of(classes: Sequence[int]) -> Rows:
-    """Where each concept's classes stand.
+    """The ranges of rows of several concepts.
+
+    Args:
+        classes: number of classes of each concept.
 
     Example:
         >>> rows_of((3, 2))
@@ -44,44 +46,91 @@ def by_size(
     scores: Sequence[Float[Array, "row _"]],
     *others: Sequence[Array],
 ) -> list[PyTree]:
-    """``read(*one concept's rows of each of scores, *its entry of each of others)`` by concept.
+    """Calls ``read`` on each concept's rows.
 
-    Concepts of one number of classes are read in one go: a program of three loops instead of
-        fifteen.
+    Concepts with equally many classes are read by one vectorised call, so that a program has three
+    loops instead of fifteen.
+
+    Args:
+        rows: ranges of rows, one per concept.
+        read: a function of the concept's rows of each array in ``scores``, and of the concept's
+            entry of each sequence in ``others``.
+        scores: arrays with the rows of all concepts.
+        others: sequences with one array per concept.
+
+    Returns:
+        One result per concept.
     """
-    sizes, found = [end - start for start, end in rows], dict[int, PyTree]()
+    sizes, results = [end - start for start, end in rows], dict[int, PyTree]()
     for size in sorted(set(sizes)):
-        alike = [place for place, other in enumerate(sizes) if other == size]
-        own = [jnp.stack([x[rows[place][0] : rows[place][1]] for place in alike]) for x in scores]
-        read_all = jax.vmap(read)(*own, *(jnp.stack([x[place] for place in alike]) for x in others))
-        found |= {
-            place: jax.tree.map(lambda x, i=i: x[i], read_all) for i, place in enumerate(alike)
+        concepts = [concept for concept, other in enumerate(sizes) if other == size]
+        stacked = [
+            jnp.stack([x[rows[concept][0] : rows[concept][1]] for concept in concepts])
+            for x in scores
+        ]
+        stacked += [jnp.stack([x[concept] for concept in concepts]) for x in others]
+        together = jax.vmap(read)(*stacked)
+        results |= {
+            concept: jax.tree.map(lambda x, i=i: x[i], together)
+            for i, concept in enumerate(concepts)
         }
-    return [found[place] for place in range(len(rows))]
+    return [results[concept] for concept in range(len(rows))]
 
 
 def one_hot_rows(
     values: Sequence[Int[Array, " example"]], classes: Sequence[int]
 ) -> Float[Array, "row example"]:
-    """Y."""
+    """The matrix Y of one-hot classes.
+
+    Args:
+        values: the class of each example, one array per concept.
+        classes: number of classes of each concept.
+    """
     return jnp.concatenate(
         [jax.nn.one_hot(x, n, axis=0) for x, n in zip(values, classes, strict=True)]
     )
 
 
 def mean_variance(X: Float[Array, "example d"]) -> Scalar:
-    """v: sum of squares of centred vectors over examples and dimensions; 1 where nothing varies."""
+    """The mean variance v: mean square of centred vectors over examples and dimensions.
+
+    It is 1 where nothing varies, so that a penalty stays positive.
+    """
     v = jnp.square(X).mean()
     return jnp.where(v == 0, 1.0, v)
+
+
+def fit(
+    kind: str,
+    X: Float[Array, "example d"],
+    Y: Float[Array, "row example"],
+    rows: Rows,
+    ridge: float,
+) -> Weights:
+    """Fits a probe of the given kind.
+
+    Args:
+        kind: "logistic" for ``logistic_fit``; any other kind is read from ``ridge_fit``.
+        X: centred vectors.
+        Y: one-hot classes.
+        rows: ranges of rows, one per concept.
+        ridge: strength relative to the mean variance of the vectors.
+    """
+    return logistic_fit(X, Y, rows, ridge) if kind == "logistic" else ridge_fit(X, Y, ridge)
 
 
 def ridge_fit(
     X: Float[Array, "example d"], Y: Float[Array, "row example"], ridge: float
 ) -> Weights:
-    """Least squares onto one-hot classes: minimises mean ||Y - W x - b||^2 + ridge v ||W||^2; b is
-    the classes' shares.
+    """Least squares onto one-hot classes.
 
-    scikit-learn's ``Ridge(alpha=n ridge v)`` on one-hot targets. X must be centred.
+    Minimises mean ||Y - W x - b||^2 + ridge v ||W||^2; b is the share of each class. The same as
+    scikit-learn's ``Ridge(alpha=n ridge v)`` on one-hot targets.
+
+    Args:
+        X: centred vectors.
+        Y: one-hot classes.
+        ridge: strength relative to the mean variance of the vectors.
     """
     n, d = X.shape
     gram = X.T @ X / n + ridge * mean_variance(X) * jnp.eye(d)
@@ -96,19 +145,30 @@ def logistic_fit(
     ridge: float,
     iterations: int = ITERATIONS,
 ) -> Weights:
-    """Multinomial logistic regression, each concept by itself: minimises mean cross-entropy (nats)
-    + ridge v ||W||^2 / 2.
+    """Multinomial logistic regression, each concept by itself.
 
-    scikit-learn's ``LogisticRegression(C=1 / (n ridge v))``. The Hessian is at most (X^T X / n) / 2
-    + ridge v for every class (Boehning 1992): steps are preconditioned by that bound, factored
-    once, and accelerated, each concept's momentum restarting where it points uphill.
+    Minimises mean cross-entropy (nats) + ridge v ||W||^2 / 2. The same as scikit-learn's
+    ``LogisticRegression(C=1 / (n ridge v))``.
+
+    The Hessian is at most (X^T X / n) / 2 + ridge v for every class (Boehning 1992). Gradient steps
+    are preconditioned by that bound, which is factored once, and are accelerated. Each concept's
+    momentum restarts where it points uphill.
+
+    Args:
+        X: centred vectors.
+        Y: one-hot classes.
+        rows: ranges of rows, one per concept.
+        ridge: strength relative to the mean variance of the vectors.
+        iterations: number of steps.
     """
     n, d = X.shape
     penalty = ridge * mean_variance(X)
     factor = jax.scipy.linalg.cho_factor(X.T @ X / (2 * n) + penalty * jnp.eye(d))
-    each = np.repeat(np.arange(len(rows)), [end - start for start, end in rows])
-    by_concept = lambda x: jnp.stack([x[start:end].sum() for start, end in rows])  # noqa: E731
+    concept_of_row = np.repeat(np.arange(len(rows)), [end - start for start, end in rows])
     zero = jnp.zeros((len(Y), d)), jnp.zeros(len(Y))
+
+    def by_concept(x: Float[Array, " row"]) -> Float[Array, " concept"]:
+        return jnp.stack([x[start:end].sum() for start, end in rows])
 
     def _step(
         carry: tuple[Weights, Weights, Float[Array, " concept"]], _: None
@@ -118,40 +178,53 @@ def logistic_fit(
         gradient = wrong @ X + penalty * V
         W_next = V - jax.scipy.linalg.cho_solve(factor, gradient.T).T
         b_next = c - 2 * wrong.sum(axis=1)
-        along = by_concept((gradient * (W_next - W)).sum(axis=1) + wrong.sum(axis=1) * (b_next - b))
-        t = jnp.where(along > 0, 1.0, t)
+        uphill = by_concept(
+            (gradient * (W_next - W)).sum(axis=1) + wrong.sum(axis=1) * (b_next - b)
+        )
+        t = jnp.where(uphill > 0, 1.0, t)
         t_next = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
-        momentum = ((t - 1) / t_next)[each]
+        momentum = ((t - 1) / t_next)[concept_of_row]
         ahead = W_next + momentum[:, None] * (W_next - W), b_next + momentum * (b_next - b)
         return ((W_next, b_next), ahead, t_next), None
 
-    (found, _, _), _ = jax.lax.scan(
+    (weights, _, _), _ = jax.lax.scan(
         _step, (zero, zero, jnp.ones(len(rows))), None, length=iterations
     )
-    return found
+    return weights
 
 
 def log_softmax(scores: Float[Array, "row example"], rows: Rows) -> Float[Array, "row example"]:
-    """Log-probabilities of each concept's classes."""
+    """Log-probabilities in nats, normalised over each concept's own classes.
+
+    Args:
+        scores: of all concepts' classes.
+        rows: ranges of rows, one per concept.
+    """
     return jnp.concatenate([jax.nn.log_softmax(scores[start:end], axis=0) for start, end in rows])
 
 
 def right_share(
     scores: Float[Array, "class example"], values: Int[Array, " example"]
 ) -> Float[Array, " example"]:
-    """1 where the example's class has the largest score, 1 / m where m classes share it, else 0."""
-    own = jnp.take_along_axis(scores, values[None], axis=0)
-    # One sum instead of an argmax, which is slow on CPU: a larger score counts more than all equal
-    # ones.
-    rank = jnp.where(scores > own, scores.shape[0] + 1.0, (scores == own).astype(jnp.float32)).sum(
-        axis=0
-    )
+    """Whether each example's class has the largest score; 1 / m where m classes share it.
+
+    Args:
+        scores: of one concept's classes.
+        values: the class of each example.
+    """
+    right = jnp.take_along_axis(scores, values[None], axis=0)
+    # A single sum instead of an argmax, which is slow on CPU. A larger score counts more than all
+    # equal ones together, so the sum exceeds the number of classes if there is one.
+    rank = jnp.where(
+        scores > right, scores.shape[0] + 1.0, (scores == right).astype(jnp.float32)
+    ).sum(axis=0)
     return jnp.where(rank <= scores.shape[0], 1 / rank, 0.0)
 
 
 def turns(classes: int) -> tuple[int, ...]:
-    """The frequencies k at which the angles 2 pi k c / classes of all classes differ, up to half of
-    them.
+    """The frequencies k, up to half of them, at which all classes have different angles.
+
+    These are the k coprime to the number of classes; the angle of class c is 2 pi k c / classes.
     """
     return tuple(k for k in range(1, classes // 2 + 1) if gcd(k, classes) == 1) or (1,)
 
@@ -159,18 +232,17 @@ def turns(classes: int) -> tuple[int, ...]:
 def angle_scores(
     scores: Float[Array, "class example"], trained: Float[Array, "class trained"]
 ) -> Float[Array, "class example"]:
-    """Scores of classes by their angles at the frequency that explains most of the training
-    examples.
+    """Scores of classes by their angles, at the frequency that explains the training examples best.
 
-    Ridge regression onto (cos, sin)(2 pi k c / C) of the class c of C is, being linear in its
-    targets, the sum over classes of ridge scores times these; a class's score is the
-    cosine-weighted agreement of its angle with the prediction. k, coprime to C, is chosen by the
-    share of the variance of the training targets that is explained. Classes never seen have an
-    angle too.
+    Ridge regression onto (cos, sin)(2 pi k c / C) of the class c of C is linear in its targets, so
+    its prediction is the sum over classes of ridge scores times these angles' cosines and sines.
+    The score of a class is the cosine-weighted agreement of its angle with the prediction. The
+    frequency k, coprime to C, is the one that explains the largest share of the training targets'
+    variance. Classes that no training example has are scored too, since they have an angle.
 
     Args:
-        scores: ridge scores of all examples, the training ones first. trained: Y of the training
-            examples.
+        scores: ridge scores of all examples, the training examples first.
+        trained: one-hot classes of the training examples.
     """
     classes, n = trained.shape
     angles = 2 * np.pi * np.outer(turns(classes), np.arange(classes)) / classes

@@ -1,10 +1,12 @@
-"""What is used: how the answer's distribution moves when what a probe reads is erased, steered or
-swapped.
+"""Effects of probed subspaces: whether the model's answers use what a probe reads.
+
+The subspace that a probe reads is erased, steered or swapped at its site, and the distribution of
+the answers is compared with the unedited one.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +14,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import nearest, require
-from mi_jax.contracts import Context, Measure, mean_loss
-from mi_jax.measures.activations import all_inputs, centred, positions_of, site_vectors, vectors
+from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.contracts import Context, Measure, mean_loss, option_suffix
+from mi_jax.measures.activations import (
+    all_inputs,
+    centred,
+    positions_of,
+    row_functions,
+    site_vectors,
+)
 from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.erasure import (
     How,
     class_means,
-    coordinates,
+    displacement,
     moved,
     probed_subspace,
     random_subspaces,
@@ -33,16 +41,29 @@ from mi_jax.measures.probes import Probe, concept_labels, measure_of, probe_of, 
 SOURCE = "arXiv 2306.03819"
 
 RANK = 4
+"""Most directions of a subspace."""
+
 EXAMPLES = 512
+"""Rows that are edited."""
+
 DRAWS = 20
-"""Of the null: one that is no different lies beyond all of them once in 21 times."""
+"""Random subspaces of the null. A subspace like them exceeds all of them once in 21 times."""
+
 _SEED = 2
-"""Of the examples that are edited, and of the random subspaces."""
+"""Seed of the edited examples and of the random subspaces."""
 
 
 @dataclass(frozen=True)
 class _Edits:
-    """The options of ``probe_effect``."""
+    """The options of ``probe_effect``.
+
+    Attributes:
+        probe: sites, concepts, position and ridge.
+        how: name of the edit.
+        rank: most directions of a subspace.
+        examples: rows that are edited.
+        draws: random subspaces of the null.
+    """
 
     probe: Probe
     how: How
@@ -51,27 +72,26 @@ class _Edits:
     draws: int
 
     def __post_init__(self) -> None:
-        require(
-            self.how in get_args(How),
-            f"how={self.how!r} is unknown; {nearest(str(self.how), get_args(How))}",
-        )
+        if self.how not in get_args(How):
+            raise ConfigError(
+                f"how={self.how!r} is unknown; {nearest(str(self.how), get_args(How))}"
+            )
         for name in ("rank", "examples", "draws"):
-            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
-        require(
-            self.probe.kind == "ridge" and self.probe.held_out is None,
-            "the subspace is what ridge reads of all examples: leave kind and held_out out",
-        )
+            value = getattr(self, name)
+            if not value >= 1:
+                raise ConfigError(f"{name}={value} is invalid. It must be at least 1.")
+        if self.probe.kind != "ridge" or self.probe.held_out is not None:
+            raise ConfigError(
+                f"kind={self.probe.kind!r}, held_out={self.probe.held_out!r} are invalid here. The"
+                " subspace is what a ridge probe reads of all examples. Please leave kind and"
+                " held_out out."
+            )
 
     def suffix(self) -> str:
-        """What is added to the measure's name; nothing with the published options."""
-        parts = [self.how] * (self.how != "erase")
-        usual = {"rank": RANK, "examples": EXAMPLES, "draws": DRAWS}
-        parts += [
-            f"{name}_{getattr(self, name)}"
-            for name, value in usual.items()
-            if getattr(self, name) != value
-        ]
-        return "".join(f"_{part}" for part in parts) + self.probe.suffix()
+        """The suffix of the measure's name: options other than the published ones."""
+        published = {"how": "erase", "rank": RANK, "examples": EXAMPLES, "draws": DRAWS}
+        chosen = {name: getattr(self, name) for name in published}
+        return option_suffix(chosen, published, bare=("how",)) + self.probe.suffix()
 
 
 def total_variation(
@@ -79,8 +99,15 @@ def total_variation(
     after: Float[Array, "b position output"],
     weights: Float[Array, "b position"],
 ) -> Scalar:
-    """Mean over the answers that count of sum_c |p_c - p'_c| / 2: 0 where none moved, 1 where every
-    one went elsewhere.
+    """Mean total variation distance of the answers' distributions: sum_c |p_c - p'_c| / 2.
+
+    Args:
+        before: outputs of the model.
+        after: outputs after an edit.
+        weights: of each answer in the mean; 0 leaves an answer out.
+
+    Returns:
+        0 where no distribution moved, 1 where all probability went to other classes.
     """
     p, q = (jax.nn.softmax(class_outputs(out), axis=-1) for out in (before, after))
     return mean_loss(jnp.abs(p - q).sum(axis=-1) / 2, weights)
@@ -94,50 +121,55 @@ def probe_effect(
     draws: int = DRAWS,
     **options: Any,
 ) -> Measure:
-    """How far the answers' distribution moves, by site and concept, when the probed subspace at the
-    position is changed.
+    """How far the answers' distribution moves when a concept's probed subspace is edited.
 
-    The total variation distance (``total_variation``) between the outputs before and after. The
-    subspace is that of the class means of whitened vectors over all examples (see ``erasure``):
-    what ridge regression reads, its leading directions first. "erase" takes it away; "steer" moves
-    each example from its class's mean to another example's along it; "swap" puts another example's
-    part in its place. ``_null``, by draw: the same to a random subspace of the same rank, in the
-    same whitened space.
+    The effect is the mean total variation distance (``total_variation``) between the outputs
+    before and after the edit. The subspace is spanned by the class means of the whitened vectors
+    of all examples (see ``erasure``): it is what ridge regression reads, leading directions first.
+    A concept is used at a site where its effect exceeds those of all random subspaces.
 
     Args:
-        rank: directions, at most: no more than classes - 1, and half of the site's dimensions (of a
-            site with all directions gone nothing could be told from a random choice of them).
-        examples: how many rows (examples times positions), drawn once, are edited. draws: of the
-            null.
-        options: see ``Probe``; the kind is ridge and nothing is held out.
+        how: "erase" removes a vector's part in the subspace. "steer" moves each vector within the
+            subspace from its class's mean to another example's. "swap" puts another example's part
+            in its place.
+        rank: most directions of the subspace. There are at most classes - 1, and at most half of
+            the site's dimensions: with all directions erased, a subspace could not be told from a
+            random one.
+        examples: number of rows (examples times positions) that are edited; they are drawn once.
+        draws: number of random subspaces of the null.
+        options: fields of ``Probe``; the kind stays "ridge" and ``held_out`` unset.
+
+    Returns:
+        A measure with two variables: ``probe_effect``, dims (site, concept), between 0 and 1; and
+        ``probe_effect_null``, dims (site, concept, draw), the same edits of random subspaces of
+        the same rank in the same whitened space. Options are a suffix after ``probe_effect``.
+        Source: arXiv 2306.03819.
 
     Raises:
-        ConfigError: for options that can't be.
+        ConfigError: for an option that does not exist or is invalid.
     """
     edits = _Edits(probe_of(options), how, rank, examples, draws)
     name = f"probe_effect{edits.suffix()}"
 
-    def function(params: Params, context: Context) -> dict[str, Array]:
+    def _probe_effect(params: Params, context: Context) -> dict[str, Array]:
         edits.probe.check(context)
         sites = edits.probe.site_names(context.model)
-        both = jnp.stack([_site_effects(params, context, site, edits) for site in sites])
-        return {name: both[:, :, 0], f"{name}_null": both[:, :, 1:]}
+        effects = jnp.stack([_site_effects(params, context, site, edits) for site in sites])
+        return {name: effects[:, :, 0], f"{name}_null": effects[:, :, 1:]}
 
-    dims = {name: ("site", "concept"), f"{name}_null": ("site", "concept", "draw")}
-    told = {
-        "how": how,
-        "rank": rank,
-        "examples": examples,
-        "draws": draws,
-        "effect": "total variation",
-    }
     return measure_of(
         name,
-        function,
-        dims,
+        _probe_effect,
+        {name: ("site", "concept"), f"{name}_null": ("site", "concept", "draw")},
         edits.probe,
         source=SOURCE,
-        options=told,
+        options={
+            "how": how,
+            "rank": rank,
+            "examples": examples,
+            "draws": draws,
+            "effect": "total variation",
+        },
         coordinates={"draw": tuple(range(draws))},
     )
 
@@ -145,86 +177,114 @@ def probe_effect(
 def _site_effects(
     params: Params, context: Context, site: str, edits: _Edits
 ) -> Float[Array, "concept draw"]:
-    """Effects of one site's edits by concept, the probed subspace's first, then those of the null."""
-    positions = positions_of(context, edits.probe.position)
-    take, put = vectors(context, site, positions)
+    """The effects of one site's edits per concept: of the probed subspace, then of the null's."""
+    position = edits.probe.position
+    positions = positions_of(context, position)
+    take, put = row_functions(context, site, positions)
     X = site_vectors(params, context, edits.probe.site_names(context.model), positions)[site]
     inputs, count = all_inputs(context), len(positions)
-    chosen = np.random.default_rng(_SEED).permutation(len(inputs))[
-        : max(edits.examples // count, 1)
-    ]
-    few, by = inputs[chosen], whitening(X, edits.probe.ridge)
+    order = np.random.default_rng(_SEED).permutation(len(inputs))
+    chosen = order[: max(edits.examples // count, 1)]
+    edited_inputs, by = inputs[chosen], whitening(X, edits.probe.ridge)
     weights = jnp.concatenate(
         [jnp.asarray(context.batches[split].weights) for split in sorted(context.batches)]
     )[chosen]
     rows = (chosen[:, None] * count + np.arange(count)).ravel()
-    frames, moves, places = _frames(whiten(X, by), rows, context, edits)
+    subspaces, displacements, indices = _subspaces(whiten(X, by), rows, context, edits)
 
     def answers(
-        along: Float[Array, "row rank"], Q: Float[Array, "d rank"]
+        displaced: Float[Array, "row rank"], Q: Float[Array, "d rank"]
     ) -> Float[Array, "b position output"]:
-        taps = {site: lambda value: put(value, moved(take(value), along, Q, by))}
-        if edits.probe.position is None:
-            return context.model.apply(params, few, taps=taps, positions=context.read)
-        # What is edited need not be what is read.
-        out = context.model.apply(params, few, taps=taps)
+        taps = {site: lambda value: put(value, moved(take(value), displaced, Q, by))}
+        if position is None:
+            return context.model.apply(params, edited_inputs, taps=taps, positions=context.read)
+        # The edited position need not be read, so all positions are computed.
+        out = context.model.apply(params, edited_inputs, taps=taps)
         return out[:, np.array(context.read)] if out.shape[1] == context.inputs.positions else out
 
-    def effects() -> Float[Array, " frame"]:
-        # Not moved, on the same route: nothing else may differ.
-        before = answers(0 * moves(0, frames[0]), frames[0])
-        each = lambda i: total_variation(before, answers(moves(i, frames[i]), frames[i]), weights)  # noqa: E731
-        return jax.lax.map(each, jnp.arange(len(frames)))
+    def effects() -> Float[Array, " subspace"]:
+        # The unedited answers come from an edit by 0: the two passes differ in nothing else.
+        before = answers(0 * displacements(0, subspaces[0]), subspaces[0])
 
+        def effect(i: Int[Array, ""]) -> Scalar:
+            after = answers(displacements(i, subspaces[i]), subspaces[i])
+            return total_variation(before, after, weights)
+
+        return jax.lax.map(effect, jnp.arange(len(subspaces)))
+
+    # A site that never varies has nothing to erase.
     constant = (centred(X, len(X))[0] == 0).all()
-    found = jax.lax.cond(constant, lambda: jnp.zeros(len(frames)), effects)
-    return jnp.where(jnp.isfinite(X).all(), found, jnp.nan)[places]
+    values = jax.lax.cond(constant, lambda: jnp.zeros(len(subspaces)), effects)
+    return jnp.where(jnp.isfinite(X).all(), values, jnp.nan)[indices]
 
 
-def _frames(
-    Z: Float[Array, "all d"], edited: Int[np.ndarray, " row"], context: Context, edits: _Edits
-) -> tuple[
-    Float[Array, "frame d rank"],
-    Callable[..., Float[Array, "row rank"]],
-    Int[np.ndarray, "concept draw"],
-]:
-    """All subspaces, each concept's first; how far the edited rows are moved along the i-th of
-    them; and which are whose.
+class _Subspaces(NamedTuple):
+    """All subspaces of a site, padded with zero columns to equal rank.
 
-    Subspaces have zero columns up to the largest rank, so that one program serves all. What a
-    random one of a rank does is the same for every concept, unless examples are steered by the
-    concept's own means.
+    Attributes:
+        subspaces: those of the concepts, then the random ones.
+        displacements: (index, subspace) -> how far the edited rows move along its columns.
+        indices: by concept, the index of its own subspace and of its random ones.
     """
-    probe, held = edits.probe, concept_labels(edits.probe, context)
-    d, draws, n, ahead = (
-        Z.shape[1],
-        edits.draws,
-        len(held),
-        len(positions_of(context, probe.position)),
+
+    subspaces: Float[Array, "subspace d rank"]
+    displacements: Callable[..., Float[Array, "row rank"]]
+    indices: Int[np.ndarray, "concept draw"]
+
+
+def _subspaces(
+    Z: Float[Array, "all d"], edited: Int[np.ndarray, " row"], context: Context, edits: _Edits
+) -> _Subspaces:
+    """The probed and the random subspaces of a site.
+
+    Subspaces have zero columns up to the largest rank, so that one program serves all of them.
+    Erasing or swapping a random subspace does not depend on the concept, so concepts of equal rank
+    share the random ones. Steering follows the concept's own means, so that each concept needs its
+    own.
+
+    Args:
+        Z: whitened vectors of all rows.
+        edited: indices of the rows that are edited.
+        context: of the reading.
+        edits: the options.
+    """
+    position, draws = edits.probe.position, edits.draws
+    labels = concept_labels(edits.probe, context)
+    d, n, ahead = Z.shape[1], len(labels), len(positions_of(context, position))
+    ranks = [max(1, min(edits.rank, concept.classes - 1, d // 2)) for concept in labels]
+    Y = [
+        one_hot_rows([row_values(concept, context, position)], (concept.classes,))
+        for concept in labels
+    ]
+
+    def padded(Q: Float[Array, "*draw d r"]) -> Float[Array, "*draw d rank"]:
+        return jnp.pad(Q, [(0, 0)] * (Q.ndim - 1) + [(0, max(ranks) - Q.shape[-1])])
+
+    probed = jnp.stack(
+        [padded(probed_subspace(Z, y, rank)) for y, rank in zip(Y, ranks, strict=True)]
     )
-    ranks = [max(1, min(edits.rank, one.classes - 1, d // 2)) for one in held]
-    Y = [one_hot_rows([row_values(one, context, probe.position)], (one.classes,)) for one in held]
-    wide = lambda Q: jnp.pad(Q, [(0, 0)] * (Q.ndim - 1) + [(0, max(ranks) - Q.shape[-1])])  # noqa: E731
-    probed = jnp.stack([wide(probed_subspace(Z, one, r)) for one, r in zip(Y, ranks, strict=True)])
-    shared_by = (
-        list(range(n)) if edits.how == "steer" else [sorted(set(ranks)).index(r) for r in ranks]
+    steers = edits.how == "steer"
+    null_ranks = ranks if steers else sorted(set(ranks))
+    random = [padded(random_subspaces(Z, rank, draws, _SEED)) for rank in null_ranks]
+    null_of_concept = list(range(n)) if steers else [null_ranks.index(rank) for rank in ranks]
+    indices = np.array(
+        [
+            [concept, *(n + draws * null + np.arange(draws))]
+            for concept, null in enumerate(null_of_concept)
+        ]
     )
-    nulls = ranks if edits.how == "steer" else sorted(set(ranks))
-    random = [wide(random_subspaces(Z, r, draws, _SEED)) for r in nulls]
-    places = np.array(
-        [[c, *(n + draws * own + np.arange(draws))] for c, own in enumerate(shared_by)]
-    )
-    if edits.how == "steer":
-        steps = jnp.stack(
-            [
-                steering(class_means(Z, one), one[:, edited], Q, ahead)
-                for one, Q in zip(Y, probed, strict=True)
-            ]
+    subspaces = jnp.concatenate([probed, *random])
+    if not steers:
+        return _Subspaces(
+            subspaces, lambda i, Q: displacement(edits.how, Z[edited], Q, ahead), indices
         )
-        owner = jnp.asarray(np.concatenate([np.arange(n), np.repeat(np.arange(n), draws)]))
-        return jnp.concatenate([probed, *random]), lambda i, Q: steps[owner[i]], places
-    return (
-        jnp.concatenate([probed, *random]),
-        lambda i, Q: coordinates(edits.how, Z[edited], Q, ahead),
-        places,
+    steps = jnp.stack(
+        [
+            steering(class_means(Z, y), y[:, edited], Q, ahead)
+            for y, Q in zip(Y, probed, strict=True)
+        ]
     )
+    concept_of_subspace = jnp.asarray(
+        np.concatenate([np.arange(n), np.repeat(np.arange(n), draws)])
+    )
+    return _Subspaces(subspaces, lambda i, Q: steps[concept_of_subspace[i]], indices)

@@ -60,7 +60,7 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) 
     [
         (
             "probe_accuracy(concepts='residue_sum')",
-            "the task has no labels of a concept 'residue_sum'; known are",
+            "The task has no labels of a concept 'residue_sum'; known are",
         ),
         ("probe_accuracy(held_out='c')", "no labels of a concept 'c'"),
         ("probe_mdl(sites='hook_embed')", "hook_embed"),

@@ -1,5 +1,6 @@
-"""Likeness of representations against definitions and invariances; barriers of losses that are
-known; parts recovered.
+"""Likeness of representations, loss barriers, and parts.
+
+Checked against definitions, invariances, known losses, and planted parts.
 """
 
 import dataclasses
@@ -56,7 +57,7 @@ def test_procrustes_is_the_distance_after_scipys_best_rotation() -> None:
 
 
 @pytest.mark.parametrize(("compare", "same"), [(linear_cka, 1.0), (procrustes_distance, 0.0)])
-def test_a_rotation_a_factor_and_a_shift_are_no_difference(compare: Any, same: float) -> None:
+def test_a_rotation_a_factor_and_a_shift_change_nothing(compare: Any, same: float) -> None:
     rotation = np.linalg.qr(_RNG.normal(size=(5, 5)))[0]
     assert float(compare(_float(_X), _float(3 * _X @ rotation + 7))) == pytest.approx(
         same, abs=2e-3
@@ -66,7 +67,7 @@ def test_a_rotation_a_factor_and_a_shift_are_no_difference(compare: Any, same: f
     )
 
 
-def test_unrelated_directions_are_as_far_apart_as_can_be() -> None:
+def test_unrelated_directions_have_the_largest_distance() -> None:
     one, other = np.eye(6)[:, :1] - np.eye(6)[:, 1:2], np.eye(6)[:, 2:3] - np.eye(6)[:, 3:4]
     assert float(linear_cka(_float(one), _float(other))) == pytest.approx(0, abs=1e-6)
     assert float(procrustes_distance(_float(one), _float(other))) == pytest.approx(
@@ -95,8 +96,9 @@ def test_measures_compare_the_neurons_with_the_final_ones() -> None:
 
 
 def _fitted(params: Params, steps: int = 200) -> Params:
-    """Some way down the training loss: between two networks that fit lies a hill, between random
-    ones none.
+    """Parameters after gradient descent on the training loss.
+
+    Between two fitted networks there is a barrier, between random ones there is none.
     """
     gradient = jax.grad(lambda p: MEASURES["train_loss"].read(p, _CONTEXT)["train_loss"])
     return jax.lax.fori_loop(
@@ -125,25 +127,24 @@ def test_a_convex_line_has_no_barrier_and_a_hill_its_height() -> None:
     assert float(barrier(5 * x + 2 - 8 * (x - 0.5) ** 2)) == pytest.approx(2, rel=1e-5)
 
 
-# --- Parts
-# --------------------------------------------------------------------------------------------------------------------
+# --- Parts ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["nmf", "ica"])
 def test_planted_parts_are_found_but_for_order_sign_and_scale(method: Any) -> None:
     rng = np.random.default_rng(0)
     if method == "nmf":
-        codes, held = (
+        codes, rows = (
             rng.exponential(size=(60, 3)) * (rng.uniform(size=(60, 3)) < 0.4),
             np.kron(np.eye(3), np.ones((1, 4))),
         )
     else:
-        codes, held = rng.uniform(-1, 1, (2000, 3)), rng.normal(size=(3, 12))
-    found = parts(codes @ held, method, 3)
+        codes, rows = rng.uniform(-1, 1, (2000, 3)), rng.normal(size=(3, 12))
+    found = parts(codes @ rows, method, 3)
     likeness = np.abs(np.corrcoef(found.codes.T, codes.T)[:3, 3:])
     assert (likeness.max(axis=0) > 0.99).all()
     assert found.explained > 0.999
-    np.testing.assert_allclose(found.codes @ found.parts + found.mean, codes @ held, atol=0.05)
+    np.testing.assert_allclose(found.codes @ found.parts + found.mean, codes @ rows, atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,6 @@ def test_planted_parts_are_found_but_for_order_sign_and_scale(method: Any) -> No
         ("nmf", 2, "negative"),
     ],
 )
-def test_parts_that_cannot_be(method: Any, count: int, word: str) -> None:
+def test_invalid_parts_are_refused(method: Any, count: int, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         parts(-np.ones((4, 8)), method, count)

@@ -1,4 +1,4 @@
-"""Spectra and modes of weights against numpy, tables of planted modes, and angles that are known."""
+"""Spectra and modes of weights, against NumPy, planted modes and known angles."""
 
 import dataclasses
 
@@ -25,8 +25,7 @@ def _read(name: str, params: object, context: Context) -> np.ndarray:
     return np.asarray({**READINGS, **EXPENSIVE}[name].read(params, context)[name])
 
 
-# --- Every array
-# --------------------------------------------------------------------------------------------------------------
+# --- Every array ------------------------------------------------------------------------
 
 
 def test_spectra_are_numpys_heads_side_by_side() -> None:
@@ -36,18 +35,17 @@ def test_spectra_are_numpys_heads_side_by_side() -> None:
     context = context_of(_TASK, model=model)
     values, ranks = _read("singular_values", params, context), _read("stable_rank", params, context)
     arrays = {name: np.asarray(array, np.float64) for name, array in dotted(params).items()}
-    for place, (name, array) in enumerate(arrays.items()):
+    for row, (name, array) in enumerate(arrays.items()):
         if array.ndim == 3:
             array = np.concatenate([*array], axis=0 if name.endswith("W_O") else 1)
         expected = np.linalg.svd(np.atleast_2d(array), compute_uv=False)
-        np.testing.assert_allclose(values[place, : len(expected)], expected, rtol=1e-4, atol=1e-5)
-        assert not values[place, len(expected) :].any()
-        np.testing.assert_allclose(ranks[place], (array**2).sum() / expected[0] ** 2, rtol=1e-4)
+        np.testing.assert_allclose(values[row, : len(expected)], expected, rtol=1e-4, atol=1e-5)
+        assert not values[row, len(expected) :].any()
+        np.testing.assert_allclose(ranks[row], (array**2).sum() / expected[0] ** 2, rtol=1e-4)
     assert values.shape == (len(arrays), 6)
 
 
-# --- Tables of waves
-# ------------------------------------------------------------------------------------------------------------
+# --- Tables of waves --------------------------------------------------------------------
 
 
 def _waves(p: int, frequencies: tuple[int, ...]) -> np.ndarray:
@@ -70,13 +68,13 @@ def test_modes_that_are_waves_are_the_key_frequencies() -> None:
     assert _read(
         "key_mode_share_unembedding", params, context_of(_TASK, keys=[1, 4])
     ) == pytest.approx(0, abs=1e-5)
-    # Of the two leading modes one frequency's are both.
+    # Both leading modes belong to one frequency.
     assert _read(
         "key_mode_share_unembedding", params, context_of(_TASK, keys=[2])
     ) == pytest.approx(1, abs=1e-5)
 
 
-def test_of_a_wide_table_the_modes_are_those_of_its_square() -> None:
+def test_the_modes_of_a_wide_table_are_read_from_its_gram_matrix() -> None:
     """More neurons than classes, as trained networks have: the same four waves, spread over 30
     neurons.
     """
@@ -96,11 +94,11 @@ def test_a_mode_of_two_frequencies_has_the_larger_ones_share() -> None:
     assert _read("mode_frequency_share_unembedding", params, context)[0] == pytest.approx(
         0.64, abs=1e-5
     )
-    # The other mode of the two is anything of size 0, so that only the first is sure.
+    # The second of the two modes has size 0 and any direction, so that only the first is known.
     assert 0.18 - 1e-5 <= _read("key_mode_share_unembedding", params, context) <= 0.68 + 1e-5
 
 
-def test_random_modes_share_the_keys_by_count() -> None:
+def test_random_modes_have_the_key_frequencies_share_of_dimensions() -> None:
     rng, context = np.random.default_rng(0), context_of(_TASK, keys=[2, 5])
     found = [
         _read("key_mode_share_unembedding", tables(W_L=rng.normal(size=(8, _P))), context)
@@ -120,15 +118,14 @@ def test_strengths_along_the_final_modes() -> None:
     np.testing.assert_allclose(
         _read("final_mode_strength_unembedding", half, context)[:2], [4.5, 3.5], rtol=1e-5
     )
-    # The same modes in exchanged roles: where 9 was is 2, where 7 was is 11.
+    # The same modes with other strengths: 2 instead of 9, and 11 instead of 7.
     turned = tables(W_L=_table([2, 11], (3,)).T)
     np.testing.assert_allclose(
         _read("final_mode_strength_unembedding", turned, context)[:2], [2, 11], rtol=1e-5
     )
 
 
-# --- Angles
-# -------------------------------------------------------------------------------------------------------------------
+# --- Angles -----------------------------------------------------------------------------
 
 
 def test_principal_angles_are_scipys_small_ones_too() -> None:
@@ -144,7 +141,7 @@ def test_principal_angles_are_scipys_small_ones_too() -> None:
 
 @pytest.mark.parametrize("place", ["embedding", "unembedding"])
 def test_the_angle_between_checkpoints(place: str) -> None:
-    """Ten orthogonal modes, all turned into the eleventh dimension and others by a known rotation."""
+    """Ten orthogonal modes, all rotated by a known angle into dimensions outside their span."""
     rng = np.random.default_rng(0)
     task = ModularArithmetic(p=31, fraction=0.5)
     axes, right = (
@@ -169,8 +166,7 @@ def test_the_angle_between_checkpoints(place: str) -> None:
         )
 
 
-# --- Every weight that touches tokens or classes
-# --------------------------------------------------------------------------------
+# --- Every weight that touches tokens or classes ----------------------------------------
 
 
 def test_the_waves_of_every_weight_that_touches_tokens_or_classes() -> None:

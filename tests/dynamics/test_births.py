@@ -1,5 +1,6 @@
-"""Births of winners by hand: the first step from which on a winner always holds more than twice an
-even share.
+"""Births of winners, checked by hand.
+
+A birth is the first step from which a winner holds more than twice an even share until the end.
 """
 
 import numpy as np
@@ -13,8 +14,9 @@ STEPS = [0, 10, 100, 1000]
 
 
 def _shares(*by_frequency: list[float]) -> xr.DataArray:
-    """One seed's shares; each row is a frequency over the steps. Of 8 frequencies an even share is
-    1/8, twice that 1/4.
+    """One seed's shares of 8 frequencies; each row is one frequency over the steps.
+
+    An even share is 1/8, twice that 1/4.
     """
     rows = np.zeros((8, 4))
     rows[: len(by_frequency)] = by_frequency
@@ -31,14 +33,14 @@ def _born(shares: xr.DataArray, *ks: int) -> list[float]:
     return births(shares, _winners(*ks)).values[0, :4].tolist()
 
 
-def test_a_winner_is_born_where_it_is_ahead_for_good() -> None:
+def test_a_winner_is_born_at_the_step_from_which_it_stays_ahead() -> None:
     shares = _shares(
         [0.1, 0.3, 0.4, 0.4], [0.3, 0.1, 0.1, 0.3], [0.5, 0.4, 0.3, 0.3], [0.1, 0.1, 0.2, 0.0]
     )
     np.testing.assert_array_equal(_born(shares, 1, 2, 3, 4), [10, 1000, 0, NAN])
 
 
-def test_who_does_not_win_is_not_born() -> None:
+def test_a_loser_is_not_born() -> None:
     shares = _shares([0.4] * 4, [0.4] * 4)
     np.testing.assert_array_equal(_born(shares, 2), [NAN, 0, NAN, NAN])
 
@@ -48,7 +50,7 @@ def test_twice_an_even_share_exactly_is_not_ahead() -> None:
 
 
 @pytest.mark.parametrize("last", [NAN, 0.2])
-def test_a_winner_that_ends_behind_or_unread_was_never_born(last: float) -> None:
+def test_a_winner_that_ends_behind_or_at_nan_is_never_born(last: float) -> None:
     np.testing.assert_array_equal(_born(_shares([0.4, 0.4, 0.4, last]), 1)[0], NAN)
 
 

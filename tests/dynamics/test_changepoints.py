@@ -1,6 +1,4 @@
-"""Change points and transitions: planted ones are found within a snapshot, and none in curves
-without one.
-"""
+"""Change points and transitions: planted ones are found within a snapshot, others are not."""
 
 import math
 
@@ -18,13 +16,13 @@ X = np.log1p(STEPS)
 def _rise(
     first: int, last: int, low: float = 0.0, high: float = 1.0, noise: float = 0.0
 ) -> np.ndarray:
-    """Level to snapshot ``first``, a line in log(step + 1) to snapshot ``last``, and level again."""
+    """A curve that is level to snapshot ``first``, a line to snapshot ``last``, and level again."""
     curve = np.interp(X, [X[0], X[first], X[last], X[-1]], [low, low, high, high])
     return curve + noise * np.random.default_rng(first).standard_normal(len(X))
 
 
-def _place(step: float) -> float:
-    """Which snapshot it is, counted from 0."""
+def _snapshot(step: float) -> float:
+    """Index of the snapshot at a step, interpolated."""
     return float(np.interp(math.log1p(step), X, np.arange(len(X))))
 
 
@@ -35,22 +33,24 @@ def test_a_planted_rise_is_one_transition_found_within_a_snapshot(
     first: int, last: int, low: float, high: float, noise: float
 ) -> None:
     found = segment(STEPS, _rise(first, last, low, high, noise * abs(high - low)))
-    (one,) = found.transitions
-    assert found.change_points == (one.begin, one.end)
-    assert (_place(one.begin), _place(one.end)) == (
+    (rise,) = found.transitions
+    assert found.change_points == (rise.begin, rise.end)
+    assert (_snapshot(rise.begin), _snapshot(rise.end)) == (
         pytest.approx(first, abs=1),
         pytest.approx(last, abs=1),
     )
-    assert one.change == pytest.approx(high - low, rel=0.05)
+    assert rise.change == pytest.approx(high - low, rel=0.05)
 
 
 def test_a_planted_rise_and_a_fall_are_two_transitions() -> None:
     found = segment(STEPS, _rise(25, 29) - _rise(45, 49))
-    assert [(round(_place(one.begin)), round(_place(one.end))) for one in found.transitions] == [
+    assert [
+        (round(_snapshot(rise.begin)), round(_snapshot(rise.end))) for rise in found.transitions
+    ] == [
         (25, 29),
         (45, 49),
     ]
-    np.testing.assert_allclose([one.change for one in found.transitions], [1, -1], rtol=0.05)
+    np.testing.assert_allclose([rise.change for rise in found.transitions], [1, -1], rtol=0.05)
 
 
 def test_a_rise_longer_than_a_factor_of_four_in_steps_is_no_transition() -> None:
@@ -62,19 +62,17 @@ def test_a_rise_longer_than_a_factor_of_four_in_steps_is_no_transition() -> None
 
 
 @pytest.mark.parametrize(("slope", "transitions"), [(2.5, 1), (1.6, 0)])
-def test_a_transition_is_twice_as_steep_as_what_surrounds_it(
-    slope: float, transitions: int
-) -> None:
+def test_a_transition_is_twice_as_steep_as_its_neighbours(slope: float, transitions: int) -> None:
     curve = X + (slope - 1) * np.clip(X - X[40], 0, X[47] - X[40])
     found = segment(STEPS, curve)
     assert len(found.change_points) == 2
     assert len(found.transitions) == transitions
 
 
-def test_a_curve_that_only_begins_or_ends_to_move_has_a_change_point_and_no_transition() -> None:
+def test_a_curve_with_one_bend_has_a_change_point_and_no_transition() -> None:
     for bend in (np.maximum(X - X[40], 0), np.minimum(X, X[40])):
         found = segment(STEPS, bend)
-        assert [round(_place(step)) for step in found.change_points] == [40]
+        assert [round(_snapshot(step)) for step in found.change_points] == [40]
         assert found.transitions == ()
 
 
@@ -89,12 +87,12 @@ def test_scale_offset_and_sign_change_no_date() -> None:
         )
 
 
-def test_readings_that_are_not_finite_are_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     curve = _rise(32, 40)
     curve[[3, 20, 35, 36, 60]] = np.nan
     curve[10] = np.inf
-    (one,) = segment(STEPS, curve).transitions
-    assert (_place(one.begin), _place(one.end)) == (
+    (rise,) = segment(STEPS, curve).transitions
+    assert (_snapshot(rise.begin), _snapshot(rise.end)) == (
         pytest.approx(32, abs=1),
         pytest.approx(40, abs=1),
     )
@@ -111,9 +109,9 @@ def test_nothing_is_found_in_a_line() -> None:
     assert (found.change_points, found.transitions) == ((), ())
 
 
-@pytest.mark.parametrize("held", [0, 1, 7])
-def test_nothing_is_found_in_fewer_than_eight_values(held: int) -> None:
-    curve = np.where(np.arange(len(STEPS)) < held, _rise(2, 4), np.nan)
+@pytest.mark.parametrize("finite", [0, 1, 7])
+def test_nothing_is_found_in_fewer_than_eight_values(finite: int) -> None:
+    curve = np.where(np.arange(len(STEPS)) < finite, _rise(2, 4), np.nan)
     assert segment(STEPS, curve)[:2] == ((), ())
 
 
@@ -129,7 +127,7 @@ def test_the_grid_is_even_in_log_step_and_linear_between_snapshots() -> None:
     np.testing.assert_allclose(curve, [0, 0.125, 0.25, 0.375, 0.5, 0.75, 1, 1.25, 1.5])
 
 
-def test_a_stricter_level_costs_more_and_the_same_question_has_the_same_answer() -> None:
+def test_a_stricter_alpha_has_a_larger_penalty_and_penalties_are_reproducible() -> None:
     steps = tuple(range(0, 400, 20))
     strict, mild = (null_penalty(steps, 40, alpha, 200) for alpha in (0.01, 0.2))
     assert strict > mild > 0
@@ -138,25 +136,19 @@ def test_a_stricter_level_costs_more_and_the_same_question_has_the_same_answer()
 
 
 def _walk(rng: np.random.Generator, by_snapshot: bool) -> np.ndarray:
-    """A random walk that moves alike from snapshot to snapshot, or with a variance that grows with
-    log(step + 1).
-    """
+    """A random walk with equal moves between snapshots, or with variance log(step + 1)."""
     scale = np.ones(len(X) - 1) if by_snapshot else np.sqrt(np.diff(X))
     return np.concatenate([[0.0], np.cumsum(scale * rng.standard_normal(len(scale)))])
 
 
 def _walk_by_step(rng: np.random.Generator, rough: bool) -> np.ndarray:
-    """A random walk with a move at every training step, seen at the snapshots; its moves normal, or
-    heavy-tailed.
-    """
+    """A random walk with a normal or heavy-tailed move at every training step."""
     moves = rng.standard_t(3, size=int(STEPS[-1])) if rough else rng.standard_normal(int(STEPS[-1]))
     return np.concatenate([[0.0], np.cumsum(moves)])[STEPS]
 
 
 def _power_law(rng: np.random.Generator, logarithm: bool) -> np.ndarray:
-    """a (1 + step / s)^-b + c with noise of 0.1 to 10 % of its range; every other one as its
-    logarithm.
-    """
+    """a (1 + step / s)^-b + c, or its logarithm, with noise of 0.1 to 10 % of its range."""
     curve = rng.uniform(1, 5) * (1 + STEPS / rng.uniform(1, 1000)) ** -rng.uniform(
         0.1, 2
     ) + rng.uniform(0.001, 0.1)
@@ -165,9 +157,7 @@ def _power_law(rng: np.random.Generator, logarithm: bool) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_transitions_are_claimed_at_a_nominal_percent_in_at_most_three_of_a_hundred_null_curves() -> (
-    None
-):
+def test_at_a_nominal_percent_at_most_three_of_a_hundred_null_curves_have_a_transition() -> None:
     rng = np.random.default_rng(0)
     shares = {
         name: np.mean(
@@ -182,9 +172,9 @@ def test_transitions_are_claimed_at_a_nominal_percent_in_at_most_three_of_a_hund
             ("power laws", _power_law),
         )
     }
-    told = ", ".join(f"{share:.1%} of 100 {name}" for name, share in shares.items())
-    print(f"transitions claimed at a nominal 1 %: {told}")
-    assert max(shares.values()) <= 0.03, told
+    message = ", ".join(f"{share:.1%} of 100 {name}" for name, share in shares.items())
+    print(f"transitions claimed at a nominal 1 %: {message}")
+    assert max(shares.values()) <= 0.03, message
 
 
 @pytest.mark.slow
@@ -201,8 +191,7 @@ def test_change_points_are_claimed_in_the_nominal_share_of_random_walks(alpha: f
         print(
             f"change points claimed at a nominal {alpha:.0%} in {share:.1%} of {draws} random walks"
         )
-        # Three standard deviations of the share, and of the quantile of as many draws that the
-        # penalty is.
+        # Three standard deviations of the share and of the penalty, a quantile of as many draws.
         assert share <= alpha + 3 * np.sqrt(2 * alpha * (1 - alpha) / draws), (
             f"{share:.1%} of walks, nominal {alpha:.0%}"
         )

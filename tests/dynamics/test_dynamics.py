@@ -1,4 +1,4 @@
-"""Dates: when curves cross levels, by hand."""
+"""Dates of level crossings, checked by hand."""
 
 import math
 from typing import Any
@@ -45,7 +45,7 @@ def test_a_curve_that_reaches_a_level_exactly_at_a_step_crosses_there() -> None:
         assert _crossing([0, 7, 30], values, 0.5, direction) == pytest.approx(7.0, rel=1e-12)
 
 
-def test_a_curve_that_is_there_at_the_first_step_crosses_at_it() -> None:
+def test_a_curve_that_starts_at_the_level_crosses_at_the_first_step() -> None:
     assert _crossing([0, 5], [0.99, 1.0], 0.99) == 0.0
     assert _crossing([3, 5], [1.0, 0.0], 0.5) == pytest.approx(3.0)
 
@@ -55,7 +55,7 @@ def test_only_the_first_of_several_crossings_counts() -> None:
     assert _crossing(steps, values, 0.5) == pytest.approx(2 ** (5 / 6) - 1, rel=1e-12)
 
 
-def test_a_curve_that_never_gets_there_has_no_date() -> None:
+def test_a_curve_that_never_reaches_the_level_has_no_date() -> None:
     assert math.isnan(_crossing([0, 1, 2], [0.0, 0.5, 0.98], 0.99))
     assert math.isnan(_crossing([0, 1, 2], [NAN, NAN, NAN], 0.99))
     assert math.isnan(_crossing([], [], 0.99))
@@ -155,7 +155,7 @@ def test_dates_by_loss_are_falls_below_a_level() -> None:
     np.testing.assert_allclose(transitions(losses, by="loss", test=1.0).grokked, [10**2.5 - 1])
 
 
-def test_the_order_of_the_dims_is_no_matter() -> None:
+def test_the_order_of_the_dims_does_not_matter() -> None:
     turned = transitions(ACCURACIES.transpose("step", "seed"))
     for ours, theirs in zip(transitions(ACCURACIES), turned, strict=True):
         xr.testing.assert_identical(ours, theirs)
@@ -176,6 +176,6 @@ def test_crossings_are_in_steps_by_seed() -> None:
 
 
 @pytest.mark.parametrize("by", ["accuracy", "loss"])
-def test_a_dataset_without_the_curves_is_refused_by_name(by: Any) -> None:
-    with pytest.raises(ValueError, match=rf"has no \['test_{by}'\]; it has \['train_{by}'\]"):
+def test_an_error_names_the_missing_curves(by: Any) -> None:
+    with pytest.raises(ValueError, match=rf"has no \['test_{by}'\]\. It has \['train_{by}'\]"):
         transitions(_dataset(**{f"train_{by}": [[0.0, 1.0, 1.0, 1.0]]}), by=by)

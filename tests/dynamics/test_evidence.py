@@ -25,7 +25,7 @@ def test_five_seeds_beyond_every_draw_are_replicated_and_fewer_beat_their_null(
 
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("worst", [0.3, 0.25, 0.0, float("nan")])
-def test_one_seed_within_its_null_leaves_a_curve(seeds: int, worst: float) -> None:
+def test_one_seed_within_its_null_is_only_observed(seeds: int, worst: float) -> None:
     assert _level([0.4] * (seeds - 1) + [worst]) == 0
 
 
@@ -35,9 +35,9 @@ def test_the_direction_matters() -> None:
     assert _level([0.1] * 5, direction="below") == 0
 
 
-def test_the_reason_says_how_many_seeds_beat_how_many_draws_and_what_is_missing() -> None:
-    told = judge("Norms fall", np.array([0.4, 0.2, 0.5]), NULL, "above")
-    assert told == ("Norms fall", 0, "2 of 3 seeds lie above all 3 draws of the null (0.3)")
+def test_the_reason_counts_seeds_and_draws_and_says_what_is_missing() -> None:
+    claim = judge("Norms fall", np.array([0.4, 0.2, 0.5]), NULL, "above")
+    assert claim == ("Norms fall", 0, "2 of 3 seeds lie above all 3 draws of the null (0.3)")
     assert judge("it", np.array([0.4] * 3), NULL, "above").reason.endswith(
         "(0.3); 5 seeds are needed to count as replicated"
     )
@@ -47,12 +47,12 @@ def test_the_reason_says_how_many_seeds_beat_how_many_draws_and_what_is_missing(
     )
 
 
-def test_draws_that_are_not_finite_are_no_null() -> None:
+def test_nan_draws_are_left_out_of_the_null() -> None:
     nan = float("nan")
     assert _level([0.4] * 5, [nan, *NULL, nan]) == 2
     for nothing in ([], [nan, nan]):
-        told = judge("it", np.array([0.4] * 5), nothing, "above")
-        assert (told.level, told.reason) == (0, "there is no null to compare with")
+        claim = judge("it", np.array([0.4] * 5), nothing, "above")
+        assert (claim.level, claim.reason) == (0, "there is no null to compare with")
 
 
 def test_nothing_lies_above_an_infinite_draw() -> None:
@@ -67,15 +67,16 @@ def test_rules_alone_reach_no_level_that_needs_an_intervention() -> None:
 
 
 def _probed(accuracy: list[float], control: float, effect: list[float], null: float) -> xr.Dataset:
-    """Of one concept at two sites by seed; at the first step, and at the outputs, everything says
-    the opposite.
+    """Readings of one concept by seed, at the last step and the site "stream".
+
+    At the first step and at the outputs all readings say the opposite.
     """
     dims = ("seed", "step", "site", "concept")
-    held = np.zeros((len(accuracy), 2, 3, 1))
-    held[:, :, 2], held[:, 0] = 1, 1
+    elsewhere = np.zeros((len(accuracy), 2, 3, 1))
+    elsewhere[:, :, 2], elsewhere[:, 0] = 1, 1
 
     def reading(values: Any) -> np.ndarray:
-        array = held.copy()
+        array = elsewhere.copy()
         array[:, 1, 1, 0] = values
         return array
 
@@ -95,7 +96,7 @@ def _probed(accuracy: list[float], control: float, effect: list[float], null: fl
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "control", "effect", "null", "level", "told"),
+    ("accuracy", "control", "effect", "null", "level", "text"),
     [
         ([1.0, 0.95], 0.1, [0.5, 0.4], 0.3, 3, "'a' is decodable and used at stream"),
         (
@@ -112,17 +113,17 @@ def _probed(accuracy: list[float], control: float, effect: list[float], null: fl
     ],
 )
 def test_a_concept_is_used_where_erasing_it_beats_random_subspaces_in_every_seed(
-    accuracy: list[float], control: float, effect: list[float], null: float, level: int, told: str
+    accuracy: list[float], control: float, effect: list[float], null: float, level: int, text: str
 ) -> None:
-    (one,) = probe_claims(_probed(accuracy, control, effect, null))
-    assert one.level == level
-    assert told in one.text
+    (claim,) = probe_claims(_probed(accuracy, control, effect, null))
+    assert claim.level == level
+    assert text in claim.text
 
 
-def test_the_reason_of_a_claim_is_its_numbers() -> None:
-    (one,) = probe_claims(_probed([1.0, 0.95], 0.15, [0.55, 0.44], 0.33))
+def test_the_reason_of_a_claim_states_its_numbers() -> None:
+    (claim,) = probe_claims(_probed([1.0, 0.95], 0.15, [0.55, 0.44], 0.33))
     assert (
-        one.reason
+        claim.reason
         == "probe accuracy 0.95 to 1.00, control task 0.15; erasing it moves the answers by 0.44 to"
         " 0.55 (total variation), random subspaces by up to 0.33"
     )

@@ -1,4 +1,4 @@
-"""Sigmoids in log step: what they were made with is what is found."""
+"""Sigmoid fits in log(step + 1): the planted parameters are recovered."""
 
 from typing import Any
 
@@ -33,15 +33,15 @@ def test_a_planted_sigmoid_is_found(
     assert fit.explained == pytest.approx(1, abs=1e-6)
 
 
-def test_noise_moves_a_sigmoid_by_its_standard_error_and_is_what_is_not_explained() -> None:
+def test_noise_moves_the_midpoint_by_its_standard_error_and_is_the_unexplained_share() -> None:
     curve, noise = _sigmoid(STEPS, 600, 0.3, 0, 1), 0.05
     fits = [
         fit_sigmoid(STEPS, curve + noise * np.random.default_rng(i).standard_normal(len(STEPS)))
         for i in range(20)
     ]
     middles = np.log1p([fit.midpoint for fit in fits])
-    # By the curve's derivatives: the standard error of the midpoint in x, were the other three
-    # numbers known, is the least.
+    # By the curve's derivatives: the smallest standard error that the midpoint can have, which it
+    # would have in x if the other three parameters were known.
     slopes = np.gradient(curve, np.log1p(STEPS))
     least = noise / np.sqrt((slopes**2).sum())
     assert 0.6 * least < np.std(middles) < 2 * least
@@ -58,7 +58,7 @@ def test_a_jump_from_one_snapshot_to_the_next_has_its_midpoint_between_them() ->
     assert fit.width < 0.1
 
 
-def test_readings_that_are_not_finite_are_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     curve = _sigmoid(STEPS, 400, 0.2, 1, 3)
     curve[[2, 30, 41, 70]] = [np.nan, np.inf, np.nan, -np.inf]
     assert fit_sigmoid(STEPS, curve).midpoint == pytest.approx(400, rel=1e-3)
@@ -69,5 +69,5 @@ def test_readings_that_are_not_finite_are_left_out() -> None:
     [[0.5] * 80, [np.nan] * 80, [0.0, 0.1, 0.9, 1.0] + [np.nan] * 76],
     ids=["constant", "nothing", "four"],
 )
-def test_what_has_no_sigmoid_has_no_numbers(values: Any) -> None:
+def test_curves_without_a_sigmoid_fit_are_nan(values: Any) -> None:
     assert np.isnan(fit_sigmoid(STEPS, np.array(values))).all()

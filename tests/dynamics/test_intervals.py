@@ -1,4 +1,4 @@
-"""Intervals over seeds: the range of few, the bootstrap of many, and who has no value is counted."""
+"""Intervals over seeds: range, bootstrap, and the count of seeds without a value."""
 
 import itertools
 from math import comb
@@ -28,13 +28,11 @@ def _binomial_tail(n: int, least: int, share: float) -> float:
     return sum(comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(least, n + 1))
 
 
-# For these n no tail is within 4 standard errors (of 2000 draws) of 2.5 %, so that draws can't tip
-# it.
+# For these n no tail lies within 4 standard errors (of 2000 draws) of 2.5 %, so that the random
+# draws cannot change the result.
 @pytest.mark.parametrize("n", [5, 7, 11])
 def test_from_five_on_an_odd_number_has_the_exact_bootstrap_of_the_median(n: int) -> None:
-    """The median of a resample is at most the j-th of n values where at least (n + 1) / 2 of n
-    draws are.
-    """
+    """A resample's median is at most the j-th of n values if at least (n + 1) / 2 draws are."""
     values = np.random.default_rng(n).permutation(np.arange(n) ** 2.0 + 10)
     ordered = np.sort(values)
     tails = np.array([_binomial_tail(n, (n + 1) // 2, j / n) for j in range(1, n + 1)])
@@ -61,7 +59,7 @@ def test_many_seeds_agree_with_scipys_bootstrap() -> None:
     np.testing.assert_allclose([found.low, found.high], theirs, rtol=0.02)
 
 
-def test_seeds_that_never_got_there_are_left_out_and_counted() -> None:
+def test_seeds_without_a_value_are_left_out_and_counted() -> None:
     found = interval(np.array([NAN, 5.0, NAN, 1.0, 2.0]))
     assert found == (1.0, 2.0, 5.0, "range", 3, 5)
     some = np.array([5.0, NAN, 1.0, 2.0, 8.0, NAN, 3.0])
@@ -73,18 +71,18 @@ def test_seeds_that_never_got_there_are_left_out_and_counted() -> None:
     )
 
 
-def test_four_found_of_many_are_few() -> None:
+def test_four_values_among_many_seeds_have_their_range() -> None:
     assert interval(np.array([NAN] * 6 + [1.0, 2.0, 3.0, 4.0])).kind == "range"
 
 
 @pytest.mark.parametrize("total", [1, 3, 8])
-def test_where_no_seed_got_there_there_is_no_interval(total: int) -> None:
+def test_without_any_value_there_is_no_interval(total: int) -> None:
     found = interval(np.full(total, NAN))
     assert np.isnan(found[:3]).all()
     assert found[3:] == ("none", 0, total)
 
 
-def test_the_interval_is_the_same_each_time_and_whatever_the_order_of_seeds() -> None:
+def test_the_interval_is_reproducible_and_independent_of_the_order_of_seeds() -> None:
     values = np.array([9.0, 1.0, 4.0, 7.0, 2.0, 5.0, 3.0])
     assert interval(values) == interval(values)
     assert interval(np.sort(values)) == interval(values)

@@ -1,5 +1,6 @@
-"""Modes followed through training: planted ranks, births, crossings and turns; and noise, which has
-none.
+"""Modes followed through training: planted ranks, births, crossings and turns are found.
+
+Noise has no modes.
 """
 
 from typing import Literal
@@ -18,15 +19,17 @@ def _directions(rng: np.random.Generator, n: int, r: int) -> np.ndarray:
 
 
 def _planted(r: int, seed: int, shape: tuple[int, int] = (40, 60)) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of a scale that decays, with r modes that rise within two snapshots; and the snapshots
-    of their births.
+    """Noise whose scale decays, plus r modes that rise within two snapshots.
+
+    Returns:
+        The matrices, and the snapshots at which the modes are born.
     """
     rng = np.random.default_rng(seed)
     u, v = (_directions(rng, n, r) for n in shape)
     births = np.sort(rng.choice(np.arange(5, len(_STEPS) - 8), r, replace=False))
     age = np.arange(len(_STEPS))[:, None] - births[None]
     scale = np.geomspace(1, 0.2, len(_STEPS))
-    # The noise's edge is scale (sqrt m + sqrt n); just above it a mode can't be told from noise.
+    # The noise's edge is scale (sqrt m + sqrt n); a mode just above it cannot be told from noise.
     strength = np.where(age >= 0, 2.0 * (1 - 0.5 ** (age + 1.0)) * (1 + np.arange(r) / r), 0) * (
         np.sqrt(40) + np.sqrt(60)
     )
@@ -49,7 +52,7 @@ def test_a_planted_rank_and_its_births_are_found(r: int, seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("noise", ["median", "first"])
-def test_of_a_planted_matrix_without_noise_no_rounding_is_found(
+def test_rounding_in_a_matrix_without_noise_is_no_mode(
     noise: Literal["median", "first"], dtype: type
 ) -> None:
     rng, births = np.random.default_rng(2), np.array([2, 5, 5, 9])
@@ -73,13 +76,13 @@ def test_noise_has_no_modes_whatever_its_scale(shape: tuple[int, int]) -> None:
 
 
 def test_the_threshold_is_gavish_and_donohos() -> None:
-    """2.858 medians of a square matrix's, 1.43 of a line's (their table 3 and equation 5)."""
+    """2.858 medians for a square matrix, 1.43 for a single row (their table 3 and equation 5)."""
     values = np.array([[1.0, 2, 3], [2, 4, 6]])
     np.testing.assert_allclose(noise_threshold(values, (5, 5)), [5.72, 11.44], rtol=1e-3)
     np.testing.assert_allclose(noise_threshold(values, (1, 10**9)), [2.86, 5.72], rtol=1e-3)
 
 
-def test_modes_of_a_product_count_where_they_exceed_the_first_snapshots() -> None:
+def test_modes_of_a_product_must_exceed_the_first_snapshots_largest() -> None:
     """A product of random matrices has modes far above its median from the beginning."""
     rng = np.random.default_rng(0)
     product = rng.normal(size=(60, 20)) @ rng.normal(size=(20, 50)) / np.sqrt(20)
@@ -109,7 +112,7 @@ def test_lines_keep_to_their_modes_where_values_cross() -> None:
 
 
 def test_a_modes_turn_and_when_it_freezes() -> None:
-    """u turns by .1 radians a snapshot until the tenth, v doesn't."""
+    """u turns by .1 radians per snapshot until the tenth; v does not turn."""
     angle = 0.1 * np.minimum(np.arange(20), 10)
     u = np.zeros((20, 6))
     u[:, 0], u[:, 1] = np.cos(angle), np.sin(angle)
@@ -121,12 +124,12 @@ def test_a_modes_turn_and_when_it_freezes() -> None:
     np.testing.assert_allclose(lines.turn[1:, 0], np.r_[np.full(10, 0.1), np.zeros(9)], atol=1e-3)
     assert lines.found.tolist() == [True]
     assert lines.birth[0] == 0
-    # At snapshot 8 it is .2 radians away, but for the rest of the matrix; from 9 on it is within
-    # them.
+    # At snapshot 8 the mode is .2 radians away, up to the rest of the matrix; from 9 on it is
+    # nearer.
     assert lines.frozen[0] in (80, 90)
 
 
-def test_a_mode_that_goes_has_an_end() -> None:
+def test_a_mode_that_vanishes_has_a_death() -> None:
     rng = np.random.default_rng(0)
     u, v = _directions(rng, 30, 1)[:, 0], _directions(rng, 30, 1)[:, 0]
     strength = np.where((np.arange(20) >= 4) & (np.arange(20) < 15), 60.0, 0)

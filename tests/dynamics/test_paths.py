@@ -1,5 +1,6 @@
-"""Principal components of trajectories against scikit-learn; of random walks against their closed
-form and simulation.
+"""Principal components of trajectories and of random walks.
+
+Trajectories are checked against scikit-learn, walks against their closed form and simulation.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ def test_joint_components_are_scikits() -> None:
 
 
 def test_equal_steps_give_cosines_with_shares_in_closed_form() -> None:
-    """Lambda_k = 1 / (4 sin^2(pi k / 2T)), in all (T^2 - 1) / 6."""
+    """Variances lambda_k = 1 / (4 sin^2(pi k / 2T)), which sum to (T^2 - 1) / 6."""
     T, k = 50, np.arange(1, 6)
     null = walk_path(np.full((1, T - 1), 0.7))
     np.testing.assert_allclose(
@@ -34,7 +35,7 @@ def test_equal_steps_give_cosines_with_shares_in_closed_form() -> None:
     assert null.shares[0] == pytest.approx(6 / np.pi**2, rel=1e-3)
 
 
-def test_walks_in_many_dimensions_come_to_their_null() -> None:
+def test_walks_in_many_dimensions_converge_to_their_null() -> None:
     rng, lengths = np.random.default_rng(0), np.random.default_rng(1).uniform(0.5, 2, (2, 40))
     moves = rng.normal(size=(2, 40, 20_000))
     moves *= (lengths / np.linalg.norm(moves, axis=2))[:, :, None]
@@ -55,7 +56,7 @@ def test_walks_in_many_dimensions_come_to_their_null() -> None:
     assert walk_path(lengths, 100 * apart).shares[0] > 0.99
 
 
-def test_what_never_moves_has_no_components_and_few_rows_have_few() -> None:
+def test_a_constant_has_no_components_and_few_rows_have_few() -> None:
     still = principal_path(np.ones((1, 4, 6)))
     assert still.scores.shape == (1, 4, 3)
     assert not still.scores.any()

@@ -1,4 +1,4 @@
-"""The three phases, from planted curves whose ends are known by the stated rule."""
+"""The three phases of planted curves, whose ends are known by the stated rule."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ FORMED, CLEANED = 10 ** (3 + 0.3 / 2.8) - 1, 10**4.75 - 1
 
 
 def _dataset(*rows: tuple[list[float], list[float], list[float], list[float]]) -> xr.Dataset:
-    """Rows a seed: training accuracy, test accuracy, log10 of the test loss, excluded loss."""
+    """One row per seed: training accuracy, test accuracy, log10 of the test loss, excluded loss."""
     train, test, logs, excluded = (np.array(curves) for curves in zip(*rows, strict=True))
     curves = {
         "train_accuracy": train,
@@ -39,7 +39,7 @@ def _dataset(*rows: tuple[list[float], list[float], list[float], list[float]]) -
 
 
 def _ends(found: Phases) -> np.ndarray:
-    """[end seed]"""
+    """The three ends [end seed]."""
     return np.stack([found.memorisation_end, found.circuit_formation_end, found.cleanup_end])
 
 
@@ -77,7 +77,7 @@ def test_each_seed_has_its_own_ends_and_verdict() -> None:
         np.testing.assert_array_equal(_ends(alone)[:, 0], _ends(found)[:, row])
 
 
-def test_what_never_memorises_has_not_grokked_either() -> None:
+def test_a_seed_that_never_memorises_did_not_grok() -> None:
     found = phases(_dataset(([0.0, 0.5, 0.9, 0.9, 0.9, 0.9], GROKS, FALLS, EXCLUDED)))
     assert found.verdict.values.tolist() == ["did not memorise"]
     assert np.isnan(_ends(found)).all()
@@ -107,7 +107,7 @@ def test_without_a_snapshot_between_the_two_there_are_no_phases() -> None:
     assert np.isfinite(_ends(found)[:, 2]).all()
 
 
-def test_a_loss_that_falls_before_memorising_tells_of_no_circuit() -> None:
+def test_a_loss_that_falls_before_memorisation_dates_no_circuit() -> None:
     noisy = [1.0, 0.2, 0.9, 0.8, -2.0, -4.0]
     found = phases(_dataset((LEARNS, GROKS, noisy, EXCLUDED), (LEARNS, GROKS, FALLS, EXCLUDED)))
     assert found.verdict.values.tolist() == ["grokked", "grokked"]
@@ -115,8 +115,8 @@ def test_a_loss_that_falls_before_memorising_tells_of_no_circuit() -> None:
     np.testing.assert_allclose(_ends(found)[1:, 1], [FORMED, CLEANED], rtol=1e-12)
 
 
-def test_readings_that_are_not_finite_are_left_out() -> None:
-    """At 9 nothing can be read; at 999 excluded loss can't, so that it is smallest at 99."""
+def test_values_that_are_not_finite_are_left_out() -> None:
+    """No curve is finite at 9; excluded loss is not at 999 either, so it is smallest at 99."""
     gaps = [np.array(curve) for curve in (LEARNS, GROKS, FALLS, EXCLUDED)]
     for curve in gaps:
         curve[1] = NAN
@@ -159,7 +159,7 @@ def test_without_any_test_loss_to_read_nothing_is_dated_by_it(value: float) -> N
 
 @settings(deadline=None)
 @given(st.floats(-6, 6), st.permutations(range(3)))
-def test_the_unit_of_the_loss_and_the_order_of_seeds_and_dims_are_no_matter(
+def test_the_unit_of_the_loss_and_the_order_of_seeds_and_dims_do_not_matter(
     shift: float, order: list[int]
 ) -> None:
     rows = [
@@ -176,14 +176,14 @@ def test_the_unit_of_the_loss_and_the_order_of_seeds_and_dims_are_no_matter(
     np.testing.assert_allclose(_ends(scaled), _ends(plain), rtol=1e-9)
     turned = phases(_dataset(*rows).isel(seed=order))
     np.testing.assert_array_equal(_ends(turned), _ends(plain)[:, order])
-    assert turned.memorisation_end["seed"].values.tolist() == [4 + place for place in order]
+    assert turned.memorisation_end["seed"].values.tolist() == [4 + row for row in order]
 
 
 def test_missing_curves_are_named() -> None:
     dataset = _dataset((LEARNS, GROKS, FALLS, EXCLUDED)).drop_vars(["test_loss", "train_accuracy"])
     with pytest.raises(
         ValueError,
-        match=r"no \['train_accuracy', 'test_loss'\]; it has \['excluded_loss', 'test_accuracy'\]",
+        match=r"no \['train_accuracy', 'test_loss'\]\. It has \['excluded_loss', 'test_accuracy'\]",
     ):
         phases(dataset)
 

@@ -1,4 +1,4 @@
-"""Bits of the online code: brute force, random labels, labels that are plain to see."""
+"""Bits of the online code: brute force, random labels, and labels that are easy to decode."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ def _bits(
     )  # pyright: ignore
 
 
-def test_the_code_is_that_of_scikit_learns_probes_block_by_block() -> None:
+def test_the_code_matches_scikit_learns_probes_block_by_block() -> None:
     X, n, classes, ridge = _vectors(60, 4), 60, 3, 1e-2
     y = np.digitize(X[:, 0] + 0.3 * X[:, 1], [-0.5, 0.5])
     ends = block_ends(n)
@@ -58,7 +58,7 @@ def test_the_code_is_that_of_scikit_learns_probes_block_by_block() -> None:
 @pytest.mark.parametrize(
     ("kind", "n"), [("ridge", 500), pytest.param("logistic", 250, marks=pytest.mark.slow)]
 )
-def test_random_labels_take_what_labels_take_of_which_nothing_is_known(kind: str, n: int) -> None:
+def test_random_labels_take_as_many_bits_as_the_uniform_code(kind: str, n: int) -> None:
     rng, classes = np.random.default_rng(0), (2, 59)
     values = [rng.integers(c, size=n) for c in classes]
     np.testing.assert_allclose(
@@ -67,7 +67,7 @@ def test_random_labels_take_what_labels_take_of_which_nothing_is_known(kind: str
 
 
 @pytest.mark.slow
-def test_labels_that_are_plain_to_see_take_few_bits_and_a_constant_site_tells_nothing() -> None:
+def test_easy_labels_take_few_bits_and_a_constant_site_saves_none() -> None:
     X = _vectors(400, 3)
     y = (X[:, 0] > 0).astype(int)
     assert _bits(4 * y[:, None] + 0.1 * X, [y], (2,))[0] < 30
@@ -75,7 +75,7 @@ def test_labels_that_are_plain_to_see_take_few_bits_and_a_constant_site_tells_no
 
 
 @pytest.mark.slow
-def test_of_a_network_on_random_labels_the_answer_takes_all_its_bits() -> None:
+def test_the_answer_of_a_random_operation_takes_all_its_bits() -> None:
     task = ModularArithmetic(p=13, operation="random", fraction=0.5)
     model = MLP(width=16).build(task.inputs)
     one = probe_mdl(sites=("hidden.0.post",), concepts=("answer", "a"))
@@ -87,8 +87,7 @@ def test_of_a_network_on_random_labels_the_answer_takes_all_its_bits() -> None:
     assert read.attrs["units"] == "bits"
     assert float(read.sel(concept="answer").squeeze()) == pytest.approx(bits, rel=0.05)
     assert float(read.sel(concept="a").squeeze()) < 0.95 * bits
-    # The very number: the code of the neurons' activations, in the order in which the measure sends
-    # them.
+    # The same number again: the code of the neurons' activations in the order of the measure.
     context = make_context(subject, 0, Reference(), [one])
     inputs = np.concatenate(
         [np.asarray(context.batches[split].inputs) for split in sorted(context.batches)]

@@ -1,5 +1,6 @@
-"""Probes: scikit-learn and brute force as oracles, a network whose truth is planted, random
-networks, and what is refused.
+"""Probes and their effects.
+
+Checked against scikit-learn and brute force, a planted network, random networks, and bad options.
 """
 
 from typing import Any
@@ -17,10 +18,10 @@ from mi_jax.basics.errors import ConfigError, MeasureError
 from mi_jax.basics.pytrees import stacked
 from mi_jax.contracts import Context, Inputs, Model, Reference, Site, Subject
 from mi_jax.measures import probe_accuracy, probe_effect, probe_mdl, probe_selectivity
-from mi_jax.measures.activations import all_inputs, site_vectors, vectors
+from mi_jax.measures.activations import all_inputs, row_functions, site_vectors
 from mi_jax.measures.erasure import (
     class_means,
-    coordinates,
+    displacement,
     moved,
     probed_subspace,
     random_subspaces,
@@ -48,7 +49,7 @@ _CLASSES = (4, 3)
 
 @pytest.fixture(scope="module")
 def cloud() -> tuple[np.ndarray, list[np.ndarray]]:
-    """Centred vectors of very different spreads, with two concepts that they tell something of."""
+    """Centred vectors with very different spreads that partly encode two concepts."""
     rng = np.random.default_rng(0)
     values = [rng.integers(n, size=90) for n in _CLASSES]
     X = rng.normal(size=(90, 6)) * np.array([3, 1, 1, 0.3, 2, 1])
@@ -66,7 +67,7 @@ def _rows(values: list[np.ndarray]) -> jax.Array:
 
 
 @pytest.mark.parametrize("ridge", [1e-3, 0.1])
-def test_ridge_is_scikit_learns(cloud: Any, ridge: float) -> None:
+def test_ridge_matches_scikit_learn(cloud: Any, ridge: float) -> None:
     X, values = cloud
     W, b = ridge_fit(_float32(X), _rows(values), ridge)
     for (start, end), y in zip(rows_of(_CLASSES), values, strict=True):
@@ -76,7 +77,7 @@ def test_ridge_is_scikit_learns(cloud: Any, ridge: float) -> None:
 
 
 @pytest.mark.parametrize("ridge", [3e-3, 0.1])
-def test_logistic_regression_is_scikit_learns(cloud: Any, ridge: float) -> None:
+def test_logistic_regression_matches_scikit_learn(cloud: Any, ridge: float) -> None:
     X, values = cloud
     rows = rows_of(_CLASSES)
     W, b = logistic_fit(_float32(X), _rows(values), rows, ridge)
@@ -88,7 +89,7 @@ def test_logistic_regression_is_scikit_learns(cloud: Any, ridge: float) -> None:
         np.testing.assert_allclose(ours[start:end].T, theirs.predict_proba(X), atol=2e-4)
 
 
-def test_of_equal_scores_each_is_right_in_its_turn() -> None:
+def test_classes_with_equal_scores_share_being_right() -> None:
     scores = _float32(np.array([[1, 2, 2, 0], [3, 2, 2, 0], [0, 1, 2, 0.0]]))
     np.testing.assert_allclose(
         right_share(scores, jnp.array([1, 0, 2, 1])), [1, 1 / 2, 1 / 3, 1 / 3], rtol=1e-6
@@ -100,7 +101,7 @@ def test_of_equal_scores_each_is_right_in_its_turn() -> None:
 
 @pytest.mark.parametrize(("classes", "turn"), few([(11, 4), (11, 1), (12, 5), (2, 1)], 1))
 def test_angles_are_ridge_onto_cosine_and_sine(classes: int, turn: int) -> None:
-    """And of classes never seen in training, which a circle still places."""
+    """Also for classes without training examples, which a circular probe still scores."""
     rng = np.random.default_rng(classes)
     y = rng.integers(classes, size=300)
 
@@ -122,21 +123,18 @@ def test_angles_are_ridge_onto_cosine_and_sine(classes: int, turn: int) -> None:
     assert float(right_share(scores, jnp.asarray(y)).mean()) > 0.97
 
 
-# --- The subspace
-# -----------------------------------------------------------------------------------------------------------
+# --- The subspace -----------------------------------------------------------------------
 
 
-def test_what_is_erased_can_be_decoded_by_no_linear_probe(cloud: Any) -> None:
-    """The classes' means are equal afterwards, and with them the cross-covariance of vectors and
-    classes is 0 (LEACE).
-    """
+def test_no_linear_probe_decodes_an_erased_concept(cloud: Any) -> None:
+    """All class means are equal afterwards: vectors and classes have no covariance (LEACE)."""
     X, values = _float32(cloud[0] + 1), cloud[1]
     Y = one_hot_rows([jnp.asarray(values[0])], (4,))
     by = whitening(X, 1e-4)
     Z = whiten(X, by)
     Q = probed_subspace(Z, Y, 3)
     np.testing.assert_allclose(Q.T @ Q, np.eye(3), atol=1e-4)
-    after = moved(X, coordinates("erase", Z, Q), Q, by)
+    after = moved(X, displacement("erase", Z, Q), Q, by)
     means = np.asarray(class_means(after, Y))
     np.testing.assert_allclose(means, np.broadcast_to(means[:1], means.shape), atol=2e-4)
     assert np.ptp(np.asarray(class_means(X, Y)), axis=0).max() > 1
@@ -155,14 +153,14 @@ def test_the_subspace_leads_with_the_largest_canonical_correlation(cloud: Any) -
     assert sizes[0] == pytest.approx(np.sqrt(((Q[:, 0] @ weighted.T) ** 2).sum()), rel=1e-4)
 
 
-def test_columns_beyond_the_classes_own_rank_take_nothing_away(cloud: Any) -> None:
+def test_columns_beyond_the_rank_of_the_class_means_are_zero(cloud: Any) -> None:
     X = _float32(cloud[0])
     two = one_hot_rows([jnp.asarray((cloud[1][1] > 0).astype(int))], (2,))
     Q = np.asarray(probed_subspace(whiten(X, whitening(X, 1e-3)), two, 2))
     np.testing.assert_allclose(np.linalg.norm(Q, axis=0), [1, 0], atol=1e-4)
 
 
-def test_random_subspaces_are_orthonormal_lie_where_the_vectors_do_and_are_the_same_again() -> None:
+def test_random_subspaces_are_orthonormal_lie_where_the_vectors_do_and_are_reproducible() -> None:
     plane = np.linalg.qr(np.random.default_rng(1).normal(size=(9, 4)))[0]
     Z = _float32(np.random.default_rng(2).normal(size=(50, 4)) @ plane.T)
     frames = np.asarray(random_subspaces(Z, 2, 3, 0))
@@ -174,8 +172,7 @@ def test_random_subspaces_are_orthonormal_lie_where_the_vectors_do_and_are_the_s
     assert np.abs(frames[0] @ frames[0].T - frames[1] @ frames[1].T).max() > 0.1
 
 
-# --- A network that holds both tokens and answers with the first alone
-# ------------------------------------------------------
+# --- A network that holds both tokens and answers with the first alone ------------------
 
 _P, _D, _SHARP = 7, 18, 5.0
 _SITES = (
@@ -196,7 +193,7 @@ def _planted(inputs: Inputs) -> Model:
 
 
 def _weights(seed: int) -> dict[str, jax.Array]:
-    """Both tokens at right angles in the stream, of which the outputs read the first."""
+    """A stream with both tokens at right angles, and outputs that read the first token only."""
     frame = np.linalg.qr(np.random.default_rng(seed).normal(size=(_D, _D)))[0]
     a, b = frame[:_P], frame[_P : 2 * _P]
     return {name: _float32(x) for name, x in (("W_a", a), ("W_b", b), ("W_U", _SHARP * a.T))}
@@ -236,8 +233,9 @@ def test_the_unused_token_is_decodable_without_effect_and_the_used_one_has_both(
 
 
 def test_effects_of_the_used_token_by_hand(planted: Any) -> None:
-    """p = e^s / (e^s + 6) on the token; erased, all outputs are equal; swapped or steered, the next
-    token is answered.
+    """The probability of the token is e^s / (e^s + 6).
+
+    After erasing all outputs are equal; after swapping or steering the next token is answered.
     """
     large = np.exp(_SHARP) / (np.exp(_SHARP) + _P - 1)
     assert float(planted[_EFFECTS["erase"].name].sel(concept="a")) == pytest.approx(
@@ -263,7 +261,8 @@ def test_a_rotated_stream_has_the_same_accuracies_and_effects(planted: Any) -> N
     read = (
         measure_weights(turned, _SUBJECT, measures, _ABOUT).isel(seed=0, step=0).sel(site="stream")
     )
-    # The means of labels that the stream doesn't know have no leading directions to speak of.
+    # The class means of labels that the stream does not know have no well-defined leading
+    # directions.
     known = ["a", "b", "a_parity", "b_parity"]
     for one in measures:
         np.testing.assert_allclose(
@@ -308,13 +307,12 @@ def test_rows_are_examples_at_every_position_that_is_read() -> None:
         value = value.swapaxes(1, 2) if name.endswith("scores") else value
         rows = value[:, list(task.read)].reshape(len(inputs) * len(task.read), -1)
         np.testing.assert_allclose(found[name], np.where(np.isneginf(rows), 0, rows), atol=1e-5)
-        take, put = vectors(context, name, task.read)
+        take, put = row_functions(context, name, task.read)
         np.testing.assert_array_equal(put(seen[name], take(seen[name])), seen[name])
         assert not np.asarray(take(put(seen[name], 0 * take(seen[name])))).any()
 
 
-# --- Through the runner
-# -----------------------------------------------------------------------------------------------------
+# --- Through the runner -----------------------------------------------------------------
 
 _DEMO = ModularArithmetic(p=11, fraction=0.4)
 _NETWORK = Transformer(d_model=8, heads=2, d_mlp=12).build(_DEMO.inputs)
@@ -325,7 +323,7 @@ def _context(measures: list[Any], model: Model = _NETWORK) -> Context:
 
 
 @pytest.mark.slow
-def test_a_probe_of_a_network_is_scikit_learns_on_the_same_halves() -> None:
+def test_a_probe_of_a_network_matches_scikit_learn_on_the_same_halves() -> None:
     site = "blocks.0.mlp.post"
     one = probe_accuracy(sites=(site, "blocks.0.resid_pre"), concepts=("a", "answer", "carry"))
     params, context = _NETWORK.init(jax.random.key(0)), _context([one])
@@ -342,16 +340,16 @@ def test_a_probe_of_a_network_is_scikit_learns_on_the_same_halves() -> None:
             np.float64
         )
         alpha = len(trained) * 1e-3 * ((X[trained] - X[trained].mean(axis=0)) ** 2).mean()
-        for place, concept in enumerate(("a", "answer", "carry")):
+        for column, concept in enumerate(("a", "answer", "carry")):
             y = np.asarray(context.labels[concept].values)
             theirs = RidgeClassifier(alpha=alpha).fit(X[trained], y[trained])
             for name in names:
                 half = trained if name == "_train" else tested
-                assert ours[one.name + name][0, place] == pytest.approx(
+                assert ours[one.name + name][0, column] == pytest.approx(
                     theirs.score(X[half], y[half]), abs=1e-5
                 ), (name, concept)
-    # Before attention every example has the same vector: the largest class's share, or an equal
-    # share of what is largest.
+    # Before attention every example has the same vector, so that a probe is right as often as the
+    # largest class, or an equal share of the largest ones, occurs.
     assert (ours[one.name][1] < [0.2, 0.2, 0.7]).all()
 
 
@@ -381,9 +379,7 @@ def test_readings_are_labelled_and_weights_that_are_not_finite_read_nan() -> Non
 
 
 def test_probes_of_all_positions_and_of_one_each_have_their_own_halves() -> None:
-    """Rows are examples times positions, so that halves of one are not those of the other, however
-    they are read.
-    """
+    """Rows are examples times positions, so the halves differ, also when both are read together."""
     task = RepeatedSequences.smallest()
     model = Transformer(d_model=8, heads=2, d_mlp=0).build(task.inputs)
     params, subject = model.init(jax.random.key(0)), Subject(model, task, CrossEntropy())
@@ -397,10 +393,8 @@ def test_probes_of_all_positions_and_of_one_each_have_their_own_halves() -> None
             np.testing.assert_array_equal(values, alone[name])
 
 
-def test_random_networks_select_for_nothing() -> None:
-    """The mean selectivity over networks as initialised lies within 3 standard errors of 0, for
-    every concept.
-    """
+def test_random_networks_have_no_selectivity() -> None:
+    """Mean selectivity over untrained networks is within 3 standard errors of 0."""
     one = probe_selectivity(sites=("hidden.0.post",))
     model = MLP(width=24, embedding="shared", d_embed=6).build(_DEMO.inputs)
     params = [jax.tree.map(np.asarray, model.init(jax.random.key(seed))) for seed in range(48)]
@@ -412,8 +406,7 @@ def test_random_networks_select_for_nothing() -> None:
     assert (error < 0.03).all()
 
 
-# --- What is refused
-# --------------------------------------------------------------------------------------------------------
+# --- Refused options --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -427,10 +420,10 @@ def test_random_networks_select_for_nothing() -> None:
     ],
 )
 @pytest.mark.parametrize("make", [probe_accuracy, probe_selectivity, probe_mdl, probe_effect])
-def test_what_a_model_or_task_does_not_have_is_named(
+def test_an_error_names_what_the_model_or_task_lacks(
     make: Any, options: dict[str, Any], says: str
 ) -> None:
-    """Beside another probe too, which has all that it asks for."""
+    """Also beside another probe, which has everything it asks for."""
     one, params = make(**options), _NETWORK.init(jax.random.key(0))
     with pytest.raises(MeasureError, match=says):
         one.read(params, _context([one, probe_accuracy()]))
@@ -455,7 +448,7 @@ def test_a_concept_that_cannot_be_held_out_is_named(make: Any) -> None:
         (probe_effect, {"kind": "logistic"}, "leave kind"),
     ],
 )
-def test_options_that_cannot_be_are_refused(make: Any, options: dict[str, Any], says: str) -> None:
+def test_invalid_options_are_refused(make: Any, options: dict[str, Any], says: str) -> None:
     with unchecked(), pytest.raises(ConfigError, match=says):
         make(**options)
 
@@ -480,9 +473,10 @@ def test_options_are_part_of_the_name() -> None:
 
 
 @pytest.mark.slow
-def test_held_out_residues_are_read_by_a_circle_alone() -> None:
-    """The stream holds cos and sin of the first token: a circle places residues that it never saw,
-    one-hot classes can't.
+def test_only_a_circular_probe_reads_held_out_residues() -> None:
+    """The stream holds cosine and sine of the first token.
+
+    A circular probe scores residues that it never saw; one-hot classes cannot.
     """
     angle = 2 * np.pi * np.arange(11)[:, None] / 11 * np.array([3.0])
     table = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
