@@ -1,4 +1,4 @@
-"""Three updates of an optimizer: the library's in float32, and the formulas written out in float64."""
+"""Three updates of an optimizer: in float32 by the library, in float64 by its formulas."""
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

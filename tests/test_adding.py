@@ -1,5 +1,5 @@
-"""Adding a part to the package takes one new file and one registration: done here for real, in a copy
-of the package, which then lists, trains, measures and reports with the new part.
+"""Adding a part to the package: one new file and one registration, done in a copy of the package,
+which then lists, trains, measures and reports with the new part.
 """
 
 import json
@@ -44,7 +44,7 @@ class _Copy:
         """
         path = self.folder / "mi_jax" / file
         text = path.read_text()
-        assert text.count(f"\n{registry}") == 1, f"{registry} opens no registry in {file}"
+        assert text.count(f"\n{registry}\n") == 1, f"{registry} opens no registry in {file}"
         first_import = text.index("\nfrom mi_jax")
         text = text[: first_import + 1] + f"{line}\n" + text[first_import + 1 :]
         path.write_text(text.replace(f"\n{registry}\n", f"\n{registry}\n    {entry}\n"))
@@ -220,7 +220,7 @@ def largest_weight():
     )
     copy.register(
         "measures/__init__.py",
-        "_ALL = (",
+        "    for measure in (",
         "from mi_jax.measures.largest import largest_weight",
         "largest_weight(),",
     )
@@ -243,7 +243,7 @@ import jax.numpy as jnp
 import optax
 
 from mi_jax.basics.fields import sweepable
-from mi_jax.training.optimizers import Descent
+from mi_jax.training.descent import Descent
 
 
 @dataclass(frozen=True)
@@ -264,12 +264,8 @@ class SignDescent(Descent):
         return signs, self.decay(numbers["weight_decay"]), optax.scale_by_learning_rate(rate)
 ''',
     )
-    # The registry stands below Descent, which the new file imports.
-    path = copy.folder / "mi_jax" / "training" / "__init__.py"
-    text = path.read_text()
-    assert "OPTIMIZERS" in text
     copy.register(
-        "training/registry.py",
+        "training/optimizers.py",
         "OPTIMIZERS = {",
         "from mi_jax.training.signs import SignDescent",
         '"signs": SignDescent,',
@@ -332,17 +328,32 @@ def test_a_figure(copy: _Copy) -> None:
         "plots/squares.py",
         '''"""The norm of the weights."""
 
-from mi_jax.plots.style import axes_of, styled
+from mi_jax.plots.style import described, new_axes, step_axis, styled
 
 
+@described(
+    title="The norm of the weights",
+    caption="The square root of the sum of all squared weights.",
+    alt="The norm of the weights against the step.",
+    needs=("sum_squared_weights",),
+)
 @styled
 def weight_norm(dataset, *, ax=None):
-    """The square root of the sum of squared weights against the step."""
-    axes = axes_of(ax)
-    for seed in dataset["seed"].values:
-        axes.plot(dataset["step"], dataset["sum_squared_weights"].sel(seed=seed) ** 0.5)
-    axes.set(xlabel="step", ylabel="norm of the weights")
+    """The norm of all weights against the step."""
+    axes = ax or new_axes()
+    axes.plot(dataset["step"], dataset["sum_squared_weights"].T ** 0.5)
+    step_axis(axes, dataset["step"].values)
+    axes.set_ylabel("norm of the weights")
     return axes
 ''',
     )
-    raise NotImplementedError
+    copy.register(
+        "report/catalogue/__init__.py",
+        "FIGURES: tuple[Callable[[ReportInputs], list[FigurePlan]], ...] = (",
+        "from mi_jax.plots.squares import weight_norm",
+        "of_plot(weight_norm),",
+    )
+    copy("run", "grokking", *_SMALL, *_TINY, "--out", "run")
+    _, page = copy.report("run")
+    assert "The square root of the sum of all squared weights." in page
+    assert (copy.folder / "run" / "figures" / "weight_norm.png").stat().st_size > 1000

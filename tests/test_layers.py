@@ -1,4 +1,4 @@
-"""Who may import whom: one table, held by walking the imports; ARCHITECTURE.md's is made from it."""
+"""Which room may import which: one table, held by walking the imports of every module."""
 
 import ast
 import importlib.util

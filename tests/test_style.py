@@ -54,7 +54,7 @@ def _public() -> Iterator[tuple[str, Any]]:
                     yield from walk(thing, f"{prefix}{name}.")
                 else:
                     yield from _own(thing, f"{prefix}{name}.")
-            elif callable(thing) and id(thing) not in seen:
+            elif (inspect.isfunction(thing) or inspect.isclass(thing)) and id(thing) not in seen:
                 seen.add(id(thing))
                 yield f"{prefix}{name}", thing
 
@@ -72,7 +72,9 @@ _PUBLIC = dict(_public())
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    code = inspect.unwrap(function).__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name not in ("self", "cls")]
 
 
 def _section(text: str, head: str) -> str:
@@ -118,6 +120,7 @@ def _methods(cls: type) -> list[tuple[str, Any]]:
         (f"{cls.__name__}.{name}", method)
         for name, method in vars(cls).items()
         if inspect.isfunction(method) and (not name.startswith("_") or name == "__call__")
+        if name not in getattr(cls, "__dataclass_fields__", {})
     ]
 
 

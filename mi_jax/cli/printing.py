@@ -1,4 +1,4 @@
-"""What the command line prints: tables, and nested results as lines."""
+"""Output of the command line: tables, and nested results as lines."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,5 @@
 """Measures of the landscape around a checkpoint: learning coefficient and sharpness."""
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
 from mi_jax.basics.errors import ConfigError, nearest, require
-from mi_jax.contracts import Batch, Context, Measure, Reference, batch_loss
+from mi_jax.contracts import Batch, Context, Measure, Reference, batch_loss, option_suffix
 from mi_jax.landscape.coefficient import Flags, LearningCoefficient, estimate
 from mi_jax.landscape.curvature import top_eigenvalues
 from mi_jax.landscape.exact import Real
@@ -227,19 +226,9 @@ def _with_options(settings: SGLDSettings, options: Mapping[str, Any]) -> SGLDSet
 
 def _suffix(options: Mapping[str, Any]) -> str:
     """Suffix of the name: the options that differ from the defaults."""
-    defaults = inspect.signature(measure_learning_coefficient).parameters
-    parts: list[str] = []
-    for name, value in options.items():
-        if (tuple(value) if isinstance(value, list) else value) == defaults[name].default:
-            continue
-        if isinstance(value, (list, tuple)):
-            text = "+".join(str(entry) for entry in value)
-        else:
-            text = str(value)
-        if len(text) > 40:
-            text = hashlib.sha256(text.encode()).hexdigest()[:8]
-        parts.append(text if name in ("split", "parameters") else f"{name}_{text}")
-    return "".join(f"_{part}" for part in parts)
+    signature = inspect.signature(measure_learning_coefficient)
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+    return option_suffix(options, defaults, bare=("split", "parameters"))
 
 
 def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import MeasureError, nearest
 from mi_jax.contracts import Context, Model
-from mi_jax.measures.evaluation import shared
+from mi_jax.measures.evaluation import all_inputs, shared
 from mi_jax.models.taps import capture
 
 CONTROL = "probe_control"
@@ -57,13 +57,6 @@ def positions_of(context: Context, position: int | None) -> tuple[int, ...]:
             f"position={position} is out of range. The input has the positions 0 to {length - 1}."
         )
     return context.read if position is None else (position,)
-
-
-def all_inputs(context: Context) -> Shaped[Array, "example ..."]:
-    """The inputs of all examples: one split after another, in sorted order of their names."""
-    return jnp.concatenate(
-        [jnp.asarray(context.batches[split].inputs) for split in sorted(context.batches)]
-    )
 
 
 @shared

@@ -89,7 +89,7 @@ def readout_table(params: Params, context: Context) -> Float[Array, "class d"]:
 
 
 def neuron_input_table(params: Params, context: Context) -> Float[Array, "token neuron"]:
-    """What each token adds to each neuron before its activation.
+    """The term that each token adds to each neuron before its activation.
 
     The tables of the input positions stand side by side along the columns.
     """

@@ -17,7 +17,6 @@ from mi_jax.basics.dims import Params, Scalar
 from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.contracts import Context, Measure, mean_loss, option_suffix
 from mi_jax.measures.activations import (
-    all_inputs,
     centred,
     positions_of,
     row_functions,
@@ -35,6 +34,7 @@ from mi_jax.measures.erasure import (
     whiten,
     whitening,
 )
+from mi_jax.measures.evaluation import all_inputs
 from mi_jax.measures.linear_probes import one_hot_rows
 from mi_jax.measures.probes import Probe, concept_labels, measure_of, probe_of, row_values
 

@@ -20,7 +20,6 @@ from mi_jax.basics.errors import ConfigError, MeasureError, nearest
 from mi_jax.contracts import Context, Labels, Measure, Model, Reference, option_suffix, renamed
 from mi_jax.measures.activations import (
     CONTROL,
-    all_inputs,
     centred,
     check_sites,
     map_sites,
@@ -28,7 +27,7 @@ from mi_jax.measures.activations import (
     probed_sites,
     site_vectors,
 )
-from mi_jax.measures.evaluation import shared
+from mi_jax.measures.evaluation import all_inputs, shared
 from mi_jax.measures.linear_probes import (
     angle_scores,
     by_size,

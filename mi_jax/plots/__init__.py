@@ -37,7 +37,7 @@ from mi_jax.plots.parity import hidden_progress_panels
 from mi_jax.plots.parts import PARTS, part_panels
 from mi_jax.plots.pictures import answer_surface, circle_animation, embedding_circles
 from mi_jax.plots.probes import decodable_and_used, probe_map
-from mi_jax.plots.style import new_axes, save, styled
+from mi_jax.plots.style import described, new_axes, save, styled
 
 __all__ = [
     "PARTS",
@@ -50,6 +50,7 @@ __all__ = [
     "curves",
     "dates_against",
     "decodable_and_used",
+    "described",
     "diverging_histories",
     "embedding_circles",
     "frequency_lines",

@@ -4,9 +4,9 @@ horizontal axis is the training step; saving.
 
 import functools
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -93,6 +93,43 @@ def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+class FigureTexts(NamedTuple):
+    """The texts of a plot function's figure in a report.
+
+    Attributes:
+        title: its heading.
+        caption: the text below it: what is drawn, and what colours, line styles and marks mean.
+        alt: the text in place of the picture, for readers who cannot see it.
+        needs: the variables of the readings without any of which the figure is left out.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    needs: frozenset[str]
+
+
+def described(
+    *, title: str, caption: str, alt: str, needs: Iterable[str]
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Decorates a plot function with the texts of its figure, so that one line in
+    ``report.catalogue.FIGURES`` adds it to reports.
+
+    Args:
+        title: see ``FigureTexts``.
+        caption: see ``FigureTexts``.
+        alt: see ``FigureTexts``.
+        needs: see ``FigureTexts``.
+    """
+
+    def mark(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+        texts = FigureTexts(title, caption, alt, frozenset(needs))
+        draw.figure_texts = texts  # pyright: ignore[reportFunctionMemberAccess]
+        return draw
+
+    return mark
 
 
 @styled

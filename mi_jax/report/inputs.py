@@ -129,5 +129,7 @@ def _follow(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
     """
     if len(run.steps) < _FOLLOWED:
         return xr.Dataset(), xr.Dataset()
-    has_unembedding = run.subject.model.roles.output_map
-    return mode_lines(run) if has_unembedding else xr.Dataset(), weight_path(run)
+    stack, lines = run.stack(), xr.Dataset()
+    if run.subject.model.roles.output_map is not None:
+        lines = mode_lines(run, stack=stack)
+    return lines, weight_path(run, stack=stack)

@@ -39,7 +39,13 @@ def _of_seed(stack: Params, row: int) -> Params:
     return jax.tree.map(lambda x: jnp.asarray(x[:, row]), stack)
 
 
-def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None) -> xr.Dataset:
+def mode_lines(
+    run: Run,
+    place: str = "unembedding",
+    *,
+    most: int | None = None,
+    stack: Params | None = None,
+) -> xr.Dataset:
     """Follow the singular modes of a table of every seed through training.
 
     See ``dynamics.follow_modes`` for how modes are followed. A mode counts as alive from when its
@@ -51,6 +57,7 @@ def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None)
         place: a table of ``measures.fourier.TABLES``, such as "embedding" (W_E) or "unembedding"
             (W_L = W_out W_U).
         most: the number of lines; half the shorter side of the table by default.
+        stack: the parameters of all snapshots (``run.stack()``), where they were read already.
 
     Returns:
         mode_value, mode_alive (seed, step, mode): the singular value, and whether it counts.
@@ -78,7 +85,7 @@ def mode_lines(run: Run, place: str = "unembedding", *, most: int | None = None)
             f"Cannot follow modes of the {place}: the model has no role '{role}'. Choose another"
             " place."
         )
-    stack = run.stack()
+    stack = run.stack() if stack is None else stack
     seeds = _finite(run, stack)
     datasets = []
     for seed in seeds:
@@ -133,7 +140,7 @@ def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
     return xr.Dataset(variables)
 
 
-def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
+def weight_path(run: Run, *, modes: int = 5, stack: Params | None = None) -> xr.Dataset:
     """Compute the joint principal components of all seeds' parameters over training.
 
     A random walk with the same step lengths is drawn beside them, since any smooth walk in many
@@ -142,6 +149,7 @@ def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
     Args:
         run: the run to read.
         modes: the number of components.
+        stack: the parameters of all snapshots (``run.stack()``), where they were read already.
 
     Returns:
         score, walk_score (seed, step, mode): the path, and that of the random walk.
@@ -156,7 +164,7 @@ def weight_path(run: Run, *, modes: int = 5) -> xr.Dataset:
         mi_jax.plots.path_panels(mi_jax.across.weight_path(run))
     """
     require(modes >= 1, f"modes={modes} is too small. Ask for at least one component.")
-    stack = run.stack()
+    stack = run.stack() if stack is None else stack
     seeds = _finite(run, stack)
     rows = [run.seeds.index(seed) for seed in seeds]
     products = np.zeros((len(seeds) * len(run.steps),) * 2)

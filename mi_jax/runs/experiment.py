@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     Attributes:
         experiment: its JSON form.
         hash: its identity (see ``Experiment.hash``).
-        parts: what training is made of.
+        parts: the parts that training is made of.
         snapshots: the steps that are kept, sorted.
         planted: the known trajectory that is followed in place of training, and what it is
             planted in; None where the experiment is trained.
@@ -151,7 +151,7 @@ class Experiment:
 
     @property
     def plant_context(self) -> PlantContext:
-        """What a planted trajectory is planted in."""
+        """The task, model and number of steps in which a trajectory is planted."""
         return PlantContext(self.task, self.model, self.steps)
 
     def build(self) -> Model:
@@ -171,7 +171,12 @@ class Experiment:
         return Plan(record, digest(identity(record)), parts, self.snapshots(), planted)
 
     def parts(self, route: str | None = None, seed_mode: SeedMode | None = None) -> Parts:
-        """What training is made of. See ``plan`` for the arguments."""
+        """The parts that training is made of.
+
+        Args:
+            route: how to compute the model, one of ``Model.routes``; the cheapest by default.
+            seed_mode: "mapped" or "vmapped"; the faster one on this device by default.
+        """
         model = self.build()
         fast = fastest(self.task, model, self.seeds)
         mode = Mode(route or fast.route, seed_mode or fast.seed_mode)
@@ -198,7 +203,7 @@ class Experiment:
         return parts
 
     def subject(self) -> Subject:
-        """What measures read."""
+        """The model, task and loss as measures read them."""
         return Subject(self.build(), self.task, self.loss, _holders, self.precision)
 
     def to_json(self) -> dict[str, Any]:

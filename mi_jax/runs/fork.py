@@ -197,7 +197,7 @@ class _Fork(NamedTuple):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the fork's ``run.json`` says of its parent."""
+        """The entry ``parent`` of the fork's ``run.json``."""
         exact = self.parent.trajectories[0].has_states
         return {
             "path": str(self.parent.path),

@@ -1,7 +1,8 @@
 """Catalogue of the figures that a report can have.
 
-A new figure is a plot function in ``mi_jax.plots``, a function here that returns its ``FigurePlan``
-(``[]`` where it makes no sense), and a line in ``FIGURES``.
+A new figure is a plot function in ``mi_jax.plots`` that carries its texts (``plots.described``),
+and the line ``of_plot(function)`` in ``FIGURES``. A figure that draws more than the readings, or whose
+texts depend on them, is a function here that returns its ``FigurePlan``.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from mi_jax.report.catalogue import (
     spectral,
     weights,
 )
-from mi_jax.report.catalogue.plan import DATES, FigurePlan
+from mi_jax.report.catalogue.plan import DATES, FigurePlan, of_plot
 from mi_jax.report.inputs import ReportInputs
 
-__all__ = ["DATES", "FIGURES", "FigurePlan", "plans"]
+__all__ = ["DATES", "FIGURES", "FigurePlan", "of_plot", "plans"]
 
 FIGURES: tuple[Callable[[ReportInputs], list[FigurePlan]], ...] = (
     curves.progress,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mi_jax.plots.style import FigureTexts
 from mi_jax.report.inputs import ReportInputs
 
 DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
@@ -37,6 +38,28 @@ class FigurePlan(NamedTuple):
     draw: Callable[[], Any]
     marks: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
+
+
+def of_plot(draw: Callable[..., Any]) -> Callable[[ReportInputs], list[FigurePlan]]:
+    """An entry of ``FIGURES`` for a plot function that carries its own texts.
+
+    Args:
+        draw: a function of the dataset of readings, decorated with ``plots.style.described``.
+    """
+    texts: FigureTexts = draw.figure_texts  # pyright: ignore[reportFunctionMemberAccess]
+
+    def figure(inputs: ReportInputs) -> list[FigurePlan]:
+        plan = FigurePlan(
+            draw.__name__,
+            texts.title,
+            f"{texts.caption}{seed_note(inputs)}",
+            texts.alt,
+            set(texts.needs),
+            lambda: draw(inputs.dataset),
+        )
+        return [plan]
+
+    return figure
 
 
 def seed_note(inputs: ReportInputs) -> str:
