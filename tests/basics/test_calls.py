@@ -90,7 +90,7 @@ def test_without_options_it_is_the_registered_one() -> None:
         ("learning_coefficient(draws=0)", "draws=0; at least"),
         ("sharpness(order=1)", "order=1; at least 2"),
         ("probe_accuracy(kind='lgistic')", "lgistic"),
-        ("probe_effect(rank=0)", "rank=0: must be at least 1"),
+        ("probe_effect(rank=0)", "rank=0 is invalid. It must be at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, told: str) -> None:
