@@ -93,7 +93,7 @@ def test_a_call_without_options_is_the_registered_measure() -> None:
         ("learning_coefficient(draws=0)", "draws=0; at least"),
         ("sharpness(order=1)", "order=1; at least 2"),
         ("probe_accuracy(kind='lgistic')", "lgistic"),
-        ("probe_effect(rank=0)", "rank=0: must be at least 1"),
+        ("probe_effect(rank=0)", "rank=0 is invalid. It must be at least 1"),
     ],
 )
 def test_invalid_calls_are_refused(text: str, message: str) -> None:
