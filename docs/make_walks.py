@@ -45,7 +45,6 @@ def walk(work: Callable[[], Any], travellers: list[Any]) -> list[str]:
         travellers: the objects that are followed.
     """
     files: list[str] = []
-    caller_of_last = [""]
 
     def listen(frame: FrameType, event: str, argument: Any) -> None:
         file = frame.f_code.co_filename
@@ -56,7 +55,6 @@ def walk(work: Callable[[], Any], travellers: list[Any]) -> list[str]:
             return
         if not files or files[-1] != inner:
             files.append(inner)
-        caller_of_last[0] = caller
 
     sys.setprofile(listen)
     try:
@@ -86,7 +84,10 @@ def walks() -> dict[str, list[str]]:
         trained = walk(lambda: train(TINY, out / "run"), [TINY])
         run = train(TINY, out / "run")
         freeze = Freeze("embed.W_E")
-        forked = walk(lambda: fork(run, step=30, interventions=[freeze], out=out / "fork"), [run])
+        forked = walk(
+            lambda: fork(run, step=30, interventions=[freeze], out=out / "fork"),
+            [run, *run.trajectories],
+        )
         measure(run)
         reported = walk(lambda: report(run), [run])
     return {"train(experiment)": trained, "fork(run, ...)": forked, "report(run)": reported}
