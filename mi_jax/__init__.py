@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_jax.basics import moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from mi_jax.models.taps import capture as capture
