@@ -43,7 +43,8 @@ experiment = mi_jax.Experiment(
 # %% Train it, or go on with the run that is there: stopped at any instant, it ends at the same bits
 run = mi_jax.train(experiment, out)
 print(
-    f"{len(run.steps)} snapshots, steps {run.steps[0]} to {run.steps[-1]}; loss {run.losses.values[0, -1]:.2e}; {run.status}"
+    f"{len(run.steps)} snapshots, steps {run.steps[0]} to {run.steps[-1]};"
+    f" loss {run.losses.values[0, -1]:.2e}; {run.status}"
 )
 
 # %% Read measures over every snapshot: one compiled program, one dataset with named dims
@@ -51,7 +52,8 @@ dataset = mi_jax.measure(run)
 dates, phases = dynamics.transitions(dataset), dynamics.phases(dataset)
 print(dict(dataset.sizes))
 print(
-    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f}: {phases.verdict.item()}"
+    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f}:"
+    f" {phases.verdict.item()}"
 )
 
 # %% The circuit forms (restricted loss falls) under a test loss that doesn't show it yet

@@ -59,7 +59,8 @@ curves = mi_jax.measure(
 dates, few = dynamics.transitions(curves), run.steps[::4]
 keys = curves["frequency"].values[curves["key_frequencies"].isel(seed=0, step=-1).values]
 print(
-    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f}; key frequencies {keys}"
+    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f};"
+    f" key frequencies {keys}"
 )
 
 # %% [markdown]
@@ -84,7 +85,8 @@ for name in two["concepts"]:
     one = truth.sel(concept=name).squeeze()
     effect, null = one["probe_effect"].item(), one["probe_effect_null"].max().item()
     print(
-        f"{name}: accuracy {one['probe_accuracy'].item():.2f}; erased, answers move by {effect:.3f}, by chance up to {null:.3f}"
+        f"{name}: accuracy {one['probe_accuracy'].item():.2f};"
+        f" erased, answers move by {effect:.3f}, by chance up to {null:.3f}"
     )
 
 # %% [markdown]
@@ -129,11 +131,14 @@ at = probes.sel(site="blocks.0.mlp.post").isel(seed=0, step=-1)
 (bits,) = (value for name, value in at.items() if str(name).startswith("probe_mdl"))
 labels = run.experiment.task.labels(run.evaluation())
 for one in dynamics.verdicts(probes, "blocks.0.mlp.post"):
-    said = f"{'decodable' if one.decodable else 'not decodable':13} {'used' if one.decodable and one.used else '':4}"
+    decodable = "decodable" if one.decodable else "not decodable"
+    used = "used" if one.decodable and one.used else ""
     nothing = p * p * log(labels[one.concept].classes, 2)
     print(
-        f"{one.concept:13} {said} accuracy {one.accuracy[0]:.2f} (control {one.control[0]:.2f}), effect {one.effect[0]:.3f}"
-        f" (chance {one.null[0]:.3f}), {bits.sel(concept=one.concept).item():.0f} of {nothing:.0f} bits"
+        f"{one.concept:13} {decodable:13} {used:4}"
+        f" accuracy {one.accuracy[0]:.2f} (control {one.control[0]:.2f}),"
+        f" effect {one.effect[0]:.3f} (chance {one.null[0]:.3f}),"
+        f" {bits.sel(concept=one.concept).item():.0f} of {nothing:.0f} bits"
     )
 
 # %% [markdown]
@@ -160,10 +165,12 @@ share = mi_jax.measure(run, ["key_mode_share_unembedding"])["key_mode_share_unem
 )
 alive = lines["mode_alive"].isel(seed=0).sum("mode")
 print(
-    f"modes above the untrained table's: {int(alive[-1])} at the end, for {len(keys)} key frequencies"
+    f"modes above the untrained table's: {int(alive[-1])} at the end,"
+    f" for {len(keys)} key frequencies"
 )
 print(
-    f"leading {2 * len(keys)} modes along their cosines and sines: {share[0]:.3f} at step 0, {share[-1]:.3f} at the end;",
+    f"leading {2 * len(keys)} modes along their cosines and sines:"
+    f" {share[0]:.3f} at step 0, {share[-1]:.3f} at the end;",
     end=" ",
 )
 print(f"by chance {2 * len(keys) / p:.2f}")
@@ -214,7 +221,8 @@ print(
 )
 print(f"half the parameters {sum(a * b for a, b in shapes.values()) / 2}")
 print(
-    f"estimate {found.learning_coefficient:.2f} +- {found.standard_error:.2f}, R-hat {found.r_hat:.3f}"
+    f"estimate {found.learning_coefficient:.2f} +- {found.standard_error:.2f},"
+    f" R-hat {found.r_hat:.3f}"
 )
 
 # %% [markdown]
@@ -247,7 +255,8 @@ sweep = landscape.calibrate(
 )
 chosen = {name: sweep.attrs[name] for name in ("epsilon", "n_beta")}
 print(
-    f"step {middle}: plateau at {chosen}, learning coefficient {sweep.attrs['learning_coefficient']:.1f}"
+    f"step {middle}: plateau at {chosen},"
+    f" learning coefficient {sweep.attrs['learning_coefficient']:.1f}"
 )
 plots.calibration_curves(sweep).figure
 
@@ -278,7 +287,8 @@ for step in few:
     raised = ", ".join(flag for flag in flags if at[f"learning_coefficient_{flag}"])
     held = at["learning_coefficient_localisation"].item()
     print(
-        f"step {step:4}: {at['learning_coefficient'].item():5.1f} +- {at['learning_coefficient_se'].item():.1f}",
+        f"step {step:4}: {at['learning_coefficient'].item():5.1f}"
+        f" +- {at['learning_coefficient_se'].item():.1f}",
         end="  ",
     )
     print(f"localisation {held:5.2f}  {raised}")
@@ -312,7 +322,8 @@ for gamma in (100.0, 400.0):
         settings=dataclasses.replace(protocol, gamma=gamma),
     )
     print(
-        f"gamma {gamma:.0f}, step {middle}: {other.learning_coefficient:.1f} +- {other.standard_error:.1f}"
+        f"gamma {gamma:.0f}, step {middle}:"
+        f" {other.learning_coefficient:.1f} +- {other.standard_error:.1f}"
     )
 
 # %% [markdown]
@@ -326,6 +337,7 @@ for gamma in (100.0, 400.0):
 sharp = mi_jax.measure(run, ["sharpness"])
 largest = sharp["sharpness"].isel(seed=0)
 print(
-    f"{largest[0]:.2g} at step 0, {largest.max():.2g} at step {largest.idxmax().item()}, {largest[-1]:.2g} at the end"
+    f"{largest[0]:.2g} at step 0, {largest.max():.2g} at step {largest.idxmax().item()},"
+    f" {largest[-1]:.2g} at the end"
 )
 plots.sharpness_curves(sharp).figure

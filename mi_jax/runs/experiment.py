@@ -118,8 +118,8 @@ class Experiment:
         late = [change for change in self.interventions if change.start >= self.steps]
         if late:
             raise ConfigError(
-                f"{late} would begin after the last of {self.steps} updates. Let it start earlier,"
-                " or train for more steps."
+                f"{late} would begin after the last of {self.steps} updates. Let it start at step"
+                f" {self.steps - 1} or earlier, or train for more steps."
             )
         if self.path is not None:
             self._check_planted(self.path)
@@ -128,20 +128,20 @@ class Experiment:
         if not self.seeds:
             raise ConfigError("seeds is empty. Give at least one.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds={self.seeds} must not contain a seed twice.")
+            raise ConfigError(f"seeds={self.seeds} contains a seed twice. Give each seed once.")
         if not all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in self.seeds):
             raise ConfigError(f"seeds={self.seeds} must be whole numbers from 0 to 2^31 - 1.")
 
     def _check_planted(self, path: PlantedTrajectory) -> None:
         if self.interventions:
             raise ConfigError(
-                "Interventions change training, and a planted trajectory is not trained. Fork the"
-                " planted run with the interventions instead."
+                "Interventions change training, and a planted trajectory is not trained. You gave"
+                f" {list(self.interventions)}. Fork the planted run with them instead."
             )
         if self.precision != "float32":
             raise ConfigError(
                 f"precision={self.precision!r} is invalid for a planted trajectory, which is"
-                " written in float32."
+                " written in float32. Use precision='float32'."
             )
         path.check(self.plant_context)
 

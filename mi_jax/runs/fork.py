@@ -137,7 +137,7 @@ def zoom(
     if not trajectory.origin <= around <= trajectory.done:
         raise RunError(
             f"There is no step {around} to zoom around: {parent.path} holds the steps"
-            f" {trajectory.origin} to {trajectory.done}."
+            f" {trajectory.origin} to {trajectory.done}. Use one of them."
         )
     begin, end = max(trajectory.origin, around - width), min(trajectory.done, around + width)
     first = around - (around - begin) // every * every

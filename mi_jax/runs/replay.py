@@ -80,7 +80,7 @@ def state_at(trajectory: Trajectory, step: int, *, allow_other_machine: bool = F
     if not trajectory.origin <= step <= trajectory.done:
         raise RunError(
             f"There is no step {step} in {trajectory.path}, which holds the steps"
-            f" {trajectory.origin} to {trajectory.done}."
+            f" {trajectory.origin} to {trajectory.done}. Use one of them."
         )
     if not trajectory.has_states:
         raise RunError(

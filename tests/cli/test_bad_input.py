@@ -118,9 +118,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("--optimizer.learning-rate -1", "learning_rate=-1.0"),
         ("--optimizer.weight-decay inf", "weight_decay=inf"),
         ("--optimizer.b1 1", "b1=1.0"),
-        ("--steps 0", "steps=0: must be a whole number of at least 1"),
+        ("--steps 0", "steps=0 must be a whole number of at least 1"),
         ("--steps 1e3", "--steps"),
-        ("--seeds 0,0", "each must appear once"),
+        ("--seeds 0,0", "seeds=(0, 0) contains a seed twice. Give each seed once"),
         ("--seeds 0,x", "whole numbers such as 0,1,2 or 0-4"),
         ("--seeds 2-1", "seeds is empty"),
         ("--schedule.n 1", "log_spaced(1): must be at least 2"),
@@ -166,7 +166,7 @@ _ORGANISMS = [
     ),
     (
         "--intervention Change(field='optimizer.weight_decay',value=0.3,start=20)",
-        "would begin after the last update of 20",
+        "would begin after the last of 20 updates. Let it start at step 19 or earlier",
     ),
 ]
 
@@ -284,7 +284,7 @@ def test_an_unknown_tap_site_is_refused_with_similar_ones(tiny_run: Run) -> None
     params, inputs = tiny_run.params(60, seed=0), np.array([[1, 2, 11]])
     with pytest.raises(
         ConfigError,
-        match=r"no site 'blocks\.0\.mlp\.pots' in this model; did you mean blocks\.0\.mlp\.post",
+        match=r"no site 'blocks\.0\.mlp\.pots'; did you mean blocks\.0\.mlp\.post",
     ):
         tiny_run.apply(params, inputs, taps={"blocks.0.mlp.pots": lambda value: value})
     with pytest.raises(ConfigError, match=r"no site 'blocks\.1\.mlp\.post'"):
@@ -296,14 +296,14 @@ def test_an_unknown_tap_site_is_refused_with_similar_ones(tiny_run: Run) -> None
     [
         (
             "--optimizer.weight-decay 0.5",
-            "optimizer.weight_decay: 1.0 there, 0.5 here. give another --out",
+            "optimizer.weight_decay: 1.0 there, 0.5 here. Use a new --out",
         ),
         ("--task.split-seed 9", "task.split_seed: 0 there, 9 here"),
         (
             "--seeds 0,1,2",
             (
-                "seeds: [0, 1] there, [0, 1, 2] here. a directory's seeds and steps are fixed:"
-                " train other seeds"
+                "seeds: [0, 1] there, [0, 1, 2] here. The seeds and steps of a run are fixed."
+                " Train other seeds into a new --out"
             ),
         ),
         ("--seeds 1,0", "seeds: [0, 1] there, [1, 0] here"),

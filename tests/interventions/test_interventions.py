@@ -179,7 +179,9 @@ def test_a_field_that_is_no_setting_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("start", [40, 41])
 def test_a_change_that_begins_after_the_last_update_is_refused(start: int) -> None:
     assert _changed(Change(field=DECAY, value=0.1, start=39)).interventions
-    with pytest.raises(ConfigError, match="after the last update of 40"):
+    with pytest.raises(
+        ConfigError, match=f"start={start}.*after the last of 40 updates.*step 39 or earlier"
+    ):
         _changed(Change(field=DECAY, value=0.1, start=start))
 
 

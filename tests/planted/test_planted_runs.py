@@ -335,7 +335,7 @@ _SUM = ModularArithmetic(p=23, fraction=0.5, format="a b")
         ),
         (
             lambda: _path(interventions=(Change(field="optimizer.weight_decay", value=0.1),)),
-            "planted path isn't trained",
+            r"planted trajectory is not trained.*Change\(.*Fork the planted run",
         ),
     ],
 )

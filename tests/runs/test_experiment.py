@@ -114,7 +114,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "split_seed": 6,
         "split_per_seed": True,
         "format": "a b",
-        "batch": None,
+        "batch_size": None,
         "label_noise": 0.1,
     },
     "model": {
@@ -174,10 +174,12 @@ def test_a_planted_path_is_part_of_the_identity_and_excludes_interventions_and_f
         replace(plain, path=RandomWalk(scale=2.0)).hash,
     }
     assert len(hashes) == 3
-    with pytest.raises(ConfigError, match="a planted path isn't trained: fork it with them"):
+    with pytest.raises(
+        ConfigError, match=r"planted trajectory is not trained.*Change\(.*Fork the planted run"
+    ):
         replace(RICH, path=RandomWalk())
     with pytest.raises(
-        ConfigError, match="precision='float64': a planted path is written in float32"
+        ConfigError, match=r"precision='float64' is invalid .* Use precision='float32'"
     ):
         replace(plain, path=RandomWalk(), precision="float64")
 
@@ -212,7 +214,7 @@ def test_every_setting_of_an_intervention_changes_the_identity(change: dict[str,
         ({"steps": 10.0}, "steps=10.0"),
         ({"seeds": (1.5,)}, "whole numbers"),
         ({"seeds": ()}, "seeds is empty"),
-        ({"seeds": (1, 2, 1)}, "each must appear once"),
+        ({"seeds": (1, 2, 1)}, r"seeds=\(1, 2, 1\) contains a seed twice. Give each seed once"),
         ({"seeds": (-1,)}, "whole numbers"),
         ({"seeds": (2**31,)}, "whole numbers"),
         ({"name": ""}, "name=''"),

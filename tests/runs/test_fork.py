@@ -217,16 +217,18 @@ def test_the_same_call_resumes_and_another_call_is_refused(parent: Run, changed:
     new = [Change(DECAY, 0.0, start=45)]
     assert same(fork(parent, step=21, interventions=new, out=changed.path).stack(), changed.stack())
     for step, other in ((22, new), (21, [Change(DECAY, 0.5, start=45)]), (21, [])):
-        with pytest.raises(RunError, match="another --out"):
+        with pytest.raises(
+            RunError, match=r"holds another run: .* there, .* here. Use a new --out"
+        ):
             fork(parent, step=step, interventions=other, out=changed.path)
 
 
 @pytest.mark.parametrize(
     ("step", "steps", "new", "message"),
     [
-        (61, None, [], r"step 61 is beyond.*0 to 60"),
-        (-1, None, [], r"step -1 is beyond"),
-        (60, None, [], r"steps=60: a fork from step 60 must be trained to a later one"),
+        (61, None, [], r"Cannot fork at step 61: .* holds the steps 0 to 60"),
+        (-1, None, [], r"Cannot fork at step -1: .* holds the steps 0 to 60"),
+        (60, None, [], r"steps=60 is too early: a fork from step 60 .*Give steps=61"),
         (30, 30, [], r"steps=30"),
         (30, None, [Change(DECAY, 0.0, start=60)], r"never be in force.*30 to 59"),
         (30, None, [Change(DECAY, 0.0, start=10, stop=30)], r"never be in force"),

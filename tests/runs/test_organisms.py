@@ -17,7 +17,7 @@ from mi_jax import fork
 from mi_jax.basics.errors import ConfigError, Interrupted
 from mi_jax.contracts import Architecture, Batch
 from mi_jax.measuring.choosing import choose
-from mi_jax.models import MLP, MODELS, Bilinear, DeepLinear, MarkovAttention, Transformer
+from mi_jax.models import MODELS
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.library import find
 from mi_jax.runs.run import Run, open_run
@@ -27,13 +27,7 @@ from mi_jax.training import AdamW, Storage, at
 from mi_jax.training.loop import Progress
 from mi_jax.training.verifying import problems
 
-SMALLEST: dict[str, Architecture] = {
-    "transformer": Transformer(d_model=8, heads=2, d_mlp=8),
-    "mlp": MLP(width=8),
-    "bilinear": Bilinear(width=8),
-    "deep_linear": DeepLinear(widths=(4,)),
-    "markov_attention": MarkovAttention(),
-}
+SMALLEST: dict[str, Architecture] = {name: model.smallest() for name, model in MODELS.items()}
 IN_EVERY_RUN = {
     "modular_arithmetic": "transformer",
     "group": "bilinear",

@@ -283,7 +283,7 @@ def test_the_command_line_names_damage_and_says_so_by_its_status(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(copy)]) == 0
-    assert "every stored number is what was written" in capsys.readouterr().out
+    assert "every stored number is as it was written" in capsys.readouterr().out
     _spoil(copy / "segments" / "000000016" / "state")
     assert main(["verify", str(copy)]) == 1
     assert "000000016" in capsys.readouterr().out

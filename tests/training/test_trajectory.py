@@ -175,7 +175,7 @@ def test_states_are_stored_where_storage_says(sparse_run: Run) -> None:
 
 @pytest.mark.parametrize("step", [-1, 61])
 def test_a_state_beyond_the_run_is_refused(sparse_run: Run, step: int) -> None:
-    with pytest.raises(RunError, match=f"step {step} can't be reached: .* holds steps 0 to 60"):
+    with pytest.raises(RunError, match=f"no step {step} in .* holds the steps 0 to 60"):
         sparse_run.state_at(step)
 
 
@@ -209,7 +209,7 @@ def test_an_unfinished_run_is_read_as_far_as_it_goes(
     assert run.losses.values.tobytes() == sparse_undisturbed.losses[:, :40].tobytes()
     assert {tuple(status) for status in run.status.values()} == {("unfinished", 40)}
     assert _same(run.state_at(33), sparse_undisturbed.states[33])
-    with pytest.raises(RunError, match="holds steps 0 to 40"):
+    with pytest.raises(RunError, match=r"no step 41 in .* holds the steps 0 to 40"):
         run.state_at(41)
 
 
@@ -325,9 +325,9 @@ def test_exported_weights_read_back_as_they_were(tiny_run: Run, tmp_path: Path) 
 
 
 def test_an_export_needs_to_know_which_seed(tiny_run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"seeds \[0, 1, 2\]; say which"):
+    with pytest.raises(RunError, match=r"seeds \[0, 1, 2\], .* Say which .* seed="):
         tiny_run.export(60, tmp_path / "weights.npz")
-    with pytest.raises(RunError, match="can't be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         tiny_run.export(60, tmp_path / "nowhere" / "weights.npz", seed=1)
     assert list(tmp_path.iterdir()) == []
 
@@ -338,15 +338,15 @@ def test_an_export_needs_to_know_which_seed(tiny_run: Run, tmp_path: Path) -> No
         (lambda arrays: arrays.pop("unembed.W_U"), r"missing unembed.W_U \[24, 11\]"),
         (
             lambda arrays: arrays.update({"unembed.W_U": np.zeros((11, 24), np.float32)}),
-            r"has the shape \[11, 24\], the model's is",
+            r"has the shape \[11, 24\], that of the model is",
         ),
         (
             lambda arrays: arrays.update({"unembed.b_U": np.zeros(11, np.float32)}),
-            r"unembed.b_U \[11\] is no parameter",
+            r"unembed.b_U \[11\] is not a parameter",
         ),
         (
             lambda arrays: arrays.update({"unembed.W_U": np.zeros((24, 11), np.int32)}),
-            "is of type int32",
+            "has the type int32",
         ),
     ],
 )
@@ -441,7 +441,7 @@ def test_another_machine_reads_everything_stored_and_replays_only_when_allowed(
     assert run.state_at(40).step.tolist() == [40, 40, 40]
     with pytest.raises(
         RunError,
-        match=r"its bits can't be continued: cores: \d+ there, 96 here\. --allow-other-machine",
+        match=r"could change its bits: cores: \d+ there, 96 here\. .*--allow-other-machine",
     ):
         run.state_at(41)
     assert run.state_at(41, allow_other_machine=True).step.tolist() == [41, 41, 41]
@@ -586,12 +586,12 @@ def test_the_name_and_storage_of_a_run_are_those_it_began_with(tmp_path: Path) -
     [
         (
             {"seeds": (0, 1)},
-            r"seeds: \[0, 1, 2\] there, \[0, 1\] here.*train other seeds into another --out",
+            r"seeds: \[0, 1, 2\] there, \[0, 1\] here.*Train other seeds into a new --out",
         ),
-        ({"steps": 61}, r"steps: 60 there, 61 here.*seeds and steps are fixed"),
+        ({"steps": 61}, r"steps: 60 there, 61 here.*seeds and steps of a run are fixed"),
         (
             {"optimizer": AdamW(learning_rate=2e-2)},
-            r"optimizer\.learning_rate: 0\.01 there, 0\.02 here.*another --out",
+            r"optimizer\.learning_rate: 0\.01 there, 0\.02 here.*Use a new --out",
         ),
         ({"task": ModularArithmetic(p=13, fraction=0.5)}, r"task\.p: 11 there, 13 here"),
         ({"schedule": at(7)}, "schedule"),
