@@ -26,14 +26,14 @@ ITERATIONS = 100
 """Accelerated steps of logistic regression."""
 
 
-def rows_of(classes: Sequence[int]) -> Rows:
+def row_ranges(classes: Sequence[int]) -> Rows:
     """The ranges of rows of several concepts.
 
     Args:
         classes: number of classes of each concept.
 
     Example:
-        >>> rows_of((3, 2))
+        >>> row_ranges((3, 2))
         ((0, 3), (3, 5))
     """
     ends = np.cumsum(classes).tolist()
@@ -221,7 +221,7 @@ def right_share(
     return jnp.where(rank <= scores.shape[0], 1 / rank, 0.0)
 
 
-def turns(classes: int) -> tuple[int, ...]:
+def coprime_frequencies(classes: int) -> tuple[int, ...]:
     """The frequencies k, up to half of them, at which all classes have different angles.
 
     These are the k coprime to the number of classes; the angle of class c is 2 pi k c / classes.
@@ -245,7 +245,7 @@ def angle_scores(
         trained: one-hot classes of the training examples.
     """
     classes, n = trained.shape
-    angles = 2 * np.pi * np.outer(turns(classes), np.arange(classes)) / classes
+    angles = 2 * np.pi * np.outer(coprime_frequencies(classes), np.arange(classes)) / classes
     waves = jnp.asarray(
         np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32
     )  # [frequency part class]

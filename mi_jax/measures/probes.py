@@ -28,7 +28,7 @@ from mi_jax.contracts import (
 )
 from mi_jax.measures.activations import (
     CONTROL,
-    centred,
+    centred_rows,
     check_sites,
     map_sites,
     positions_of,
@@ -42,7 +42,7 @@ from mi_jax.measures.linear_probes import (
     fit,
     one_hot_rows,
     right_share,
-    rows_of,
+    row_ranges,
 )
 
 Kind = Literal["ridge", "logistic", "circular"]
@@ -345,8 +345,8 @@ def _accuracies(
         train: whether to score training rows too; else their accuracy is NaN.
     """
     classes = tuple(concept.classes for concept in labels)
-    rows, Y = rows_of(classes), one_hot_rows([x[:n] for x in values], classes)
-    around, _ = centred(X, n)
+    rows, Y = row_ranges(classes), one_hot_rows([x[:n] for x in values], classes)
+    around, _ = centred_rows(X, n)
     scored = around if train else around[n:]
 
     def fitted() -> Float[Array, "class scored"]:
