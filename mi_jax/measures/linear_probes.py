@@ -143,7 +143,6 @@ def logistic_fit(
     Y: Float[Array, "row example"],
     rows: Rows,
     ridge: float,
-    iterations: int = ITERATIONS,
 ) -> Weights:
     """Multinomial logistic regression, each concept by itself.
 
@@ -159,7 +158,6 @@ def logistic_fit(
         Y: one-hot classes.
         rows: ranges of rows, one per concept.
         ridge: strength relative to the mean variance of the vectors.
-        iterations: number of steps.
     """
     n, d = X.shape
     penalty = ridge * mean_variance(X)
@@ -188,7 +186,7 @@ def logistic_fit(
         return ((W_next, b_next), ahead, t_next), None
 
     (weights, _, _), _ = jax.lax.scan(
-        _step, (zero, zero, jnp.ones(len(rows))), None, length=iterations
+        _step, (zero, zero, jnp.ones(len(rows))), None, length=ITERATIONS
     )
     return weights
 
