@@ -4,7 +4,7 @@ The rooms know one another through these types alone. Configuration is a frozen 
 hashable, and a run stores it by its registry name. Behaviour is pure functions.
 """
 
-from mi_jax.contracts.labels import Labels, labels, renamed, token_labels
+from mi_jax.contracts.labels import Labels, labels, renamed_inputs, token_labels
 from mi_jax.contracts.measure import (
     Context,
     Estimator,
@@ -78,7 +78,7 @@ __all__ = [
     "labels",
     "mean_loss",
     "option_suffix",
-    "renamed",
+    "renamed_inputs",
     "token_labels",
     "trained_labels",
 ]

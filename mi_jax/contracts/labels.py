@@ -77,7 +77,7 @@ def token_labels(
     }
 
 
-def renamed(
+def renamed_inputs(
     inputs: Shaped[np.ndarray, "example ..."], alphabet: tuple[tuple[int, int], ...], seed: int
 ) -> Shaped[np.ndarray, "example ..."]:
     """Rename tokens at random: the inputs of the control task of Hewitt and Liang.

@@ -101,7 +101,7 @@ class Change(AtSettings):
         parent, _, last = name.rpartition(".")
         owner = setting(part, parent) if parent else part
         hint = get_type_hints(type(owner))[last]
-        value = _as_hinted(self.value, hint)
+        value = _whole_where_asked(self.value, hint)
         kind = hint.__name__ if hint in (int, float, str, bool) else hint
         require(
             _is_of(value, hint),
@@ -183,7 +183,7 @@ def _names(settings: Any, prefix: str) -> Iterator[str]:
             yield from _names(part, f"{prefix}.{f.name}")
 
 
-def _as_hinted(value: Any, hint: Any) -> Any:
+def _whole_where_asked(value: Any, hint: Any) -> Any:
     """A whole float as the int that a field asks for: stored numbers come back as floats."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return (

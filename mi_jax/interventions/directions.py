@@ -16,7 +16,7 @@ _CONTROL, _RANDOM = 1, 2
 """Seed words that give the two rules independent draws."""
 
 
-def rows_of(
+def frequency_rows(
     frequencies: tuple[int, ...], p: int, length: int
 ) -> Float[np.ndarray, "direction axis"]:
     """The unit vectors cos and sin of each frequency over the residues.
@@ -52,7 +52,7 @@ def key_frequencies(params: Params, model: Model, p: int, table: str) -> tuple[i
     return tuple(int(k) + 1 for k in np.flatnonzero(key_rule(jnp.asarray(residues))))
 
 
-def control(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
+def control_frequencies(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, ...]:
     """Control frequencies: as many as the key ones, drawn by seed from all others.
 
     Args:

@@ -16,7 +16,12 @@ from mi_jax.basics.errors import ConfigError, RunError, nearest, require, whole
 from mi_jax.basics.pytrees import dotted, rebuild, take
 from mi_jax.basics.records import frozen
 from mi_jax.contracts import Model
-from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
+from mi_jax.interventions.directions import (
+    control_frequencies,
+    frequency_rows,
+    key_frequencies,
+    random_rows,
+)
 from mi_jax.interventions.parameters import OfParameters
 from mi_jax.interventions.places import Arrays, CheckContext, PrepareContext, value_field
 
@@ -185,8 +190,8 @@ class Project(OfParameters):
             params = take(jax.tree.map(np.asarray, context.params), seed_index)
         keys = self._frequencies(params, context.model, p, seed)
         if self.directions == "control":
-            keys = control(keys, p, seed)
-        rows_by_name = {name: rows_of(keys, p, shapes[name][_axis(name)]) for name in names}
+            keys = control_frequencies(keys, p, seed)
+        rows_by_name = {name: frequency_rows(keys, p, shapes[name][_axis(name)]) for name in names}
         if self.directions != "random":
             return rows_by_name
         weights = dotted(params)

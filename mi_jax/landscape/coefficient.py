@@ -23,7 +23,7 @@ from mi_jax.landscape.settings import (
     default_n_beta,
     settings_of_call,
 )
-from mi_jax.landscape.subset import Examples, taken
+from mi_jax.landscape.subset import Examples, take_examples
 
 TOO_LARGE = 0.1
 """Share of the estimate due to finite steps above which epsilon counts as too large."""
@@ -203,7 +203,7 @@ def learning_coefficient(
     w = jax.tree.map(jnp.asarray, params)
     check_floating(w)
     if examples is not None:
-        data = taken(data, examples)
+        data = take_examples(data, examples)
         count = jax.tree.leaves(data)[0].shape[0]
         require(
             n == count or not default_temperature,

@@ -20,7 +20,7 @@ Where = tuple[str, int | Sequence[int]]
 """Name of a concept, and the class (or classes) that an example must belong to."""
 
 
-def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
+def chosen_rows(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
     """Indices of the chosen examples, ascending.
 
     Args:
@@ -59,9 +59,9 @@ def rows_of(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
     return rows.astype(np.int32)
 
 
-def taken(data: PyTree, examples: Examples) -> PyTree:
+def take_examples(data: PyTree, examples: Examples) -> PyTree:
     """The chosen examples of a pytree of arrays whose leading axis is the example."""
-    rows = rows_of(examples, jax.tree.leaves(data)[0].shape[0])
+    rows = chosen_rows(examples, jax.tree.leaves(data)[0].shape[0])
     return jax.tree.map(lambda x: x[rows], data)
 
 
@@ -82,7 +82,7 @@ def split_rows(
         ConfigError: if nothing is chosen.
     """
     count = len(batch(context, split).targets)
-    rows = np.arange(count, dtype=np.int32) if examples is None else rows_of(examples, count)
+    rows = np.arange(count, dtype=np.int32) if examples is None else chosen_rows(examples, count)
     if where is None:
         return rows
     values, classes = _values(context, split, where[0]), np.atleast_1d(np.asarray(where[1]))

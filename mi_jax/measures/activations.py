@@ -151,7 +151,7 @@ Centring in float32 leaves a constant feature about 1e-14.
 """
 
 
-def centred(
+def centred_rows(
     X: Float[Array, "example d"], trained: int
 ) -> tuple[Float[Array, "example d"], Float[Array, " d"]]:
     """Rows around the mean of the first ones; a feature that varies by rounding alone becomes 0.

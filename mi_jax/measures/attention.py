@@ -8,7 +8,7 @@ from mi_jax.basics.fourier import fourier_basis, frequencies
 from mi_jax.contracts import Context, Measure
 from mi_jax.measures.evaluation import shared, table_site
 from mi_jax.measures.fourier import SOURCE
-from mi_jax.measures.neurons import centred, shares_of
+from mi_jax.measures.neurons import centred_units, shares_of
 
 _NEEDS = {"roles": ("attention",), "ground_truth": ("table", "residues"), "source": SOURCE}
 
@@ -26,7 +26,9 @@ def score_shares(params: Params, context: Context) -> Float[Array, "layer head f
     scores = jnp.stack(
         [site[..., key] for site in _read_rows(params, context, context.model.roles.attention)]
     )
-    around, power = (jnp.stack(x) for x in zip(*(centred(layer) for layer in scores), strict=True))
+    around, power = (
+        jnp.stack(x) for x in zip(*(centred_units(layer) for layer in scores), strict=True)
+    )
     along = jnp.einsum("ia,labh->ilh", fourier_basis(p)[1:], around) / jnp.sqrt(p)
     shares = shares_of(along, power).transpose(1, 2, 0)
     layers, heads = shares.shape[:2]

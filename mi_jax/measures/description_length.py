@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.contracts import Context, Measure
-from mi_jax.measures.activations import centred, map_sites, positions_of, site_vectors
-from mi_jax.measures.linear_probes import Rows, by_size, fit, one_hot_rows, rows_of
+from mi_jax.measures.activations import centred_rows, map_sites, positions_of, site_vectors
+from mi_jax.measures.linear_probes import Rows, by_size, fit, one_hot_rows, row_ranges
 from mi_jax.measures.probes import Probe, concept_labels, measure_of, probe_of, row_values
 
 SOURCE = "arXiv 2003.12298"
@@ -75,12 +75,12 @@ def online_bits(
     Returns:
         The length in bits.
     """
-    rows, betas = rows_of(classes), jnp.array(SHARPNESS[kind])
+    rows, betas = row_ranges(classes), jnp.array(SHARPNESS[kind])
     Y, ends = one_hot_rows(list(values), classes), block_ends(len(X))
     first = ends[0] * jnp.log2(jnp.array(classes, jnp.float32))
     nats = jnp.zeros((len(betas), len(classes)))
     for start, end in pairwise(ends):
-        around, _ = centred(X[:end], start)
+        around, _ = centred_rows(X[:end], start)
         W, b = fit(kind, around[:start], Y[:, :start], rows, ridge)
         nats = nats + _block_nats(W @ around[start:].T + b[:, None], Y[:, start:end], rows, betas)
     mixture = -jax.scipy.special.logsumexp(-nats, axis=0) + jnp.log(len(betas))
@@ -154,7 +154,7 @@ def probe_mdl(**options: Any) -> Measure:
         constant_bits = bits(jnp.zeros((len(order), 1)))
 
         def site_bits(X: Float[Array, "example d"]) -> Float[Array, " concept"]:
-            constant = (centred(X, len(X))[0] == 0).all()
+            constant = (centred_rows(X, len(X))[0] == 0).all()
             length = jax.lax.cond(constant, lambda: constant_bits, lambda: bits(X[order]))
             return jnp.where(jnp.isfinite(X).all(), length, jnp.nan)
 

@@ -156,7 +156,7 @@ def steering(
     return jnp.roll(row_means, -ahead, axis=0) - row_means
 
 
-def moved(
+def displace(
     X: Float[Array, "example d"],
     displacements: Float[Array, "example rank"],
     Q: Float[Array, "d rank"],

@@ -23,7 +23,7 @@ from mi_jax.measures.evaluation import (
     table_split,
 )
 from mi_jax.measures.fourier import table_at, unembedding_table
-from mi_jax.measures.neurons import centred, read_out
+from mi_jax.measures.neurons import centred_units, read_out
 
 SOURCE = "arXiv 2302.03025"
 KEY_SIMILARITY = 0.005
@@ -357,7 +357,7 @@ def irrep_fve_neurons() -> Measure:
     """
 
     def _irrep_fve_neurons(params: Params, context: Context) -> dict[str, Array]:
-        around, power = centred(table_neurons(params, context))
+        around, power = centred_units(table_neurons(params, context))
         n, total = around.shape[0], power.sum()
         parts = {_FVE_X: around.sum(axis=1), _FVE_Y: around.sum(axis=0)}
         shares = {name: power_by_irrep(part, context) / n / total for name, part in parts.items()}

@@ -26,14 +26,14 @@ ITERATIONS = 100
 """Accelerated steps of logistic regression."""
 
 
-def rows_of(classes: Sequence[int]) -> Rows:
+def row_ranges(classes: Sequence[int]) -> Rows:
     """The ranges of rows of several concepts.
 
     Args:
         classes: number of classes of each concept.
 
     Example:
-        >>> rows_of((3, 2))
+        >>> row_ranges((3, 2))
         ((0, 3), (3, 5))
     """
     ends = np.cumsum(classes).tolist()
@@ -143,7 +143,6 @@ def logistic_fit(
     Y: Float[Array, "row example"],
     rows: Rows,
     ridge: float,
-    iterations: int = ITERATIONS,
 ) -> Weights:
     """Multinomial logistic regression, each concept by itself.
 
@@ -159,7 +158,6 @@ def logistic_fit(
         Y: one-hot classes.
         rows: ranges of rows, one per concept.
         ridge: strength relative to the mean variance of the vectors.
-        iterations: number of steps.
     """
     n, d = X.shape
     penalty = ridge * mean_variance(X)
@@ -188,7 +186,7 @@ def logistic_fit(
         return ((W_next, b_next), ahead, t_next), None
 
     (weights, _, _), _ = jax.lax.scan(
-        _step, (zero, zero, jnp.ones(len(rows))), None, length=iterations
+        _step, (zero, zero, jnp.ones(len(rows))), None, length=ITERATIONS
     )
     return weights
 
@@ -221,7 +219,7 @@ def right_share(
     return jnp.where(rank <= scores.shape[0], 1 / rank, 0.0)
 
 
-def turns(classes: int) -> tuple[int, ...]:
+def coprime_frequencies(classes: int) -> tuple[int, ...]:
     """The frequencies k, up to half of them, at which all classes have different angles.
 
     These are the k coprime to the number of classes; the angle of class c is 2 pi k c / classes.
@@ -245,7 +243,7 @@ def angle_scores(
         trained: one-hot classes of the training examples.
     """
     classes, n = trained.shape
-    angles = 2 * np.pi * np.outer(turns(classes), np.arange(classes)) / classes
+    angles = 2 * np.pi * np.outer(coprime_frequencies(classes), np.arange(classes)) / classes
     waves = jnp.asarray(
         np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32
     )  # [frequency part class]

@@ -37,7 +37,7 @@ class Centred(NamedTuple):
     power: Float[Array, " unit"]
 
 
-def centred(table: Float[Array, "token token_other unit"]) -> Centred:
+def centred_units(table: Float[Array, "token token_other unit"]) -> Centred:
     """Centre the table of each unit (see ``Centred``)."""
     mean = table.mean(axis=(0, 1))
     around = table - mean[None, None]
@@ -126,7 +126,7 @@ def table_shares(params: Params, context: Context) -> Float[Array, "neuron frequ
     frequency k is the sum of T_ij^2 over the indices i, j in {0, cos k, sin k}, divided by the sum
     of all T_ij^2, which equals that of all A_ab^2. NaN for a neuron that never varies.
     """
-    power = centred(table_neurons(params, context)).power
+    power = centred_units(table_neurons(params, context)).power
     return shares_of(neuron_blocks(params, context), power).sum(axis=(1, 2)).T
 
 

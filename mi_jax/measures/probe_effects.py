@@ -17,7 +17,7 @@ from mi_jax.basics.dims import Params, Scalar
 from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.contracts import Context, Measure, mean_loss, option_suffix
 from mi_jax.measures.activations import (
-    centred,
+    centred_rows,
     positions_of,
     row_functions,
     site_vectors,
@@ -26,8 +26,8 @@ from mi_jax.measures.behaviour import class_outputs
 from mi_jax.measures.erasure import (
     How,
     class_means,
+    displace,
     displacement,
-    moved,
     probed_subspace,
     random_subspaces,
     steering,
@@ -195,7 +195,7 @@ def _site_effects(
     def answers(
         displaced: Float[Array, "row rank"], Q: Float[Array, "d rank"]
     ) -> Float[Array, "b position output"]:
-        taps = {site: lambda value: put(value, moved(take(value), displaced, Q, by))}
+        taps = {site: lambda value: put(value, displace(take(value), displaced, Q, by))}
         if position is None:
             return context.model.apply(params, edited_inputs, taps=taps, positions=context.read)
         # The edited position need not be read, so all positions are computed.
@@ -213,7 +213,7 @@ def _site_effects(
         return jax.lax.map(effect, jnp.arange(len(subspaces)))
 
     # A site that never varies has nothing to erase.
-    constant = (centred(X, len(X))[0] == 0).all()
+    constant = (centred_rows(X, len(X))[0] == 0).all()
     values = jax.lax.cond(constant, lambda: jnp.zeros(len(subspaces)), effects)
     return jnp.where(jnp.isfinite(X).all(), values, jnp.nan)[indices]
 

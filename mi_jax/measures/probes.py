@@ -2,8 +2,8 @@
 
 A probe is fitted on one half of the evaluation's examples and read on the other half. The control
 task (Hewitt and Liang, arXiv 1909.03368) has the same labels and halves, but takes the network's
-activations on inputs whose tokens were renamed at random (``contracts.renamed``). A probe decodes
-of it what tokens alone give away.
+activations on inputs whose tokens were renamed at random (``contracts.renamed_inputs``). The
+probe's accuracy on it says how much the tokens' identity alone gives away.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,18 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from mi_jax.basics.dims import Params, Scalar
 from mi_jax.basics.errors import ConfigError, MeasureError, nearest
-from mi_jax.contracts import Context, Labels, Measure, Model, Reference, option_suffix, renamed
+from mi_jax.contracts import (
+    Context,
+    Labels,
+    Measure,
+    Model,
+    Reference,
+    option_suffix,
+    renamed_inputs,
+)
 from mi_jax.measures.activations import (
     CONTROL,
-    centred,
+    centred_rows,
     check_sites,
     map_sites,
     positions_of,
@@ -34,7 +42,7 @@ from mi_jax.measures.linear_probes import (
     fit,
     one_hot_rows,
     right_share,
-    rows_of,
+    row_ranges,
 )
 
 Kind = Literal["ridge", "logistic", "circular"]
@@ -180,7 +188,9 @@ def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _control_inputs(reference: Reference, context: Context) -> Shaped[Array, "example ..."]:
     """The inputs of the control task."""
-    return jnp.asarray(renamed(np.asarray(all_inputs(context)), context.inputs.alphabet, _SEED))
+    return jnp.asarray(
+        renamed_inputs(np.asarray(all_inputs(context)), context.inputs.alphabet, _SEED)
+    )
 
 
 @dataclass(frozen=True)
@@ -335,8 +345,8 @@ def _accuracies(
         train: whether to score training rows too; else their accuracy is NaN.
     """
     classes = tuple(concept.classes for concept in labels)
-    rows, Y = rows_of(classes), one_hot_rows([x[:n] for x in values], classes)
-    around, _ = centred(X, n)
+    rows, Y = row_ranges(classes), one_hot_rows([x[:n] for x in values], classes)
+    around, _ = centred_rows(X, n)
     scored = around if train else around[n:]
 
     def fitted() -> Float[Array, "class scored"]:

@@ -26,6 +26,9 @@ from mi_jax.plots.style import (
 PHASES = ("memorisation", "circuit formation", "clean-up")
 """The phases in their order; each name is also the key of its colour in ``COLOURS``."""
 
+_LONGEST_LINE = 38
+"""Characters that fit on one line of a small panel's title."""
+
 
 @styled
 def curves(
@@ -379,11 +382,11 @@ def reading_panels(
     return figure
 
 
-def _in_lines(title: str, most: int = 38) -> str:
-    """Breaks a title of more than ``most`` characters into two lines, after the underscore or
-    blank nearest to its middle.
+def _in_lines(title: str) -> str:
+    """Breaks a title of more than ``_LONGEST_LINE`` characters into two lines, after the
+    underscore or blank nearest to its middle.
     """
-    if len(title) <= most:
+    if len(title) <= _LONGEST_LINE:
         return title
     cuts = [i + 1 for i, letter in enumerate(title) if letter in "_ "] or [len(title) // 2]
     cut = min(cuts, key=lambda i: abs(i - len(title) / 2))

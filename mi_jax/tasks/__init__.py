@@ -1,5 +1,6 @@
 """Tasks: data to train on, and exact facts about them."""
 
+from mi_jax.tasks import fourier_gap
 from mi_jax.tasks.addition import MultiDigitAddition
 from mi_jax.tasks.algebra import ModularArithmetic
 from mi_jax.tasks.composition import GroupComposition
@@ -27,6 +28,7 @@ __all__ = [
     "SparseParity",
     "characters",
     "conjugacy_classes",
+    "fourier_gap",
     "group",
     "irrep_basis",
     "irrep_type",

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
-from mi_jax.tasks.groups import conjugacy_classes, group, parse
+from mi_jax.tasks.groups import conjugacy_classes, group, parse_group_name
 from mi_jax.tasks.pairs import PairTask
 from mi_jax.tasks.representations import characters, irrep_basis
 from mi_jax.tasks.subgroups import cosets
@@ -68,7 +68,7 @@ class GroupComposition(PairTask):
     paper: ClassVar[str] = "arXiv 2302.03025"
 
     def __post_init__(self) -> None:
-        parse(self.group)
+        parse_group_name(self.group)
         if self.form not in get_args(Form):
             raise ConfigError(f"form={self.form!r}: must be one of {get_args(Form)}")
         super().__post_init__()
@@ -128,7 +128,7 @@ class GroupComposition(PairTask):
         }
         if self.elements <= _LARGEST_WITH_COSETS and len(cosets(self.group)):
             facts["cosets"] = jnp.asarray(cosets(self.group))
-        family, n = parse(self.group)
+        family, n = parse_group_name(self.group)
         if family == "C":
             residues = facts["residues"] = jnp.arange(n)
             if self.form == "xy":
@@ -170,7 +170,7 @@ def element_labels(name: str) -> dict[str, Labels]:
         signs = np.round(values).astype(int)
         if np.allclose(values, signs, atol=1e-6) and set(signs.tolist()) == {1, -1}:
             by_kind[f"coset_{label}"] = labels((1 - signs) // 2, 2)
-    family, n = parse(name)
+    family, n = parse_group_name(name)
     if family in "SA":
         images = np.array([element[0] for element in elements])  # pyright: ignore[reportIndexIssue]
         by_kind |= {"image_of_0": labels(images, n), "preimage_of_0": labels(images[inverse], n)}

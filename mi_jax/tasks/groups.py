@@ -46,7 +46,7 @@ def group(name: str) -> Group:
     Raises:
         ConfigError: if no group has this name.
     """
-    family, order = parse(name)
+    family, order = parse_group_name(name)
     table = _TABLES[family](order)
     inverse = np.nonzero(table == 0)[1].astype(np.int32)
     for array in (table, inverse):
@@ -54,7 +54,7 @@ def group(name: str) -> Group:
     return Group(_ELEMENTS[family](order), table, inverse)
 
 
-def parse(name: str) -> tuple[str, int]:
+def parse_group_name(name: str) -> tuple[str, int]:
     """Split a group's name into its family and number.
 
     Raises:

@@ -28,7 +28,7 @@ class SparseParity(Task):
     The target of a hinge or square loss is therefore 2 class - 1 = prod_{i in S} x_i. The defaults
     are the finite set of arXiv 2303.11873 (Merrill et al.). ``examples=None`` is the online
     learning of arXiv 2207.08799 (Barak et al.), whose exact gradients at a network of signs are in
-    ``fourier_gap``.
+    ``tasks.fourier_gap``.
 
     Splits:
         test: different inputs, none of them in a finite training set.

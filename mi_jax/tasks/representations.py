@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from mi_jax.tasks.groups import (
     group,
     left_multiplication,
-    parse,
+    parse_group_name,
     permutations,
     quaternion_units,
     signs,
@@ -113,7 +113,7 @@ def irrep_basis(name: str) -> IrrepBasis:
 
 @lru_cache(maxsize=8)
 def _irreps(name: str) -> tuple[tuple[str, Matrices], ...]:
-    family, n = parse(name)
+    family, n = parse_group_name(name)
     build = {"C": _cyclic, "D": _dihedral, "S": _symmetric, "A": _alternating, "Q": _quaternion}
     labelled = build[family](n)
     for _, rho in labelled:

@@ -217,18 +217,12 @@ def read_state(folder: Path, index: Index) -> Flat:
     return state
 
 
-def read_snapshots(
-    folder: Path,
-    index: Index,
-    names: Sequence[str] | None = None,
-    rows: Sequence[int] | None = None,
-) -> Flat:
+def read_snapshots(folder: Path, index: Index, rows: Sequence[int] | None = None) -> Flat:
     """Parameters (snapshot, seed, ...) by dotted name.
 
     Args:
         folder: the folder of segments.
         index: the segment's index.
-        names: the parameters to read; all by default.
         rows: the snapshots to give, by their index in ``index.steps``; all by default. Only these
             are compared with their hashes.
 
@@ -238,7 +232,7 @@ def read_snapshots(
     path = segment_path(folder, index.end)
     rows = range(len(index.steps)) if rows is None else rows
     with _reading(path):
-        stacks = _restore(path / "snapshots", list(index.parameters if names is None else names))
+        stacks = _restore(path / "snapshots", list(index.parameters))
         for name, stack in stacks.items():
             if stack.shape[:2] != (len(index.steps), len(index.seeds)):
                 raise ValueError(f"{name} has the shape {stack.shape}")

@@ -195,14 +195,11 @@ class Trajectory:
             if "@" not in label
         }
 
-    def stream(
-        self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
-    ) -> Iterator[Part]:
+    def stream(self, steps: Sequence[int] | None = None) -> Iterator[Part]:
         """Snapshots, one segment at a time.
 
         Args:
             steps: the steps of the snapshots; all by default. They come in the order of training.
-            names: the dotted names of the parameters; all by default.
 
         Raises:
             RunError: for a step that is no snapshot; it names the nearest ones.
@@ -212,23 +209,20 @@ class Trajectory:
         for index in self.indexes:
             rows = [row for row, step in enumerate(index.steps) if wanted is None or step in wanted]
             if rows:
-                read = segments.read_snapshots(self.folder, index, names, rows)
+                read = segments.read_snapshots(self.folder, index, rows)
                 yield Part(tuple(index.steps[row] for row in rows), read)
 
-    def stack(
-        self, steps: Sequence[int] | None = None, names: Sequence[str] | None = None
-    ) -> dict[str, Any]:
+    def stack(self, steps: Sequence[int] | None = None) -> dict[str, Any]:
         """Parameters with leading axes (step, seed), as a nested dict.
 
         Args:
             steps: the steps of the snapshots, in the order of the result; all by default.
-            names: the dotted names of the parameters; all by default.
 
         Raises:
             RunError: for a step that is no snapshot, or where there is no snapshot yet.
             DamagedError: where a segment was changed.
         """
-        parts = list(self.stream(steps, names))
+        parts = list(self.stream(steps))
         if not parts:
             raise self._no_snapshot()
         joined = {

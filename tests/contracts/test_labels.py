@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mi_jax.basics.errors import ConfigError
-from mi_jax.contracts import Evaluation, Labels, Task, labels, renamed
+from mi_jax.contracts import Evaluation, Labels, Task, labels, renamed_inputs
 from mi_jax.tasks import (
     TASKS,
     GroupComposition,
@@ -167,19 +167,19 @@ def test_bits_of_a_parity() -> None:
 def test_control_inputs_rename_tokens_everywhere_and_leave_special_ones() -> None:
     task = ModularArithmetic(p=11, fraction=0.4)
     inputs = _read(task)[0].inputs
-    other = renamed(inputs, task.inputs.alphabet, 0)
+    other = renamed_inputs(inputs, task.inputs.alphabet, 0)
     names = np.array([other[:, 0][inputs[:, 0] == token][0] for token in range(11)])
     assert sorted(names) == list(range(11))
     assert (names != np.arange(11)).any()
     np.testing.assert_array_equal(other[:, :2], names[inputs[:, :2]])
     np.testing.assert_array_equal(other[:, 2], 11)
-    np.testing.assert_array_equal(renamed(inputs, task.inputs.alphabet, 0), other)
-    assert (renamed(inputs, task.inputs.alphabet, 1) != other).any()
+    np.testing.assert_array_equal(renamed_inputs(inputs, task.inputs.alphabet, 0), other)
+    assert (renamed_inputs(inputs, task.inputs.alphabet, 1) != other).any()
 
 
 def test_control_inputs_stay_inside_the_alphabet() -> None:
     task = MultiDigitAddition.smallest()
-    other = renamed(_read(task)[0].inputs, task.inputs.alphabet, 0)
+    other = renamed_inputs(_read(task)[0].inputs, task.inputs.alphabet, 0)
     for column, (first, end) in zip(other.T, task.inputs.alphabet, strict=True):
         assert column.min() >= first
         assert column.max() < end
@@ -187,7 +187,7 @@ def test_control_inputs_stay_inside_the_alphabet() -> None:
 
 def test_control_inputs_of_floats_have_their_features_in_another_order() -> None:
     inputs = np.random.default_rng(0).normal(size=(6, 1, 5))
-    other = renamed(inputs, (), 0)
+    other = renamed_inputs(inputs, (), 0)
     np.testing.assert_array_equal(np.sort(other), np.sort(inputs))
     columns = [int(np.flatnonzero(inputs[0, 0] == x)[0]) for x in other[0, 0]]
     np.testing.assert_array_equal(other, inputs[..., columns])

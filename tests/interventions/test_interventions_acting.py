@@ -29,7 +29,12 @@ from mi_jax.interventions import (
     Reset,
     Transplant,
 )
-from mi_jax.interventions.directions import control, key_frequencies, random_rows, rows_of
+from mi_jax.interventions.directions import (
+    control_frequencies,
+    frequency_rows,
+    key_frequencies,
+    random_rows,
+)
 from mi_jax.interventions.parsing import parse
 from mi_jax.models.taps import capture
 from mi_jax.training import SGD
@@ -286,11 +291,11 @@ def test_the_key_rule_finds_planted_frequencies_and_control_takes_as_many_others
         0.2 * waves[5],
     )
     assert key_frequencies(nested(params), model, p, "unembedding") == (2, 5)
-    others = {control((2, 5), p, seed) for seed in range(20)}
+    others = {control_frequencies((2, 5), p, seed) for seed in range(20)}
     assert all(len(drawn) == 2 and not set(drawn) & {2, 5} for drawn in others)
     assert len(others) > 1
     with pytest.raises(RunError, match="3 of 5 frequencies are key: there are fewer others"):
-        control((1, 2, 3), p, 0)
+        control_frequencies((1, 2, 3), p, 0)
 
 
 def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> None:
@@ -306,7 +311,7 @@ def test_controls_may_be_of_named_frequencies(plain: dict[int, TrainState]) -> N
         for rule in ("control", "random")
     }
     for seed_index, keys in enumerate(((2, 5), (4,))):
-        taken = rows_of(keys, 11, 11)
+        taken = frequency_rows(keys, 11, 11)
         assert np.abs(rows["control"][seed_index] @ taken.T).max() < 1e-6
         assert np.linalg.matrix_rank(rows["control"][seed_index]) == 2 * len(keys)
         removed = np.linalg.norm(
@@ -326,7 +331,7 @@ def test_random_directions_take_as_much_off_the_norm_as_the_key_ones() -> None:
     p, rng = 59, np.random.default_rng(0)
     W = rng.normal(size=(p + 1, 8)).astype(np.float32)
     W[:p] += 3 * np.outer(fourier_basis(p)[3], rng.normal(size=8))
-    keys = rows_of((2, 9), p, p + 1)
+    keys = frequency_rows((2, 9), p, p + 1)
     for seed in range(3):
         rows = random_rows(keys, W, p, seed)
         removed = np.linalg.norm(rows.T @ (rows @ W))

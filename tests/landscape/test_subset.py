@@ -10,7 +10,7 @@ import pytest
 from mi_jax.basics.errors import ConfigError, MeasureError
 from mi_jax.contracts import Reference, Subject
 from mi_jax.landscape import SGLDSettings, exact, learning_coefficient, restrict
-from mi_jax.landscape.subset import rows_of, split_rows, taken
+from mi_jax.landscape.subset import chosen_rows, split_rows, take_examples
 from mi_jax.measuring.program import make_context
 from mi_jax.models import MLP
 from mi_jax.tasks import ModularArithmetic
@@ -75,7 +75,7 @@ def test_the_chosen_examples_keep_their_bits_in_the_order_of_the_data() -> None:
     for examples in ([4, 1], np.array([False, True, False, False, True])):
         jax.tree.map(
             np.testing.assert_array_equal,
-            taken(data, examples),
+            take_examples(data, examples),
             {"x": data["x"][[1, 4]], "y": np.array([1, 4])},
         )
 
@@ -93,7 +93,7 @@ def test_the_chosen_examples_keep_their_bits_in_the_order_of_the_data() -> None:
 )
 def test_invalid_examples_are_refused(examples: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        rows_of(examples, 4)
+        chosen_rows(examples, 4)
     if examples == [0, 4]:
         with pytest.raises(ConfigError, match="examples is given without data"):
             learning_coefficient(

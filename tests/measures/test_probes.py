@@ -21,8 +21,8 @@ from mi_jax.measures import probe_accuracy, probe_effect, probe_mdl, probe_selec
 from mi_jax.measures.activations import all_inputs, row_functions, site_vectors
 from mi_jax.measures.erasure import (
     class_means,
+    displace,
     displacement,
-    moved,
     probed_subspace,
     random_subspaces,
     whiten,
@@ -35,7 +35,7 @@ from mi_jax.measures.linear_probes import (
     one_hot_rows,
     ridge_fit,
     right_share,
-    rows_of,
+    row_ranges,
 )
 from mi_jax.measuring.program import Reader, make_context
 from mi_jax.measuring.stored import measure_weights
@@ -70,7 +70,7 @@ def _rows(values: list[np.ndarray]) -> jax.Array:
 def test_ridge_matches_scikit_learn(cloud: Any, ridge: float) -> None:
     X, values = cloud
     W, b = ridge_fit(_float32(X), _rows(values), ridge)
-    for (start, end), y in zip(rows_of(_CLASSES), values, strict=True):
+    for (start, end), y in zip(row_ranges(_CLASSES), values, strict=True):
         theirs = Ridge(alpha=len(X) * ridge * (X**2).mean()).fit(X, np.eye(end - start)[y])
         np.testing.assert_allclose(W[start:end], theirs.coef_, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(b[start:end], theirs.intercept_, rtol=1e-5)
@@ -79,7 +79,7 @@ def test_ridge_matches_scikit_learn(cloud: Any, ridge: float) -> None:
 @pytest.mark.parametrize("ridge", [3e-3, 0.1])
 def test_logistic_regression_matches_scikit_learn(cloud: Any, ridge: float) -> None:
     X, values = cloud
-    rows = rows_of(_CLASSES)
+    rows = row_ranges(_CLASSES)
     W, b = logistic_fit(_float32(X), _rows(values), rows, ridge)
     ours = np.exp(log_softmax(W @ _float32(X).T + b[:, None], rows))
     for (start, end), y in zip(rows, values, strict=True):
@@ -134,7 +134,7 @@ def test_no_linear_probe_decodes_an_erased_concept(cloud: Any) -> None:
     Z = whiten(X, by)
     Q = probed_subspace(Z, Y, 3)
     np.testing.assert_allclose(Q.T @ Q, np.eye(3), atol=1e-4)
-    after = moved(X, displacement("erase", Z, Q), Q, by)
+    after = displace(X, displacement("erase", Z, Q), Q, by)
     means = np.asarray(class_means(after, Y))
     np.testing.assert_allclose(means, np.broadcast_to(means[:1], means.shape), atol=2e-4)
     assert np.ptp(np.asarray(class_means(X, Y)), axis=0).max() > 1

@@ -307,13 +307,6 @@ def test_a_trajectory_streams_a_segment_at_a_time(
     assert read == [20, 60]
 
 
-def test_a_stream_of_named_parameters_holds_no_others(sparse_run: Run) -> None:
-    parts = list(Trajectory(sparse_run.path).stream(names=["unembed.W_U"]))
-    assert [list(part.parameters) for part in parts] == [["unembed.W_U"]] * 3
-    joined = np.concatenate([part.parameters["unembed.W_U"] for part in parts])
-    assert np.array_equal(joined, sparse_run.stack()["unembed"]["W_U"])
-
-
 def test_exported_weights_read_back_as_they_were(tiny_run: Run, tmp_path: Path) -> None:
     file = tiny_run.export(60, tmp_path / "weights.npz", seed=2)
     params, ignored = load_weights(file, tiny_run.subject.model)
