@@ -185,6 +185,11 @@ def _read_fresh(
     ]
 
 
+def _has_others(keys: np.ndarray) -> bool:
+    """Whether as many frequencies are not key as are key."""
+    return bool((~keys).sum() >= keys.sum())
+
+
 def _swapped(
     trajectory: Trajectory,
     subject: Subject,
@@ -200,13 +205,17 @@ def _swapped(
     rng, reader = np.random.default_rng(0), Reader(measures, subject.precision)
 
     def other(keys: np.ndarray) -> jax.Array:
-        # Frequencies that are not key, if there are enough of them; otherwise any.
-        others = np.flatnonzero(~keys) if (~keys).sum() >= keys.sum() else np.arange(len(keys))
+        # Where there are not enough others, the draw is made from all and dropped afterwards.
+        others = np.flatnonzero(~keys) if _has_others(keys) else np.arange(len(keys))
         mask = np.zeros(len(keys), bool)
         mask[rng.choice(others, keys.sum(), replace=False)] = True
         return jnp.asarray(mask)
 
+    drawn: list[bool] = []
+
     def swap(context: Context) -> Context:
+        masks = [np.asarray(context.prepared[name]) for name in KEYS if name in context.prepared]
+        drawn.append(all(map(_has_others, masks)))
         changed = {
             name: other(np.asarray(context.prepared[name]))
             for name in KEYS
@@ -231,6 +240,11 @@ def _swapped(
             for readings in read
         ]
         datasets.append(xr.concat(by_draw, "draw"))
+    # ``swap`` was called once per draw and seed.
+    possible = xr.DataArray(
+        drawn[: len(trajectory.seeds)], {"seed": list(trajectory.seeds)}, ["seed"]
+    )
+    datasets = [dataset.where(possible) for dataset in datasets]
     return xr.merge(united(datasets), join="exact", compat="no_conflicts").transpose(
         "seed", "step", "draw", ...
     )

@@ -116,11 +116,28 @@ def claims(inputs: ReportInputs) -> list[Claim]:
             last = draws.isel(step=-1) if "step" in draws.dims else draws
             values = dataset[finding.name].isel(step=-1).values
             text = f"{finding.text} ({finding.name})"
-            stated.append(judge(text, values, last.values.ravel(), finding.direction))
+            without = _seeds_without_null(last)
+            if without:
+                stated.append(Claim(text, 0, f"there is no null for the seeds {without}: {_MANY}"))
+            else:
+                stated.append(judge(text, values, last.values.ravel(), finding.direction))
     stated += _landscape_claims(dataset, nulls)
     if set(dataset) >= _PROBES:
         stated += probe_claims(dataset)
     return stated
+
+
+_MANY = "more than half of the frequencies are key, so there are not as many others"
+
+
+def _seeds_without_null(draws: xr.DataArray) -> list[int]:
+    """Labels of the seeds of which a null by seed has no draw."""
+    if "seed" not in draws.dims:
+        return []
+    empty = draws.isnull().all([dim for dim in draws.dims if dim != "seed"])
+    return (
+        [int(seed) for seed in empty["seed"].values[empty.values]] if "seed" in draws.coords else []
+    )
 
 
 def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
@@ -135,23 +152,27 @@ def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
 
 
 def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
-    """Claims that the largest learning coefficient and the largest sharpness of training exceed
-    those of untrained networks.
+    """Claims that the learning coefficient and the sharpness at the end exceed those of untrained
+    networks.
+
+    The last snapshot is judged, not the largest of all: a maximum over many snapshots exceeds a
+    few single draws of the same distribution almost always.
     """
     stated: list[Claim] = []
     null = nulls.expensive
     if "learning_coefficient" in dataset and "learning_coefficient" in null:
         text = (
-            "The learning coefficient rises above that of untrained networks (largest"
-            " learning_coefficient of training, without estimates whose steps are too large)"
+            "The learning coefficient ends above that of untrained networks (learning_coefficient;"
+            " an estimate whose steps are too large counts for nothing)"
         )
-        values = dataset["learning_coefficient"].where(~_overestimated(dataset)).max("step").values
+        estimates = dataset["learning_coefficient"].where(~_overestimated(dataset))
+        values = estimates.isel(step=-1).values
         draws = null["learning_coefficient"].where(~_overestimated(null)).values
         if np.isfinite(draws).any():
             stated.append(judge(text, values, draws[np.isfinite(draws)], "above"))
     if "sharpness" in dataset and "sharpness" in null:
-        text = "Sharpness rises above that of untrained networks (largest sharpness of training)"
-        values = dataset["sharpness"].max("step").values
+        text = "Sharpness ends above that of untrained networks (sharpness)"
+        values = dataset["sharpness"].isel(step=-1).values
         stated.append(judge(text, values, null["sharpness"].values, "above"))
     return stated
 

@@ -73,7 +73,12 @@ def render(page: Page) -> str:
     # The steps of the snapshots would fill pages.
     manifest = {key: value for key, value in page.manifest.items() if key != "snapshots"}
     return template.render(
-        page=page, pictures=pictures, manifest=json.dumps(manifest, indent=1), levels=LEVELS
+        page=page,
+        pictures=pictures,
+        manifest=json.dumps(manifest, indent=1),
+        levels=LEVELS,
+        findings=[claim for claim in page.claims if claim.level > 0],
+        unsupported=[claim for claim in page.claims if claim.level == 0],
     )
 
 

@@ -281,9 +281,13 @@ def test_the_caption_counts_the_estimates_that_are_more_gammas_than_the_losss(
 
 def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
     flagged = _curves()
-    flagged["learning_coefficient_epsilon_too_large"] = flagged["learning_coefficient"] == 40
+    last = float(flagged["learning_coefficient"].isel(step=-1).item())
+    flagged["learning_coefficient_epsilon_too_large"] = flagged["learning_coefficient"] == last
     nothing = xr.Dataset()
-    for draws, level in (([1.0, 19.0], 1), ([1.0, 21.0], 0)):
+    null = xr.Dataset({"learning_coefficient": ("draw", np.array([1.0, last - 1]))})
+    assert claims(ReportInputs(flagged, Nulls(nothing, nothing, null)))[0].level == 0
+    flagged["learning_coefficient_epsilon_too_large"][:] = False
+    for draws, level in (([1.0, last - 1], 1), ([1.0, last + 1], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
         (claim,) = claims(ReportInputs(flagged, Nulls(nothing, nothing, null)))
         assert claim.level == level
@@ -294,17 +298,19 @@ def test_an_estimate_whose_steps_are_too_large_backs_no_claim() -> None:
     assert claims(ReportInputs(flagged, Nulls(nothing, nothing, null))) == []
 
 
-def test_the_largest_learning_coefficient_of_a_run_is_judged_by_untrained_networks() -> None:
+def test_the_last_learning_coefficient_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
-    for draws, level in (([1.0, 39.0], 1), ([1.0, 41.0], 0)):
+    last = float(_curves()["learning_coefficient"].isel(step=-1).item())
+    for draws, level in (([1.0, last - 1], 1), ([1.0, last + 1], 0)):
         null = xr.Dataset({"learning_coefficient": ("draw", np.array(draws))})
         (claim,) = claims(ReportInputs(_curves(), Nulls(nothing, nothing, null)))
         assert (claim.level, "learning_coefficient" in claim.text) == (level, True)
 
 
-def test_the_largest_sharpness_of_a_run_is_judged_by_untrained_networks() -> None:
+def test_the_last_sharpness_of_a_run_is_judged_by_untrained_networks() -> None:
     nothing = xr.Dataset()
-    for draws, level in (([1.0, 699.0], 1), ([1.0, 701.0], 0)):
+    last = float(_curves()["sharpness"].isel(step=-1).item())
+    for draws, level in (([1.0, last - 1], 1), ([1.0, last + 1], 0)):
         null = xr.Dataset({"sharpness": ("draw", np.array(draws))})
         (claim,) = claims(ReportInputs(_curves(), Nulls(nothing, nothing, null)))
         assert (claim.level, "sharpness" in claim.text) == (level, True)

@@ -3,6 +3,7 @@ was measured, and which figures are drawn.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,31 @@ def test_the_draws_of_all_seeds_are_the_null() -> None:
         0,
         "2 of 3 seeds lie above all 6 draws of the null (0.7)",
     )
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_noise_over_many_snapshots_makes_no_claim_of_the_landscape(seeds: int) -> None:
+    """Readings and nulls of one distribution: about one page in C(5 + n, n) makes each claim,
+    where the largest of 200 snapshots made it on most pages.
+    """
+    rng, pages, claimed = np.random.default_rng(seeds), 200, 0
+    names = ("learning_coefficient", "sharpness")
+    for _ in range(pages):
+        readings = {name: (("seed", "step"), rng.normal(size=(seeds, 200))) for name in names}
+        null = xr.Dataset({name: ("draw", rng.normal(size=5)) for name in names})
+        nulls = Nulls(xr.Dataset(), xr.Dataset(), null)
+        claimed += sum(claim.level > 0 for claim in _claims(xr.Dataset(readings), nulls))
+    expected = 1 / math.comb(5 + seeds, seeds)
+    error = math.sqrt(expected * (1 - expected) / (2 * pages))
+    assert claimed / (2 * pages) <= expected + 3 * error
+
+
+def test_where_most_frequencies_are_key_there_is_no_null_and_no_claim() -> None:
+    null = _swapped(logit_fve=[[0.1, 0.1], [NAN, NAN]])
+    null.frequencies.coords["seed"] = [3, 4]
+    (claim,) = _claims(_readings(logit_fve=[0.9, 0.9]), null)
+    assert claim.level == 0
+    assert "no null for the seeds [4]" in claim.reason
 
 
 def test_a_null_of_the_other_kind_backs_no_claim() -> None:

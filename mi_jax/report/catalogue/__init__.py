@@ -1,6 +1,6 @@
 """Catalogue of the figures that a report can have.
 
-A new figure is a plot function in ``mi_jax.plots`` that carries its texts (``plots.described``),
+A new figure is a plot function in ``mi_jax.plots`` with its texts (``plots.described``),
 and the line ``of_plot(function)`` in ``FIGURES``. A figure that draws more than the readings, or
 whose texts depend on them, is a function here that returns its ``FigurePlan``.
 """
