@@ -216,11 +216,11 @@ def test_zooming_is_bitwise_on_the_trajectory(parent: Run, changed: Run, tmp_pat
 def test_the_same_call_resumes_and_another_call_is_refused(parent: Run, changed: Run) -> None:
     new = [Change(DECAY, 0.0, start=45)]
     assert same(fork(parent, step=21, interventions=new, out=changed.path).stack(), changed.stack())
-    for step, other in ((22, new), (21, [Change(DECAY, 0.5, start=45)]), (21, [])):
-        with pytest.raises(
-            RunError, match=r"holds another run: .* there, .* here. Use a new --out"
-        ):
-            fork(parent, step=step, interventions=other, out=changed.path)
+    with pytest.raises(RunError, match=r"is not a fork of .* at step 22. Give another --out"):
+        fork(parent, step=22, interventions=new, out=changed.path)
+    for other in ([Change(DECAY, 0.5, start=45)], []):
+        with pytest.raises(RunError, match=r"another run: interventions.*here. Use a new --out"):
+            fork(parent, step=21, interventions=other, out=changed.path)
 
 
 @pytest.mark.parametrize(
