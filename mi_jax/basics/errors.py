@@ -2,7 +2,7 @@
 
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -50,6 +50,23 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"known are {', '.join(sorted(allowed))}"
+
+
+def check_choice(name: str, value: Any, allowed: Collection[str]) -> None:
+    """Raise ConfigError unless a setting has one of its allowed values.
+
+    Args:
+        name: the setting, used in the error.
+        value: its value.
+        allowed: the values that are allowed, such as ``get_args`` of a ``Literal``.
+
+    Example:
+        >>> check_choice("split", "tset", ["train", "test"])
+        Traceback (most recent call last):
+        mi_jax.basics.errors.ConfigError: split='tset' is unknown; did you mean test?
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is unknown; {nearest(str(value), allowed)}")
 
 
 def require(condition: bool, message: str) -> None:

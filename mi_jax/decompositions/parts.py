@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 
 _METHODS = ("nmf", "ica")
 
@@ -52,8 +52,7 @@ def parts(
         >>> round(parts(table, "nmf", 1).explained, 3)
         1.0
     """
-    if method not in _METHODS:
-        raise ConfigError(f"method={method!r} is unknown; {nearest(method, _METHODS)}")
+    check_choice("method", method, _METHODS)
     most = min(table.shape)
     if not 1 <= count <= most:
         raise ConfigError(

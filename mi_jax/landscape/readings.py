@@ -257,15 +257,11 @@ def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
             lambda w: loss(w, examples), params, order=order, key=jax.random.key(0)
         )[0]
 
-    name = "sharpness"
-    if split != "train":
-        name += f"_{split}"
-    if order != 20:
-        name += f"_order_{order}"
+    options = {"split": split, "order": order}
     return Measure(
-        name,
+        f"sharpness{option_suffix(options, {'split': 'train', 'order': 20}, bare=('split',))}",
         sharpness,
         splits=(split,),
-        options={"split": split, "order": order},
+        options=options,
         source="arXiv 2103.00065",
     )

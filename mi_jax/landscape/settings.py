@@ -11,7 +11,7 @@ import jax
 from jax.core import Tracer
 
 from mi_jax.basics.dims import Number
-from mi_jax.basics.errors import ConfigError, nearest, require, whole
+from mi_jax.basics.errors import ConfigError, check_choice, nearest, require, whole
 from mi_jax.basics.fields import warn_old_name
 from mi_jax.landscape.exact import Real
 
@@ -113,9 +113,7 @@ class SGLDSettings:
                 f"preconditioner={self.preconditioner!r}; RMSProp(alpha=0.99, eps=0.1) or None is"
                 " needed"
             )
-        if self.chain_mode not in get_args(ChainMode):
-            hint = nearest(str(self.chain_mode), get_args(ChainMode))
-            raise ConfigError(f"chain_mode={self.chain_mode!r} is unknown; {hint}")
+        check_choice("chain_mode", self.chain_mode, get_args(ChainMode))
 
 
 def _unknown(value: Any) -> bool:

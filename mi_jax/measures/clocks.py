@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import check_choice
 from mi_jax.basics.fourier import dft_power
 from mi_jax.contracts import Context, Measure, option_suffix
 from mi_jax.measures.evaluation import right_and_wrong, table_inputs, table_logits
@@ -83,8 +83,7 @@ def distance_irrelevance(of: Logit = "correct") -> Measure:
     Raises:
         ConfigError: if ``of`` is unknown.
     """
-    if of not in get_args(Logit):
-        raise ConfigError(f"of={of!r} is unknown; {nearest(str(of), get_args(Logit))}")
+    check_choice("of", of, get_args(Logit))
 
     def _distance_irrelevance(params: Params, context: Context) -> Scalar:
         answer, p = context.ground_truth["answer"], context.inputs.classes

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.contracts import Context, Measure, mean_loss, option_suffix
 from mi_jax.measures.activations import (
     centred_rows,
@@ -72,10 +72,7 @@ class _Edits:
     draws: int
 
     def __post_init__(self) -> None:
-        if self.how not in get_args(How):
-            raise ConfigError(
-                f"how={self.how!r} is unknown; {nearest(str(self.how), get_args(How))}"
-            )
+        check_choice("how", self.how, get_args(How))
         for name in ("rank", "examples", "draws"):
             value = getattr(self, name)
             if not value >= 1:

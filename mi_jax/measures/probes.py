@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, MeasureError, nearest
+from mi_jax.basics.errors import ConfigError, MeasureError, check_choice, nearest
 from mi_jax.contracts import (
     Context,
     Labels,
@@ -89,10 +89,7 @@ class Probe:
     position: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigError(
-                f"kind={self.kind!r} is unknown; {nearest(str(self.kind), get_args(Kind))}"
-            )
+        check_choice("kind", self.kind, get_args(Kind))
         if not self.ridge > 0:
             raise ConfigError(
                 f"ridge={self.ridge} is invalid. The strength of the penalty must be positive."

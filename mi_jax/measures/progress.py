@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import check_choice
 from mi_jax.basics.fourier import by_frequency, fourier_basis, frequencies
 from mi_jax.contracts import Context, Measure, option_suffix
 from mi_jax.measures.evaluation import (
@@ -35,8 +35,7 @@ def _key_measure(keys: Keys) -> dict[str, Any]:
     """Requirements of measures of the key frequencies, either the final model's or the
     checkpoint's own.
     """
-    if keys not in get_args(Keys):
-        raise ConfigError(f"keys={keys!r} is unknown; {nearest(str(keys), get_args(Keys))}")
+    check_choice("keys", keys, get_args(Keys))
     online = {
         "roles": ("output_map",),
         "options": {"keys": keys, "table": "W_L"},

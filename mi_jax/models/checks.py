@@ -3,7 +3,7 @@
 import math
 from typing import Any, get_args
 
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 
 
 def check_at_least_one(settings: Any, *names: str) -> None:
@@ -35,6 +35,4 @@ def check_choices(settings: Any, choices: dict[str, Any]) -> None:
         choices: the ``Literal`` of allowed values, by field name.
     """
     for name, literal in choices.items():
-        value, allowed = getattr(settings, name), get_args(literal)
-        if value not in allowed:
-            raise ConfigError(f"{name}={value!r} is unknown; {nearest(str(value), allowed)}")
+        check_choice(name, getattr(settings, name), get_args(literal))

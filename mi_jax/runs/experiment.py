@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import added
 from mi_jax.basics.precision import Precision
 from mi_jax.basics.records import decode, digest, encode
@@ -110,10 +110,7 @@ class Experiment:
         self._check_seeds()
         if not self.name or "/" in self.name:
             raise ConfigError(f"name={self.name!r} must be the name of a folder, without '/'.")
-        precisions = get_args(Precision)
-        if self.precision not in precisions:
-            hint = nearest(str(self.precision), precisions)
-            raise ConfigError(f"precision={self.precision!r} is unknown; {hint}")
+        check_choice("precision", self.precision, get_args(Precision))
         self.snapshots()
         late = [change for change in self.interventions if change.start >= self.steps]
         if late:
@@ -181,10 +178,7 @@ class Experiment:
         fast = fastest(self.task, model, self.seeds)
         mode = Mode(route or fast.route, seed_mode or fast.seed_mode)
         model.along(mode.route)
-        modes = get_args(SeedMode)
-        if mode.seed_mode not in modes:
-            hint = nearest(mode.seed_mode, modes)
-            raise ConfigError(f"seed_mode={mode.seed_mode!r} is unknown; {hint}")
+        check_choice("seed_mode", mode.seed_mode, get_args(SeedMode))
         parts = Parts(
             task=self.task,
             model=model,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.operations import DIVIDING, Operation, is_prime, logarithms, operate
@@ -60,11 +60,7 @@ class ModularArithmetic(PairTask):
     def __post_init__(self) -> None:
         if not (isinstance(self.p, int) and self.p >= 2):
             raise ConfigError(f"p={self.p}: the modulus must be a whole number of at least 2")
-        known = get_args(Operation)
-        if self.operation not in known:
-            raise ConfigError(
-                f"operation={self.operation!r} is unknown; {nearest(str(self.operation), known)}"
-            )
+        check_choice("operation", self.operation, get_args(Operation))
         if self.operation in DIVIDING and not is_prime(self.p):
             raise ConfigError(
                 f"operation={self.operation!r} needs a prime modulus, so that every residue but 0"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import check_at_least, check_sizes, distinct, finite_feed
@@ -81,10 +81,7 @@ class SparseParity(Task):
         check_at_least(self, n=1, k=1, test_examples=1, split_seed=0)
         if self.k > self.n:
             raise ConfigError(f"k={self.k} of n={self.n} signs: k must be at most n")
-        if self.subset not in get_args(Subset):
-            raise ConfigError(
-                f"subset={self.subset!r} is unknown; {nearest(self.subset, get_args(Subset))}"
-            )
+        check_choice("subset", self.subset, get_args(Subset))
         check_sizes(self.examples, self.batch_size)
         if (self.examples or 0) + self.test_examples > 2**self.n:
             raise ConfigError(

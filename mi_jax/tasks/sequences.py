@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
-from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import accepts_old_names, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
 from mi_jax.tasks.sampling import check_at_least, distinct
@@ -78,10 +78,7 @@ class RepeatedSequences(Task):
                 f"length={self.length}: the tokens of a half are all different, so it must be at"
                 f" most symbols={self.symbols}"
             )
-        if self.scored not in get_args(Scored):
-            raise ConfigError(
-                f"scored={self.scored!r} is unknown; {nearest(self.scored, get_args(Scored))}"
-            )
+        check_choice("scored", self.scored, get_args(Scored))
         sequences = math.perm(self.symbols, self.length)
         if self.test_examples > sequences:
             raise ConfigError(

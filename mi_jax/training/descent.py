@@ -7,7 +7,7 @@ from typing import get_args
 import optax
 
 from mi_jax.basics.dims import Count, Number
-from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.errors import ConfigError, check_choice, require
 from mi_jax.basics.fields import Numbers, added, check_bounds, numbers_of, sweepable
 from mi_jax.contracts import GradientTransformation, Optimizer
 from mi_jax.training.decay import Groups, Towards, add_decay, hold_norm
@@ -62,11 +62,7 @@ class Descent(Optimizer):
                 f"rate_schedule: ends at update {self.rate_schedule.end}, within the warm-up of"
                 f" {self.warmup}. Updates count from 0; choose a later end or a shorter warm-up."
             )
-        towards = get_args(Towards)
-        if self.decay_to not in towards:
-            raise ConfigError(
-                f"decay_to={self.decay_to!r} is unknown; {nearest(str(self.decay_to), towards)}"
-            )
+        check_choice("decay_to", self.decay_to, get_args(Towards))
         self._groups.check()
 
     @property

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import ConfigError, nearest, require
+from mi_jax.basics.errors import check_choice, require
 from mi_jax.basics.fields import Numbers, check_bounds, numbers_of, sweepable
 
 
@@ -137,10 +137,8 @@ class GrokfastMA(GradientFilter):
     def __post_init__(self) -> None:
         require(self.window >= 1, f"window={self.window}: must be at least 1.")
         check_bounds(self)
-        for name, allowed in (("begin", get_args(Begin)), ("statistic", get_args(Statistic))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r} is unknown; {nearest(str(value), allowed)}")
+        check_choice("begin", self.begin, get_args(Begin))
+        check_choice("statistic", self.statistic, get_args(Statistic))
 
     def transform(self, numbers: Numbers) -> optax.GradientTransformation:
         """The filter, with the window as state."""
