@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mi_jax.basics.errors import check_choice
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.groups import conjugacy_classes, group, parse_group_name
@@ -69,7 +69,8 @@ class GroupComposition(PairTask):
 
     def __post_init__(self) -> None:
         parse_group_name(self.group)
-        check_choice("form", self.form, get_args(Form))
+        if self.form not in get_args(Form):
+            raise ConfigError(f"form={self.form!r}: must be one of {get_args(Form)}")
         super().__post_init__()
 
     @classmethod

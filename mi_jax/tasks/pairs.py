@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
-from mi_jax.basics.errors import ConfigError, check_choice
+from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import added, renamed
 from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
 from mi_jax.tasks.sampling import check_at_least, finite_feed
@@ -91,8 +91,10 @@ class PairTask(Task):
     label_noise: float = added(0.0)
 
     def __post_init__(self) -> None:
-        check_choice("split", self.split, get_args(Split))
-        check_choice("format", self.format, get_args(Format))
+        for name, kinds in (("split", Split), ("format", Format)):
+            value = getattr(self, name)
+            if value not in get_args(kinds):
+                raise ConfigError(f"{name}={value!r}: must be one of {get_args(kinds)}")
         if not 0 < self.fraction < 1:
             raise ConfigError(
                 f"fraction={self.fraction}: the trained share must lie between 0 and 1, both"
