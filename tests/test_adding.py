@@ -156,6 +156,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from mi_jax.basics.errors import require
 from mi_jax.contracts import Architecture, Model, Roles, Site
 from mi_jax.models.taps import Tapped
 
@@ -169,6 +170,7 @@ class SumModel(Architecture):
     width: int = 16
 
     def build(self, inputs):
+        require(len(inputs.varied) == 2, "SumModel reads pairs of tokens.")
         first, second = inputs.varied
 
         def init(key):
@@ -220,7 +222,7 @@ def largest_weight():
     )
     copy.register(
         "measures/__init__.py",
-        "    for measure in (",
+        "MEASURES = {\n    measure.name: measure\n    for measure in (",
         "from mi_jax.measures.largest import largest_weight",
         "largest_weight(),",
     )

@@ -209,7 +209,12 @@ class Muon(Descent):
         )
 
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "muon": Muon}
+OPTIMIZERS = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "muon": Muon,
+}
 """The optimizers by registry name."""
 
 
