@@ -354,11 +354,11 @@ _BAD: list[tuple[dict[str, Any], str]] = [
     ({"operation": "gcd"}, "operation='gcd' is unknown; known are add, add_or_multiply"),
     (
         {"operation": "divide", "p": 15},
-        r"'divide' needs a prime modulus.*p=15 is not prime; the next prime is 17",
+        r"'divide' needs a prime modulus.*p=15 is not prime. The next prime is 17",
     ),
     (
         {"operation": "divide_or_subtract", "p": 9},
-        "'divide_or_subtract' needs a prime modulus.*p=9 is not prime; the next prime is 11",
+        "'divide_or_subtract' needs a prime modulus.*p=9 is not prime. The next prime is 11",
     ),
     ({"operation": "divide", "p": 2, "fraction": 0.2}, "of 2 pairs leaves 0 to train on"),
     ({"split": "held_out", "p": 5, "fraction": 0.03}, "of 25 pairs leaves 0 to train on"),
