@@ -443,7 +443,7 @@ def test_every_task_has_defaults_and_a_smallest_setting_that_can_be_stored(name:
 
 _BAD: tuple[tuple[dict[str, Any], str], ...] = (
     ({"group": "S7"}, "group='S7' is unknown; did you mean S3"),
-    ({"form": "yx"}, "form='yx' is unknown; known are xy, xyx"),
+    ({"form": "yx"}, "form='yx' is unknown; did you mean xyx"),
     ({"group": "C2", "fraction": 0.2}, "of 4 pairs leaves 0 to train on"),
     ({"group": "S3", "batch_size": 15}, "batch_size=15.*14 trained pairs"),
 )
