@@ -227,7 +227,7 @@ def test_a_run_without_a_segment_has_steps_and_losses_of_length_0(tmp_path: Path
     assert (run.steps.tolist(), run.losses.sizes) == ([], {"seed": 3, "step": 0})
     assert {tuple(status) for status in run.status.values()} == {("unfinished", 0)}
     for read in (lambda: run.params(0), run.stack, lambda: run.measure(["train_loss"])):
-        with pytest.raises(RunError, match="holds no snapshot yet\. Train it first"):
+        with pytest.raises(RunError, match=r"holds no snapshot yet\. Train it first"):
             read()
     assert run.state_at(0).step.tolist() == [0, 0, 0]
 
@@ -391,7 +391,7 @@ def test_a_newer_format_is_refused_and_says_to_upgrade(sparse_run: Run, tmp_path
     for read in (lambda: open_run(path), lambda: train(SPARSE, path)):
         with pytest.raises(
             RunError,
-            match=f"format {FORMAT + 1}, but this version of mi_jax reads up to {FORMAT}\. Upgrade",
+            match=rf"format {FORMAT + 1}, but this version of mi_jax reads up to {FORMAT}\. Upgrade",
         ):
             read()
 
