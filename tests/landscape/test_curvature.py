@@ -158,7 +158,7 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
             lambda: curvature.top_eigenvalues(
                 lambda w: (w**2).sum(), jnp.ones(3), most=5, order=4, key=_KEY
             ),
-            "most=5, order=4",
+            "most=5 must lie between 1 and order=4",
         ),
         (
             lambda: curvature.hessian_trace(

