@@ -38,7 +38,7 @@ def called(text: str, known: Mapping[str, Callable[..., Any]], *, kind: str, exa
         raise ConfigError(malformed)
     name = call.func.id
     if name not in known:
-        raise ConfigError(f"there is no {kind} '{name}'; {nearest(name, known)}")
+        raise ConfigError(f"There is no {kind} '{name}'; {nearest(name, known)}")
     try:
         positional = [frozen(ast.literal_eval(argument)) for argument in call.args]
         keywords = {k.arg: frozen(ast.literal_eval(k.value)) for k in call.keywords}

@@ -72,7 +72,7 @@ def check_choice(name: str, value: Any, allowed: Collection[str]) -> None:
 def require(condition: bool, message: str) -> None:
     """Raise ConfigError unless a condition holds.
 
-    The message is built before the call. Where building it is costly, or fails while the condition
+    The message is built before the call. If building it is costly, or fails while the condition
     holds, use ``if`` and ``raise`` instead.
 
     Args:
@@ -102,5 +102,5 @@ def whole(name: str, value: Any) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r}: must be a whole number")
+        raise ConfigError(f"{name}={value!r}: must be a whole number.")
     return int(number)

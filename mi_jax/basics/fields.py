@@ -18,7 +18,7 @@ LARGEST_FLOAT32 = 3.4028235e38
 
 
 class Bounds(NamedTuple):
-    """Bounds of a number; None where it has none on that side.
+    """Bounds of a number; None if it has none on that side.
 
     Attributes:
         minimum: smallest value allowed.
@@ -70,11 +70,11 @@ def sweepable(
 ) -> Any:
     """Make a dataclass field for a number that the compiled step takes as an argument.
 
-    Other values of the field compile nothing. Where the field is None, the step has no such number.
+    Other values of the field compile nothing. If the field is None, the step has no such number.
     The bounds live here, in the field; ``check_bounds`` enforces them.
 
     Args:
-        default: value of the field where none is given; only a field whose default is None may be
+        default: value of the field if none is given; only a field whose default is None may be
             None.
         added: whether the field came after runs had been stored: see the function ``added``.
         minimum: smallest value allowed.
@@ -99,7 +99,7 @@ def check_bounds(settings: Any) -> None:
         mi_jax.basics.errors.ConfigError: momentum=1.5: must be at least 0 and less than 1.
 
     Raises:
-        ConfigError: if a field is out of its bounds, NaN, infinite, no number, or None where its
+        ConfigError: if a field is out of its bounds, NaN, infinite, no number, or None if its
             default is not None.
     """
     for f in fields(settings):
@@ -128,7 +128,7 @@ def _too_large(value: Any) -> bool:
 def added(default: Any) -> Any:
     """Make a dataclass field that was added after runs had been stored.
 
-    The field is stored only where it differs from its default, so that older experiments keep their
+    The field is stored only if it differs from its default, so that older experiments keep their
     JSON and their identity. The default must therefore never change.
     """
     return field(default=default, metadata={"added": True})
@@ -154,7 +154,7 @@ def old_names(cls: Any) -> dict[str, str]:
 
 
 def stored_name(f: Field[Any]) -> str:
-    """Name under which a field is stored: its old name, where it has one."""
+    """Name under which a field is stored: its old name if it has one, else its name."""
     return f.metadata.get("old_name", f.name)
 
 

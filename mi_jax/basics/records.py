@@ -25,7 +25,7 @@ def encode(value: Any, registry: Registry) -> Any:
 
     A dataclass becomes an object with its name under ``type``, and a tuple becomes a list. An int
     in a float field becomes a float, so that 1 and 1.0 have the same hash. A field marked
-    ``fields.added`` is left out where it has its default.
+    ``fields.added`` is left out if it has its default.
 
     Args:
         value: the settings.
@@ -162,7 +162,7 @@ def _class(name: str | None, registry: Registry) -> type:
         return registry[name]
     if not isinstance(name, str) or ":" not in name:
         raise ConfigError(
-            f"unknown type {name!r}: it is neither registered nor named as module:Class;"
+            f"Unknown type {name!r}: it is neither registered nor named as module:Class;"
             f" {nearest(str(name), registry)}"
         )
     module, _, qualname = name.partition(":")

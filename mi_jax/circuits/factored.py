@@ -81,7 +81,7 @@ def eigenvalues(matrix: Factored) -> Complex[Array, "*b r"]:
 def eigenvalue_score(matrix: Factored) -> Float[Array, "*b"]:
     """The sum of the eigenvalues over the sum of their absolute values, between -1 and 1.
 
-    It is 1 where all eigenvalues are positive reals, and 0 on average for a random matrix.
+    It is 1 if all eigenvalues are positive reals, and 0 on average for a random matrix.
     """
     values = eigenvalues(matrix)
     return values.real.sum(axis=-1) / jnp.abs(values).sum(axis=-1)

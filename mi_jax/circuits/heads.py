@@ -149,7 +149,7 @@ def head_norms() -> Measure:
 def head_rank() -> Measure:
     """Participation ratios of every head's QK and OV: the number of directions a head acts on.
 
-    (sum s^2)^2 / sum s^4 over the singular values s: 1 for a circuit of rank one, d_head where all
+    (sum s^2)^2 / sum s^4 over the singular values s: 1 for a circuit of rank one, d_head if all
     singular values are equal.
 
     Returns:
@@ -187,7 +187,7 @@ def _pairs(circuits: Factored, axis: int) -> Factored:
 
 
 def _earlier(heads: Heads) -> Float[Array, "head head_other"]:
-    """1 where the first head of a pair is in an earlier layer than the second, else 0."""
+    """1 where ``head`` is in an earlier layer than ``head_other``, else 0."""
     layer = jnp.repeat(jnp.arange(heads.W_Q.shape[0]), heads.W_Q.shape[1])
     return (layer[:, None] < layer[None, :]).astype(jnp.float32)
 
@@ -200,11 +200,11 @@ def composition_score() -> Measure:
     1 / sqrt(d_model); a larger one means that the later head reads what the earlier one writes.
 
     Returns:
-        A measure with two variables, dims (head, head_other, slot); head runs over the heads of
-        all layers: layer * heads + place in the layer. ``composition_score`` is 0 unless the first
-        head is in an earlier layer. ``composition_excess`` is the score less 1 / sqrt(d_model),
-        and NaN where no composition is possible. It needs the role heads, in at least two layers.
-        Source: Elhage et al. 2021.
+        A measure with two variables, dims (head, head_other, slot): ``head`` writes, ``head_other``
+        reads. Both run over the heads of all layers: layer * heads + place in the layer.
+        ``composition_score`` is 0 unless ``head`` is in an earlier layer than ``head_other``.
+        ``composition_excess`` is the score less 1 / sqrt(d_model), and NaN where no composition is
+        possible. It needs the role heads, in at least two layers. Source: Elhage et al. 2021.
     """
 
     def _composition_score(params: Params, context: Context) -> dict[str, Array]:
@@ -230,20 +230,22 @@ def composition_score() -> Measure:
 
 
 def _composed(writes: Factored, reads: Factored) -> Float[Array, "head head_other"]:
-    """||L R|| / (||L|| ||R||) of every pair."""
+    """||L R|| / (||L|| ||R||) of every pair: ``head`` writes L, ``head_other`` reads with R."""
     return norm(through(writes, reads)) / (norm(writes) * norm(reads))
 
 
 def matching_through_head() -> Measure:
     """Eigenvalue score of W_E QK (OV)^T W_E^T: matching of tokens through an earlier head.
 
-    OV is that of a head, QK that of a head in a later layer. The score is 1 for an induction head
-    behind a previous-token head: its queries look for keys that follow their own token.
+    sum lambda / sum |lambda| over the eigenvalues of W_E QK (OV)^T W_E^T, OV of ``head``, QK of
+    ``head_other``. It is 1 for an induction head behind a previous-token head: its queries look for
+    keys that follow their own token.
 
     Returns:
-        A measure ``matching_through_head`` with dims (head, head_other); head runs over the heads
-        of all layers. NaN unless the second head is in a later layer. It needs the roles heads (in
-        at least two layers) and embedding. Source: Elhage et al. 2021.
+        A measure ``matching_through_head`` with dims (head, head_other). Both run over the heads of
+        all layers: layer * heads + place in the layer. NaN unless ``head_other`` is in a later
+        layer than ``head``. It needs the roles heads (in at least two layers) and embedding.
+        Source: Elhage et al. 2021.
     """
 
     def _matching_through_head(params: Params, context: Context) -> Float[Array, "head head_other"]:

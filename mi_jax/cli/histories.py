@@ -225,7 +225,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _final_medians(dataset: Any, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Median over seeds at the last snapshot of each history; None where it is not finite."""
+    """Median over seeds at the last snapshot of each history; None if it is not finite."""
     import numpy as np
 
     ends: dict[str, dict[str, float | None]] = {}

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command after ``mi-jax``; those of this process by default.
 
     Returns:
-        The exit status: 0; 1 where ``verify`` found damage or ``reproduce`` found a difference; 2
+        The exit status: 0; 1 if ``verify`` found damage or ``reproduce`` found a difference; 2
         for an error that the user can fix; 130 after a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -55,7 +55,11 @@ def _count(value: Any) -> int:
 
 
 def print_table(rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Print rows of a name and cells; the first row is the head."""
+    """Print a table.
+
+    Args:
+        rows: each is a label and its cells, one per column; the first row is the header.
+    """
     # Imported here, since no other output of the command line needs rich.
     from rich.console import Console
     from rich.table import Table

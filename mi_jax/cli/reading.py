@@ -101,7 +101,11 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
 def _measure_run(
     path: Path, names: list[str] | None, options: argparse.Namespace, overrides: list[str]
 ) -> tuple[Any, Any]:
-    """Measure a run. Return the dataset and the measures that were skipped, with reasons."""
+    """Measure a run.
+
+    Returns:
+        The dataset, and the measures that were skipped as pairs of a name and a reason.
+    """
     for_weights = [f"--{name}" for name in ("like", "out") if getattr(options, name)]
     refuse_overrides([*overrides, *for_weights], "measure of a run")
     use_cache(options)
@@ -118,7 +122,11 @@ def _measure_run(
 def _measure_weights(
     file: Path, names: list[str] | None, options: argparse.Namespace, overrides: list[str]
 ) -> tuple[Any, Any]:
-    """Measure a file of weights. Return the dataset and the skipped measures, with reasons."""
+    """Measure a file of weights.
+
+    Returns:
+        The dataset, and the measures that were skipped as pairs of a name and a reason.
+    """
     if not options.like:
         raise ConfigError(
             f"{file} is a file of weights, which does not name its model and task. Name the "

@@ -87,7 +87,7 @@ def use_cache(options: argparse.Namespace) -> str | None:
     """Turn on JAX's compile cache for this process, unless ``--no-compile-cache`` is given.
 
     Returns:
-        The folder of the cache; None where it is off or the folder cannot be created.
+        The folder of the cache; None if it is off or the folder cannot be created.
     """
     if options.no_compile_cache:
         return None

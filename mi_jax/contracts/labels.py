@@ -20,7 +20,7 @@ class Labels:
     """Classes of all examples under one concept.
 
     Attributes:
-        values: class of each example, [example]; where a task reads several positions, class at
+        values: class of each example, [example]; if a task reads several positions, class at
             each of them, [example position], with ``position`` as in ``Task.read``.
         classes: number of classes. Not all of them need occur.
     """

@@ -19,7 +19,7 @@ from mi_jax.contracts.training import Loss
 
 
 class Reference(NamedTuple):
-    """Other checkpoints of the same seed. A field is None where no measure at hand uses it.
+    """Other checkpoints of the same seed. A field is None if no measure at hand uses it.
 
     Attributes:
         initial: parameters at step 0.

@@ -22,7 +22,7 @@ class Site(NamedTuple):
         dims: dims of the value.
         kind: "activation" if the tap gets the value and returns one; "product" if it gets (x, W)
             and returns their product, without the bias.
-        optional: whether the value is computed only where a tap listens.
+        optional: whether the value is computed only if a tap listens.
     """
 
     name: str
@@ -54,21 +54,21 @@ class Heads(NamedTuple):
 class Roles:
     """Parts that a model's arrays and sites play, by which measures find them.
 
-    A measure names the roles that it needs and is skipped where one is missing. None or an empty
+    A measure names the roles that it needs and is skipped if one is missing. None or an empty
     tuple means that the model has no such part.
 
     Attributes:
         embedding: functions of the parameters, one per token table, each returning the rows of the
             task's tokens, [token d].
         output_map: function of the parameters that returns the linear map from the last neurons to
-            the task's classes, W_L = W_out W_U, [neuron class]; one column where a single output
+            the task's classes, W_L = W_out W_U, [neuron class]; one column if a single output
             tells two classes apart.
         neurons: site of the neurons that ``output_map`` reads.
         neuron_inputs: functions of the parameters, one per input token, that return what each token
-            adds to each neuron before its activation, [token neuron]; only where that is a table of
+            adds to each neuron before its activation, [token neuron]; only if that is a table of
             the weights alone.
         input_map: function of the parameters that returns what a unit of each float feature adds to
-            each neuron before its activation, [feature neuron]; only where the weights alone tell.
+            each neuron before its activation, [feature neuron]; only if the weights alone tell.
         embedded: site of the embedded tokens, [batch position d], before positions are added.
         unembedding: function of the parameters that returns the linear map from the residual stream
             to the task's classes, [d class], without a norm before it.
@@ -131,7 +131,7 @@ class Model:
         roles: parts that measures ask for.
         sites: every site that ``taps`` may name.
         routes: ways to compute ``apply``, by name, which agree up to rounding; ``apply`` takes the
-            cheapest. Empty where there is only one.
+            cheapest. Empty if there is only one.
         cheapest: function (inputs, shape of a batch, positions) that names the cheapest route.
     """
 

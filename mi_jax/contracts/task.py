@@ -28,8 +28,8 @@ class Inputs:
         alphabet: per position, the half-open range (first, end) of tokens that can stand there;
             empty for floats.
         features: number of floats at a position; 0 for tokens.
-        causal: whether an answer also stands in the input, after the position where it is read, so
-            that a model may only look back.
+        causal: whether an answer also stands in the input, after the position where it is read. The
+            model must then look only at earlier positions and its own.
     """
 
     kind: Literal["tokens", "floats"]
@@ -180,10 +180,10 @@ class Task(ABC):
         The compiled training program takes them as an argument, never as a constant.
 
         Args:
-            seed: label of the run's seed. Data may depend on it only where ``per_seed`` is true.
+            seed: label of the run's seed. Data may depend on it only if ``per_seed`` is true.
 
         Returns:
-            A pytree of arrays; ``()`` where every step draws fresh examples.
+            A pytree of arrays; ``()`` if every step draws fresh examples.
         """
 
     @abstractmethod
@@ -215,8 +215,8 @@ class Task(ABC):
         """Make the labels that probes are fitted on, by concept.
 
         Every task has ``answer``, the right class of each answer, and ``trained``, whether an
-        example is in the split "train", where there are other splits. A task on tokens also has
-        ``token_i``, the token at each position i that varies; where several positions are read,
+        example is in the split "train", if there are other splits. A task on tokens also has
+        ``token_i``, the token at each position i that varies; if several positions are read,
         ``token``, the token at each of them. Subclasses override this method to say more.
 
         Args:
@@ -241,7 +241,7 @@ def trained_labels(evaluation: Evaluation) -> dict[str, Labels]:
     """Make the label ``trained``: 1 for examples of the split "train", 0 for all others.
 
     Returns:
-        The label by its name; empty where "train" is the only split, or is none.
+        The label by its name; empty if "train" is the only split, or is none.
     """
     splits = sorted(evaluation.batches)
     if "train" not in splits or len(splits) == 1:

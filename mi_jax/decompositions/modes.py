@@ -22,7 +22,11 @@ LEADING = 10
 
 @shared
 def _modes(params: Params, context: Context, place: str) -> tuple[Array, Array, Array]:
-    """u [residue mode], s [mode] in falling order, and v^T [mode d] of a table."""
+    """Singular value decomposition of a table.
+
+    Returns:
+        u [residue mode], s [mode] in falling order, and v^T [mode d].
+    """
     u, s, vt = jnp.linalg.svd(TABLES[place][0](params, context), full_matrices=False)
     return u, s, vt
 
@@ -83,7 +87,7 @@ def key_mode_share(place: str) -> Measure:
     """How much of the leading modes lies along the final model's key frequencies.
 
     The sum of ||P u_i||^2 / 2K over the first 2K modes, where P projects on the cosines and sines
-    of the final model's K key frequencies. It is 1 where the leading modes of the table span
+    of the final model's K key frequencies. It is 1 if the leading modes of the table span
     exactly what the key frequencies span, and 2K / p for random modes.
 
     Args:

@@ -85,7 +85,12 @@ def _scikit() -> ModuleType:
 def _nmf(
     scikit: ModuleType, table: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes, parts and mean by non-negative matrix factorisation."""
+    """Parts of a table by non-negative matrix factorisation.
+
+    Returns:
+        The codes [row component], the parts [component column] and the mean that is subtracted
+        [column], which is 0.
+    """
     model = scikit.NMF(count, init="nndsvda", random_state=seed, max_iter=2000, tol=1e-5)
     codes = model.fit_transform(table)
     return codes, model.components_, np.zeros(table.shape[1])
@@ -94,7 +99,12 @@ def _nmf(
 def _ica(
     scikit: ModuleType, table: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes, parts and mean by independent component analysis."""
+    """Parts of a table by independent component analysis.
+
+    Returns:
+        The codes [row component], the parts [component column] and the mean that is subtracted
+        [column].
+    """
     model = scikit.FastICA(
         count, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-5
     )

@@ -150,7 +150,7 @@ def barrier(losses: Float[Array, " point"]) -> Scalar:
         losses: at equally spaced points.
 
     Returns:
-        The height in the unit of the losses: 0 where the loss is convex along the line.
+        The height in the unit of the losses: 0 if the loss is convex along the line.
 
     Example:
         >>> float(barrier(jnp.array([1.0, 4.0, 3.0])))

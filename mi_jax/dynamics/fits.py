@@ -33,8 +33,8 @@ def fit_sigmoid(steps: Int[np.ndarray, " step"], values: Float[np.ndarray, " ste
         values: the curve, rising or falling; values that are not finite are left out.
 
     Returns:
-        The fitted ``Sigmoid``. All its fields are NaN where fewer than 5 values are finite, or
-        where all finite values are equal.
+        The fitted ``Sigmoid``. All its fields are NaN if fewer than 5 values are finite, or
+        if all finite values are equal.
 
     Example:
         >>> steps = np.arange(0, 2000, 20)

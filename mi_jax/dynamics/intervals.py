@@ -13,10 +13,10 @@ class Interval(NamedTuple):
     """The median over seeds with its uncertainty.
 
     Attributes:
-        low: lower end; NaN where no seed has a value, like ``middle`` and ``high``.
+        low: lower end; NaN if no seed has a value, like ``middle`` and ``high``.
         middle: the median.
         high: upper end.
-        kind: how the ends were found; "none" where no seed has a value.
+        kind: how the ends were found; "none" if no seed has a value.
         found: number of seeds that have a value.
         total: number of all seeds.
     """

@@ -27,10 +27,10 @@ class ModeLines(NamedTuple):
         noise: threshold that the singular values of noise stay below.
         alive: whether the value exceeds the threshold.
         found: whether the mode is above the threshold for three snapshots in a row (for all of
-            them, where there are fewer).
+            them, if there are fewer).
         birth: step at which the mode's longest stretch above the threshold begins; NaN for modes
             that are not found.
-        death: step of the first snapshot after that stretch; NaN where it lasts to the end.
+        death: step of the first snapshot after that stretch; NaN if it lasts to the end.
         turn: angle arccos(|u.u'| |v.v'|) from the snapshot before, in radians; NaN at the first
             snapshot.
         frozen: step from which the mode stays, until the end of its stretch, within .2 radians of
@@ -146,7 +146,10 @@ def follow_modes(
 def _longest(
     alive: Bool[np.ndarray, "step mode"],
 ) -> tuple[Int[np.ndarray, " mode"], Int[np.ndarray, " mode"]]:
-    """The first snapshot of each mode's longest stretch of True, and the first one after it.
+    """Finds each mode's longest stretch of True.
+
+    Returns:
+        The index of the stretch's first snapshot, and that of the first snapshot after it.
 
     Of equally long stretches the last one counts.
     """

@@ -19,7 +19,7 @@ class PrincipalPath(NamedTuple):
         scores: coordinates along each component, in the unit of the features, centred over all
             seeds and steps. The sign of each component makes the first seed's last coordinate
             positive.
-        shares: share of the variance over seeds and steps that each component has; NaN where
+        shares: share of the variance over seeds and steps that each component has; NaN if
             nothing moves.
     """
 
@@ -144,7 +144,7 @@ def path_of_products(
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :modes]
     scores = (vectors * np.sqrt(values[:modes])).reshape(seeds, -1, vectors.shape[1])
     signs = np.where(scores[0, -1] < 0, -1, 1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing moves
+    with np.errstate(invalid="ignore"):  # 0 / 0 if nothing moves
         return PrincipalPath(scores * signs, values[:modes] / values.sum())
 
 
@@ -158,7 +158,7 @@ def likeness(path: PrincipalPath, null: PrincipalPath) -> Float[np.ndarray, " mo
         null: the walks, with equally many seeds, steps and components.
 
     Returns:
-        One number between 0 and 1 per component; NaN where nothing moves.
+        One number between 0 and 1 per component; NaN if nothing moves.
 
     Example:
         >>> null = walk_path(np.ones((1, 10)), modes=3)
@@ -166,7 +166,7 @@ def likeness(path: PrincipalPath, null: PrincipalPath) -> Float[np.ndarray, " mo
         [1.0, 1.0, 1.0]
     """
     scores, null_scores = (p.scores.reshape(-1, p.scores.shape[-1]) for p in (path, null))
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing moves
+    with np.errstate(invalid="ignore"):  # 0 / 0 if nothing moves
         return (scores * null_scores).sum(axis=0) ** 2 / (
             (scores**2).sum(axis=0) * (null_scores**2).sum(axis=0)
         )

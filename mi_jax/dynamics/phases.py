@@ -95,7 +95,12 @@ def phases(dataset: xr.Dataset) -> Phases:
 
 
 def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
-    """The ends of one seed's three phases, and its verdict."""
+    """The phases of one seed.
+
+    Returns:
+        The steps at which memorisation, circuit formation and clean-up end (NaN for a phase without
+        an end), and the verdict.
+    """
     steps = curves["step"].values
     memorised = first_crossing(steps, curves["train_accuracy"].values, ACCURACY)
     if np.isnan(memorised):
@@ -123,10 +128,14 @@ def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
 def _fall(
     steps: np.ndarray, loss: Float[np.ndarray, " step"], grokked: float
 ) -> tuple[float, float]:
-    """Steps at which log loss has made the shares FALL_BEGINS and FALL_ENDS of its fall.
+    """Dates the fall of log loss.
 
     The fall goes from the maximum up to the step ``grokked`` to the smallest value after that
     maximum. A larger value after ``grokked`` would be a spike of the optimizer.
+
+    Returns:
+        The steps at which log loss has made the shares FALL_BEGINS and FALL_ENDS of its fall; NaN
+        if no loss up to ``grokked`` is finite.
     """
     logs = np.log(np.where((loss > 0) & np.isfinite(loss), loss, np.nan))
     before = logs[steps <= grokked]
@@ -146,7 +155,7 @@ def _memorisation_end(
 ) -> float:
     """The step between two steps at which excluded loss is smallest.
 
-    It is ``memorised``, the first of the two, where no loss between them is finite.
+    It is ``memorised``, the first of the two, if no loss between them is finite.
     """
     between = (steps >= memorised) & (steps <= last) & np.isfinite(excluded)
     if not between.any():

@@ -193,7 +193,8 @@ def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
     know lie along what it does know, so that an effect says nothing.
 
     Args:
-        dataset: as for ``verdicts``.
+        dataset: holds probe_accuracy, probe_accuracy_control, probe_effect and probe_effect_null,
+            dims (seed, step, site, concept), and draw for probe_effect_null; see ``verdicts``.
         site: name of the site; by default ``readout_site``.
 
     Returns:
@@ -240,6 +241,6 @@ def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
 
 
 def _range(values: np.ndarray) -> str:
-    """The smallest and the largest value to two decimals; one number where they agree."""
+    """The smallest and the largest value to two decimals; one number if they agree."""
     low, high = (f"{x:.2f}" for x in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"

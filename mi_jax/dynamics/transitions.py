@@ -154,6 +154,7 @@ def check_curves(dataset: xr.Dataset, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in dataset]
     if missing:
         raise ValueError(
-            f"The dataset has no {missing}. It has {sorted(map(str, dataset.data_vars))}."
+            f"The dataset has no {', '.join(missing)}. It has"
+            f" {', '.join(sorted(map(str, dataset.data_vars)))}."
             " Measure the missing curves and add them."
         )

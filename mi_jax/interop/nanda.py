@@ -44,6 +44,9 @@ _BLOCK = {
 }
 """Arrays of each block in the checkpoint, with their dims there; ``_OUTER`` has the others."""
 
+_GIVE = "Give a checkpoint of the published code"
+"""The end of an error about a file that is none."""
+
 _LEFT_OUT = "attn.mask"
 """A buffer of the checkpoint that is no parameter."""
 
@@ -53,7 +56,7 @@ _LOSSES = ("train_losses", "test_losses")
 def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
     """Converts the model of a checkpoint to an npz of dotted names and row-vector arrays.
 
-    The npz holds the arrays that ``row_vectors`` returns and, where the checkpoint has them,
+    The npz holds the arrays that ``row_vectors`` returns and, if the checkpoint has them,
     ``train_losses`` and ``test_losses``: float64, in nats, one value per logged step (in the public
     checkpoint every step, and every 10th).
 
@@ -65,8 +68,8 @@ def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
         The path of the npz.
 
     Raises:
-        ConfigError: where the npz would replace the checkpoint.
-        WeightsError: where the checkpoint cannot be read or holds another model, or the npz cannot
+        ConfigError: if the npz would replace the checkpoint.
+        WeightsError: if the checkpoint cannot be read or holds another model, or the npz cannot
             be written.
     """
     source, file = Path(pth), Path(npz)
@@ -82,7 +85,9 @@ def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
         with replacing(file) as temporary, temporary.open("wb") as opened:
             np.savez(opened, **arrays)
     except OSError as error:
-        raise WeightsError(f"Cannot write {file} ({error.strerror}).") from error
+        raise WeightsError(
+            f"Cannot write {file} ({error.strerror}). Name a file that can be written."
+        ) from error
     return file
 
 
@@ -98,7 +103,7 @@ def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]
         The arrays by the same names: W_E [vocabulary d_model], W_Q, W_K, W_V [head d_model d_head],
         W_O [head d_head d_model], W_in [d_model d_mlp], W_out [d_mlp d_model]; W_pos [position
         d_model], W_U [d_model vocabulary] and the biases unchanged. They are float32, or float64
-        where the state dict is.
+        if the state dict is.
 
     Raises:
         WeightsError: naming every array that is missing, unknown, or does not fit the others.
@@ -127,10 +132,7 @@ def row_vectors(state: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]
             f" {sizes['d_head']}"
         ]
     if problems:
-        raise WeightsError(
-            f"{'; '.join(problems)}. Give a checkpoint of the published code, whose arrays act on"
-            " column vectors."
-        )
+        raise WeightsError(f"{'; '.join(problems)}. {_GIVE}, whose arrays act on column vectors.")
     return {
         name: _row_vector(name.rpartition(".")[2], state[name], sizes["head"]) for name in wanted
     }
@@ -171,7 +173,7 @@ def _state(data: Any) -> dict[str, Any]:
     """The state dict: the checkpoint itself, or its only entry that holds an ``embed.W_E``."""
     if not isinstance(data, dict):
         raise WeightsError(
-            f"holds a {type(data).__name__} instead of a dict with the model's state dict."
+            f"holds a {type(data).__name__} instead of a dict with the model's state dict. {_GIVE}."
         )
     states = [
         value
@@ -182,7 +184,7 @@ def _state(data: Any) -> dict[str, Any]:
         entries = ", ".join(f"{key} ({type(value).__name__})" for key, value in data.items())
         raise WeightsError(
             f"holds {len(states)} state dicts with an embed.W_E instead of one. Its entries are:"
-            f" {entries}."
+            f" {entries}. {_GIVE}."
         )
     return states[0]
 
@@ -194,10 +196,13 @@ def _losses(data: dict[str, Any]) -> dict[str, Float[np.ndarray, " log"]]:
         try:
             curves[name] = np.asarray(data[name], np.float64)
         except (TypeError, ValueError) as error:
-            raise WeightsError(f"has {name} that are not a list of numbers ({error}).") from error
+            raise WeightsError(
+                f"has {name} that are not a list of numbers ({error}). {_GIVE}."
+            ) from error
         if curves[name].ndim != 1:
             raise WeightsError(
                 f"has {name} of shape {list(curves[name].shape)} instead of a list of numbers."
+                f" {_GIVE}."
             )
     return curves
 

@@ -219,7 +219,9 @@ def read_pth(file: str | os.PathLike[str]) -> Any:
             opened.seek(0)
             return _read_zip(opened) if zipped else _read_stream(opened, path.stat().st_size)
     except OSError as error:
-        raise WeightsError(f"Cannot read {path} ({error.strerror or error}).") from error
+        raise WeightsError(
+            f"Cannot read {path} ({error.strerror or error}). Name a file that can be read."
+        ) from error
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from error
     # A damaged pickle can raise any error, since it calls the functions above and sets items with
@@ -227,6 +229,7 @@ def read_pth(file: str | os.PathLike[str]) -> Any:
     except Exception as error:
         raise WeightsError(
             f"Cannot read {path} as a checkpoint of torch.save ({type(error).__name__}: {error})."
+            " Give another file, or download it again."
         ) from error
 
 
@@ -282,11 +285,17 @@ def _read_stream(opened: Opened, size: int) -> Any:
         return _same(loaded[key], key, dtype, numel)
 
     if opened.read(1) != b"\x80":
-        raise WeightsError("is neither the zip nor the older stream that torch.save writes.")
+        raise WeightsError(
+            "is neither the zip nor the older stream that torch.save writes. Give a file that"
+            " torch.save wrote."
+        )
     opened.seek(0)
     for expected in (_MAGIC, _PROTOCOL):
         if _load(opened, storages) != expected:
-            raise WeightsError("is a pickle, but not the stream that torch.save writes.")
+            raise WeightsError(
+                "is a pickle, but not the stream that torch.save writes. Give a file that"
+                " torch.save wrote."
+            )
     _, data, keys = (_load(opened, storages) for _ in range(3))
     for key in keys:
         numel = int.from_bytes(opened.read(8), "little")
@@ -314,12 +323,12 @@ def _same(storage: Storage, key: str, dtype: np.dtype, numel: int) -> Storage:
     if (storage.dtype, storage.size) != (dtype, numel):
         raise WeightsError(
             f"describes storage {key} both as {numel} of {dtype} and as {storage.size} of"
-            f" {storage.dtype}."
+            f" {storage.dtype}. Download it again."
         )
     return storage
 
 
 def _to_native(storage: Storage, order: str) -> None:
-    """Swaps the bytes of a storage in place where its order is not this machine's."""
+    """Swaps the bytes of a storage in place if its order is not this machine's."""
     if order != sys.byteorder:
         storage.byteswap(inplace=True)

@@ -96,7 +96,7 @@ class Change(AtSettings):
         """The value as the setting of a dotted name takes it.
 
         Raises:
-            ConfigError: where it is of another type.
+            ConfigError: if it is of another type.
         """
         parent, _, last = name.rpartition(".")
         owner = setting(part, parent) if parent else part
@@ -105,7 +105,7 @@ class Change(AtSettings):
         kind = hint.__name__ if hint in (int, float, str, bool) else hint
         require(
             _is_of(value, hint),
-            f"Change({self.field}) to {self.value!r}: that setting is {kind}.",
+            f"Change({self.field}) to {self.value!r}: must be of the type {kind}.",
         )
         return value
 

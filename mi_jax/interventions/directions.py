@@ -61,7 +61,7 @@ def control_frequencies(keys: tuple[int, ...], p: int, seed: int) -> tuple[int, 
         seed: the seed of the run, and of the draw.
 
     Raises:
-        RunError: where there are too few other frequencies.
+        RunError: if there are too few other frequencies.
     """
     others = [k for k in range(1, p // 2 + 1) if k not in keys]
     if len(others) < len(keys):

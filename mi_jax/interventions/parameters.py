@@ -84,8 +84,9 @@ class Freeze(OfParameters):
 
 @dataclass(frozen=True)
 class Reset(OfParameters):
-    """Parameters are set back to their values of step 0 once, after update ``start``, and train on
-    from there. ``Freeze`` keeps them.
+    """Once, after update ``start``, sets the parameters back to their values of step 0.
+
+    They then train on. To hold parameters fixed instead, use ``Freeze``.
 
     Attributes:
         parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.

@@ -26,7 +26,7 @@ the compiled step, which sees the arrays of one seed.
 
 LoadParams = Callable[[str | None, int], Params]
 """Loads the parameters of another run: (path of the run, step) -> parameters, leading axis seed.
-The path None stands for the run that was forked. Raises RunError where they cannot be read.
+The path None stands for the run that was forked. Raises RunError if they cannot be read.
 """
 
 
@@ -40,7 +40,7 @@ def value_field(default: Any = MISSING, *, neutral: Any = MISSING, added: bool =
 
     Args:
         default: the field's default; without one the field is required.
-        neutral: the value in the compile key; the default where it is not given.
+        neutral: the value in the compile key; the default if it is not given.
         added: whether the field was added after runs had been stored (see ``fields.added``).
 
     Example:
@@ -112,7 +112,7 @@ class PrepareContext(NamedTuple):
     Attributes:
         seeds: the run's seeds.
         params: the run's parameters before the first update that is changed, leading axis seed.
-            Where ``reads_weights`` is False their values are undefined, and they may be shapes.
+            If ``reads_weights`` is False their values are undefined, and they may be shapes.
         initial: gives the parameters of step 0, leading axis seed.
         model: the run's model.
         inputs: the description of the task's inputs.
@@ -196,15 +196,15 @@ class Intervention(ABC):  # noqa: B024 (the abstract methods depend on the place
         """Check, before training, that the intervention fits the run.
 
         Raises:
-            ConfigError: where it does not fit the task, the model or the parameters.
-            RunError: where another run that it needs cannot be read.
+            ConfigError: if it does not fit the task, the model or the parameters.
+            RunError: if another run that it needs cannot be read.
         """
         return
 
     def prepare(self, context: PrepareContext) -> dict[str, Any]:
         """Make the intervention's arrays: by name, each with a leading seed axis.
 
-        Called once per run; the arrays are stored in it. Empty where the intervention has none.
+        Called once per run; the arrays are stored in it. Empty if the intervention has none.
         """
         return {}
 
@@ -221,7 +221,7 @@ class Intervention(ABC):  # noqa: B024 (the abstract methods depend on the place
     def next_change(self, step: int) -> int | None:
         """The first step after ``step`` at which the intervention comes into force or leaves it.
 
-        None where there is no such step.
+        None if there is no such step.
         """
         if step < self.start:
             return self.start
@@ -244,7 +244,7 @@ class AtSettings(Intervention):
 
     @abstractmethod
     def changed(self, settings: Settings) -> Settings:
-        """The settings with the change made. Raises ConfigError where it is invalid."""
+        """The settings with the change made. Raises ConfigError if it is invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class Project(OfParameters):
 
     The rows of B are orthonormal directions along the axis of residues: the rows of every ``W_E``,
     the columns of every ``W_U``. Special tokens have zeros. Explicit directions go along the axis
-    of residues where their length fits it, else along the other axis.
+    of residues if their length fits it, else along the other axis.
 
     Example:
         >>> Project("embed.W_E", frequencies=(3, 7), start=400).directions
@@ -81,7 +81,11 @@ class Project(OfParameters):
         for name in ("directions", "frequencies"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
         if self.frequencies and not isinstance(self.directions, str):
-            require(not self.directions, "Project: give directions or frequencies, not both.")
+            require(
+                not self.directions,
+                f"Project: directions={self.directions} and frequencies={self.frequencies} are"
+                " both given. Give one of them.",
+            )
             object.__setattr__(self, "directions", tuple(self.frequencies))
             object.__setattr__(self, "frequencies", ())
         if self.directions == "key" and self.frequencies:
@@ -118,7 +122,7 @@ class Project(OfParameters):
 
     @property
     def reads_weights(self) -> bool:
-        """True where a rule chooses the directions."""
+        """True if a rule chooses the directions."""
         return self._kind == "rule"
 
     def check(self, context: CheckContext) -> None:
@@ -147,8 +151,8 @@ class Project(OfParameters):
         lengths = {len(row) for row in self.directions}  # pyright: ignore
         if len(lengths) != 1:
             raise ConfigError(
-                f"Project: the directions have the lengths {sorted(lengths)}; all must be equally"
-                " long."
+                f"Project: all directions must be equally long; they have the lengths"
+                f" {sorted(lengths)}."
             )
         for name in names:
             if not lengths <= set(context.shapes[name]):
@@ -164,8 +168,8 @@ class Project(OfParameters):
             bad = [k for k in frequencies if not 1 <= k <= p // 2]  # pyright: ignore
             if bad:
                 raise ConfigError(
-                    f"Project: frequencies {bad} are none of {p} residues, which have 1 to"
-                    f" {p // 2}."
+                    f"Project: frequencies must lie between 1 and {p // 2}, for {p} residues; you"
+                    f" gave {bad}."
                 )
 
     def prepare(self, context: PrepareContext) -> dict[str, Any]:
@@ -203,7 +207,7 @@ class Project(OfParameters):
         }
 
     def _frequencies(self, params: Params, model: Model, p: int, seed: int) -> tuple[int, ...]:
-        """The frequencies given for a seed, or its key frequencies where none are given."""
+        """The frequencies given for a seed, or its key frequencies if none are given."""
         given: Any = self.frequencies if self._kind == "rule" else self.directions
         if self._kind == "rule" and not given:
             return key_frequencies(params, model, p, self.table)
@@ -229,7 +233,7 @@ class Project(OfParameters):
 
 
 def _kind(directions: Directions) -> Kind:
-    """The kind of ``directions``. Raises ConfigError where they are of none."""
+    """The kind of ``directions``. Raises ConfigError if they are of none."""
     if isinstance(directions, str):
         return "rule"
     if isinstance(directions, tuple):
@@ -267,7 +271,7 @@ def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> 
     Args:
         name: the dotted name of the parameter.
         length: the length of the directions; None: that of the axis of residues.
-        shape: the shape of the parameter. The axis of residues is taken where it has this length,
+        shape: the shape of the parameter. The axis of residues is taken if it has this length,
             else the other one.
     """
     axis = -1 if name.split(".")[-1] in _COLUMNS else 0
@@ -285,7 +289,7 @@ def _removed(
 
 
 def _orthonormal(directions: Float[np.ndarray, "direction axis"]) -> Float[np.ndarray, "span axis"]:
-    """Orthonormal rows with the same span: fewer where directions are linearly dependent."""
+    """Orthonormal rows with the same span: fewer if directions are linearly dependent."""
     _, sizes, rows = np.linalg.svd(directions, full_matrices=False)
     return rows[sizes > 1e-10 * sizes.max(initial=0.0)]
 

@@ -293,8 +293,8 @@ def check_same_shapes(
         names: the dotted names that are compared; all of this run's by default.
 
     Raises:
-        ConfigError: where a parameter is missing or has another shape.
-        RunError: where the other run cannot be read.
+        ConfigError: if a parameter is missing or has another shape.
+        RunError: if the other run cannot be read.
     """
     theirs = {
         name: tuple(value.shape[1:])

@@ -71,10 +71,11 @@ def calibrate(
     """
     require(
         np.ndim(epsilons) == np.ndim(n_betas) == 1,
-        f"epsilons={epsilons}, n_betas={n_betas}; a list of each is needed",
+        f"epsilons={epsilons}, n_betas={n_betas}: each must be a list.",
     )
     require(
-        len(epsilons) > 0 and len(n_betas) > 0, "a sweep needs at least one epsilon and one n_beta"
+        len(epsilons) > 0 and len(n_betas) > 0,
+        f"epsilons={epsilons}, n_betas={n_betas}: each must hold at least one value.",
     )
     settings = settings_of_call(
         "calibrate", settings, options, required=("gamma", "burn_in", "draws", "chains")
@@ -141,7 +142,7 @@ def find_plateau(sweep: "xarray.Dataset", *, tolerance: float = 0.1) -> "xarray.
     Raises:
         ConfigError: if the tolerance is negative.
     """
-    require(tolerance >= 0, f"tolerance={tolerance}; 0 or more is needed")
+    require(tolerance >= 0, f"tolerance={tolerance}: must be at least 0.")
     value, error = sweep["learning_coefficient"].values, sweep["standard_error"].values
     flagged = sweep["epsilon_too_large"] | sweep["negative"] | sweep["unmixed"] | sweep["diverged"]
     usable = ~flagged.values & np.isfinite(value) & (error <= tolerance * np.abs(value))

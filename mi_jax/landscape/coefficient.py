@@ -57,14 +57,14 @@ class Protocol(NamedTuple):
 
 
 class Flags(NamedTuple):
-    """Warnings about an estimate; each is True where something is wrong.
+    """Warnings about an estimate; each is True if something is wrong.
 
     A learning coefficient is positive. An estimate at a point that is not a minimum can be
     negative.
 
     Attributes:
         diverged: a loss or distance is not finite, or the chain is about to diverge: finite steps
-            make all of the estimate. On a quadratic of curvature h this holds where epsilon
+            make all of the estimate. On a quadratic of curvature h this holds if epsilon
             (n_beta h + gamma) >= 4, the edge of stability of the chain.
         epsilon_too_large: diverged, or finite steps make more than ``TOO_LARGE`` of the estimate.
         negative: the estimate is below 0.
@@ -97,9 +97,9 @@ class LearningCoefficient(NamedTuple):
             preconditioner.
         discretisation_bias: part of the estimate that is due to finite steps. Its mean is exact on
             a quadratic, approximate elsewhere.
-        localisation: 1 - n_beta^2 var(L) / estimate. 0 where the loss alone holds the chains:
+        localisation: 1 - n_beta^2 var(L) / estimate. 0 if the loss alone holds the chains:
             n_beta (L - L(w*)) is then Gamma distributed, and its variance equals its mean at any
-            singularity. Near 1 where gamma holds the chains, or where too few steps were taken to
+            singularity. Near 1 if gamma holds the chains, or if too few steps were taken to
             leave w*; on a quadratic it is the share by which the estimate falls as ln gamma rises
             by 1. On a loss that grows faster than a quadratic, gamma can matter more than this
             value says: a low value is no proof. NaN for minibatches, which add variance, and for
@@ -191,7 +191,7 @@ def learning_coefficient(
     check_positive("n", n)
     settings = replace(settings, n_beta=n_beta)
     if not isinstance(key, jax.Array | np.ndarray):
-        raise ConfigError(f"key={key!r}; a random key is needed, such as jax.random.key(0)")
+        raise ConfigError(f"key={key!r}: must be a random key, such as jax.random.key(0).")
     require(
         data is not None or settings.batch_size is None,
         "batch_size is given without data. There is nothing to draw batches from. Pass data=.",
@@ -230,11 +230,14 @@ def learning_coefficient(
 def check_floating(params: Params) -> None:
     """Raises ConfigError if there are no parameters, or some that are not floating point."""
     arrays = dotted(params)
-    require(len(arrays) > 0, "the parameters hold no array; there is nothing to sample")
+    require(
+        len(arrays) > 0,
+        "The parameters hold no array, so there is nothing to sample. Give a model's parameters.",
+    )
     for name, x in arrays.items():
         require(
             jnp.issubdtype(x.dtype, jnp.floating),
-            f"the parameter '{name}' is of {x.dtype}; floating point numbers are needed",
+            f"The parameter '{name}' must be of floating point numbers; it is of {x.dtype}.",
         )
 
 
@@ -243,7 +246,8 @@ def check_scalar(loss: BatchLoss, params: Params, data: PyTree) -> None:
     value = jax.eval_shape(loss, params, data)
     shape = value.shape if isinstance(value, jax.ShapeDtypeStruct) else jax.tree.structure(value)
     require(
-        shape == (), f"the loss gives {shape} in place of one number; return the mean over examples"
+        shape == (),
+        f"The loss must return one number; it returns {shape}. Return the mean over examples.",
     )
 
 

@@ -27,7 +27,7 @@ class Lanczos(NamedTuple):
         weights: squared component of the normalised start vector along each Ritz vector; they sum
             to 1.
         residuals: |H y - value y| for each Ritz vector y: an eigenvalue of H lies within this
-            distance of the value. 0 where the Krylov space is exhausted.
+            distance of the value. 0 if the Krylov space is exhausted.
     """
 
     values: Float[Array, " order"]
@@ -51,7 +51,7 @@ def hessian_product(loss: Loss, params: Params) -> tuple[Product, Float[Array, "
     value = jax.eval_shape(loss, params)
     require(
         isinstance(value, jax.ShapeDtypeStruct) and value.shape == (),
-        f"the loss gives {value} in place of one number",
+        f"The loss must return one number; it returns {value}. Return the mean over examples.",
     )
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda w: loss(unravel(w)))
@@ -85,7 +85,7 @@ def lanczos(product: Product, start: Float[Array, " parameter"], order: int) -> 
     """
     require(
         1 <= order <= start.size,
-        f"order={order}; 1 to the number of parameters ({start.size}) is allowed",
+        f"order={order} must lie between 1 and {start.size}, the number of parameters.",
     )
     basis = (
         jnp.zeros((order + 1, start.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
@@ -150,9 +150,11 @@ def top_eigenvalues(
         >>> round(float(top[0]), 3)
         3.0
     """
-    require(1 <= most <= order, f"most={most}, order={order}; 1 <= most <= order is needed")
+    require(1 <= most <= order, f"most={most} must lie between 1 and order={order}.")
     product, flat = hessian_product(loss, params)
-    require(most <= flat.size, f"most={most}; there are only {flat.size} parameters")
+    require(
+        most <= flat.size, f"most={most} must be at most {flat.size}, the number of parameters."
+    )
     return lanczos(
         product, jax.random.normal(key, flat.shape, flat.dtype), min(order, flat.size)
     ).values[:most]
@@ -189,8 +191,8 @@ def spectral_density(
         probes: number of random start vectors.
         order: Hessian products per start vector; at most the number of parameters are used.
         points: number of points of the grid, at least 2.
-        width: sigma as a share of the range of the Ritz values. Where they (nearly) agree, the
-            range is replaced by a tenth of their size, or by 1 where all are 0, because narrower
+        width: sigma as a share of the range of the Ritz values. If they (nearly) agree, the
+            range is replaced by a tenth of their size, or by 1 if all are 0, because narrower
             bells could not be distinguished from rounding.
         key: random key of the start vectors.
 
@@ -203,9 +205,9 @@ def spectral_density(
     """
     require(
         probes >= 1 and points >= 2,
-        f"probes={probes}, points={points}; at least 1 and 2 are needed",
+        f"probes={probes}, points={points}: must be at least 1 and 2.",
     )
-    require(width > 0, f"width={width}; a positive share of the range is needed")
+    require(width > 0, f"width={width}: must be a positive share of the range.")
     product, flat = hessian_product(loss, params)
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
     ritz = jax.lax.map(lambda start: lanczos(product, start, min(order, flat.size)), starts)
@@ -247,7 +249,7 @@ def hessian_trace(loss: Loss, params: Params, *, probes: int = 32, key: PRNGKey)
     Raises:
         ConfigError: if there are fewer than 2 probes, or the loss is not one number.
     """
-    require(probes >= 2, f"probes={probes}; at least 2 are needed for an error")
+    require(probes >= 2, f"probes={probes}: must be at least 2, for a standard error.")
     product, flat = hessian_product(loss, params)
     signs = jax.random.rademacher(key, (probes, flat.size), flat.dtype)
     values = jax.lax.map(lambda v: v @ product(v), signs)
@@ -269,6 +271,6 @@ def diverges_above(sharpness: float, *, momentum: float = 0.0) -> float:
         >>> diverges_above(4.0)
         0.5
     """
-    require(0 <= momentum < 1, f"momentum={momentum}; 0 <= momentum < 1 is needed")
-    require(sharpness > 0, f"sharpness={sharpness}; a positive curvature is needed")
+    require(0 <= momentum < 1, f"momentum={momentum}: must be at least 0 and below 1.")
+    require(sharpness > 0, f"sharpness={sharpness}: must be positive.")
     return 2 * (1 + momentum) / sharpness

@@ -16,7 +16,7 @@ class Diagnostics(NamedTuple):
     """Convergence diagnostics of the mean over chains.
 
     Attributes:
-        r_hat: sqrt(var_plus / W): 1 where the half chains agree or nothing varies; above 1.1 they
+        r_hat: sqrt(var_plus / W): 1 if the half chains agree or nothing varies; above 1.1 they
             disagree.
         effective_draws: chains * draws / tau, with tau the integrated autocorrelation time.
         standard_error: sqrt(var_plus / effective_draws), of the mean over all draws.

@@ -64,7 +64,7 @@ def quadratic(
         draws: draws that the mean is over.
 
     Returns:
-        The expectation; infinite where epsilon a >= 4 for some h, because the chain then diverges.
+        The expectation; infinite if epsilon a >= 4 for some h, because the chain then diverges.
 
     Example:
         >>> round(quadratic([1.0] * 10, n_beta=100, epsilon=1e-3), 4)
@@ -99,7 +99,7 @@ def monomial(power: int, *, scale: Real = 1.0, n_beta: Real, gamma: Real = 0.0) 
         >>> monomial(4, n_beta=100.0)
         0.25
     """
-    require(power > 0 and power % 2 == 0, f"power={power}; a positive even number is needed")
+    require(power > 0 and power % 2 == 0, f"power={power}: must be a positive even number.")
     if gamma == 0:
         return 1 / power
     from scipy.integrate import quad  # here: the import takes 0.3 s, and few commands need it
@@ -133,7 +133,7 @@ def normal_crossing(powers: Sequence[int]) -> Coefficient:
     """
     require(
         len(powers) > 0 and min(powers) >= 0 and max(powers) > 0,
-        f"powers={list(powers)}; some must be positive, none negative",
+        f"powers={list(powers)}: some must be positive, and none negative.",
     )
     most = max(powers)
     return Coefficient(Fraction(1, 2 * most), sum(k == most for k in powers))
@@ -151,7 +151,7 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
                  + sum_{i<j in Sigma} M_i M_j / 2
         m = a (l - a) + 1
 
-    The global value is the smallest over all factorisations of the truth. It is attained where
+    The global value is the smallest over all factorisations of the truth. It is attained if
     every factor has rank r.
 
     Args:
@@ -168,11 +168,11 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
     widths, rank = [whole("widths", width) for width in widths], whole("rank", rank)
     require(
         len(widths) >= 2 and min(widths) >= 1,
-        f"widths={widths}; at least inputs and outputs, each 1 or more, are needed",
+        f"widths={widths}: must hold at least inputs and outputs, each at least 1.",
     )
     require(
         0 <= rank <= min(widths),
-        f"rank={rank}; a product through widths {widths} has a rank of 0 to {min(widths)}",
+        f"rank={rank} must lie between 0 and {min(widths)}, the smallest of widths={widths}.",
     )
     chosen = _layers(sorted(width - rank for width in widths))
     length, total = len(chosen) - 1, sum(chosen)
@@ -214,10 +214,10 @@ def reduced_rank(m: int, n: int, h: int, r: int) -> Coefficient:
         Coefficient(learning_coefficient=Fraction(2, 1), multiplicity=2)
     """
     m, n, h, r = (whole(name, value) for name, value in (("m", m), ("n", n), ("h", h), ("r", r)))
-    require(min(m, n, h) >= 1, f"m={m}, n={n}, h={h}; each must be 1 or more")
+    require(min(m, n, h) >= 1, f"m={m}, n={n}, h={h}: each must be at least 1.")
     require(
         0 <= r <= min(m, n, h),
-        f"r={r}; a truth through {h} hidden units has a rank of 0 to {min(m, n, h)}",
+        f"r={r} must lie between 0 and {min(m, n, h)}, the smallest of m={m}, n={n}, h={h}.",
     )
     if m + h < n + r:
         return Coefficient(Fraction(h * m - h * r + n * r, 2), 1)
@@ -260,8 +260,9 @@ def reduced_rank_at(m: int, n: int, h: int, rank_a: int, rank_b: int, r: int) ->
     p, o, k = n - rank_b, m - rank_a, h - rank_a - rank_b + r
     require(
         r <= min(rank_a, rank_b) and rank_a <= min(m, h) and rank_b <= min(n, h) and k >= 0,
-        f"factors of ranks {rank_a} and {rank_b} through {h} hidden units have no product of"
-        f" rank {r}",
+        f"rank_a={rank_a}, rank_b={rank_b}, r={r} are impossible for m={m}, n={n}, h={h}. rank_a"
+        f" must be at most {min(m, h)}, rank_b at most {min(n, h)}, and r must lie between"
+        f" max(0, rank_a + rank_b - h) and min(rank_a, rank_b).",
     )
     values = [k * o + t * (p - k - o) + t**2 for t in range(min(k, o) + 1)]
     fixed = n * rank_a + m * rank_b - rank_a * rank_b

@@ -79,7 +79,7 @@ def measure_learning_coefficient(
     """The local learning coefficient at every checkpoint, by localised SGLD (Lau et al., arXiv
     2308.12108).
 
-    The estimate is n_beta (E[L] - L(w*)). Where the loss is quadratic it is half the number of
+    The estimate is n_beta (E[L] - L(w*)). If the loss is quadratic it is half the number of
     directions that the loss fixes. Beside it the measure reads its standard error, the values by
     chain, the loss at every step (negative draws are burn-in), and diagnostics of a bad estimate:
     R-hat, effective draws, MALA acceptance, distance, the part due to finite steps, the
@@ -219,7 +219,7 @@ def _with_options(settings: SGLDSettings, options: Mapping[str, Any]) -> SGLDSet
     minibatch = options.get("minibatch")
     require(
         minibatch is None or minibatch > 0,
-        f"minibatch={minibatch}; a positive number of examples is needed",
+        f"minibatch={minibatch}: must be a positive number of examples.",
     )
     return replace(settings, **changes)
 
@@ -249,7 +249,7 @@ def measure_sharpness(*, split: str = "train", order: int = 20) -> Measure:
     Raises:
         ConfigError: if the order is below 2.
     """
-    require(order >= 2, f"order={order}; at least 2 Hessian products are needed")
+    require(order >= 2, f"order={order}: must be at least 2 Hessian products.")
 
     def sharpness(params: Params, context: Context) -> Float[Array, ""]:
         loss, examples = split_loss_of(context), batch(context, split)

@@ -42,7 +42,7 @@ def restrict(
     for pattern in patterns or ("",):
         require(
             any(fnmatchcase(name, pattern) for name in arrays),
-            f"the pattern '{pattern}' matches none of the parameters; {nearest(pattern, arrays)}",
+            f"The pattern '{pattern}' matches none of the parameters; {nearest(pattern, arrays)}",
         )
     masks = {
         name: np.full(x.shape, any(fnmatchcase(name, pattern) for pattern in patterns))
@@ -58,7 +58,12 @@ def restrict(
 def _entry(name: str, mask: np.ndarray, entry: int) -> np.ndarray:
     """The mask restricted to one entry of the leading axis."""
     count = mask.shape[0] if mask.ndim else 0
-    require(-count <= entry < count, f"{name} has {count} entries; entry={entry} is none of them")
+    require(
+        -count <= entry < count,
+        f"entry={entry} must lie between {-count} and {count - 1}: {name} has {count} entries."
+        if count
+        else f"entry={entry} is given, but {name} is one number. Leave entry out.",
+    )
     alone = np.zeros_like(mask)
     alone[entry] = mask[entry]
     return alone
@@ -81,10 +86,16 @@ def restricted(
     if not patterns:
         require(
             entry is None,
-            f"entry={entry} of which parameters? name them, such as parameters='blocks.0.attn.W_*'",
+            f"entry={entry} is given without parameters. Name them, such as"
+            " parameters='blocks.0.attn.W_*'.",
         )
         return None
     return flat_mask(params, restrict(params, *patterns, entry=entry))
+
+
+def _names(tree: PyTree) -> str:
+    """The dotted names of a pytree's arrays, in one line."""
+    return ", ".join(sorted(dotted(tree))) or "none"
 
 
 def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter"] | None:
@@ -106,16 +117,16 @@ def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter
         mask = restrict(params, *mask)
     require(
         jax.tree.structure(mask) == jax.tree.structure(params),
-        f"the mask has the arrays {sorted(dotted(mask))}, the parameters are"
-        f" {sorted(dotted(params))}",
+        f"The mask must have the structure of the parameters. It has the arrays"
+        f" {_names(mask)}, the parameters {_names(params)}. Make the mask with ``restrict``.",
     )
     masks, arrays = dotted(mask), dotted(params)
     for name, x in arrays.items():
         fits = np.ndim(masks[name]) == 0 or np.shape(masks[name]) == np.shape(x)
         require(
             fits,
-            f"the mask of {name} has the shape {np.shape(masks[name])}, the parameter"
-            f" {np.shape(x)}",
+            f"The mask of {name} must have the shape {np.shape(x)} of the parameter; it has"
+            f" {np.shape(masks[name])}. Make the mask with ``restrict``.",
         )
     # NumPy, not jax.numpy: the mask must be concrete while a program is traced.
     parts = [
@@ -123,5 +134,8 @@ def flat_mask(params: PyTree, mask: Restriction) -> Bool[np.ndarray, " parameter
         for name, x in arrays.items()
     ]
     flat = np.concatenate(parts)
-    require(bool(flat.any()), "the mask leaves no parameter to sample; it must be true somewhere")
+    require(
+        bool(flat.any()),
+        "The mask is false everywhere, so there is nothing to sample. Choose a parameter.",
+    )
     return flat

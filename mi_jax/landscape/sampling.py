@@ -193,7 +193,12 @@ def sgld(
 
 
 def _preconditioned(preconditioner: RMSProp | None, V: Any, slope: Any) -> tuple[Any, Any]:
-    """The second moment V including this gradient, and G."""
+    """RMSProp's preconditioner of this step.
+
+    Returns:
+        V, the second moment with this gradient included, and the factor G = 1 / (sqrt(V) + eps) on
+        the step; without a preconditioner V as it was, and 1.
+    """
     if preconditioner is None:
         return V, jnp.ones((), slope.dtype)
     V = preconditioner.alpha * V + (1 - preconditioner.alpha) * slope**2
@@ -219,8 +224,12 @@ def _acceptance(
 
 
 def _averaged(state: SamplerState, info: Info, burn_in: int) -> Info:
-    """Running means that include this step, if it is a draw; the NaN acceptance of the start does
-    not count.
+    """Running means over the draws, with this step included if it is a draw.
+
+    The NaN acceptance of the start does not count.
+
+    Returns:
+        The mean loss, distance, acceptance and discretisation bias.
     """
     rank = state.done - burn_in
 

@@ -42,8 +42,8 @@ class RMSProp:
     eps: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0 <= self.alpha < 1, f"RMSProp: alpha={self.alpha}; 0 <= alpha < 1 is needed")
-        require(self.eps > 0, f"RMSProp: eps={self.eps}; a positive number is needed")
+        require(0 <= self.alpha < 1, f"RMSProp: alpha={self.alpha} must be at least 0 and below 1.")
+        require(self.eps > 0, f"RMSProp: eps={self.eps} must be positive.")
 
 
 @functools.partial(
@@ -98,20 +98,20 @@ class SGLDSettings:
         check_positive("epsilon", self.epsilon)
         check_number("gamma", self.gamma)
         if not _unknown(self.gamma) and not 0 <= self.gamma < math.inf:
-            raise ConfigError(f"gamma={self.gamma}; 0 (no localisation) or more is needed")
+            raise ConfigError(f"gamma={self.gamma}: must be at least 0 (no localisation).")
         for name, least in (("burn_in", 0), ("draws", 1), ("chains", 1)):
             value = getattr(self, name)
-            require(whole(name, value) >= least, f"{name}={value}; at least {least} is needed")
+            require(whole(name, value) >= least, f"{name}={value}: must be at least {least}.")
             # NumPy integers become ints, so that equal settings share one compiled program.
             object.__setattr__(self, name, int(value))
         require(
             self.batch_size is None or self.batch_size > 0,
-            f"batch_size={self.batch_size}; a positive number of examples is needed",
+            f"batch_size={self.batch_size}: must be a positive number of examples.",
         )
         if self.preconditioner is not None and not isinstance(self.preconditioner, RMSProp):
             raise ConfigError(
-                f"preconditioner={self.preconditioner!r}; RMSProp(alpha=0.99, eps=0.1) or None is"
-                " needed"
+                f"preconditioner={self.preconditioner!r}: must be None or an RMSProp, such as"
+                " RMSProp(alpha=0.99, eps=0.1)."
             )
         check_choice("chain_mode", self.chain_mode, get_args(ChainMode))
 
@@ -128,7 +128,7 @@ def _unknown(value: Any) -> bool:
 def check_number(name: str, value: Any) -> None:
     """Raises ConfigError if a setting is not a number."""
     fits = isinstance(value, numbers.Real | jax.Array) or _unknown(value)
-    require(fits, f"{name}={value!r}; a number is needed")
+    require(fits, f"{name}={value!r}: must be a number.")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -139,9 +139,9 @@ def check_positive(name: str, value: Any) -> None:
     hint = ""
     if math.isnan(value):
         hint = (
-            ". NaN is what a sweep without a plateau returns: take more draws, or other step sizes"
+            " NaN is what a sweep without a plateau returns: take more draws, or other step sizes."
         )
-    raise ConfigError(f"{name}={value}; a positive number is needed{hint}")
+    raise ConfigError(f"{name}={value}: must be a positive number.{hint}")
 
 
 def default_n_beta(n: Real) -> float:
@@ -151,7 +151,7 @@ def default_n_beta(n: Real) -> float:
         n: number of examples, more than 1.
     """
     check_number("n", n)
-    require(n > 1, f"n={n}; more than one example is needed for n / ln n")
+    require(n > 1, f"n={n}: must be more than one example, for n / ln n.")
     return n / math.log(n)
 
 

@@ -35,26 +35,27 @@ def chosen_rows(examples: Examples, count: int) -> Int[np.ndarray, " chosen"]:
     if given.dtype == bool:
         require(
             given.shape == (count,),
-            f"examples is a mask of the shape {given.shape}; there are {count} examples",
+            f"The mask examples must have the shape ({count},), one entry per example; it has"
+            f" {given.shape}.",
         )
         given = np.flatnonzero(given)
     require(
         given.size > 0,
-        "examples is empty; it must choose at least one example",
+        f"examples is empty, or a mask without True. Choose at least one of {count} examples.",
     )
     require(
         np.issubdtype(given.dtype, np.integer),
-        f"examples holds {given.dtype}; whole numbers are needed",
+        f"examples must be whole numbers or a boolean mask; it holds {given.dtype}.",
     )
     outside = given[(given < 0) | (given >= count)]
     require(
         outside.size == 0,
-        f"examples asks for {outside[:5].tolist()}; there are {count} examples, from 0",
+        f"examples must be indices from 0 to {count - 1}; it holds {outside[:5].tolist()}.",
     )
     rows = np.unique(given)
     require(
         len(rows) == given.size,
-        f"examples repeats {given.size - len(rows)} indices; each may appear once",
+        f"examples repeats {given.size - len(rows)} of its indices. Give each once.",
     )
     return rows.astype(np.int32)
 
@@ -90,7 +91,7 @@ def split_rows(
     present = sorted(set(values[rows].tolist()))
     require(
         matching.size > 0,
-        f"where={where}: no example of '{split}' is of that class; '{where[0]}' has {present}",
+        f"where={where}: no example of '{split}' is of that class. '{where[0]}' has {present}.",
     )
     return matching
 
@@ -99,14 +100,15 @@ def _values(context: Context, split: str, concept: str) -> Any:
     """Class of each example of a split under a concept [example]."""
     if concept not in context.labels:
         raise MeasureError(
-            f"the task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}"
+            f"The task has no labels of a concept '{concept}'; {nearest(concept, context.labels)}"
         )
     values = np.asarray(context.labels[concept].values)
     if values.ndim != 1:
         raise MeasureError(
-            f"'{concept}' differs by position, so that it cannot choose whole examples"
+            f"'{concept}' differs by position, so it cannot choose whole examples. Name a concept"
+            " with one label per example."
         )
-    # Labels cover all splits, one after another in alphabetical order.
+    # Labels cover all splits, one after another in sorted order of their names.
     first = sum(
         len(context.batches[name].targets) for name in sorted(context.batches) if name < split
     )

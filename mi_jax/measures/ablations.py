@@ -34,7 +34,7 @@ _INTACT, _DIRECTIONS, _BLOCKS, _OUTPUT, _NULL, _POLYNOMIAL = _NAMES = (
 def ablation_loss() -> Measure:
     """Loss of the run over all pairs when only a part of the network is kept.
 
-    A [pair neuron] are the neurons' activations, which are replaced in the forward pass (where the
+    A [pair neuron] are the neurons' activations, which are replaced in the forward pass (if the
     readout is linear: in what they add to the logits, A W_L, which gives the same loss). L are the
     logits. The key frequencies k are those of the final model. The variables
     ``ablation_loss_{part}`` are, by part:

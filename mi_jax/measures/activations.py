@@ -46,7 +46,9 @@ def check_sites(model: Model, sites: Sequence[str]) -> None:
 
 
 def positions_of(context: Context, position: int | None) -> tuple[int, ...]:
-    """The positions whose activations are rows: the one given, or all read positions.
+    """The positions at which activations are taken.
+
+    They are ``position`` alone, or all read positions if it is None.
 
     Raises:
         MeasureError: if the input has no such position.
@@ -75,12 +77,12 @@ def site_vectors(
         params: of the checkpoint.
         context: of the reading.
         sites: names of the sites.
-        positions: whose activations are rows.
+        positions: where activations are taken.
         control: whether to take the inputs of the control task, which the measures of probes
             prepare under the name CONTROL.
 
     Returns:
-        Rows by site; the width depends on the site.
+        The vectors by site, one row per example and position; the width depends on the site.
     """
     inputs = context.prepared[CONTROL] if control else all_inputs(context)
     _, seen = capture(context.model.apply, sites)(params, inputs, positions=positions)
@@ -88,14 +90,16 @@ def site_vectors(
 
 
 Take = Callable[[Float[Array, "example ..."]], Float[Array, "row d"]]
-"""A site's value -> its rows."""
+"""A site's value -> its vectors, one row per example and position."""
 
 Put = Callable[[Float[Array, "example ..."], Float[Array, "row d"]], Float[Array, "example ..."]]
-"""(a site's value, changed rows) -> the site's value with these rows."""
+"""(a site's value, changed vectors) -> the site's value with these vectors."""
 
 
 def row_functions(context: Context, site: str, positions: tuple[int, ...]) -> tuple[Take, Put]:
-    """Two functions that turn a site's value into rows, and rows into the site's value.
+    """Two functions that turn a site's value into vectors, and vectors into the site's value.
+
+    A vector is a row [d] for an example at a position.
 
     They invert each other: ``put(value, take(value)) == value``. A site without an axis of
     positions is taken whole, once for each position.
@@ -103,7 +107,10 @@ def row_functions(context: Context, site: str, positions: tuple[int, ...]) -> tu
     Args:
         context: of the reading.
         site: name of the site.
-        positions: whose activations are rows.
+        positions: where activations are taken.
+
+    Returns:
+        ``take`` (value -> vectors) and ``put`` ((value, changed vectors) -> value).
     """
     (dims,) = [each.dims for each in context.model.sites if each.name == site]
     count = len(positions)
@@ -154,14 +161,14 @@ Centring in float32 leaves a constant feature about 1e-14.
 def centred_rows(
     X: Float[Array, "example d"], trained: int
 ) -> tuple[Float[Array, "example d"], Float[Array, " d"]]:
-    """Rows around the mean of the first ones; a feature that varies by rounding alone becomes 0.
+    """Vectors around the mean of the first ones; a feature that varies by rounding alone becomes 0.
 
     Args:
-        X: the rows.
-        trained: number of first rows that the mean is taken of.
+        X: the vectors, one per row.
+        trained: number of first vectors that the mean is taken of.
 
     Returns:
-        The centred rows, and the mean.
+        The centred vectors, and the mean.
     """
     mean = X[:trained].mean(axis=0)
     around = X - mean[None]
@@ -181,7 +188,7 @@ def map_sites(
     Args:
         read: a function of one array [row d] per mapping in ``vectors``.
         sites: names of the sites.
-        vectors: rows by site; all mappings have equal widths.
+        vectors: vectors by site; all mappings have equal widths.
 
     Returns:
         The results along a new first axis [site ...].

@@ -23,7 +23,7 @@ def nlm_alignment() -> Measure:
     Returns:
         A Measure with the scalar ``nlm_alignment`` over all parameters, and
         ``nlm_alignment_by_parameter`` of dims (parameter) for each array. Both lie in [-1, 1]; NaN
-        where the gradient or the array is 0.
+        if the gradient or the array is 0.
     """
     names = ("nlm_alignment", "nlm_alignment_by_parameter")
 

@@ -55,7 +55,7 @@ def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scal
         examples: batch with the targets and weights of these answers.
 
     Returns:
-        A share from 0 to 1; NaN where an output of a weighted answer is not finite.
+        A share from 0 to 1; NaN if an output of a weighted answer is not finite.
     """
     out, targets = class_outputs(out), jnp.asarray(examples.targets)[..., None]
     correct = jnp.take_along_axis(out, targets, axis=-1)
@@ -71,13 +71,13 @@ def accuracy(out: Float[Array, "batch position class"], examples: Batch) -> Scal
 def split_accuracy(split: str) -> Measure:
     """Share of the answers of a split whose largest output is the right class.
 
-    1 where every answer is right; 1 / classes is the level of chance for balanced classes.
+    1 if every answer is right; 1 / classes is the level of chance for balanced classes.
 
     Args:
         split: name of a split of the task, such as "train" or "test".
 
     Returns:
-        A Measure with the scalar ``{split}_accuracy``, a share from 0 to 1; NaN where an output is
+        A Measure with the scalar ``{split}_accuracy``, a share from 0 to 1; NaN if an output is
         not finite.
     """
 
@@ -126,7 +126,7 @@ def label_noise_accuracy() -> Measure:
         A Measure with three scalars, shares from 0 to 1: ``clean_accuracy``, the share of examples
         with their right label that are answered with it; ``memorised_accuracy``, the share of
         corrupted examples that are answered with the drawn label; ``corrected_accuracy``, the share
-        of corrupted examples that are answered with the right one. NaN where there is no such
+        of corrupted examples that are answered with the right one. NaN if there is no such
         example or an output is not finite.
     """
     names = ("clean_accuracy", "memorised_accuracy", "corrected_accuracy")
@@ -157,7 +157,7 @@ def softmax_collapse() -> Measure:
     its gradient (arXiv 2501.04697): near 1, training without weight decay has stalled.
 
     Returns:
-        A Measure with the scalar ``softmax_collapse``, a share from 0 to 1; NaN where an output is
+        A Measure with the scalar ``softmax_collapse``, a share from 0 to 1; NaN if an output is
         not finite.
     """
 
@@ -178,7 +178,7 @@ def exact_loss_collapse() -> Measure:
     has stalled.
 
     Returns:
-        A Measure with the scalar ``exact_loss_collapse``, a share from 0 to 1; NaN where a loss is
+        A Measure with the scalar ``exact_loss_collapse``, a share from 0 to 1; NaN if a loss is
         not finite.
     """
 

@@ -68,7 +68,7 @@ def distance_irrelevance(of: Logit = "correct") -> Measure:
     """How little a logit depends on the distance a - b of the two tokens.
 
     mean_d std_s(M[s, d]) / std(M), M the logit by answer s and distance d, with population standard
-    deviations. 0 where the logit depends on the distance only (pizza), near 1 where it does not
+    deviations. 0 if the logit depends on the distance only (pizza), near 1 if it does not
     depend on it at all (clock) (arXiv 2306.17844).
 
     Args:
@@ -77,7 +77,7 @@ def distance_irrelevance(of: Logit = "correct") -> Measure:
 
     Returns:
         A Measure with the scalar ``distance_irrelevance`` (``distance_irrelevance_wrong``), a
-        ratio from 0 to 1; NaN where M is constant. It needs a task on all pairs with the fact
+        ratio from 0 to 1; NaN if M is constant. It needs a task on all pairs with the fact
         ``distance`` (addition or subtraction mod an odd p).
 
     Raises:
@@ -209,14 +209,18 @@ def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair 
         p: modulus.
 
     Returns:
-        Logits in the order of ``CANDIDATES``, the pairs in the order a p + b.
+        Logits in the order of ``CANDIDATES``; pair (a, b) has the index a p + b.
     """
     candidates, (total, difference) = _candidates(k, p), _sums_and_differences(p)
     return candidates.of_difference[:, difference, None] * candidates.of_sum[:, total]
 
 
 def _sums_and_differences(p: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """a + b and a - b mod p of every pair."""
+    """Sums and differences of every pair (a, b), which has the index a p + b.
+
+    Returns:
+        a + b mod p, and a - b mod p.
+    """
     a, b = np.divmod(np.arange(p * p), p)
     return (a + b) % p, (a - b) % p
 

@@ -43,9 +43,15 @@ class Whitening(NamedTuple):
 def whitening(X: Float[Array, "example d"], ridge: float) -> Whitening:
     """The whitening of vectors.
 
+    It subtracts their mean and divides by a Cholesky factor of their covariance.
+
     Args:
-        X: the vectors, not centred.
-        ridge: strength relative to their mean variance.
+        X: vectors; their mean is subtracted here.
+        ridge: added to the diagonal of the covariance, in units of the mean variance of the
+            coordinates.
+
+    Returns:
+        The map; apply it with ``whiten``.
     """
     mean = X.mean(axis=0)
     around = X - mean[None]

@@ -1,5 +1,7 @@
 """Quantities that several measures share: forward passes, splits, and the table of all pairs.
 
+A pair (a, b) has the flat index a n + b, where n is the number of elements (the task's classes).
+
 Call these functions at the top of a measure. Inside a transformation of the measure's own, such as
 a map or a gradient, their remembered tracers would leak (see ``contracts.Shared``).
 """
@@ -63,7 +65,10 @@ def all_inputs(context: Context) -> Shaped[Array, "example ..."]:
 
 
 def split_range(context: Context, split: str) -> tuple[int, int]:
-    """First row and number of rows of a split among all examples (in the order of ``all_inputs``).
+    """Place of a split among all examples (in the order of ``all_inputs``).
+
+    Returns:
+        The index of the split's first example, and the number of its examples.
 
     Raises:
         MeasureError: if the task has no split of that name.
@@ -74,11 +79,11 @@ def split_range(context: Context, split: str) -> tuple[int, int]:
 
 
 def split_truth(context: Context, name: str, split: str) -> Shaped[Array, "batch ..."]:
-    """Rows of an exact fact that belong to a split's examples.
+    """The part of an exact fact that belongs to a split's examples.
 
     Args:
         context: of the reading.
-        name: fact in ``context.ground_truth`` that has one row per example.
+        name: fact in ``context.ground_truth`` whose first axis is the example.
         split: of the task.
     """
     first, size = split_range(context, split)
@@ -105,8 +110,9 @@ def _run(
 
 @shared
 def _table_pass(params: Params, context: Context) -> _Pass:
-    """Forward pass over all pairs (a, b) in the order a p + b, so that no activation is reordered
-    afterwards.
+    """Forward pass over all pairs (a, b) in the order of the flat index a n + b.
+
+    No activation is then reordered afterwards.
     """
     return _run(params, context, table_inputs(context))
 
@@ -157,7 +163,11 @@ def split_site(
 def right_and_wrong(
     logits: Float[Array, "*b class"], answers: Int[Array | np.ndarray, "*b"]
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """Logit of the right class, and the largest logit of the other classes."""
+    """Compares the right class with the others.
+
+    Returns:
+        The logit of the right class, and the largest logit of the other classes.
+    """
     right = jax.nn.one_hot(answers, logits.shape[-1], dtype=bool)
     return (
         jnp.where(right, logits, 0).sum(axis=-1),
@@ -175,12 +185,12 @@ def table_logits(params: Params, context: Context) -> Float[Array, "token token_
 
 
 def pair_logits(params: Params, context: Context) -> Float[Array, "pair class"]:
-    """``table_logits`` with one row per pair, in the order a p + b."""
+    """``table_logits`` with one row per pair, in the order of the flat index a n + b."""
     return table_logits(params, context).reshape(-1, context.inputs.classes)
 
 
 def pair_losses(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
-    """Loss of the run for logits of all pairs, in the order a p + b."""
+    """Loss of the run for logits of all pairs, in the order of the flat index a n + b."""
     return context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
 
 
@@ -203,7 +213,7 @@ def table_site(
 
 
 def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:
-    """Inputs of all pairs, in the order a p + b."""
+    """Inputs of all pairs (a, b), in the order of the flat index a n + b."""
     return all_inputs(context)[context.ground_truth["table"].ravel()]
 
 
@@ -213,7 +223,9 @@ def table_answers(context: Context) -> Int[Array, "token token_other"]:
 
 
 def table_split(context: Context, split: str) -> Int[Array, " pair"]:
-    """Flat indices a p + b of the pairs of a split, in the order of the split.
+    """Flat indices a n + b of the pairs (a, b) of a split, in the order of the split.
+
+    n is the number of elements (the task's classes).
 
     Raises:
         MeasureError: if the task has no split of that name.

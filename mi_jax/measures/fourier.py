@@ -37,10 +37,11 @@ def answer_components(
     """Components of a table over pairs along each wave of the answer: c_1^T T, s_1^T T, c_2^T T ...
 
     c_k and s_k are the unit vectors over the pairs along the cosine and sine of the answer a o b:
-    rows of F looked up at a o b, divided by sqrt(p) because each answer belongs to p pairs.
+    rows of F looked up at a o b, divided by sqrt(p) because each answer belongs to p = n pairs.
 
     Args:
-        table: one row per pair, in the order a p + b.
+        table: one row per pair (a, b), in the order of the flat index a n + b, where n is the
+            number of elements (the task's classes).
         context: of the reading, with the fact ``cyclic_answer``.
     """
     p = context.inputs.classes
@@ -135,11 +136,14 @@ classes.
 
 
 def table_at(place: str, places: Mapping[str, tuple[Table, str]] = TABLES) -> tuple[Table, str]:
-    """Table of a place, and the role that it needs.
+    """Table of a place.
 
     Args:
         place: a key of ``TABLES``.
         places: the places to choose from.
+
+    Returns:
+        The function that gives the table, and the name of the role that it needs.
 
     Raises:
         ConfigError: if there is no such place.

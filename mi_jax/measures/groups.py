@@ -256,6 +256,9 @@ def operand_tables(
     """Tables by which the left and the right element enter the network.
 
     What each element adds to the neurons if the weights alone determine it, else the embeddings.
+
+    Returns:
+        The left element's table and the right element's table; they may be one table.
     """
     roles = context.model.roles
     tables = [jnp.asarray(table(params)) for table in roles.neuron_inputs or roles.embedding]

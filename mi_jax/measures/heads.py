@@ -48,7 +48,7 @@ def _keys(context: Context) -> Int[Array, "1 1 key"]:
 
 
 def _previous(context: Context) -> Int[Array, "batch query"]:
-    """Last earlier position with the token of each query; -1 where there is none."""
+    """Last earlier position with the token of each query; -1 if there is none."""
     return split_truth(context, "previous_occurrence", _SPLIT)
 
 

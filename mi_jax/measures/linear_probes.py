@@ -1,9 +1,10 @@
 """Linear probes as functions of arrays: ridge, logistic regression, angles, and their accuracy.
 
 A probe gives each class a score s = W x + b, over centred vectors x. Several concepts are fitted at
-once: their classes are rows one after another (``Rows``), and row c of Y is 1 for the examples of
-class c, else 0. ``ridge`` is a strength relative to the mean variance v of the vectors: the penalty
-is ridge v ||W||^2, so that rescaling the vectors changes nothing.
+once: a row of W, b, s and Y is a class, and the classes of a concept are adjacent rows (``Rows``).
+Row c of Y is 1 for the examples of class c, else 0. ``ridge`` is a strength relative to the mean
+variance v of the vectors: the penalty is ridge v ||W||^2, so that rescaling the vectors changes
+nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,7 +95,7 @@ def one_hot_rows(
 def mean_variance(X: Float[Array, "example d"]) -> Scalar:
     """The mean variance v: mean square of centred vectors over examples and dimensions.
 
-    It is 1 where nothing varies, so that a penalty stays positive.
+    It is 1 if nothing varies, so that a penalty stays positive.
     """
     v = jnp.square(X).mean()
     return jnp.where(v == 0, 1.0, v)

@@ -96,7 +96,7 @@ def gradient_gap(split: str = "test") -> Measure:
         split: name of a split of the task, over whose examples the loss is taken.
 
     Returns:
-        A Measure with the scalar ``gradient_gap``, in units of loss per weight; NaN where the loss
+        A Measure with the scalar ``gradient_gap``, in units of loss per weight; NaN if the loss
         is not finite. It needs a parity task and a role ``input_map`` that is linear in the
         parameters, because it is applied to their gradient.
     """
@@ -137,7 +137,7 @@ def effective_sparsity(split: str = "train") -> Measure:
 
     Returns:
         A Measure with the scalar ``effective_sparsity`` (``effective_sparsity_{split}`` for another
-        split), in neurons; NaN where an output is not finite. It needs the role ``input_map`` and a
+        split), in neurons; NaN if an output is not finite. It needs the role ``input_map`` and a
         linear readout of the neurons.
     """
 
@@ -182,7 +182,7 @@ def sensitivity(split: str = "test") -> Measure:
 
     Returns:
         A Measure with the scalar ``sensitivity``, in flips, from 0 to the number of features; NaN
-        where an output is not finite. It needs a parity task.
+        if an output is not finite. It needs a parity task.
     """
 
     def _sensitivity(params: Params, context: Context) -> Scalar:

@@ -54,7 +54,7 @@ def exact_match(split: str = "test") -> Measure:
         split: name of a split of the task.
 
     Returns:
-        A Measure with the scalar ``{split}_exact_match``, a share from 0 to 1; NaN where an output
+        A Measure with the scalar ``{split}_exact_match``, a share from 0 to 1; NaN if an output
         is not finite.
     """
 

@@ -44,7 +44,7 @@ RANK = 4
 """Most directions of a subspace."""
 
 EXAMPLES = 512
-"""Rows that are edited."""
+"""Number of vectors (examples times positions) that are edited."""
 
 DRAWS = 20
 """Random subspaces of the null. A subspace like them exceeds all of them once in 21 times."""
@@ -61,7 +61,7 @@ class _Edits:
         probe: sites, concepts, position and ridge.
         how: name of the edit.
         rank: most directions of a subspace.
-        examples: rows that are edited.
+        examples: number of vectors (examples times positions) that are edited.
         draws: random subspaces of the null.
     """
 
@@ -104,7 +104,7 @@ def total_variation(
         weights: of each answer in the mean; 0 leaves an answer out.
 
     Returns:
-        0 where no distribution moved, 1 where all probability went to other classes.
+        0 if no distribution moved, 1 if all probability went to other classes.
     """
     p, q = (jax.nn.softmax(class_outputs(out), axis=-1) for out in (before, after))
     return mean_loss(jnp.abs(p - q).sum(axis=-1) / 2, weights)
@@ -132,7 +132,7 @@ def probe_effect(
         rank: most directions of the subspace. There are at most classes - 1, and at most half of
             the site's dimensions: with all directions erased, a subspace could not be told from a
             random one.
-        examples: number of rows (examples times positions) that are edited; they are drawn once.
+        examples: number of vectors (examples times positions) that are edited; drawn once.
         draws: number of random subspaces of the null.
         options: fields of ``Probe``; the kind stays "ridge" and ``held_out`` unset.
 
@@ -220,7 +220,7 @@ class _Subspaces(NamedTuple):
 
     Attributes:
         subspaces: those of the concepts, then the random ones.
-        displacements: (index, subspace) -> how far the edited rows move along its columns.
+        displacements: (index, subspace) -> how far the edited vectors move along its columns.
         indices: by concept, the index of its own subspace and of its random ones.
     """
 
@@ -240,8 +240,8 @@ def _subspaces(
     own.
 
     Args:
-        Z: whitened vectors of all rows.
-        edited: indices of the rows that are edited.
+        Z: all whitened vectors.
+        edited: indices of the vectors that are edited.
         context: of the reading.
         edits: the options.
     """

@@ -147,7 +147,11 @@ class Probe:
         return {**{half.name: half for half in self._halves()}, CONTROL: _control_inputs}
 
     def halves(self, context: Context) -> tuple[Int[Array, " trained"], Int[Array, " tested"]]:
-        """Indices of the rows that the probe is fitted on, and of those that it is read on."""
+        """Indices of the two halves of the vectors, each vector an example at a position.
+
+        Returns:
+            The indices that the probe is fitted on, and those that it is read on.
+        """
         trained, tested = self._halves()
         return context.prepared[trained.name], context.prepared[tested.name]
 
@@ -192,14 +196,14 @@ def _control_inputs(reference: Reference, context: Context) -> Shaped[Array, "ex
 
 @dataclass(frozen=True)
 class _Half:
-    """The preparation of one half: indices of the rows that a probe is fitted or read on.
+    """The preparation of one half: indices of the vectors that a probe is fitted or read on.
 
     Probes with equal halves share it by its name.
 
     Attributes:
         half: which of the two.
         held_out: as in ``Probe``.
-        position: as in ``Probe``; rows are examples times positions.
+        position: as in ``Probe``; there is a vector for every example and position.
     """
 
     half: Literal["trained", "tested"]
@@ -331,7 +335,7 @@ def _accuracies(
     *,
     train: bool = True,
 ) -> tuple[Float[Array, " concept"], Float[Array, " concept"]]:
-    """Test and training accuracy at one site; NaN where a vector is not finite.
+    """Test and training accuracy at one site; NaN if a vector is not finite.
 
     Args:
         X: the vectors, training rows first.
@@ -340,6 +344,9 @@ def _accuracies(
         n: number of training rows.
         probe: the options.
         train: whether to score training rows too; else their accuracy is NaN.
+
+    Returns:
+        Test accuracy and training accuracy of each concept.
     """
     classes = tuple(concept.classes for concept in labels)
     rows, Y = row_ranges(classes), one_hot_rows([x[:n] for x in values], classes)
@@ -381,6 +388,9 @@ def _right_shares(
         values: the class of every row, training rows first.
         n: number of training rows.
         probe: the options.
+
+    Returns:
+        Test accuracy and training accuracy.
     """
     circular, tested = probe.kind == "circular", values[n:]
     right = right_share(angle_scores(scores, Y) if circular else scores, values[-scores.shape[1] :])

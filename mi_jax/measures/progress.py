@@ -247,7 +247,7 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
 
 
 def _parts(p: int) -> Float[Array, " frequency"]:
-    """Waves per frequency: 2, or 1 where an even p has no sine."""
+    """Waves per frequency: 2, or 1 if an even p has no sine."""
     return by_frequency(jnp.ones(p - 1), frequencies(p)).sum(axis=1)
 
 

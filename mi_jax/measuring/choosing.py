@@ -65,7 +65,7 @@ def choose(
     names = [name for measure in measures for name in measure.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise MeasureError(f"more than one measure is named {twice}; give each a name of its own")
+        raise MeasureError(f"More than one measure is named {twice}. Give each a name of its own.")
     reasons = {
         measure.name: measure.missing(
             subject.model.roles,
@@ -119,6 +119,6 @@ def _as_measure(chosen: Chosen) -> Measure:
     if isinstance(chosen, str):
         by_variable = _registered()
         if chosen not in by_variable:
-            raise MeasureError(f"there is no measure '{chosen}'; {nearest(chosen, by_variable)}")
+            raise MeasureError(f"There is no measure '{chosen}'; {nearest(chosen, by_variable)}")
         return by_variable[chosen]
     return Measure(chosen.__name__, chosen)

@@ -151,4 +151,6 @@ def write_dataset(file: Path, dataset: xr.Dataset) -> None:
         # Encoded in memory first: HDF5 crashes the process if the disk is full.
         replace_file(file, bytes(dataset.to_netcdf(engine="h5netcdf")))
     except OSError as error:
-        raise RunError(f"{file} cannot be written ({error}).") from error
+        raise RunError(
+            f"{file} cannot be written ({error}). Free disk space, or make the folder writable."
+        ) from error

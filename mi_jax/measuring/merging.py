@@ -59,8 +59,8 @@ def united(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
             continue
         if len({dim in part.coords for part in having}) > 1:
             raise MeasureError(
-                f"Cannot merge readings: dimension '{dim}' differs between measures, and is"
-                " labelled by some and counted by others. Measure them separately."
+                f"Cannot merge readings along '{dim}': some measures name its entries, others only"
+                " number them. Measure them separately."
             )
         union = list(dict.fromkeys(label for labels in coordinates for label in labels))
         if not any(isinstance(label, str) for label in union):

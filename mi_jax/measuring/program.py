@@ -232,7 +232,7 @@ def prepared_context(context: Context, measures: Sequence[Measure]) -> Context:
             if recipes.setdefault(name, recipe) != recipe:
                 raise MeasureError(
                     f"{measure.name} prepares '{name}' by another function than a measure that is"
-                    " read with it; give it another name"
+                    " read with it. Give it another name."
                 )
     prepared = {name: prepare(context.reference, context) for name, prepare in recipes.items()}
     return dataclasses.replace(context, prepared=prepared)

@@ -47,7 +47,7 @@ def measure_trajectory(
         MeasureError: if the readings cannot be merged.
     """
     if not len(trajectory.steps):
-        raise RunError(f"{trajectory.path} holds no snapshot yet; train it first")
+        raise RunError(f"{trajectory.path} holds no snapshot yet. Train it first.")
     keys: dict[str, str | None] = {}
     datasets: dict[str, xr.Dataset] = {}
     for measure in measures:

@@ -43,7 +43,7 @@ class Bilinear(Architecture):
         """Builds the model for a task with two varying tokens.
 
         Raises:
-            ConfigError: where the task's inputs are not a pair of tokens.
+            ConfigError: if the task's inputs are not a pair of tokens.
         """
         n, N = inputs.tokens, self.width
         position_a, position_b = pair_positions(inputs, "A bilinear network")

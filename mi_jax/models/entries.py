@@ -50,8 +50,11 @@ def pair_positions(inputs: Inputs, model: str) -> tuple[int, int]:
         inputs: the task's inputs.
         model: the subject of the error message, as "A bilinear network".
 
+    Returns:
+        The positions of the first and of the second element.
+
     Raises:
-        ConfigError: where the task does not have exactly two varying tokens.
+        ConfigError: if the task does not have exactly two varying tokens.
     """
     if inputs.kind != "tokens" or len(inputs.varied) != 2:
         raise ConfigError(
@@ -154,7 +157,7 @@ def feature_count(inputs: Inputs, model: str) -> int:
         model: the subject of the error message, as "An MLP".
 
     Raises:
-        ConfigError: where the task's inputs are not one vector of floats.
+        ConfigError: if the task's inputs are not one vector of floats.
     """
     if inputs.kind != "floats" or inputs.positions != 1 or inputs.features < 1:
         raise ConfigError(
@@ -179,10 +182,10 @@ def table(name: str) -> Table:
 
 
 def output_count(outputs: int | None, inputs: Inputs) -> int:
-    """The number of outputs of a model: ``outputs``, or the task's classes where that is None.
+    """The number of outputs of a model: ``outputs``, or the task's classes if that is None.
 
     Raises:
-        ConfigError: where that many outputs cannot distinguish the task's classes.
+        ConfigError: if that many outputs cannot distinguish the task's classes.
     """
     count = inputs.classes if outputs is None else outputs
     if count < inputs.classes and not (count == 1 and inputs.classes == 2):

@@ -36,7 +36,7 @@ class DeepLinear(Architecture):
     Attributes:
         widths: widths of the L - 1 hidden layers; () for a single matrix.
         outputs: number of outputs; None for the task's number of classes. More outputs are
-            allowed, and so is 1 where there are two classes (see ``MLP``).
+            allowed, and so is 1 if there are two classes (see ``MLP``).
         init_scale: W_i starts as N(0, init_scale^2 / rows).
     """
 
@@ -46,7 +46,7 @@ class DeepLinear(Architecture):
 
     def __post_init__(self) -> None:
         if not all(width >= 1 for width in self.widths):
-            raise ConfigError(f"widths={self.widths}: each must be at least 1")
+            raise ConfigError(f"widths={self.widths}: each must be at least 1.")
         check_at_least_one(self, "outputs")
         check_init_scale(self.init_scale)
 
@@ -64,7 +64,7 @@ class DeepLinear(Architecture):
         """Builds the model for a task of one vector of floats.
 
         Raises:
-            ConfigError: where the task's inputs are something else, or where ``outputs`` cannot
+            ConfigError: if the task's inputs are something else, or if ``outputs`` cannot
                 distinguish its classes.
         """
         count = feature_count(inputs, "A deep linear network")

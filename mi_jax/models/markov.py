@@ -64,7 +64,7 @@ class MarkovAttention(Architecture):
         """Builds the model for a task whose classes are its tokens.
 
         Raises:
-            ConfigError: where the task gives floats, or has more classes than tokens.
+            ConfigError: if the task gives floats, or has more classes than tokens.
         """
         k = inputs.vocabulary
         if inputs.kind != "tokens" or k < inputs.classes:

@@ -83,7 +83,7 @@ class MLP(Architecture):
             ("sum").
         output_bias: whether the output has a bias; None for the same as ``bias``.
         outputs: number of outputs; None for the task's number of classes. More outputs are
-            allowed, and so is 1 where there are two classes: class 1 is then a positive output.
+            allowed, and so is 1 if there are two classes: class 1 is then a positive output.
         output_scale: factor on the outputs; small values train richly, large ones lazily
             (arXiv 2310.06110).
         initialization: distribution of the initial weights.
@@ -157,7 +157,7 @@ class MLP(Architecture):
         """Builds the model for a pair of varying tokens or one vector of floats.
 
         Raises:
-            ConfigError: where the task's inputs are something else, ``embedding`` does not fit
+            ConfigError: if the task's inputs are something else, ``embedding`` does not fit
                 them, or ``outputs`` cannot distinguish the task's classes.
         """
         entry = self._entry(inputs)
@@ -297,7 +297,7 @@ def _entry_sites(config: MLP, kind: str) -> tuple[list[Site], str | None, str]:
     """The part of the sites before the first layer's pre-activation.
 
     Returns:
-        The sites; the site that ``layers.0.W`` multiplies, or None where there is no such product;
+        The sites; the site that ``layers.0.W`` multiplies, or None if there is no such product;
         the name of the first layer's bias.
     """
     if kind == "floats":

@@ -19,7 +19,7 @@ def positions_read(positions: Sequence[int] | None, length: int) -> tuple[int, .
         length: the number of positions of the input.
 
     Raises:
-        ConfigError: where ``positions`` is empty or one lies outside the input.
+        ConfigError: if ``positions`` is empty or one lies outside the input.
     """
     if positions is None:
         read = tuple(range(length))
@@ -65,7 +65,7 @@ def distance_rows(
 ) -> Int[Array, "q k"]:
     """The row of each (query, key) in a table of vectors by distance.
 
-    Row 0 holds the smallest distance query - key: 0 where attention is causal, else
+    Row 0 holds the smallest distance query - key: 0 if attention is causal, else
     1 - the task's positions. Keys that a causal query cannot see get row 0. A distance that the
     table lacks gets a row outside the table, for which ``lookup`` gives NaN.
 

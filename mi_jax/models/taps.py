@@ -58,7 +58,7 @@ class Tapped:
         sites: the sites of the model.
 
     Raises:
-        ConfigError: where a tap names a site that the model does not have.
+        ConfigError: if a tap names a site that the model does not have.
     """
 
     def __init__(self, taps: Taps | None, sites: Iterable[Site]):
@@ -93,7 +93,7 @@ class Tapped:
             name: the site.
             x: the input of the product.
             W: the weight.
-            multiply: computes the product from (x, W) where no tap replaces it.
+            multiply: computes the product from (x, W) if no tap replaces it.
         """
         return self._through(name, (x, W), multiply)
 

@@ -40,11 +40,11 @@ def gromov(p: int = 97, width: int = 500, *, sign: Literal[1, -1] = 1, seed: int
         - ``accuracy``: for sign 1, the accuracy of about 48 log p neurons or more, whose noise
           stays below the margin.
         - ``mean_squared_error``, for sign 1 only: against one-hot answers, over all outputs and
-          pairs. It is the average over phases, 4 / N + 1 / (p (p - 1)), exact where N is a multiple
+          pairs. It is the average over phases, 4 / N + 1 / (p (p - 1)), exact if N is a multiple
           of (p - 1) / 2.
 
     Raises:
-        ConfigError: where p is not an odd whole number of at least 3, ``width`` is not a whole
+        ConfigError: if p is not an odd whole number of at least 3, ``width`` is not a whole
             number of at least 1, or ``sign`` is neither 1 nor -1.
 
     Example:
@@ -52,11 +52,11 @@ def gromov(p: int = 97, width: int = 500, *, sign: Literal[1, -1] = 1, seed: int
         [1, 2, 3, 1, 2, 3]
     """
     if not isinstance(p, int) or p < 3 or p % 2 == 0:
-        raise ConfigError(f"p={p}: must be an odd whole number of at least 3")
+        raise ConfigError(f"p={p}: must be an odd whole number of at least 3.")
     if not isinstance(width, int) or width < 1:
-        raise ConfigError(f"width={width}: must be a whole number of at least 1")
+        raise ConfigError(f"width={width}: must be a whole number of at least 1.")
     if sign not in (1, -1):
-        raise ConfigError(f"sign={sign}: must be 1 for the solution, or -1 for the wrong one")
+        raise ConfigError(f"sign={sign}: must be 1 for the solution, or -1 for the wrong one.")
     rng = np.random.default_rng(seed)
     frequencies = 1 + np.arange(width) % (p // 2)
     f, g = rng.uniform(0, 2 * np.pi, (2, width))

@@ -55,7 +55,7 @@ def induction(
           over the sum of their absolute values.
 
     Raises:
-        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+        ConfigError: if ``symbols`` is below 2, or ``length`` does not fit the task.
 
     Example:
         >>> induction(symbols=4).truth["heads"]
@@ -70,7 +70,11 @@ def induction(
 
 
 def induction_parts(task: RepeatedSequences) -> tuple[Transformer, Columns]:
-    """The settings and the columns of the induction network for a task."""
+    """Lays out the induction network for a task.
+
+    Returns:
+        The transformer's settings, and the columns of its residual stream.
+    """
     parts = columns(
         {"token": task.symbols + 1, "position": task.inputs.positions, "previous": task.symbols + 1}
     )
@@ -132,7 +136,7 @@ def backup_head(
           head that is zeroed, or patched.
 
     Raises:
-        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+        ConfigError: if ``symbols`` is below 2, or ``length`` does not fit the task.
     """
     task = induction_task(symbols, length)
     sizes = {
@@ -192,7 +196,7 @@ def unused_concept(
         - ``loss``: the same loss with nothing changed.
 
     Raises:
-        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+        ConfigError: if ``symbols`` is below 2, or ``length`` does not fit the task.
     """
     task = induction_task(symbols, length)
     sizes = {
@@ -282,10 +286,10 @@ def induction_task(symbols: int, length: int | None) -> RepeatedSequences:
         length: tokens per half of a sequence; None for V.
 
     Raises:
-        ConfigError: where ``symbols`` is below 2, or ``length`` does not fit the task.
+        ConfigError: if ``symbols`` is below 2, or ``length`` does not fit the task.
     """
     if not isinstance(symbols, int) or symbols < 2:
-        raise ConfigError(f"symbols={symbols}: must be a whole number of at least 2")
+        raise ConfigError(f"symbols={symbols}: must be a whole number of at least 2.")
     length = symbols if length is None else length
     return RepeatedSequences(
         symbols=symbols,

@@ -135,11 +135,11 @@ class TwoCircuits(PlantedTrajectory):
 
     def __post_init__(self) -> None:
         if self.frequencies[0] == self.frequencies[1]:
-            raise ConfigError(f"frequencies={self.frequencies}: must be two different ones")
+            raise ConfigError(f"frequencies={self.frequencies}: must be two different ones.")
         if not min(self.onsets) >= 0:
-            raise ConfigError(f"onsets={self.onsets}: must be steps from 0 on")
+            raise ConfigError(f"onsets={self.onsets}: must be steps from 0 on.")
         if not self.width >= 1:
-            raise ConfigError(f"width={self.width}: must be at least 1")
+            raise ConfigError(f"width={self.width}: must be at least 1.")
         _check_positive("scale", self.scale)
 
     def check(self, context: PlantContext) -> None:
@@ -160,7 +160,7 @@ class TwoCircuits(PlantedTrajectory):
             )
         highest = task.inputs.classes // 2
         if not all(1 <= k <= highest for k in self.frequencies):
-            raise ConfigError(f"frequencies={self.frequencies}: must be from 1 to {highest}")
+            raise ConfigError(f"frequencies={self.frequencies}: must be from 1 to {highest}.")
         if max(self.onsets) + self.width > context.steps:
             raise ConfigError(
                 f"The run ends at step {context.steps}, before both circuits have formed. They form"
@@ -303,7 +303,7 @@ PATHS: dict[str, type[PlantedTrajectory]] = {
 
 def _check_positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise ConfigError(f"{name}={value}: must be a finite number above 0")
+        raise ConfigError(f"{name}={value}: must be a finite number above 0.")
 
 
 def _count(context: PlantContext) -> int:

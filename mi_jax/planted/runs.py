@@ -40,7 +40,7 @@ def scaled_induction(
 
     Raises:
         ConfigError: for an invalid setting.
-        RunError: where the directory holds another run.
+        RunError: if the directory holds another run.
 
     Example:
         >>> run = scaled_induction("runs/induction", symbols=8)  # doctest: +SKIP
@@ -82,7 +82,7 @@ def two_circuits(
 
     Raises:
         ConfigError: for an invalid setting.
-        RunError: where the directory holds another run.
+        RunError: if the directory holds another run.
 
     Example:
         >>> run = two_circuits("runs/two", onsets=(40, 120))  # doctest: +SKIP
@@ -120,7 +120,7 @@ def random_walk(
 
     Raises:
         ConfigError: for an invalid setting, or a walk too large for memory.
-        RunError: where the directory holds another run.
+        RunError: if the directory holds another run.
     """
     task = ModularArithmetic(p=p, fraction=0.5, format="a b")
     return _planted(

@@ -1,4 +1,4 @@
-"""Plots, one function per figure: each takes a dataset and returns its Axes, or a Figure where it
+"""Plots, one function per figure: each takes a dataset and returns its Axes, or a Figure if it
 has several panels.
 
 Plot functions compute nothing and leave pyplot and matplotlib's global settings alone. The dataset

@@ -164,7 +164,7 @@ def loss_curves(
     """Draws training and test loss over training, both axes logarithmic.
 
     Args:
-        dataset: test_loss, and train_loss where there is a training set; dims (seed, step).
+        dataset: test_loss, and train_loss if there is a training set; dims (seed, step).
         dates: marks the steps at which seeds memorised and grokked by triangles at the top.
         phases: shades the phases; see ``shade_phases``.
         ax: the Axes to draw on; new ones by default.
@@ -201,7 +201,7 @@ def accuracy_curves(
     """Draws training and test accuracy over training.
 
     Args:
-        dataset: test_accuracy, and train_accuracy where there is a training set; dims
+        dataset: test_accuracy, and train_accuracy if there is a training set; dims
             (seed, step).
         dates: marks the steps at which seeds memorised and grokked by triangles at the top.
         phases: shades the phases; see ``shade_phases``.
@@ -264,7 +264,7 @@ def progress_curves(
     logarithmic: they show the circuit forming while the test loss does not yet.
 
     Args:
-        dataset: test_loss, and restricted_loss and excluded_loss where they were read; dims
+        dataset: test_loss, and restricted_loss and excluded_loss if they were read; dims
             (seed, step).
         dates: marks the steps at which seeds memorised and grokked by triangles at the top.
         phases: shades the phases; see ``shade_phases``.

@@ -38,7 +38,7 @@ def learning_coefficient_curves(
     """Draws the loss above and the local learning coefficient below, over the same steps; bars are
     one standard error, hollow points are flagged.
 
-    The loss is that of both splits or, where neither was read, the loss at the checkpoint from
+    The loss is that of both splits or, if neither was read, the loss at the checkpoint from
     which the chains start.
 
     Args:
@@ -89,7 +89,7 @@ def _draw_estimates(axes: Axes, dataset: xr.Dataset, name: str, style: str) -> N
 
 
 def _flagged(dataset: xr.Dataset, names: Iterable[str]) -> np.ndarray:
-    """Where at least one of the named flags, each of one dim, is set."""
+    """If at least one of the named flags, each of one dim, is set."""
     return np.any([dataset[name].values.astype(bool) for name in names], axis=0)
 
 
@@ -104,7 +104,7 @@ def sharpness_curves(
 ) -> Axes:
     """Draws the largest eigenvalue of the Hessian of the training loss over training.
 
-    The vertical axis is logarithmic where all values are positive.
+    The vertical axis is logarithmic if all values are positive.
 
     Args:
         dataset: sharpness, dims (seed, step).

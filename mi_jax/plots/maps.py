@@ -35,7 +35,7 @@ def frequency_map(
 
     Args:
         dataset: fourier_power_unembedding (or fourier_power_embedding), dims
-            (seed, step, frequency); key_frequencies where they were read.
+            (seed, step, frequency); key_frequencies if they were read.
         seed: the label of the seed to draw.
         place: which table: "unembedding" is W_L, "embedding" is W_E.
         births: the step from which on a final key frequency always holds more than twice an even
@@ -78,7 +78,7 @@ def key_labels(dataset: xr.Dataset, seed: int) -> np.ndarray:
         seed: the label of the seed.
 
     Returns:
-        The frequencies, shape (key,). Empty without key_frequencies, and where more than half of
+        The frequencies, shape (key,). Empty without key_frequencies, and if more than half of
         all frequencies are key: they would distinguish nothing.
     """
     if "key_frequencies" not in dataset:
@@ -141,7 +141,7 @@ def neuron_clusters(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -
     explains at least .85 of the variance.
 
     Args:
-        dataset: cluster_sizes, dims (seed, step, frequency). Where a variable has the dim
+        dataset: cluster_sizes, dims (seed, step, frequency). If a variable has the dim
             ``neuron``, the title counts the neurons of no frequency.
         seed: the label of the seed to draw.
         ax: the Axes to draw on; new ones by default.
@@ -170,7 +170,7 @@ def neuron_flow(dataset: xr.Dataset, *, seed: int, ax: Axes | None = None) -> Ax
     frequencies each in a colour, all other frequencies together in grey.
 
     Args:
-        dataset: cluster_sizes and key_frequencies, dims (seed, step, frequency). Where a variable
+        dataset: cluster_sizes and key_frequencies, dims (seed, step, frequency). If a variable
             has the dim ``neuron``, the axis reaches to the number of neurons.
         seed: the label of the seed to draw.
         ax: the Axes to draw on; new ones by default.

@@ -33,7 +33,7 @@ def mode_curves(
     """Draws the singular values of a weight table over training, one line per mode followed from
     snapshot to snapshot.
 
-    A mode has a frequency's colour where the frequency holds more than half of it at the end, and
+    A mode has a frequency's colour if the frequency holds more than half of it at the end, and
     is grey otherwise. The dashed line is what the untrained table reaches: a mode is thin below
     it, thick above it, and a triangle marks the step from which on it stays above.
 

@@ -20,12 +20,12 @@ _SPARSITY = {"effective_sparsity": "train: enough for the training accuracy"}
 
 @styled
 def hidden_progress_panels(dataset: xr.Dataset, *, scale: Scale = "log") -> Figure:
-    """Draws accuracy above, two readings of the first layer's weights in the middle and, where
+    """Draws accuracy above, two readings of the first layer's weights in the middle and, if
     there is a training set, the number of neurons that reach its accuracy alone below.
 
     Args:
         dataset: test_accuracy and hidden_progress; train_accuracy, weight_gap and
-            effective_sparsity where they were read. Dims (seed, step).
+            effective_sparsity if they were read. Dims (seed, step).
         scale: of the step axis, "log" or "linear".
 
     Returns:

@@ -91,7 +91,7 @@ def _add_legend(axes: Axes, leading: list[str]) -> None:
 
 
 def _selected(values: xr.DataArray, dataset: xr.Dataset) -> xr.DataArray:
-    """Selects the last site before the outputs and the largest singular value, where there are
+    """Selects the last site before the outputs and the largest singular value, if there are
     such dims.
     """
     if "site" in values.dims:
@@ -116,8 +116,8 @@ def _lines(values: xr.DataArray) -> dict[str, np.ndarray]:
 def _assign_colours(leading: Sequence[str], colour_of: dict[str, str]) -> dict[str, str]:
     """Assigns the leading parts of a panel different colours, as far as there are any.
 
-    A part keeps the colour that it has in another panel where that is free; a new part takes one
-    that no other panel uses, where there is one.
+    A part keeps the colour that it has in another panel if that is free; a new part takes one
+    that no other panel uses, if there is one.
 
     Args:
         leading: the parts of this panel.

@@ -144,7 +144,7 @@ def circle_animation(
         most: how many key frequencies to draw.
 
     Returns:
-        The file, or None where the seed has no key frequency: then nothing is written.
+        The file, or None if the seed has no key frequency: then nothing is written.
     """
     keys = key_labels(dataset, seed)[:most]
     if not len(keys):

@@ -17,7 +17,7 @@ def draw_figures(folder: Path, inputs: ReportInputs) -> list[Figure]:
     data behind each as NetCDF.
 
     Args:
-        folder: where the files go; it is created where there is a figure to draw.
+        folder: where the files go; it is created if there is a figure to draw.
         inputs: readings, nulls and dates.
 
     Returns:
@@ -60,7 +60,7 @@ def _draw(
 
 
 def _draw_animation(folder: Path, inputs: ReportInputs) -> Figure | None:
-    """Draws the animation of tokens in the planes of the key frequencies; None where there are
+    """Draws the animation of tokens in the planes of the key frequencies; None if there are
     no frames or no key frequencies.
     """
     frames, dataset = inputs.frames, inputs.dataset

@@ -178,7 +178,7 @@ def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
 
 
 def _overestimated(dataset: xr.Dataset) -> xr.DataArray:
-    """Where a learning coefficient is estimated too large: the steps of the sampler are too large,
+    """If a learning coefficient is estimated too large: the steps of the sampler are too large,
     or its chains diverged.
     """
     flags = ("learning_coefficient_diverged", "learning_coefficient_epsilon_too_large")
@@ -227,7 +227,7 @@ def summary(
 
 
 def _outcome(did: str, did_not: str, steps: np.ndarray, seeds: int) -> str:
-    """``did`` with the number of seeds and the median step; ``did_not`` where no seed has one."""
+    """``did`` with the number of seeds and the median step; ``did_not`` if no seed has one."""
     over = interval(steps)
     if not over.found:
         return did_not
@@ -255,8 +255,8 @@ def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | Non
         phases: the ends of the phases of each seed.
 
     Returns:
-        Rows of a label, one cell per seed, and the interval over seeds; the first row is the
-        header.
+        The rows. Each is a label and its cells: one per seed, then the median and interval over
+        seeds. The first row is the header.
     """
     seeds = [str(seed) for seed in dataset["seed"].values]
     rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
@@ -298,7 +298,7 @@ def _date_row(label: str, steps: xr.DataArray) -> Row:
 
 
 def _cells(values: np.ndarray, text: Callable[[float], str], none: str) -> list[str]:
-    """One cell per seed, and one with the median and the interval over seeds, where there are
+    """One cell per seed, and one with the median and the interval over seeds, if there are
     several.
 
     Args:
@@ -318,7 +318,7 @@ def _cells(values: np.ndarray, text: Callable[[float], str], none: str) -> list[
 
 
 def _listed(keys: list[Any], plural: str) -> str:
-    """The keys, or their number where they are many."""
+    """The keys, or their number if they are many."""
     return ", ".join(map(str, keys)) if len(keys) <= 12 else f"{len(keys)} {plural}"
 
 
@@ -329,7 +329,7 @@ def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
         dataset: the readings, each with the attribute ``provenance``.
 
     Returns:
-        Pairs of a measure's variables and the text, after the rule of the phases where they can
+        Pairs of a measure's variables and the text, after the rule of the phases if they can
         be dated. All variables of a measure stand in one pair.
     """
     dated = {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset)

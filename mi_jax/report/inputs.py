@@ -34,7 +34,7 @@ class ReportInputs:
             train_accuracy, test_accuracy or test_loss.
         births: the steps from which on final key frequencies lead in the unembedding, dims
             (seed, frequency); None without fourier_power_unembedding or key_frequencies.
-        learned: where ``dates`` is None, the step at which each seed reached .99 test accuracy,
+        learned: if ``dates`` is None, the step at which each seed reached .99 test accuracy,
             dims (seed); None without test_accuracy.
         pictures: tables of answers and planes of tokens at five snapshots.
         frames: planes of tokens at up to 40 snapshots, for the animation.
@@ -67,7 +67,7 @@ def read_inputs(run: Run) -> ReportInputs:
         run: with stored readings (``run.measure()``).
 
     Raises:
-        RunError: where the run has no readings.
+        RunError: if the run has no readings.
     """
     dataset = run.measures
     if not dataset:
@@ -104,8 +104,12 @@ def read_inputs(run: Run) -> ReportInputs:
 
 
 def _read_pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
-    """Reads the pictures that the model and the task allow at a few snapshots, and the planes of
-    tokens at more, for the animation.
+    """Reads what is drawn as a picture of single snapshots.
+
+    Returns:
+        (pictures, frames): every measure of PICTURES that fits the model and the task, at
+        ``_PICTURED`` snapshots; and the planes of tokens at ``_FRAMES`` snapshots, for the
+        animation.
     """
     measures, _ = choose(None, run.subject, among=PICTURES)
     if not measures:
@@ -124,8 +128,11 @@ def _spread(run: Run, count: int) -> list[int]:
 
 
 def _follow(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
-    """The followed modes of the unembedding, where the model has one, and the path of the
-    parameters; both empty where the run has too few snapshots.
+    """Follows the unembedding and the parameters through training.
+
+    Returns:
+        (mode lines of the unembedding, path of the parameters). The first is empty if the model has
+        no output_map. Both are empty if the run has fewer than ``_FOLLOWED`` snapshots.
     """
     if len(run.steps) < _FOLLOWED:
         return xr.Dataset(), xr.Dataset()

@@ -39,8 +39,8 @@ class Page(NamedTuple):
         title: the name of the experiment.
         summary: the story in a sentence.
         figures: in their order.
-        numbers: rows of a label and cells, one per seed and one for the interval over seeds; the
-            first row is the header.
+        numbers: the rows of a table. Each is a label and its cells: one per seed, then the median
+            and interval over seeds. The first row is the header.
         claims: the findings with their levels of evidence.
         status: how training of each seed ended, by the label of the seed.
         how: pairs of readings and how they were measured.

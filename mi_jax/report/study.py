@@ -28,9 +28,9 @@ class Study:
         run: the trained run.
         dataset: its readings, dims (seed, step, ...).
         nulls: the readings where there is nothing to find.
-        dates: the steps at which each seed memorised and grokked; None where the run has no
+        dates: the steps at which each seed memorised and grokked; None if the run has no
             training or no test accuracy.
-        phases: the ends of memorisation, circuit formation and clean-up; None where the run has
+        phases: the ends of memorisation, circuit formation and clean-up; None if the run has
             no training accuracy, test accuracy or test loss.
         report: the path of ``report.html``.
     """
@@ -84,7 +84,7 @@ def report(run: Run) -> Study:
         The run, its readings and dates, and the path of its report.
 
     Raises:
-        RunError: where the run has no readings.
+        RunError: if the run has no readings.
     """
     inputs = read_inputs(run)
     figures = draw_figures(run.path / "figures", inputs)

@@ -57,7 +57,7 @@ def mode_lines(
         place: a table of ``measures.fourier.TABLES``, such as "embedding" (W_E) or "unembedding"
             (W_L = W_out W_U).
         most: the number of lines; half the shorter side of the table by default.
-        stack: the parameters of all snapshots (``run.stack()``), where they were read already.
+        stack: the parameters of all snapshots (``run.stack()``), if they were read already.
 
     Returns:
         mode_value, mode_alive (seed, step, mode): the singular value, and whether it counts.
@@ -65,12 +65,12 @@ def mode_lines(
         mode_noise (seed, step): the value that a mode must exceed.
         mode_found (seed, mode): whether the mode is alive for long enough.
         mode_birth, mode_death, mode_frozen (seed, mode): dates in steps.
-        mode_frequency, mode_frequency_share (seed, mode), only where the task has residues: the
+        mode_frequency, mode_frequency_share (seed, mode), only if the task has residues: the
         frequency that holds most of the last left vector, and the share that it holds.
 
     Raises:
         ConfigError: for an unknown table, or less than one line.
-        MeasureError: where the model has no such table.
+        MeasureError: if the model has no such table.
 
     Example:
         lines = mi_jax.across.mode_lines(run, "embedding", most=10)
@@ -149,7 +149,7 @@ def weight_path(run: Run, *, modes: int = 5, stack: Params | None = None) -> xr.
     Args:
         run: the run to read.
         modes: the number of components.
-        stack: the parameters of all snapshots (``run.stack()``), where they were read already.
+        stack: the parameters of all snapshots (``run.stack()``), if they were read already.
 
     Returns:
         score, walk_score (seed, step, mode): the path, and that of the random walk.
@@ -267,7 +267,7 @@ def likeness_matrix(
 
     Raises:
         ConfigError: for an unknown kind or seed, or no steps.
-        MeasureError: where the model has no neurons or the task has no table of all pairs, which
+        MeasureError: if the model has no neurons or the task has no table of all pairs, which
             "cka" and "procrustes" need.
 
     Example:

@@ -18,7 +18,7 @@ from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.runs.run import Run, open_run
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-"""The measures that are read of every history by default, where the task has the split."""
+"""The measures that are read of every history by default, if the task has the split."""
 
 AnyRun = Run | str | os.PathLike[str]
 """A run, or its directory."""
@@ -29,10 +29,11 @@ class Comparison(NamedTuple):
 
     Attributes:
         dataset: dims (condition, seed, step), where the run itself is the condition "parent". NaN
-            where a history has no snapshot. ``loss`` is the training loss of each update,
+            where a history has no snapshot. ``loss`` is the training loss at each snapshot's step,
             ``weight_distance`` is ||theta - theta_parent|| / ||theta_parent|| over all parameters
-            together; the scalars of the measures follow. The attr ``parted`` holds the step at
-            which each fork left the parent.
+            together; the scalars of the measures follow. The attr ``parted`` lists the steps at
+            which forks left the parent; a fork of another run, such as a fork of a fork, is not
+            listed.
         figure: a panel for each variable, a line for each history.
     """
 

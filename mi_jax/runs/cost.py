@@ -30,8 +30,8 @@ def cost(experiment: Experiment) -> dict[str, int | float]:
         minutes_of_training: without compilation.
 
     Raises:
-        ConfigError: where ``train`` would refuse the settings.
-        RunError: where ``train`` would refuse to run them here.
+        ConfigError: if ``train`` would refuse the settings.
+        RunError: if ``train`` would refuse to run them here.
     """
     parts = experiment.parts()
     check(parts)

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
         parts: the parts that training is made of.
         snapshots: the steps that are kept, sorted.
         planted: the known trajectory that is followed in place of training, and what it is
-            planted in; None where the experiment is trained.
+            planted in; None if the experiment is trained.
     """
 
     experiment: dict[str, Any]
@@ -152,7 +152,7 @@ class Experiment:
         return PlantContext(self.task, self.model, self.steps)
 
     def build(self) -> Model:
-        """The model for the task's inputs. Raises ConfigError where they do not fit."""
+        """The model for the task's inputs. Raises ConfigError if they do not fit."""
         return self.model.build(self.task.inputs)
 
     def plan(self, route: str | None = None, seed_mode: SeedMode | None = None) -> Plan:
@@ -257,7 +257,7 @@ def _holders(kind: Literal["role", "ground truth"], name: str) -> str:
 
 
 def _roles(model: Architecture) -> list[Roles]:
-    """The roles of a model for a pair of tokens and for a vector of floats, where it reads them."""
+    """The roles of a model for a pair of tokens and for a vector of floats, if it reads them."""
     pair = ModularArithmetic(p=5).inputs
     vector = Inputs("floats", vocabulary=0, positions=1, classes=2, alphabet=(), features=4)
     roles = []

@@ -58,7 +58,7 @@ def fork(
         steps: the step to train to; the run's last by default.
         out: the fork's folder; ``NAME-fork-STEP`` beside the run by default.
         watch: called with a ``Progress`` after each chunk of training.
-        allow_other_machine: continue even where versions, cores or flags differ from the run's.
+        allow_other_machine: continue even if versions, cores or flags differ from the run's.
 
     Returns:
         The finished fork.
@@ -107,7 +107,7 @@ def zoom(
             left out.
         out: the folder; ``NAME-zoom-STEP`` beside the run by default.
         watch: called with a ``Progress`` after each chunk of training.
-        allow_other_machine: continue even where versions, cores or flags differ from the run's.
+        allow_other_machine: continue even if versions, cores or flags differ from the run's.
 
     Returns:
         A run of the steps around.
@@ -186,7 +186,7 @@ class _Fork(NamedTuple):
 
     @property
     def experiment(self) -> Experiment:
-        """The parent's experiment with the new interventions. Raises ConfigError where they clash
+        """The parent's experiment with the new interventions. Raises ConfigError if they clash
         with its settings.
         """
         own = self.parent.experiment
@@ -224,13 +224,13 @@ def _single(run: Run | str | os.PathLike[str]) -> Run:
 
 
 def _from(step: int, intervention: Intervention, last: int) -> Intervention:
-    """The intervention, beginning at the fork's step at the earliest. Raises ConfigError where it
+    """The intervention, beginning at the fork's step at the earliest. Raises ConfigError if it
     would never be in force.
     """
     if intervention.start >= last or (intervention.stop is not None and intervention.stop <= step):
         raise ConfigError(
-            f"{intervention} would never be in force: a fork from step {step} to {last} makes the"
-            f" updates {step} to {last - 1}."
+            f"{intervention} would never be in force. A fork from step {step} to {last} makes the"
+            f" updates {step} to {last - 1}. Its range must hold one of them."
         )
     return replace(intervention, start=max(step, intervention.start))
 
@@ -322,7 +322,7 @@ def _copy_prepared(
 
 
 def _state(asked: _Fork, programs: ProgramSchedule, allow_other_machine: bool) -> TrainState:
-    """The parent's exact state; where it has none, its parameters and a fresh optimizer state."""
+    """The parent's exact state; if it has none, its parameters and a fresh optimizer state."""
     parent = asked.parent.trajectories[0]
     if parent.has_states:
         exact = replay.state_at(parent, asked.step, allow_other_machine=allow_other_machine)

@@ -43,7 +43,7 @@ def find(name: str) -> Experiment:
             defines ``experiment``, the directory of a run, or the path of its ``run.json``.
 
     Raises:
-        ConfigError: where there is none, or the file defines no ``experiment``.
+        ConfigError: if there is none, or the file defines no ``experiment``.
     """
     path = Path(name)
     if path.suffix == ".py":
@@ -88,5 +88,7 @@ def _from_record(file: Path) -> Experiment:
     try:
         record = json.loads(file.read_text())["experiment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} holds no experiment ({error}).") from error
+        raise ConfigError(
+            f"{file} holds no experiment ({error}). Give the directory of a run."
+        ) from error
     return Experiment.from_json(record)

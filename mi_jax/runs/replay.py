@@ -35,7 +35,7 @@ def load_params_of(parent: Path | None, seeds: tuple[int, ...]) -> LoadParams:
     """The function by which interventions read parameters of other runs.
 
     Args:
-        parent: the run that is read where an intervention names none; None for a run that is no
+        parent: the run that is read if an intervention names none; None for a run that is no
             fork.
         seeds: the seeds whose parameters are read, in this order.
     """
@@ -68,7 +68,7 @@ def state_at(trajectory: Trajectory, step: int, *, allow_other_machine: bool = F
     Args:
         trajectory: the run.
         step: optimizer updates done.
-        allow_other_machine: replay even where versions, cores or flags differ from the run's.
+        allow_other_machine: replay even if versions, cores or flags differ from the run's.
 
     Returns:
         The state, leading axis seed.
@@ -103,7 +103,7 @@ def mode_of(record: Mapping[str, Any]) -> Mode:
 
 
 def check_machine(trajectory: Trajectory, here: dict[str, Any], allow: bool) -> None:
-    """Refuses to continue a run where its bits could come out differently.
+    """Refuses to continue a run if its bits could come out differently.
 
     Args:
         trajectory: the run.

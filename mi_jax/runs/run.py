@@ -50,7 +50,7 @@ def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 
     Raises:
         ConfigError: for an empty list of paths.
-        RunError: where there is no run, its format is newer than this version of mi_jax, or the
+        RunError: if there is no run, its format is newer than this version of mi_jax, or the
             runs are not of one experiment, hold different steps, or share a seed.
 
     Example:
@@ -66,7 +66,7 @@ def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 class Run:
     """A trained, or partly trained, experiment.
 
-    It is returned by ``train``, ``fork``, ``zoom`` and ``open_run``. Where it was opened from
+    It is returned by ``train``, ``fork``, ``zoom`` and ``open_run``. If it was opened from
     several directories, the seeds of all of them are its seeds.
 
     Attributes:
@@ -91,7 +91,7 @@ class Run:
                 )
             if first.done != other.done or not np.array_equal(first.steps, other.steps):
                 raise RunError(
-                    f"{first.path} and {other.path} hold different steps; train both to their end"
+                    f"{first.path} and {other.path} hold different steps. Train both to their end."
                 )
         twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if twice:
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def parent(self) -> tuple[Path, int] | None:
-        """The directory and the step that this run was forked from; None for a run of its own."""
+        """(directory of the parent, step of the fork); None for a run that is no fork."""
         return self.trajectories[0].parent
 
     @property
@@ -130,7 +130,7 @@ class Run:
         """The settings that the run was trained with.
 
         Raises:
-            ConfigError: where a class of the user cannot be imported here. Arrays are readable all
+            ConfigError: if a class of the user cannot be imported here. Arrays are readable all
                 the same.
         """
         return Experiment.from_json(self.record["experiment"])
@@ -183,7 +183,7 @@ class Run:
         """The training loss at every step, dims (seed, step), in the units of the loss.
 
         The loss at step s is that of the parameters after s updates, on the next update's batch.
-        The attr ``units`` is missing where a class of the experiment cannot be imported any more.
+        The attr ``units`` is missing if a class of the experiment cannot be imported any more.
         """
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
         origin = self.trajectories[0].origin
@@ -207,7 +207,7 @@ class Run:
     def state_at(self, step: Step, *, allow_other_machine: bool = False) -> TrainState:
         """Return the exact train state after ``step`` updates.
 
-        It is read from disk where it is stored, else replayed from the last stored state before.
+        It is read from disk if it is stored, else replayed from the last stored state before.
 
         Args:
             step: any step that the run has reached.
@@ -268,7 +268,7 @@ class Run:
         """Return the fixed examples and the ground truth that the measures of the run read.
 
         Args:
-            seed: the label of a seed, where seeds have examples of their own; the first by default.
+            seed: the label of a seed, if seeds have examples of their own; the first by default.
 
         Returns:
             The examples by split, and the facts about the task that hold exactly.
@@ -291,7 +291,7 @@ class Run:
 
         Args:
             split: a split that the task evaluates, such as "train" or "test".
-            seed: the label of a seed, where seeds have examples of their own; the first by default.
+            seed: the label of a seed, if seeds have examples of their own; the first by default.
 
         Returns:
             ``(loss, examples)``, where ``loss(params, examples)`` is the mean over examples of the
@@ -331,8 +331,8 @@ class Run:
             The path of the file.
 
         Raises:
-            RunError: where the run has several seeds and none is given, for an unknown seed or a
-                step that is not a snapshot, or where the file cannot be written.
+            RunError: if the run has several seeds and none is given, for an unknown seed or a
+                step that is not a snapshot, or if the file cannot be written.
 
         Example:
             run.export(run.steps[-1], "weights.npz", seed=0)
@@ -347,7 +347,9 @@ class Run:
             with replacing(file) as temporary, temporary.open("wb") as opened:
                 np.savez(opened, **dotted(params))
         except OSError as error:
-            raise RunError(f"{file} cannot be written ({error.strerror}).") from error
+            raise RunError(
+                f"{file} cannot be written ({error.strerror}). Name a file that can be written."
+            ) from error
         return file
 
     @property
@@ -411,7 +413,7 @@ class Run:
 
         The nulls are freshly initialised networks, and other frequencies in place of the key ones;
         see ``measuring.nulls.read_nulls``. Slow measures are included if the run has readings of
-        them. Where the run was opened from several directories, the nulls are of the first.
+        them. If the run was opened from several directories, the nulls are of the first.
         """
         chosen, _ = choose(None, self.subject)
         stored = set(self.measures)
@@ -425,7 +427,11 @@ class Run:
         return replay.mode_of(self.record)
 
     def _find(self, seed: int) -> tuple[Trajectory, int]:
-        """Find the trajectory of a seed, and its row there."""
+        """Find a seed.
+
+        Returns:
+            The trajectory that holds the seed, and the seed's index there.
+        """
         for trajectory in self.trajectories:
             if seed in trajectory.seeds:
                 return trajectory, trajectory.seeds.index(seed)

@@ -37,7 +37,7 @@ from mi_jax.training.loop import signals
 from mi_jax.training.machine import use_compile_cache
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-"""The measures that are read of every run, where the task has the split."""
+"""The measures that are read of every run, if the task has the split."""
 
 _POLL_SECONDS = 0.5
 """Seconds between two looks for a signal, for finished runs, or for the end of the parent."""
@@ -81,8 +81,8 @@ def sweep(
     """Train an experiment at every point of a grid, and summarise the outcome of each.
 
     Writes ``out/runs/<point>`` (runs like any other; finished ones are kept), ``out/sweep.json``,
-    ``out/summary.nc`` and a figure in ``out/figures``: dates against the setting where one setting
-    is swept, the phase diagram where two are.
+    ``out/summary.nc`` and a figure in ``out/figures``: dates against the setting if one setting is
+    swept, the phase diagram if two are.
 
     Args:
         experiment: the experiment; settings that are not swept are taken from it.
@@ -104,7 +104,7 @@ def sweep(
 
     Raises:
         ConfigError: for an unknown setting or an invalid value, before anything is written.
-        RunError: where the folder holds something else, or runs failed; the others are kept.
+        RunError: if the folder holds something else, or runs failed; the others are kept.
         Interrupted: after SIGINT or SIGTERM; finished runs and segments are kept.
 
     Example:
@@ -175,8 +175,8 @@ def summarised(
         experiment: the experiment of the sweep.
         axes: the values of each swept setting, by dotted name.
         folder: the folder of the sweep.
-        gap: steps, as for ``sweep``.
-        level: an accuracy, as for ``sweep``.
+        gap: steps from memorising to generalising above which a seed counts as grokking.
+        level: the accuracy that dates memorising and generalising.
 
     Returns:
         The dataset that ``sweep`` returns.
@@ -203,7 +203,13 @@ def summarised(
 
 
 def _outcome(path: Path, gap: int, level: float) -> xr.Dataset:
-    """Summarise one run: dates and regime where accuracies are read, and the last readings."""
+    """Summarise one run: its last readings and, if it has both accuracies, its dates and regime.
+
+    Args:
+        path: the run's directory.
+        gap: steps, as for ``sweep``.
+        level: an accuracy, as for ``sweep``.
+    """
     dataset = open_run(path).measures
     variables: dict[str, xr.DataArray] = {}
     if {"train_accuracy", "test_accuracy"} <= set(dataset):
@@ -300,7 +306,7 @@ def _in_processes(
 
 def _stopped(done: int, total: int) -> Interrupted:
     return Interrupted(
-        f"stopped with {done} of {total} runs finished; these, and the saved segments of the"
+        f"Stopped with {done} of {total} runs finished. These, and the saved segments of the"
         " others, are kept"
     )
 

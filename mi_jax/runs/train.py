@@ -39,7 +39,7 @@ def train(
         experiment: what to train.
         out: the run's folder; ``checkpoints/<experiment.name>`` by default.
         watch: called with a ``Progress`` after each chunk of training (about 0.7 s).
-        allow_other_machine: resume even where versions, cores or flags differ from those that the
+        allow_other_machine: resume even if versions, cores or flags differ from those that the
             run began with. Its bits will then differ too.
         route: how to compute the model, one of ``Model.routes``; by default the one with the fewest
             multiply-adds. A resumed run keeps its own.
@@ -111,7 +111,7 @@ def storage_of(trajectory: Trajectory) -> Storage:
 def _resumed_mode(
     folder: Path, record: Mapping[str, Any], route: str | None, seed_mode: SeedMode | None
 ) -> Mode:
-    """The mode of a stored run. Raises RunError where another one is asked for."""
+    """The mode of a stored run. Raises RunError if another one is asked for."""
     mode = replay.mode_of(record)
     asked = (("route", mode.route, route), ("seed_mode", mode.seed_mode, seed_mode))
     for option, own, other in asked:

@@ -42,7 +42,10 @@ def load_weights(
             stored = [entry for entry in archive.namelist() if entry.endswith(".npy")]
             arrays = {entry.removesuffix(".npy"): _stored_array(archive, entry) for entry in stored}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise WeightsError(f"{file} cannot be read as an npz of arrays ({error}).") from error
+        raise WeightsError(
+            f"{file} cannot be read as an npz of arrays ({error}). Give a file that numpy.savez"
+            " or ``Run.export`` wrote."
+        ) from error
     wanted = dotted(jax.eval_shape(model.init, jax.random.key(0)))
     problems = [
         f"missing {name} {list(shape.shape)}"

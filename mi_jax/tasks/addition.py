@@ -44,10 +44,10 @@ class MultiDigitAddition(Task):
         test: pairs drawn uniformly, none of them in a finite training set.
         cascade: the hardest pairs. Their units make a carry that travels through all other places,
             each of which sums to nine.
-        train: the finite training set, where there is one.
+        train: the finite training set, if there is one.
 
     Ground truth, with the names of arXiv 2310.13121 in brackets. ``place`` runs over ``read``;
-    ``example`` over the splits one after another, in sorted order:
+    ``example`` over the splits one after another, in sorted order of their names:
         places [place]: power of ten of each answer digit: N, N - 1, ..., 0.
         answer [example place]: digit of the sum, (base_sum + carry_in) mod 10.
         base_sum [example place]: (a_i + b_i) mod 10 of that place; 0 at place N (base add).
@@ -191,7 +191,7 @@ class MultiDigitAddition(Task):
         return draw
 
     def data(self, seed: int) -> Batch | tuple[()]:
-        """The finite set; ``()`` where every step draws fresh examples."""
+        """The finite set; ``()`` if every step draws fresh examples."""
         if self.examples is None:
             return ()
         split_seed = self.split_seed + (seed if self.split_per_seed else 0)
@@ -245,7 +245,12 @@ class MultiDigitAddition(Task):
         return np.stack([tokens[:, :n], tokens[:, n + 1 : 2 * n + 1]], axis=1)
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """Make the labels for probes that the class describes."""
+        """Make the labels for probes: the digits of a and b, those of the answer and its carries.
+
+        Returns:
+            Labels by name (a, b, answer, base_sum, makes_carry, sum_nine, carry_in, carry_case,
+            trained); one entry per example and place, for trained one per example.
+        """
         n, tokens = self.digits, evaluation.inputs
         operands = {"a": tokens[:, :n], "b": tokens[:, n + 1 : 2 * n + 1]}
         by_concept = {

@@ -32,7 +32,7 @@ class ModularArithmetic(PairTask):
         distance [token token_other]: for odd p, a - b mod p for addition and a + b mod p for
             subtraction. Together with the answer it determines the pair.
         logarithm [token]: for multiplication and division mod a prime, the k with g^k = residue,
-            where g is the smallest primitive root; -1 for the residue 0, which has none. Where
+            where g is the smallest primitive root; -1 for the residue 0, which has none. If
             residues are multiplied (divided), logarithms add (subtract) mod p - 1.
 
     Labels for probes, beside those of every ``PairTask``, with their number of classes:
@@ -59,12 +59,12 @@ class ModularArithmetic(PairTask):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.p, int) and self.p >= 2):
-            raise ConfigError(f"p={self.p}: the modulus must be a whole number of at least 2")
+            raise ConfigError(f"p={self.p}: the modulus must be a whole number of at least 2.")
         check_choice("operation", self.operation, get_args(Operation))
         if self.operation in DIVIDING and not is_prime(self.p):
             raise ConfigError(
                 f"operation={self.operation!r} needs a prime modulus, so that every residue but 0"
-                f" has an inverse. p={self.p} is not prime; the next prime is"
+                f" has an inverse. p={self.p} is not prime. The next prime is"
                 f" {_next_prime(self.p)}."
             )
         super().__post_init__()
@@ -100,7 +100,12 @@ class ModularArithmetic(PairTask):
         return operate(self.operation, a, b, self.p)
 
     def facts(self) -> Mapping[str, Array]:
-        """Ground truth that the class describes, beyond that of every ``PairTask``."""
+        """Compute the ground truth of the residues.
+
+        Returns:
+            Arrays by name: residues; cyclic_answer and (for odd p) distance for addition and
+            subtraction; logarithm for multiplication and division mod a prime.
+        """
         residues = jnp.arange(self.p)
         facts = {"residues": residues}
         if self.operation in ("add", "subtract"):
@@ -118,12 +123,15 @@ class ModularArithmetic(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """Make the labels that the class describes, beyond those of every ``PairTask``.
+        """Make the labels of residues: parities, order, other operations, the carry and squares.
 
         Args:
             a: first elements, [pair].
             b: second elements, [pair].
             answer: right answers, [pair].
+
+        Returns:
+            Labels by name, such as ``a_parity``, as the class lists them; one entry per pair.
         """
         p, each = self.p, {"a": a, "b": b, "answer": answer}
         others = {

@@ -40,15 +40,15 @@ class GroupComposition(PairTask):
             the Fourier basis. For products, rho(x y) is looked up at ``product``.
         irrep_of_mode [mode]: irrep that each column of the basis belongs to.
         cosets [subgroup side element]: left and right coset of each element, for each proper
-            subgroup in the order of ``subgroups``, named by its smallest element. Absent where
+            subgroup in the order of ``subgroups``, named by its smallest element. Absent if
             there is no such subgroup, and for groups of more than 120 elements.
         residues [token], cyclic_answer, distance [token token_other]: for a cyclic group as in
-            ``ModularArithmetic``, so that Fourier measures apply. The last two exist only for the
+            ``ModularArithmetic``, for the Fourier measures. The last two exist only for the
             form "xy"; distance only for odd n.
 
     Labels for probes, beside those of every ``PairTask``, each for x, y and the answer, under the
     names ``a_...``, ``b_...`` and ``answer_...``, with their number of classes:
-        class: conjugacy class, where the group is not abelian.
+        class: conjugacy class, if the group is not abelian.
         coset_LABEL [2]: for each irrep of dimension 1 with the values 1 and -1, the coset of its
             kernel. For S_5, ``coset_1+1+1+1+1`` is the sign.
         image_of_0, preimage_of_0 [n]: for S_n and A_n, the point to which the permutation sends 0,
@@ -114,7 +114,13 @@ class GroupComposition(PairTask):
         return table[product, inverse[a] if self.form == "xyx^-1" else a]
 
     def facts(self) -> Mapping[str, Array]:
-        """Ground truth that the class describes, beyond that of every ``PairTask``."""
+        """Computes the ground truth of the group and its irreps.
+
+        Returns:
+            Arrays by name: product, inverse, characters, irrep_basis, irrep_of_mode; cosets if the
+            group has proper subgroups and at most 120 elements; residues, cyclic_answer and
+            distance for a cyclic group. The class gives their dims.
+        """
         _, table, inverse = group(self.group)
         basis, irrep = irrep_basis(self.group)
         facts = {
@@ -143,12 +149,18 @@ class GroupComposition(PairTask):
         b: Int[np.ndarray, " pair"],
         answer: Int[np.ndarray, " pair"],
     ) -> Mapping[str, Labels]:
-        """Make the labels that the class describes, beyond those of every ``PairTask``.
+        """Makes the labels of x, y and the answer.
+
+        They are class, coset_LABEL, image_of_0 and preimage_of_0, as far as the group has them; see
+        ``GroupComposition``.
 
         Args:
             a: first elements, [pair].
             b: second elements, [pair].
             answer: right answers, [pair].
+
+        Returns:
+            Labels by name, such as ``a_class``; one entry per pair.
         """
         kinds = element_labels(self.group)
         each = {"a": a, "b": b, "answer": answer}
@@ -160,7 +172,16 @@ class GroupComposition(PairTask):
 
 
 def element_labels(name: str) -> dict[str, Labels]:
-    """Labels of a group's elements by kind, with one row per element: see ``GroupComposition``."""
+    """Makes the labels of a group's elements: class, coset_LABEL, image_of_0 and preimage_of_0.
+
+    ``GroupComposition`` explains them, and says which a group has.
+
+    Args:
+        name: name of the group, such as ``S4``.
+
+    Returns:
+        Labels by kind; one entry per element.
+    """
     elements, table, inverse = group(name)
     by_kind: dict[str, Labels] = {}
     if (table != table.T).any():

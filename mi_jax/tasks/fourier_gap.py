@@ -35,7 +35,7 @@ def parity_coefficients(values: Float[np.ndarray, " input"]) -> Float[np.ndarray
     n = values.size.bit_length() - 1
     if values.shape != (2**n,):
         raise ConfigError(
-            f"values has the shape {values.shape}; one value for each of the 2^n inputs is needed"
+            f"values has the shape {values.shape}. It must be [2^n], one value for each input."
         )
     for i in range(n):
         pairs = values.reshape(-1, 2, 2**i)
@@ -59,7 +59,7 @@ def fourier_gap(values: Float[np.ndarray, " input"], subset: Iterable[int]) -> f
     n = coefficients.size.bit_length() - 1
     if not (0 < len(chosen) < n and chosen <= set(range(n))):
         raise ConfigError(
-            f"S={sorted(chosen)}: must hold some, and not all, of the coordinates 0 to {n - 1}"
+            f"S={sorted(chosen)}: must hold some, and not all, of the coordinates 0 to {n - 1}."
         )
     whole = sum(1 << i for i in chosen)
     inside = [coefficients[whole ^ (1 << i)] for i in chosen]
@@ -85,9 +85,9 @@ def majority_coefficient(n: int, m: int) -> float:
         [0.2734, -0.0391, 0.0234]
     """
     if n < 1 or n % 2 == 0:
-        raise ConfigError(f"n={n}: a majority needs an odd number of signs")
+        raise ConfigError(f"n={n}: must be odd, for signs to have a majority.")
     if not 0 <= m <= n:
-        raise ConfigError(f"m={m}: a set of the {n} signs has 0 to {n} of them")
+        raise ConfigError(f"m={m}: must lie between 0 and {n}, the number of signs.")
     if m % 2 == 0:
         return 0.0
     half, j = (n - 1) // 2, (m - 1) // 2
@@ -99,7 +99,7 @@ def majority_gap(n: int, k: int) -> float:
     """Fourier gap |xi_{k-1}| - |xi_{k+1}| of the majority of n signs, at any S of even size k < n.
 
     It is at least 0.03 (n - 1)^(-(k-1)/2) for n >= 2 (k + 1)^2 (arXiv 2207.08799), and negative
-    where k is more than half of n.
+    if k is more than half of n.
 
     Args:
         n: number of signs, odd.
@@ -114,7 +114,7 @@ def majority_gap(n: int, k: int) -> float:
     """
     if k % 2 or not 0 < k < n:
         raise ConfigError(
-            f"k={k}: the gap of a majority needs an even k from 2 to {n - 1}; at odd k it is 0"
+            f"k={k}: must be even and lie between 2 and {n - 1}. At odd k the gap is 0."
         )
     return abs(majority_coefficient(n, k - 1)) - abs(majority_coefficient(n, k + 1))
 
@@ -141,10 +141,11 @@ def sign_neuron_gradient(
     w, chosen = np.asarray(weights, np.float64), set(subset)
     n, k = w.size, len(chosen)
     if not (np.abs(w) == 1).all():
-        raise ConfigError("weights: every weight must be -1 or 1")
+        i = int((np.abs(w) != 1).argmax())
+        raise ConfigError(f"weights must all be -1 or 1; entry {i} is {w.flat[i]:g}.")
     if k < 2 or not chosen <= set(range(n)):
         raise ConfigError(
-            f"S={sorted(chosen)}: must hold at least 2 of the coordinates 0 to {n - 1}"
+            f"S={sorted(chosen)}: must hold at least 2 of the coordinates 0 to {n - 1}."
         )
     inside = np.isin(np.arange(n), list(chosen))
     # chi_{S-i}(w) and chi_{S+j}(w) are both chi_S(w) times the weight, since w_i^2 = 1.

@@ -57,6 +57,9 @@ def group(name: str) -> Group:
 def parse_group_name(name: str) -> tuple[str, int]:
     """Split a group's name into its family and number.
 
+    Returns:
+        The family, a letter such as "S", and the number.
+
     Raises:
         ConfigError: if no group has this name.
     """
@@ -68,7 +71,9 @@ def parse_group_name(name: str) -> tuple[str, int]:
         # difflib finds nothing near a name of two letters, so list the family with that letter.
         near = ", ".join(fixed for fixed in _FIXED if fixed[0] == name[:1].upper())
         suggestion = f"did you mean {near}? " if near else ""
-        raise ConfigError(f"group={name!r} is unknown; {suggestion}Groups are spelled {_SPELLINGS}")
+        raise ConfigError(
+            f"group={name!r} is unknown; {suggestion}Groups are spelled {_SPELLINGS}."
+        )
     return name[0], int(name[1:])
 
 

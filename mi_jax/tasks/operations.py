@@ -47,8 +47,8 @@ _FORMULAS: Mapping[str, Callable[[_Residues, _Residues, int], _Residues]] = {
 def operate(operation: str, x: _Residues, y: _Residues, p: int) -> _Residues:
     """Compute x o y mod p.
 
-    "divide_or_subtract" is x / y where y is odd and x - y where y is even, as in the paper.
-    "add_or_multiply" and "add_or_subtract" are x + y where x is even, and x y or x - y where x is
+    "divide_or_subtract" is x / y if y is odd and x - y if y is even, as in the paper.
+    "add_or_multiply" and "add_or_subtract" are x + y if x is even, and x y or x - y if x is
     odd, as in the paper's code. Parities are those of the residues 0 to p - 1.
 
     Args:

@@ -28,7 +28,7 @@ class Noise(NamedTuple):
 
     Attributes:
         corrupted: whether the label of each pair is replaced, [example].
-        labels: uniformly drawn labels, [example]; they take effect where ``corrupted`` is true.
+        labels: uniformly drawn labels, [example]; they take effect if ``corrupted`` is true.
     """
 
     corrupted: Bool[np.ndarray, " example"]
@@ -43,13 +43,13 @@ class PairTask(Task):
 
     Splits:
         train: the trained pairs, with label noise.
-        test: all other pairs, rightly answered.
+        test: all other pairs, with their right answers.
 
     Ground truth of every task on pairs:
-        table [token token_other]: row of pair (a, b) among the splits one after another, in sorted
-            order. Absent where not every pair has an answer (division); readings of the whole
-            table are then skipped.
-        answer [token token_other]: right answer a o b. Absent where ``table`` is absent.
+        table [token token_other]: number of pair (a, b) in the list of all examples: the pairs of
+            "test", then those of "train". Absent if some pair has no answer (division); readings
+            of the whole table are then skipped.
+        answer [token token_other]: right answer a o b. Absent if ``table`` is absent.
         corrupted [example]: whether label noise replaced the label of each training example, in
             the order of the split "train". Absent without label noise.
         right_answer [example]: right answer of each training example, in the same order. Absent
@@ -62,10 +62,11 @@ class PairTask(Task):
 
     Attributes:
         fraction: share of the pairs that is trained on, rounded down to whole pairs. A larger
-            share contains a smaller one. With the split "unordered" it is the share of both kinds
-            of pairs. With "held_out", the trained pairs are those of m kept elements, at most this
-            share of all pairs: m = isqrt(int(fraction n^2)), so that a share of about
-            1 - sqrt(fraction) of the elements is never seen.
+            share contains a smaller one. With "unordered", it is taken of the single pairs and of
+            the mirrored sets separately, see ``splits.split_order``. With "held_out", the trained
+            pairs are those of m kept elements: the largest m for which they are at most this share
+            of the pairs that have an answer. m elements make m^2 pairs, or m (m - 1) for division.
+            A share of about 1 - sqrt(fraction) of the elements is never seen.
         split: choice of the trained pairs, see ``splits.split_order``. "published": as in the code
             of arXiv 2301.05217. "power_2022": as in the code of arXiv 2201.02177. "permutation":
             NumPy's permutation. "unordered": (a, b) and (b, a) on the same side. "held_out": the
@@ -77,9 +78,9 @@ class PairTask(Task):
             "a op b = c": ``[a, o, b, =]`` with o as token n and '=' as token n + 1.
         batch_size: examples per step; None trains on all of them in every step.
         label_noise: share xi of the training labels, rounded down to whole labels, that is
-            replaced by uniformly drawn labels, which may be right. A network that answers every
-            pair rightly has a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). A larger
-            share contains the corruptions of a smaller one.
+            replaced by uniformly drawn labels, which may be right. A network that gives the right
+            answer to every pair has a training accuracy of 1 - xi + xi / n (arXiv 2310.13061). A
+            larger share contains the corruptions of a smaller one.
     """
 
     fraction: float = 0.3
@@ -98,25 +99,25 @@ class PairTask(Task):
         if not 0 < self.fraction < 1:
             raise ConfigError(
                 f"fraction={self.fraction}: the trained share must lie between 0 and 1, both"
-                " excluded"
+                " excluded."
             )
         pairs, trained = len(self.domain), self.trained
         if not 0 < trained < pairs:
             raise ConfigError(
                 f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and"
-                f" {pairs - trained} to test on; both must be at least 1"
+                f" {pairs - trained} to test on; both must be at least 1."
             )
         check_at_least(self, split_seed=0)
         size = self.batch_size
         if size is not None and not (isinstance(size, int) and 1 <= size <= trained):
             raise ConfigError(
                 f"batch_size={size}: must be a whole number from 1 to the {trained} trained pairs,"
-                " or None for all of them"
+                " or None for all of them."
             )
         if not 0 <= self.label_noise <= 1:
             raise ConfigError(
                 f"label_noise={self.label_noise}: the share of replaced labels must lie between 0"
-                " and 1"
+                " and 1."
             )
 
     @property
@@ -127,7 +128,10 @@ class PairTask(Task):
     @property
     @abstractmethod
     def domain(self) -> Int[np.ndarray, " pair"]:
-        """Flat indices a n + b of the pairs that have an answer, in ascending order."""
+        """Flat indices a n + b of the pairs (a, b) that have an answer, in ascending order.
+
+        n is the number of elements.
+        """
 
     @abstractmethod
     def answers(
@@ -156,6 +160,9 @@ class PairTask(Task):
             a: first elements, [pair].
             b: second elements, [pair].
             answer: right answers, [pair].
+
+        Returns:
+            Labels by name; one entry per pair.
         """
         return {}
 
@@ -189,9 +196,9 @@ class PairTask(Task):
         return (len(self.inputs.alphabet) - 1,)
 
     def order(self, seed: int = 0) -> Int[np.ndarray, " pair"]:
-        """Flat indices a n + b of the pairs in the order of the split.
+        """Flat indices a n + b of the pairs (a, b), in the order of the split.
 
-        The first ``trained`` pairs are trained on.
+        n is the number of elements. The first ``trained`` pairs are trained on.
 
         Args:
             seed: label of the run's seed; it matters only with ``split_per_seed``.
@@ -238,7 +245,8 @@ class PairTask(Task):
     def data(self, seed: int) -> Batch:
         """Make the trained pairs, in the order of the split.
 
-        With label noise, ``info`` holds ``corrupted`` and ``right_answer``, see the class.
+        With label noise, ``info`` holds by example ``corrupted``, whether the label was replaced,
+        and ``right_answer``.
         """
         right = self.examples(self.order(seed)[: self.trained])
         if self.label_noise == 0:
@@ -276,7 +284,7 @@ class PairTask(Task):
         ground_truth: dict[str, Array | np.ndarray] = dict(self.facts())
         if len(domain) == n * n:
             rows = np.empty(n * n, np.int32)
-            # Splits are concatenated in sorted order: test, then train.
+            # Splits are concatenated in sorted order of their names: test, then train.
             rows[rest] = np.arange(len(rest))
             rows[trained] = len(rest) + np.arange(len(trained))
             ground_truth["table"] = jnp.asarray(rows.reshape(n, n))
@@ -285,7 +293,7 @@ class PairTask(Task):
         return Evaluation(batches, {**ground_truth, **data.info})
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """Make the labels for probes that the class and ``pair_labels`` describe."""
+        """Make the labels for probes: a, b, answer, trained, and those of ``pair_labels``."""
         a, b = evaluation.inputs.T[list(self.inputs.varied)].astype(np.int64)
         answer = np.asarray(self.answers(a, b))
         by_element = {

@@ -32,9 +32,10 @@ class SparseParity(Task):
 
     Splits:
         test: different inputs, none of them in a finite training set.
-        train: the finite training set, where there is one.
+        train: the finite training set, if there is one.
 
-    Ground truth (``example`` runs over the splits one after another, in sorted order):
+    Ground truth (``example`` runs over the splits one after another, in sorted order of their
+    names):
         subset [feature]: whether a coordinate is in S.
         answer [example]: right class, without label noise.
         relevant_bits [example bit]: (1 + x_i) / 2 for each i in S, in ascending order.
@@ -80,7 +81,7 @@ class SparseParity(Task):
     def __post_init__(self) -> None:
         check_at_least(self, n=1, k=1, test_examples=1, split_seed=0)
         if self.k > self.n:
-            raise ConfigError(f"k={self.k} of n={self.n} signs: k must be at most n")
+            raise ConfigError(f"k={self.k} of n={self.n} signs: k must be at most n.")
         check_choice("subset", self.subset, get_args(Subset))
         check_sizes(self.examples, self.batch_size)
         if (self.examples or 0) + self.test_examples > 2**self.n:
@@ -91,7 +92,7 @@ class SparseParity(Task):
         if not 0 <= self.label_noise <= 0.5:
             raise ConfigError(
                 f"label_noise={self.label_noise}: the share of flipped labels must lie between 0"
-                " and 0.5, at which nothing is left to learn"
+                " and 0.5, at which nothing is left to learn."
             )
 
     @classmethod
@@ -148,7 +149,7 @@ class SparseParity(Task):
         return lambda count: 2 * rng.integers(2, size=(count, self.n), dtype=np.int8) - 1
 
     def data(self, seed: int) -> Batch | tuple[()]:
-        """The finite set with its noisy labels; ``()`` where every step draws fresh examples."""
+        """The finite set with its noisy labels; ``()`` if every step draws fresh examples."""
         if self.examples is None:
             return ()
         split_seed = self.split_seed + (seed if self.split_per_seed else 0)
@@ -209,7 +210,11 @@ class SparseParity(Task):
         return Evaluation(batches, {name: jnp.asarray(fact) for name, fact in ground_truth.items()})
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """Make the labels for probes that the class describes."""
+        """Make the labels for probes: the answer, single bits and partial parities.
+
+        Returns:
+            Labels by name (answer, bit_i, parity_j, trained); one entry per example.
+        """
         bits = (1 + evaluation.inputs[:, 0].astype(np.int64)) // 2
         chosen = self.coordinates
         outside = np.setdiff1d(np.arange(self.n), chosen)[:1]

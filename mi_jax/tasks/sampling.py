@@ -80,7 +80,7 @@ def check_sizes(examples: int | None, batch_size: int | None) -> None:
     """Refuse an invalid size of the training set, or of its batches.
 
     Args:
-        examples: number of examples in a finite set; None where every step draws fresh ones.
+        examples: number of examples in a finite set; None if every step draws fresh ones.
         batch_size: number of examples per step; None for the whole finite set.
 
     Raises:
@@ -90,7 +90,7 @@ def check_sizes(examples: int | None, batch_size: int | None) -> None:
     if examples is not None and not (isinstance(examples, int) and examples >= 1):
         raise ConfigError(
             f"examples={examples}: must be a whole number of at least 1, or None for fresh examples"
-            " in every step"
+            " in every step."
         )
     if batch_size is None:
         if examples is None:
@@ -100,7 +100,7 @@ def check_sizes(examples: int | None, batch_size: int | None) -> None:
         return
     if not (isinstance(batch_size, int) and 1 <= batch_size <= (examples or batch_size)):
         limit = f" to the {examples} trained examples, or None for all of them" if examples else ""
-        raise ConfigError(f"batch_size={batch_size}: must be a whole number from 1{limit}")
+        raise ConfigError(f"batch_size={batch_size}: must be a whole number from 1{limit}.")
 
 
 def check_at_least(settings: object, **least: int) -> None:
@@ -116,7 +116,7 @@ def check_at_least(settings: object, **least: int) -> None:
     for name, minimum in least.items():
         value = getattr(settings, name)
         if not (isinstance(value, int) and value >= minimum):
-            raise ConfigError(f"{name}={value}: must be a whole number of at least {minimum}")
+            raise ConfigError(f"{name}={value}: must be a whole number of at least {minimum}.")
 
 
 def distinct(

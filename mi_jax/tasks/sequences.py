@@ -39,11 +39,11 @@ class RepeatedSequences(Task):
 
     Ground truth (``example`` as in the split; ``position`` as in ``read``, 0 to 2 L - 1):
         previous_occurrence [example position]: last earlier position that holds the same token; -1
-            where there is none.
+            if there is none.
         repeated [position]: whether the answer can be predicted by induction.
-        previous_token [example position]: token one position back; the start token where there is
+        previous_token [example position]: token one position back; the start token if there is
             none.
-        token_two_back [example position]: token two positions back; the start token where there is
+        token_two_back [example position]: token two positions back; the start token if there is
             none.
 
     Labels for probes [example position], with their number of classes:
@@ -75,8 +75,8 @@ class RepeatedSequences(Task):
         check_at_least(self, symbols=2, length=2, batch_size=1, test_examples=1, split_seed=0)
         if self.length > self.symbols:
             raise ConfigError(
-                f"length={self.length}: the tokens of a half are all different, so it must be at"
-                f" most symbols={self.symbols}"
+                f"length={self.length}: must be at most symbols={self.symbols}, because the tokens"
+                " of a half are all different."
             )
         check_choice("scored", self.scored, get_args(Scored))
         sequences = math.perm(self.symbols, self.length)
@@ -175,7 +175,12 @@ class RepeatedSequences(Task):
         )
 
     def labels(self, evaluation: Evaluation) -> Mapping[str, Labels]:
-        """Make the labels for probes that the class describes."""
+        """Make the labels for probes: tokens, the answer, and whether induction predicts it.
+
+        Returns:
+            Labels by name (token, previous_token, token_two_back, answer, repeated); one entry per
+            example and position.
+        """
         back = {
             name: np.asarray(evaluation.ground_truth[name])
             for name in ("previous_token", "token_two_back")

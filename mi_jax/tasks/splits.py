@@ -1,9 +1,9 @@
 """Splits of pairs into a training and a test set: published shuffles, and splits by structure.
 
 A split orders the pairs; the first ``trained_count`` are trained on. A larger fraction trains on
-everything that a smaller one does. The count depends on the fraction alone, not on the seed. Pairs
-are flat indices a n + b of elements 0 to n - 1. A task's domain lists the pairs that it has: all
-n^2, or, where b divides, those with b != 0.
+everything that a smaller one does. The count depends on the fraction alone, not on the seed. A pair
+(a, b) of elements 0 to n - 1 has the flat index a n + b. A task's domain lists the pairs that have
+an answer: all n^2, or, if b divides, those with b != 0.
 """
 
 import math
@@ -54,7 +54,7 @@ def split_order(
     "published": Python's ``random.Random(seed).shuffle`` of the pairs in lexicographic order, as in
         the code of arXiv 2301.05217 and arXiv 2310.13061.
     "power_2022": ``numpy.random.RandomState(seed).shuffle`` of the pairs in lexicographic order, or
-        in the order of (answer, b) where b divides, as in the code of arXiv 2201.02177. That code
+        in the order of (answer, b) if b divides, as in the code of arXiv 2201.02177. That code
         rounds the trained share to the nearest pair, not down.
     "permutation": ``numpy.random.default_rng(seed).permutation`` of the pairs in lexicographic
         order.
@@ -62,7 +62,7 @@ def split_order(
         share of each trained on: single pairs, which are their own mirror image or whose mirror
         image is not in the domain; and sets of two mirrored pairs.
     "held_out": the elements are shuffled and the first m kept. All pairs of kept elements are
-        trained on, so that every other pair has a held-out element. Where b divides, 0 is always
+        trained on, so that every other pair has a held-out element. If b divides, 0 is always
         kept.
 
     Args:
@@ -138,7 +138,7 @@ def _trained_kept(
 
 
 def _pairs_of(kept: int, full: bool) -> int:
-    """Number of pairs of m kept elements: m^2, or m (m - 1) where one is 0, which cannot be b."""
+    """Number of pairs of m kept elements: m^2, or m (m - 1) if one is 0, which cannot be b."""
     return kept * kept if full else kept * (kept - 1)
 
 

@@ -24,7 +24,7 @@ class Groups(NamedTuple):
     Attributes:
         decayed: patterns of the dotted names that decay.
         multipliers: pairs of a pattern and a factor of the decay of the names that match; the first
-            match counts, and the factor is 1 where none matches.
+            match counts, and the factor is 1 if none matches.
     """
 
     decayed: tuple[str, ...] = ("*",)

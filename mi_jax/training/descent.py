@@ -33,7 +33,7 @@ class Descent(Optimizer):
         clip: largest norm of the whole gradient, above which it is scaled down; None: no limit
             (arXiv 1211.5063).
         decay_multipliers: pairs of a pattern and a factor of the decay of the parameters whose
-            names match; the first match counts, and the factor is 1 where none matches.
+            names match; the first match counts, and the factor is 1 if none matches.
         decay_to: "zero", or "initial" for decay towards the parameters of step 0.
         weight_norm: rescale all parameters after each update to this many times their norm at step
             0 (1: arXiv 2210.01117); None: leave them free.

@@ -18,6 +18,9 @@ from mi_jax.basics.files import replacing
 
 _DIGEST = "sha256"
 
+PREPARED = "prepared"
+"""Folder, beside the segments, of the arrays that interventions prepared."""
+
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], run: str) -> None:
     """Write named arrays.
@@ -28,7 +31,7 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], run: str) -> None
         run: the identity hash of the run that they belong to.
 
     Raises:
-        RunError: where the file cannot be written.
+        RunError: if the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,23 +52,26 @@ def read_arrays(file: Path, run: str) -> dict[str, np.ndarray]:
         run: the identity hash of the run that the arrays must belong to.
 
     Raises:
-        DamagedError: where the file is missing, was changed, or belongs to another run.
+        DamagedError: if the file is missing, was changed, or belongs to another run.
     """
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         stored_digest = str(arrays.pop(_DIGEST))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DamagedError(
-            f"{file} cannot be read ({error}). Restore the file from a copy of this run, or fork"
-            " again."
-        ) from error
+        raise DamagedError(f"{file} cannot be read ({error}). {_remedy(file)}") from error
     if stored_digest != _digest(arrays, run):
         raise DamagedError(
-            f"{file} was changed, or belongs to another run; its numbers cannot be trusted. Restore"
-            " the file from a copy of this run, or fork again."
+            f"{file} was changed, or belongs to another run. Its numbers cannot be trusted."
+            f" {_remedy(file)}"
         )
     return arrays
+
+
+def _remedy(file: Path) -> str:
+    """The end of an error about a file. Only the start of a fork can be made again by forking."""
+    again = "" if file.parent.name == PREPARED else ", or fork again"
+    return f"Restore the file from a copy of this run{again}."
 
 
 def _digest(arrays: Mapping[str, np.ndarray], run: str) -> str:

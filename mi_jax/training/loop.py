@@ -55,7 +55,7 @@ def train_to_end(
     storage: Storage,
     watch: Watch,
 ) -> None:
-    """Train a run from its last segment to its last step. The caller must hold the writer's lock.
+    """Trains a run from its last segment to its last step. The caller must hold the writer's lock.
 
     Args:
         trajectory: the run on disk.
@@ -66,7 +66,7 @@ def train_to_end(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
-        RunError: where a segment cannot be written.
+        RunError: if a segment cannot be written.
     """
     with signals() as stopped:
         segments.remove_unfinished(trajectory.folder)
@@ -81,14 +81,15 @@ def train_to_end(
 def stored_state(
     programs: ProgramSchedule, trajectory: Trajectory, step: int
 ) -> tuple[int, TrainState]:
-    """The last stored state at or before ``step``, and its step.
-
-    The initial state, and 0, where none is stored.
+    """The last stored state at or before ``step``; the initial state if none is stored.
 
     Args:
         programs: the programs of the run.
         trajectory: the run on disk.
         step: the latest step.
+
+    Returns:
+        The state's step, and the state.
     """
     stored = trajectory.stored_state(step)
     if stored is None:
@@ -97,7 +98,7 @@ def stored_state(
 
 
 def replay(programs: ProgramSchedule, state: TrainState, start: int, step: int) -> TrainState:
-    """Replay a run's updates: the exact state at ``step``, bit for bit.
+    """Replays a run's updates: the exact state at ``step``, bit for bit.
 
     Args:
         programs: the programs of the run.
@@ -121,7 +122,7 @@ def _run(
     watch: Watch,
     stopped: threading.Event,
 ) -> None:
-    """Train chunk by chunk from the end of the trajectory, and write segments.
+    """Trains chunk by chunk from the end of the trajectory, and writes segments.
 
     Args:
         programs: the programs of the run.
@@ -151,7 +152,7 @@ def _run(
         watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
         if interrupted and done < parts.steps:
             raise Interrupted(
-                f"stopped at step {done} of {parts.steps}; everything up to there is saved"
+                f"Stopped at step {done} of {parts.steps}. Everything up to there is saved"
             )
 
 
@@ -190,11 +191,11 @@ class _Recorder:
         self.last_losses: Float[np.ndarray, " seed"] = np.full(len(self._seeds), np.nan, np.float32)
 
     def after(self, step: int) -> list[int]:
-        """The step of the next snapshot after ``step``, in a list; ``step`` where there is none."""
+        """The step of the next snapshot after ``step``, in a list; ``step`` if there is none."""
         return [min((wanted for wanted in self._wanted if wanted > step), default=step)]
 
     def snapshot(self, step: int, state: TrainState) -> None:
-        """Hold the parameters if the schedule has a snapshot at this step."""
+        """Holds the parameters if the schedule has a snapshot at this step."""
         if self.losses:
             self.last_losses = self.losses[-1][-1]
         if step in self._wanted:
@@ -203,7 +204,7 @@ class _Recorder:
             }
 
     def write(self, end: int, state: TrainState) -> None:
-        """Write the segment that ends at step ``end``, where training is."""
+        """Writes the segment that ends at step ``end``, where training is."""
         if end == self._start:
             return
         names = next(iter(self._snapshots.values()), {})
@@ -276,4 +277,4 @@ def check_resumable(path: Path) -> None:
         and not (path / "run.json").exists()
         and any(file.name != ".lock" for file in path.iterdir())
     ):
-        raise RunError(f"{path} is not empty and holds no run.json; give another --out.")
+        raise RunError(f"{path} is not empty and holds no run.json. Give another --out.")

@@ -22,7 +22,7 @@ def exact_cross_entropy(
 
     Args:
         logits: z.
-        targets: the class y; the loss is NaN where it is not a class.
+        targets: the class y; the loss is NaN if it is not a class.
 
     Example:
         >>> z = jnp.array([40.0, 0.0])  # the usual float32 form gives 0 here
@@ -46,7 +46,7 @@ def usual_cross_entropy(
 
     Args:
         logits: z.
-        targets: the class y; the loss is NaN where it is not a class.
+        targets: the class y; the loss is NaN if it is not a class.
     """
     valid = (targets >= 0) & (targets < logits.shape[-1])
     chosen = jnp.take_along_axis(

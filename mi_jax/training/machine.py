@@ -16,7 +16,7 @@ _BITS = ("jax", "jaxlib", "optax", "platform", "device", "cpu", "cores", "xla_fl
 
 
 def machine() -> dict[str, Any]:
-    """Versions, device, cores, XLA flags, and the commit of the source where it has one."""
+    """Versions, device, cores and XLA flags; also the commit, if a repository tracks the source."""
     device = jax.devices()[0]
     commit, dirty = _commit()
     return {
@@ -73,8 +73,11 @@ def _cpu() -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the repository that tracks this file, and whether its tracked files have
-    changes; None where no repository tracks it.
+    """The commit of the repository that tracks this file.
+
+    Returns:
+        The commit's hash, and whether tracked files have changes; both None if no repository tracks
+        this file.
     """
     here = Path(__file__).resolve()
 

@@ -221,13 +221,16 @@ OPTIMIZERS = {
 def apply_gradients(
     transform: GradientTransformation, params: Any, opt_state: Any, gradients: Any
 ) -> tuple[Any, Any]:
-    """The parameters and the optimizer's state after one update.
+    """One update of the parameters.
 
     Args:
         transform: the optimizer's rule at this step.
         params: the parameters before the update.
         opt_state: the optimizer's state before the update.
         gradients: the gradient at ``params``.
+
+    Returns:
+        The parameters after the update, and the optimizer's state after it.
     """
     updates, opt_state = transform.update(gradients, opt_state, params)
     return jax.tree.map(lambda p, u: p + u, params, updates), opt_state

@@ -51,7 +51,7 @@ class PlantedTrajectory(ABC):
 
     @abstractmethod
     def check(self, context: PlantContext, /) -> None:
-        """Raises ConfigError where this trajectory does not fit the run."""
+        """Raises ConfigError if this trajectory does not fit the run."""
 
     @abstractmethod
     def parameters(
@@ -88,7 +88,7 @@ def follow(
     storage: Storage,
     watch: Watch,
 ) -> None:
-    """Write a planted trajectory from the run's last segment to its last step.
+    """Writes a planted trajectory from the run's last segment to its last step.
 
     The caller must hold the writer's lock.
 
@@ -103,7 +103,7 @@ def follow(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
-        RunError: where a segment cannot be written.
+        RunError: if a segment cannot be written.
     """
     segments.remove_unfinished(trajectory.folder)
     loss = _loss(parts)
@@ -121,7 +121,7 @@ def follow(
             watch(Progress(end, parts.steps, segment.losses[-1], float("nan"), state))
             if stopped.is_set() and end < parts.steps:
                 raise Interrupted(
-                    f"stopped at step {end} of {parts.steps}; everything up to there is saved"
+                    f"Stopped at step {end} of {parts.steps}. Everything up to there is saved"
                 )
             start = end
 

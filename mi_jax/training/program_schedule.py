@@ -37,7 +37,7 @@ class Store(Protocol):
     """Store of the arrays that a run's interventions prepared, by the intervention's index."""
 
     def read(self, index: int) -> Flat | None:
-        """The arrays of the run's intervention ``index``; None where none are stored."""
+        """The arrays of the run's intervention ``index``; None if none are stored."""
         ...
 
     def write(self, index: int, arrays: Flat) -> None:
@@ -52,7 +52,7 @@ class Memory:
         self._arrays: dict[int, Flat] = {}
 
     def read(self, index: int) -> Flat | None:
-        """The arrays of the run's intervention ``index``; None where none are stored."""
+        """The arrays of the run's intervention ``index``; None if none are stored."""
         return self._arrays.get(index)
 
     def write(self, index: int, arrays: Flat) -> None:
@@ -123,7 +123,7 @@ class ProgramSchedule:
     def next_change(self, step: int) -> int | None:
         """The first step after ``step`` at which another program or other numbers are in force.
 
-        None where there is no such step.
+        None if there is no such step.
         """
         changes = [i.next_change(step) for i in self.parts.interventions]
         return min((change for change in changes if change is not None), default=None)
@@ -145,7 +145,7 @@ class ProgramSchedule:
         return self._carried(state, before, self.active(self.origin).program, self.origin)
 
     def fresh(self, params: Params) -> TrainState:
-        """The state with which a fork begins where its parent has parameters alone."""
+        """The state with which a fork begins if its parent has parameters alone."""
         return self.active(self.origin).program.fresh(params, self.origin, self._first)
 
     def advance(
@@ -175,8 +175,8 @@ class ProgramSchedule:
             interventions: the interventions that are checked; all by default.
 
         Raises:
-            ConfigError: where a part or an intervention does not fit the others.
-            RunError: where another run that an intervention needs cannot be read.
+            ConfigError: if a part or an intervention does not fit the others.
+            RunError: if another run that an intervention needs cannot be read.
         """
         starts = {max(i.start, self.origin) for i in self.parts.interventions}
         for step in {self.origin, *(start for start in starts if start < self.parts.steps)}:
@@ -214,7 +214,7 @@ class ProgramSchedule:
         return program.fresh(state.params, step, self._first)
 
     def _prepared(self, index: int, state: TrainState, step: int) -> Mapping[str, Any]:
-        """The arrays of an intervention: the stored ones, or new ones where its range begins."""
+        """The arrays of an intervention: the stored ones, or new ones if its range begins."""
         if index not in self._arrays:
             arrays = self._store.read(index)
             if arrays is None:
@@ -223,7 +223,7 @@ class ProgramSchedule:
                 # Later weights would give other arrays, and so another trajectory.
                 if intervention.reads_weights and step != begins:
                     raise DamagedError(
-                        f"the arrays that {intervention} prepared at step {begins} are missing from"
+                        f"The arrays that {intervention} prepared at step {begins} are missing from"
                         f" the run. Restore prepared/{index}.npz from a copy of it."
                     )
                 arrays = self._make(index, state.params)

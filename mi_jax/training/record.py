@@ -28,8 +28,8 @@ def read_record(path: Path) -> dict[str, Any]:
         path: the run's directory.
 
     Raises:
-        RunError: where there is no such file, it cannot be read, or its format is newer.
-        DamagedError: where it was changed.
+        RunError: if there is no such file, it cannot be read, or its format is newer.
+        DamagedError: if it was changed.
     """
     file = path / "run.json"
     try:
@@ -41,13 +41,17 @@ def read_record(path: Path) -> dict[str, Any]:
             f" {path}`."
         ) from error
     except NotADirectoryError as error:
-        raise RunError(f"{path} is a file; a run is a directory.") from error
+        raise RunError(
+            f"{path} is a file, but a run is a directory. Give the directory of a run."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read ({error}).") from error
+        raise RunError(
+            f"{file} cannot be read ({error}). Restore it from a copy of this run."
+        ) from error
     if version > FORMAT:
         raise RunError(
-            f"{path} has the format {version}, this version of mi_jax reads up to {FORMAT}; upgrade"
-            " mi_jax."
+            f"{path} has the format {version}, but this version of mi_jax reads up to {FORMAT}."
+            " Upgrade mi_jax."
         )
     if record.pop("digest", None) != digest(record):
         raise DamagedError(
@@ -58,14 +62,16 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Make the run's directory and its ``run.json``; the file is written whole or not at all.
+    """Make the run's directory with the folder ``segments`` in it, and write ``run.json``.
+
+    The file is written whole or not at all. It holds the record and, as ``digest``, its hash.
 
     Args:
         path: the run's directory.
-        record: the contents, as JSON values.
+        record: the contents, as JSON values, without ``digest``.
 
     Raises:
-        RunError: where the directory or the file cannot be written.
+        RunError: if the directory or the file cannot be written.
     """
     try:
         (path / "segments").mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,7 @@ def lock(path: Path) -> Iterator[None]:
     """Hold the lock of a run's writer until the block ends or the process dies.
 
     Raises:
-        RunError: where another process holds it, or the directory cannot be written.
+        RunError: if another process holds it, or the directory cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -92,7 +98,7 @@ def lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(
-                f"another process is training {path}. Wait for it, or give another --out."
+                f"Another process is training {path}. Wait for it, or give another --out."
             ) from error
         yield
 

@@ -35,7 +35,7 @@ class Schedule(ABC):
         outside = steps[(steps < 0) | (steps > last)].tolist()
         if outside:
             raise ConfigError(
-                f"snapshots at steps {outside} lie outside the run: steps are 0 to {last}."
+                f"Snapshots at steps {outside} lie outside the run. Its steps are 0 to {last}."
             )
         return steps
 
@@ -81,7 +81,10 @@ class LogSpaced(Schedule):
         )
 
     def chosen(self, last: int) -> Steps:
-        """Steps of the coarsest log grid whose rounding has n distinct steps, thinned to n."""
+        """n steps chosen evenly from a log grid.
+
+        The grid is refined until its rounded points hold at least n distinct steps.
+        """
         if last + 1 <= self.n:
             return np.arange(last + 1)
         # The first points of a rounded log grid coincide: 200 points leave 143 to 151 steps.
@@ -126,7 +129,7 @@ class Dense(Schedule):
         require(self.width >= 0, f"dense(width={self.width}): must be at least 0.")
 
     def chosen(self, last: int) -> Steps:
-        """Steps of the window. Raises ConfigError where its middle lies outside the run."""
+        """Steps of the window. Raises ConfigError if its middle lies outside the run."""
         require(
             0 <= self.around <= last,
             f"dense(around={self.around}): lies outside the run. Its steps are 0 to {last}.",

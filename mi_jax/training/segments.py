@@ -45,9 +45,9 @@ class Segment(NamedTuple):
         start: the step at which the segment before ended.
         end: the step at which this segment ends.
         steps: the steps of the snapshots.
-        snapshots: parameters (snapshot, seed, ...) by dotted name; empty where there is no
+        snapshots: parameters (snapshot, seed, ...) by dotted name; empty if there is no
             snapshot.
-        state: the train state (seed, ...) at ``end`` by dotted name; empty where the trajectory was
+        state: the train state (seed, ...) at ``end`` by dotted name; empty if the trajectory was
             not trained but planted or imported.
         losses: the training loss of the parameters after start, ..., end - 1 updates.
     """
@@ -92,7 +92,7 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         run: the identity hash of the experiment that the segment belongs to.
 
     Raises:
-        RunError: where it cannot be written (a full disk, an unwritable folder). Finished segments
+        RunError: if it cannot be written (a full disk, an unwritable folder). Finished segments
             are left as they are.
     """
     path = segment_path(folder, segment.end)
@@ -120,8 +120,8 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         _remove_for_good(folder)
         reason = _short(str(error).strip().splitlines()[0])
         raise RunError(
-            f"the segment at step {segment.end} cannot be written to {folder} ({reason});"
-            " everything up to the segment before is kept: make room or mend the folder, then run"
+            f"The segment at step {segment.end} cannot be written to {folder} ({reason})."
+            " Everything up to the segment before is kept. Make room or mend the folder, then run"
             " the same command to resume from there."
         ) from error
     return path
@@ -167,7 +167,7 @@ def read_index(folder: Path, end: int) -> Index:
         end: the step at which the segment ends.
 
     Raises:
-        DamagedError: where the index was changed.
+        DamagedError: if the index was changed.
     """
     path = segment_path(folder, end)
     with _reading(path):
@@ -189,7 +189,7 @@ def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
         index: the segment's index.
 
     Raises:
-        DamagedError: where they were changed.
+        DamagedError: if they were changed.
     """
     path = segment_path(folder, index.end)
     with _reading(path):
@@ -206,7 +206,7 @@ def read_state(folder: Path, index: Index) -> Flat:
         index: the segment's index.
 
     Raises:
-        DamagedError: where it was changed.
+        DamagedError: if it was changed.
     """
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]
@@ -227,7 +227,7 @@ def read_snapshots(folder: Path, index: Index, rows: Sequence[int] | None = None
             are compared with their hashes.
 
     Raises:
-        DamagedError: where they were changed.
+        DamagedError: if they were changed.
     """
     path = segment_path(folder, index.end)
     rows = range(len(index.steps)) if rows is None else rows
@@ -308,7 +308,7 @@ def _reading(path: Path) -> Iterator[None]:
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DamagedError(
-            f"segment {path.name} is damaged ({reason}), so its numbers cannot be trusted. To"
+            f"Segment {path.name} is damaged ({reason}), so its numbers cannot be trusted. To"
             f" train it again from the segment before, remove {path} and every later one, then run"
             " the same command."
         ) from error

@@ -159,7 +159,7 @@ class Program:
 
     @cached_property
     def data(self) -> Any:
-        """The task's arrays, with a leading seed axis where they differ by seed."""
+        """The task's arrays, with a leading seed axis if they differ by seed."""
         task, seeds = self.parts.task, self.parts.seeds
         with computing_in("float32"):
             if task.per_seed:
@@ -212,7 +212,10 @@ class Program:
             The state after the updates, and a buffer of LONGEST_CHUNK losses whose first n are
             theirs; the others are NaN.
         """
-        require(1 <= n <= LONGEST_CHUNK, f"{n} updates at once; a chunk has 1 to {LONGEST_CHUNK}.")
+        require(
+            1 <= n <= LONGEST_CHUNK,
+            f"n={n} must lie between 1 and {LONGEST_CHUNK}, the updates of one chunk.",
+        )
         with computing_in(self.parts.precision):
             traced = {
                 name: jnp.asarray(value, self.parts.precision) for name, value in numbers.items()

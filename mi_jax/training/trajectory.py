@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from mi_jax.basics.errors import DamagedError, RunError, require
 from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.training import segments
-from mi_jax.training.kept import read_arrays, write_arrays
+from mi_jax.training.kept import PREPARED, read_arrays, write_arrays
 from mi_jax.training.record import read_record
 
 ORIGIN = "origin.npz"
@@ -151,7 +151,7 @@ class Trajectory:
 
     @cached_property
     def indexes(self) -> tuple[segments.Index, ...]:
-        """The indexes of the finished segments. Raises DamagedError where one is missing or
+        """The indexes of the finished segments. Raises DamagedError if one is missing or
         changed.
         """
         indexes = tuple(self.read_index(end) for end in segments.finished(self.folder))
@@ -159,19 +159,19 @@ class Trajectory:
         for start, index in zip(starts, indexes, strict=False):
             if index.start != start:
                 raise DamagedError(
-                    f"the segment that ends at step {index.start} is missing from {self.folder}."
+                    f"The segment that ends at step {index.start} is missing from {self.folder}."
                     " Restore it from a copy of this run, or remove every later one and train on."
                 )
         return indexes
 
     def read_index(self, end: int) -> segments.Index:
-        """The index of the segment that ends at a step. Raises DamagedError where it was changed,
+        """The index of the segment that ends at a step. Raises DamagedError if it was changed,
         or belongs to another run.
         """
         index = segments.read_index(self.folder, end)
         if index.seeds != self.seeds or index.run not in (None, self.record["hash"]):
             raise DamagedError(
-                f"segment {end:09d} in {self.folder} belongs to another run. Restore the segment"
+                f"Segment {end:09d} in {self.folder} belongs to another run. Restore the segment"
                 " from a copy of this run."
             )
         return index
@@ -203,7 +203,7 @@ class Trajectory:
 
         Raises:
             RunError: for a step that is no snapshot; it names the nearest ones.
-            DamagedError: where a segment was changed.
+            DamagedError: if a segment was changed.
         """
         wanted = None if steps is None else {self.snapshot(step) for step in steps}
         for index in self.indexes:
@@ -219,8 +219,8 @@ class Trajectory:
             steps: the steps of the snapshots, in the order of the result; all by default.
 
         Raises:
-            RunError: for a step that is no snapshot, or where there is no snapshot yet.
-            DamagedError: where a segment was changed.
+            RunError: for a step that is no snapshot, or if there is no snapshot yet.
+            DamagedError: if a segment was changed.
         """
         parts = list(self.stream(steps))
         if not parts:
@@ -244,7 +244,7 @@ class Trajectory:
     def stored_state(self, step: int) -> tuple[int, segments.Flat] | None:
         """The last stored train state at or before ``step``: (its step, arrays by dotted name).
 
-        None where there is none.
+        None if no such state is stored.
         """
         before = [index for index in self.indexes if index.end <= step]
         if not self.has_states:
@@ -261,7 +261,7 @@ class Trajectory:
     def initial(self) -> dict[str, Any]:
         """The parameters of step 0, leading axis seed, as a nested dict.
 
-        Those of the first snapshot where there is none of step 0.
+        Those of the first snapshot if there is no snapshot of step 0.
         """
         if self.parent is None:
             first = dotted(self.stack([int(self.steps[0])]))
@@ -287,7 +287,7 @@ class Trajectory:
     @property
     def prepared(self) -> "Prepared":
         """The arrays that the run's interventions prepared."""
-        return Prepared(self.path / "prepared", self.record["hash"])
+        return Prepared(self.path / PREPARED, self.record["hash"])
 
     def differences(self, other: "Trajectory") -> list[str]:
         """Differences between what this run and another run of the same experiment store.
@@ -369,20 +369,20 @@ class Trajectory:
         """The step itself, if it is the step of a snapshot.
 
         Raises:
-            RunError: where it is not; the error names the nearest ones.
+            RunError: if it is not; the error names the nearest ones.
         """
         if step not in self.steps:
             if not len(self.steps):
                 raise self._no_snapshot()
             near = self.steps[np.argsort(np.abs(self.steps - step), kind="stable")[:2]]
             raise RunError(
-                f"step {step} is no snapshot of {self.path}; the nearest are"
-                f" {sorted(near.tolist())}, see .steps"
+                f"Step {step} is no snapshot of {self.path}. The nearest are"
+                f" {sorted(near.tolist())}; all are in .steps."
             )
         return int(step)
 
     def _no_snapshot(self) -> RunError:
-        return RunError(f"{self.path} holds no snapshot yet; train it first.")
+        return RunError(f"{self.path} holds no snapshot yet. Train it first.")
 
 
 class Prepared(NamedTuple):
@@ -403,7 +403,7 @@ class Prepared(NamedTuple):
         return self.folder / f"{index}.npz"
 
     def read(self, index: int) -> dict[str, np.ndarray] | None:
-        """The arrays of the run's intervention ``index``; None where none are stored yet."""
+        """The arrays of the run's intervention ``index``; None if none are stored yet."""
         file = self.file(index)
         return read_arrays(file, self.run) if file.exists() else None
 
@@ -411,7 +411,7 @@ class Prepared(NamedTuple):
         """Store the arrays of the run's intervention ``index``.
 
         Raises:
-            RunError: where the file cannot be written.
+            RunError: if the file cannot be written.
         """
         write_arrays(self.file(index), arrays, self.run)
 

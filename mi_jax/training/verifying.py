@@ -11,7 +11,7 @@ from mi_jax.training.trajectory import ORIGIN, Trajectory
 
 
 def problems(trajectory: Trajectory) -> Iterator[str]:
-    """Problems of a run on disk, one line each; none where every stored number is intact.
+    """Problems of a run on disk, one line each; none if every stored number is intact.
 
     Each segment is read as every other reader does: index, losses, state, snapshots.
     """

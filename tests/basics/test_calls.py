@@ -41,7 +41,10 @@ def test_a_measure_with_options_carries_them_in_its_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_coefficient(preconditioner='adam')", "preconditioner='adam'; RMSProp"),
+        (
+            "learning_coefficient(preconditioner='adam')",
+            "preconditioner='adam': must be None or an RMSProp",
+        ),
         ("learning_coefficient(draws=2.5)", r"draws=2\.5: must be a whole number"),
         ("learning_coefficient(chain_mode='x')", "chain_mode='x' is unknown"),
     ],
@@ -75,7 +78,7 @@ def test_a_call_without_options_is_the_registered_measure() -> None:
         ("mi_jax.x()", "is no measure with options"),
         (
             "learning_coeficient(epsilon=1)",
-            "there is no measure with options 'learning_coeficient'; did you mean",
+            "There is no measure with options 'learning_coeficient'; did you mean",
         ),
         (
             "learning_coefficient(epsilom=1)",
@@ -86,12 +89,12 @@ def test_a_call_without_options_is_the_registered_measure() -> None:
         ("learning_coefficient(1)", "learning_coefficient"),
         ("probe_accuracy(kindd='ridge')", "A probe has no setting 'kindd'; did you mean kind"),
         ("probe_effect(ranks=2)", "A probe has no setting 'ranks'"),
-        ("learning_coefficient(epsilon=0)", "epsilon=0; a positive number is needed"),
-        ("learning_coefficient(epsilon=-1.0)", r"epsilon=-1\.0; a positive"),
+        ("learning_coefficient(epsilon=0)", "epsilon=0: must be a positive number"),
+        ("learning_coefficient(epsilon=-1.0)", r"epsilon=-1\.0: must be a positive"),
         ("learning_coefficient(n_beta=0)", "n_beta=0"),
         ("learning_coefficient(n_beta=-2)", "n_beta=-2"),
-        ("learning_coefficient(draws=0)", "draws=0; at least"),
-        ("sharpness(order=1)", "order=1; at least 2"),
+        ("learning_coefficient(draws=0)", "draws=0: must be at least"),
+        ("sharpness(order=1)", "order=1: must be at least 2"),
         ("probe_accuracy(kind='lgistic')", "lgistic"),
         ("probe_effect(rank=0)", "rank=0 is invalid. It must be at least 1"),
     ],

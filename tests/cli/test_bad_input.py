@@ -65,18 +65,18 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) 
         ("probe_accuracy(held_out='c')", "no labels of a concept 'c'"),
         ("probe_mdl(sites='hook_embed')", "hook_embed"),
         ("probe_effect(sites='embedd')", "embedd"),
-        ("learning_coefficient(n_beta=0)", "n_beta=0; a positive number is needed"),
-        ("learning_coefficient(n_beta=-1.5)", "n_beta=-1.5; a positive"),
-        ("learning_coefficient(epsilon=0)", "epsilon=0; a positive"),
+        ("learning_coefficient(n_beta=0)", "n_beta=0: must be a positive number"),
+        ("learning_coefficient(n_beta=-1.5)", "n_beta=-1.5: must be a positive"),
+        ("learning_coefficient(epsilon=0)", "epsilon=0: must be a positive"),
         (
             "learning_coefficient(parameters='embedd.*')",
-            "the pattern 'embedd.*' matches none of the parameters",
+            "The pattern 'embedd.*' matches none of the parameters",
         ),
-        ("learning_coefficient(parameters='embed*', entry=99)", "entry=99 is none of them"),
-        ("learning_coefficient(entry=0)", "entry=0 of which parameters? name them"),
+        ("learning_coefficient(parameters='embed*', entry=99)", "entry=99 must lie between"),
+        ("learning_coefficient(entry=0)", "entry=0 is given without parameters. Name them"),
         ("learning_coefficient(split='tset')", "needs the task's split 'tset'"),
         ("learning_coefficient(where=('carry', 2))", "no example of 'train' is of that class"),
-        ("learning_coefficient(examples=(5000,))", "examples asks for [5000]"),
+        ("learning_coefficient(examples=(5000,))", "; it holds [5000]"),
         ("sharpness(split='tset')", "needs the task's split 'tset'"),
         ("composition_score", "heads"),
     ],
@@ -144,7 +144,7 @@ _ORGANISMS = [
     ("--task.name group --task.group T5", "Groups are spelled C2, C3, ..."),
     ("--task.operation divde", "'divide'"),
     ("--task.p 12 --task.operation divide", "operation='divide' needs a prime modulus"),
-    ("--task.p 12 --task.operation divide", "p=12 is not prime; the next prime is 13"),
+    ("--task.p 12 --task.operation divide", "p=12 is not prime. The next prime is 13"),
     (
         "--task.label-noise 1.5",
         "label_noise=1.5: the share of replaced labels must lie between 0 and 1",
@@ -210,7 +210,7 @@ _FILES = {
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("beyond.py", "snapshots at steps [11] lie outside the run: steps are 0 to 10"),
+        ("beyond.py", "Snapshots at steps [11] lie outside the run. Its steps are 0 to 10"),
         ("none.py", "defines no `experiment`. Assign an mi_jax.Experiment"),
         ("other.py", "defines no `experiment`"),
         ("missing.py", "There is no file"),
@@ -240,7 +240,7 @@ def test_steps_beyond_a_shortened_run_are_refused(
         "--steps",
         "5",
     )
-    assert "snapshots at steps [11] lie outside the run: steps are 0 to 5" in message
+    assert "Snapshots at steps [11] lie outside the run. Its steps are 0 to 5" in message
 
 
 @pytest.mark.parametrize("name", ["groking", "nowhere/run"])
@@ -262,7 +262,7 @@ def test_an_unknown_measure_is_refused_with_similar_ones(
         "train_loss,tset_loss",
         "--no-compile-cache",
     )
-    assert "there is no measure 'tset_loss'; did you mean test_loss" in message
+    assert "There is no measure 'tset_loss'; did you mean test_loss" in message
 
 
 def test_a_measure_that_this_run_does_not_allow_is_refused(
@@ -349,7 +349,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(
         "--no-compile-cache",
         *TINY,
     )
-    assert "is not empty and holds no run.json; give another --out" in message
+    assert "is not empty and holds no run.json. Give another --out" in message
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
@@ -369,7 +369,7 @@ def test_a_path_that_cannot_be_written_is_refused(
         *TINY,
     )
     assert str(tmp_path / out) in message or out in message
-    assert "cannot be written" in message or "is a file; a run is a directory" in message
+    assert "cannot be written" in message or "is a file, but a run is a directory" in message
 
 
 def test_two_trainers_on_one_run_are_refused(
@@ -386,7 +386,7 @@ def test_two_trainers_on_one_run_are_refused(
             "--no-compile-cache",
             *TINY,
         )
-    assert "another process is training" in message
+    assert "Another process is training" in message
 
 
 def _weights(run: Run, file: Path, **changes: Any) -> Path:
@@ -569,7 +569,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_saved(
     _, path, done = full
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be written" in done.stderr
-    assert "everything up to the segment before is kept: make room" in done.stderr
+    assert "Everything up to the segment before is kept. Make room" in done.stderr
     assert sorted(folder.name for folder in (path / "segments").iterdir()) == [
         "000000015",
         "000000030",

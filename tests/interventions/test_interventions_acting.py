@@ -518,7 +518,7 @@ def test_other_text_is_refused_and_nothing_of_it_runs(text: str, message: str) -
 def test_a_value_of_another_kind_is_refused(field: str, value: Any) -> None:
     with (
         unchecked(),
-        pytest.raises(ConfigError, match=rf"Change\({field}\) to .*: that setting is"),
+        pytest.raises(ConfigError, match=rf"Change\({field}\) to .*: must be of the type"),
     ):
         _programs(Change(field, value))
 

@@ -170,7 +170,7 @@ def test_a_cell_that_is_requested_three_times_is_no_plateau() -> None:
 
 
 def test_an_empty_grid_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at least one epsilon"):
+    with pytest.raises(ConfigError, match="each must hold at least one value"):
         calibrate(
             lambda w: (w**2).sum(),
             jnp.zeros(1),

@@ -152,13 +152,13 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
     [
         (
             lambda: curvature.lanczos(lambda v: v, jnp.ones(3), 4),
-            r"order=4; 1 to the number of parameters \(3\)",
+            r"order=4 must lie between 1 and 3, the number of parameters",
         ),
         (
             lambda: curvature.top_eigenvalues(
                 lambda w: (w**2).sum(), jnp.ones(3), most=5, order=4, key=_KEY
             ),
-            "most=5, order=4",
+            "most=5 must lie between 1 and order=4",
         ),
         (
             lambda: curvature.hessian_trace(
@@ -167,7 +167,10 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
             "probes=1",
         ),
         (lambda: curvature.diverges_above(-1.0), "sharpness=-1.0"),
-        (lambda: curvature.diverges_above(1.0, momentum=2.0), "momentum=2.0; 0 <= momentum < 1"),
+        (
+            lambda: curvature.diverges_above(1.0, momentum=2.0),
+            "momentum=2.0: must be at least 0 and below 1",
+        ),
         (
             lambda: curvature.spectral_density(
                 lambda w: (w**2).sum(), jnp.ones(3), probes=0, key=_KEY
@@ -182,7 +185,7 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_past_its_threshold(
         ),
         (
             lambda: curvature.top_eigenvalues(lambda w: w**2, jnp.ones(3), key=_KEY),
-            "in place of one number",
+            "must return one number",
         ),
     ],
 )

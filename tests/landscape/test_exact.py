@@ -122,11 +122,11 @@ def test_tabulated_quadratics() -> None:
 
 
 def test_invalid_sizes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="rank=3; a product through widths"):
+    with pytest.raises(ConfigError, match="rank=3 must lie between 0 and 2"):
         exact.deep_linear((4, 2, 4), 3)
-    with pytest.raises(ConfigError, match="r=5; a truth through 3 hidden units"):
+    with pytest.raises(ConfigError, match="r=5 must lie between 0 and 3"):
         exact.reduced_rank(8, 8, 3, 5)
-    with pytest.raises(ConfigError, match="factors of ranks 2 and 2 through 2 hidden units"):
+    with pytest.raises(ConfigError, match="rank_a=2, rank_b=2, r="):
         exact.reduced_rank_at(2, 2, 2, 2, 2, 0)
     with unchecked(), pytest.raises(ConfigError, match=r"widths=4\.0: must be a whole number"):
         exact.deep_linear((4.0, 2.0), 1)  # pyright: ignore[reportArgumentType]

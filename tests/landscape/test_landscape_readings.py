@@ -202,7 +202,7 @@ def test_invalid_options_are_refused() -> None:
             measure_learning_coefficient(**{name: value})
     nowhere = measure_learning_coefficient(parameters=("nowhere.*",))
     with pytest.raises(
-        ConfigError, match=r"the pattern 'nowhere\.\*' matches none of the parameters"
+        ConfigError, match=r"The pattern 'nowhere\.\*' matches none of the parameters"
     ):
         measure_weights(
             _MODEL.init(jax.random.key(0)), _SUBJECT, [nowhere], {"experiment": {}, "hash": ""}

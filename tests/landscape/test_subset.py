@@ -85,10 +85,10 @@ def test_the_chosen_examples_keep_their_bits_in_the_order_of_the_data() -> None:
     [
         ([], "examples is empty"),
         ([False] * 4, "examples is empty"),
-        ([True] * 3, r"a mask of the shape \(3,\); there are 4 examples"),
-        ([0, 4], r"examples asks for \[4\]; there are 4 examples, from 0"),
-        ([-1], r"asks for \[-1\]"),
-        ([2, 2], "examples repeats 1 indices"),
+        ([True] * 3, r"must have the shape \(4,\), one entry per example; it has \(3,\)"),
+        ([0, 4], r"indices from 0 to 3; it holds \[4\]"),
+        ([-1], r"holds \[-1\]"),
+        ([2, 2], "examples repeats 1 of its indices"),
     ],
 )
 def test_invalid_examples_are_refused(examples: Any, message: str) -> None:
@@ -124,7 +124,7 @@ def test_examples_of_a_split_are_chosen_by_index_and_by_label() -> None:
     ):
         split_rows(context, "train", None, ("b_party", 1))
     with pytest.raises(
-        ConfigError, match=r"no example of 'train' is of that class; 'b_parity' has \[0, 1\]"
+        ConfigError, match=r"no example of 'train' is of that class\. 'b_parity' has \[0, 1\]"
     ):
         split_rows(context, "train", None, ("b_parity", 2))
     with pytest.raises(MeasureError, match="no split 'nowhere'"):

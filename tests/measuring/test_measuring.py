@@ -520,7 +520,7 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
     ("measures", "message"),
     [
         (["tset_loss"], "no measure 'tset_loss'; did you mean test_loss"),
-        (["test_loss", "test_loss"], r"more than one measure is named \['test_loss'\]"),
+        (["test_loss", "test_loss"], r"More than one measure is named \['test_loss'\]"),
         ([size, Measure("size", lambda params, context: _size(params))], r"named \['size'\]"),
         ([Measure("own", size, {"test_loss": ()}), "test_loss"], r"named \['test_loss'\]"),
         (
@@ -691,7 +691,7 @@ def test_an_expensive_reading_is_taken_only_when_named_and_once_under_any_of_its
         taken, _ = choose(names, subject)
         expected = ["slow", "test_loss"] if "test_loss" in names else ["slow"]
         assert [measure.name for measure in taken] == expected
-    with pytest.raises(MeasureError, match="more than one measure is named"):
+    with pytest.raises(MeasureError, match="More than one measure is named"):
         choose(["slow", "slow"], subject)
 
 
@@ -752,5 +752,5 @@ def test_a_merged_mask_is_false_where_it_has_no_entry_and_labels_are_not_counts(
     assert mask["x"].dtype == bool
     np.testing.assert_array_equal(mask["x"].squeeze(), [True, True, False])
     np.testing.assert_array_equal(long["y"].squeeze(), [1, 2, 3])
-    with pytest.raises(MeasureError, match="'mode' differs between measures, and is labelled"):
+    with pytest.raises(MeasureError, match="along 'mode': some measures name its entries"):
         united([reading("x", [1, 2], mode=["a", "b"]), reading("y", [1, 2, 3])])

@@ -176,7 +176,7 @@ def test_the_verbs_do_the_same_as_the_functions(
     [
         (["--step", "41"], "Cannot fork at step 41: "),
         (["--step", "3", "--intervention", "Freeze('embde.*')"], "no parameter matches 'embde.*'"),
-        (["--step", "3", "--intervention", "print('x')"], "there is no intervention 'print'"),
+        (["--step", "3", "--intervention", "print('x')"], "There is no intervention 'print'"),
         (["--step", "3", "--task.p", "13"], "fork does not take --task.p 13"),
     ],
 )

@@ -409,7 +409,7 @@ def test_an_unfinished_run_is_not_joined_with_a_finished_one(
 ) -> None:
     half = _stopped(replace(SEEDS, seeds=(1,)), tmp_path / "half", 20)
     assert half.status[1].state == "unfinished"
-    with pytest.raises(RunError, match="different steps; train both to their end"):
+    with pytest.raises(RunError, match=r"different steps\. Train both to their end"):
         open_run([runs["first"].path, half.path])
 
 

@@ -249,7 +249,12 @@ def test_the_same_call_resumes_and_another_call_is_refused(parent: Run, changed:
         ),
         (30, None, [Freeze("unembed.W_Q")], r"no parameter matches 'unembed.W_Q'.*unembed.W_U"),
         (30, None, [Reset(("unembed.*", "nothing"))], r"'nothing'"),
-        (30, None, [Project("unembed.W_U", (6,))], r"frequencies \[6\] are none of 11 residues"),
+        (
+            30,
+            None,
+            [Project("unembed.W_U", (6,))],
+            r"frequencies must lie between 1 and 5, for 11 residues; you gave \[6\]",
+        ),
         (30, None, [Graft("*", "nowhere", 3)], r"is no run"),
         (30, None, [Graft("*", None, 99)], r"99"),
         (30, None, [Change("task.fraction", 2.0)], r"fraction=2.0"),
@@ -287,7 +292,7 @@ def test_weights_without_train_states_are_forked_with_a_fresh_one_and_say_so(
     )
     assert same(replay(programs, state, step, 60), made.state_at(60))
     assert not same(made.state_at(60).params, parent.state_at(60).params)
-    with pytest.raises(RunError, match=rf"step {step + 1} is no snapshot.*nearest are.*{step}"):
+    with pytest.raises(RunError, match=rf"Step {step + 1} is no snapshot.*nearest are.*{step}"):
         fork(folder, step=step + 1, out=tmp_path / "no")
     with pytest.raises(RunError, match="no train states"):
         zoom(folder, around=step, out=tmp_path / "no")

@@ -272,9 +272,9 @@ def test_the_gradient_at_a_neuron_of_signs_is_that_of_brute_force(
 
 def test_arguments_without_a_closed_form_are_refused() -> None:
     for call, message in (
-        (lambda: majority_coefficient(8, 1), "n=8: a majority needs an odd number"),
+        (lambda: majority_coefficient(8, 1), "n=8: must be odd, for signs"),
         (lambda: majority_coefficient(9, 10), "m=10"),
-        (lambda: majority_gap(9, 3), "k=3.*even k"),
+        (lambda: majority_gap(9, 3), "k=3: must be even"),
         (lambda: fourier_gap(np.ones(8), (0, 1, 2)), "some, and not all"),
         (lambda: fourier_gap(np.ones(6), (0,)), r"shape \(6,\)"),
         (lambda: sign_neuron_gradient(np.array([1.0, 0.5, 1.0]), (0, 1)), "-1 or 1"),

@@ -304,7 +304,7 @@ def test_what_needs_no_damaged_array_is_still_read(
 def test_verify_calls_nothing_missing_that_is_there(copy: Path, part: str) -> None:
     _spoil(copy / "segments" / "000000016" / part)
     (line,) = problems(Trajectory(copy))
-    assert line.startswith("segment 000000016 is damaged")
+    assert line.startswith("Segment 000000016 is damaged")
     assert open_run(copy).params(11)
 
 
@@ -348,7 +348,7 @@ def test_resuming_from_a_damaged_state_is_refused_and_the_advice_repairs_it(
     shutil.rmtree(copy / "segments" / "000000016")
     train(SEGMENTED, copy)
     assert _readings(copy) == true_readings
-    assert "segment 000000016" in str(error.value)
+    assert "Segment 000000016" in str(error.value)
 
 
 def test_measuring_damaged_snapshots_is_refused_and_writes_no_reading(copy: Path) -> None:

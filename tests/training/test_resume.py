@@ -187,7 +187,7 @@ def test_sigterm_saves_everything_and_says_how_to_resume(killed: Killed, tmp_pat
     assert child.returncode == 130
     assert out == ""
     message = re.search(
-        r"stopped at step (\d+) of 4000; everything up to there is saved\. To resume:\n  mi-jax"
+        r"Stopped at step (\d+) of 4000\. Everything up to there is saved\. To resume:\n  mi-jax"
         r" (.*)\n",
         errors,
     )
@@ -223,9 +223,9 @@ def _interrupted(experiment: Experiment, path: Path, at: int, *numbers: signal.S
 def test_interrupted_again_and_again_a_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     undisturbed = train(QUICK, tmp_path / "undisturbed")
     for at in (1, 17, 18, 60, 150):
-        with pytest.raises(Interrupted, match="everything up to there is saved") as error:
+        with pytest.raises(Interrupted, match="Everything up to there is saved") as error:
             _interrupted(QUICK, tmp_path / "run", at, signal.SIGINT)
-        message = re.match(r"stopped at step (\d+) of 200", str(error.value))
+        message = re.match(r"Stopped at step (\d+) of 200", str(error.value))
         assert message
         assert open_run(tmp_path / "run").losses.sizes["step"] == int(message[1]), (
             "the part that was reported as saved is not"

@@ -88,7 +88,7 @@ def test_a_union_is_the_union_of_the_sets(
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (at(11), r"\[11\] lie outside the run: steps are 0 to 10"),
+        (at(11), r"\[11\] lie outside the run\. Its steps are 0 to 10"),
         (at(3, 40, 12), r"\[12, 40\]"),
         (at(-1), r"\[-1\]"),
         (dense(11, 5), "around=11"),

@@ -135,7 +135,8 @@ def test_a_step_that_is_no_snapshot_is_refused_with_the_nearest_ones(sparse_run:
         (-1, r"\[0, 7\]"),
     ):
         with pytest.raises(
-            RunError, match=rf"step {step} is no snapshot of .* nearest are {near}, see \.steps"
+            RunError,
+            match=rf"Step {step} is no snapshot of .* nearest are {near}; all are in \.steps",
         ):
             sparse_run.params(step)
         with pytest.raises(RunError, match="no snapshot"):
@@ -226,7 +227,7 @@ def test_a_run_without_a_segment_has_steps_and_losses_of_length_0(tmp_path: Path
     assert (run.steps.tolist(), run.losses.sizes) == ([], {"seed": 3, "step": 0})
     assert {tuple(status) for status in run.status.values()} == {("unfinished", 0)}
     for read in (lambda: run.params(0), run.stack, lambda: run.measure(["train_loss"])):
-        with pytest.raises(RunError, match="holds no snapshot yet; train it first"):
+        with pytest.raises(RunError, match=r"holds no snapshot yet\. Train it first"):
             read()
     assert run.state_at(0).step.tolist() == [0, 0, 0]
 
@@ -390,7 +391,7 @@ def test_a_newer_format_is_refused_and_says_to_upgrade(sparse_run: Run, tmp_path
     for read in (lambda: open_run(path), lambda: train(SPARSE, path)):
         with pytest.raises(
             RunError,
-            match=f"format {FORMAT + 1}, this version of mi_jax reads up to {FORMAT}; upgrade",
+            match=rf"format {FORMAT + 1}, but this version of mi_jax reads up to {FORMAT}\. Up",
         ):
             read()
 

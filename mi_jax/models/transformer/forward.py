@@ -62,7 +62,7 @@ def forward(
         taps: the taps of this pass.
         positions: the positions whose logits are wanted; None for all.
         alphabet: the task's inputs, to compute the first layer on the token table; None to compute
-            it example by example. The table is also left where a tap sits at a site that it never
+            it example by example. The table is also left if a tap sits at a site that it never
             computes.
 
     Raises:
@@ -94,7 +94,7 @@ def forward(
 def _embedded(
     config: TransformerSettings, params: Any, tokens: Int[Array, "b s"], taps: Tapped
 ) -> Float[Array, "b s d"]:
-    """The residual stream before layer 0: embedding plus learned positions, where there are any."""
+    """The residual stream before layer 0: embedding plus learned positions, if there are any."""
     x = taps.at("embed", taps.product("embed.W_E", tokens, params["embed"]["W_E"], lookup))
     if config.positions != "learned":
         return x
@@ -111,7 +111,19 @@ def _block(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """One layer. Attention reads every position of x and writes at ``queries`` alone."""
+    """One layer. Attention reads every position of x and writes at ``queries`` alone.
+
+    Args:
+        config: the settings of the model.
+        params: of this layer.
+        name: site prefix of this layer, such as ``blocks.0``.
+        x: the residual stream before the layer, at all positions.
+        taps: record or replace values at the sites.
+        queries: the positions at which the layer's output is computed.
+
+    Returns:
+        The residual stream after the layer, at ``queries``.
+    """
     x = taps.at(f"{name}.resid_pre", x)
     attended = _attention(config, params, name, x, taps, queries)
     return _after_attention(config, params, name, _rows(x, queries), attended, taps)
@@ -193,7 +205,19 @@ def _attention(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """softmax(q k^T / scale) v W_O, with a tap at every step."""
+    """softmax(q k^T / scale) v W_O, with a tap at every step.
+
+    Args:
+        config: the settings of the model.
+        params: of this layer.
+        block: site prefix of this layer, such as ``blocks.0``.
+        x: the residual stream before the layer, at all positions.
+        taps: record or replace values at the sites.
+        queries: the positions at which the output is computed.
+
+    Returns:
+        What attention adds to the residual stream, at ``queries``.
+    """
     attn, name = params["attn"], f"{block}.attn"
     _check_taps(block, taps)
     normed = _norm(config, params.get("ln1"), x, taps, f"{block}.ln1")
@@ -258,7 +282,20 @@ def _attend(
     taps: Tapped,
     queries: tuple[int, ...],
 ) -> Float[Array, "b q d"]:
-    """Attention from the scores on: the mask, the pattern, the mixed values z, and W_O."""
+    """Attention from the scores on: the mask, the pattern, the mixed values z, and W_O.
+
+    Args:
+        config: the settings of the model.
+        attn: the parameters of this layer's attention.
+        name: site prefix of this layer's attention, such as ``blocks.0.attn``.
+        scores: scaled scores before the mask.
+        mix: the pattern -> z, the mixed values of each head.
+        taps: record or replace values at the sites.
+        queries: the positions of the axis q.
+
+    Returns:
+        What attention adds to the residual stream, at ``queries``.
+    """
     if config.attention == "causal":
         scores = jnp.where(spread(causal_mask(queries, scores.shape[-1]), scores), scores, -jnp.inf)
     scores = taps.at(f"{name}.attn_scores", scores)
@@ -306,7 +343,7 @@ def _softmax(scores: Float[Array, "b h q k"]) -> Float[Array, "b h q k"]:
 def _write(
     name: str, z: Float[Array, "b q h e"], W_O: Float[Array, "h e d"], taps: Tapped
 ) -> Float[Array, "b q d"]:
-    """Sum over heads of z_h W_O[h]: head by head where a tap needs that, else as one product."""
+    """Sum over heads of z_h W_O[h]: head by head if a tap needs that, else as one product."""
     if taps.listens(f"{name}.result") or taps.listens(f"{name}.W_O"):
         result = taps.product(
             f"{name}.W_O", z, W_O, lambda z, W: jnp.einsum("bqhe,hed->bqhd", z, W)
@@ -344,7 +381,7 @@ def _norm(
         config: the settings.
         params: weight w and, for LayerNorm, bias b.
         x: the input.
-        taps: taps of the norm's sites; None where these sites would have no single value.
+        taps: taps of the norm's sites; None if these sites would have no single value.
         name: the norm's name; read only with ``taps``.
     """
     if config.normalization == "none":

@@ -48,7 +48,7 @@ class Transformer(TransformerSettings):
             ``positions.rotate``).
             "relative": each layer has a vector per head and distance query - key, W_rel_K added to
             keys and W_rel_V to values (arXiv 1803.02155, as in Edelman et al., 2402.11004), each
-            [head distance d_head]. The first row is distance 0 where attention is causal, else
+            [head distance d_head]. The first row is distance 0 if attention is causal, else
             distance 1 - the task's positions.
             "relative_keys": "relative" with W_rel_K alone.
             "none": not at all.
@@ -119,7 +119,7 @@ class Transformer(TransformerSettings):
         """Builds the model for a task of tokens.
 
         Raises:
-            ConfigError: where the task gives floats, its input holds answers that this attention
+            ConfigError: if the task gives floats, its input holds answers that this attention
                 would see, or ``output_vocabulary`` is less than its number of classes.
         """
         task_inputs = inputs

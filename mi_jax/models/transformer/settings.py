@@ -63,13 +63,13 @@ class TransformerSettings(Architecture):
                 " give d_head."
             )
         if self.d_mlp is not None and not self.d_mlp >= 0:
-            raise ConfigError(f"d_mlp={self.d_mlp}: must be at least 0")
+            raise ConfigError(f"d_mlp={self.d_mlp}: must be at least 0.")
         if self.attention_scale is not None and not self.attention_scale > 0:
-            raise ConfigError(f"attention_scale={self.attention_scale}: must be above 0")
+            raise ConfigError(f"attention_scale={self.attention_scale}: must be above 0.")
         check_finite(self, "logit_scale")
         check_init_scale(self.init_scale)
         if not 0 <= self.attention_rate <= 1:
-            raise ConfigError(f"attention_rate={self.attention_rate}: must lie between 0 and 1")
+            raise ConfigError(f"attention_rate={self.attention_rate}: must lie between 0 and 1.")
         if self.positions == "rotary" and self.head_size % 2:
             raise ConfigError(
                 f"Rotary positions need an even d_head, not {self.head_size}. Change d_head or"
@@ -110,7 +110,7 @@ class TransformerSettings(Architecture):
         """The number of logits per position.
 
         Raises:
-            ConfigError: where there are fewer than the task has classes.
+            ConfigError: if there are fewer than the task has classes.
         """
         outputs = inputs.vocabulary if self.output_vocabulary is None else self.output_vocabulary
         if outputs < inputs.classes:

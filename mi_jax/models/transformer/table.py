@@ -78,8 +78,8 @@ def project_on_table(
         queries: the positions of the queries.
         scale: divisor of the scores.
         project: projects rows of the residual stream to q, k and v.
-        tap: acts on the embedded tokens, where one listens to ``embed``.
-        relative_keys: vectors to add to the keys, by query and key position, where positions are
+        tap: acts on the embedded tokens, if one listens to ``embed``.
+        relative_keys: vectors to add to the keys, by query and key position, if positions are
             relative.
     """
     W_E, positional = params["embed"]["W_E"], params.get("pos_embed")

@@ -64,7 +64,7 @@ def accuracy(inputs: ReportInputs) -> list[FigurePlan]:
 
 
 def wrong_labels(inputs: ReportInputs) -> list[FigurePlan]:
-    """Accuracy on clean and on mislabelled training examples, where some are mislabelled."""
+    """Accuracy on clean and on mislabelled training examples, if some are mislabelled."""
     needs = {"clean_accuracy", "memorised_accuracy", "corrected_accuracy", "test_accuracy"}
     if not set(inputs.dataset) >= needs:
         return []
@@ -83,7 +83,7 @@ def wrong_labels(inputs: ReportInputs) -> list[FigurePlan]:
 
 
 def test_curves(inputs: ReportInputs) -> list[FigurePlan]:
-    """Test loss and test accuracy alone, where every step draws fresh examples: then there are no
+    """Test loss and test accuracy alone, if every step draws fresh examples: then there are no
     training curves to compare them with.
     """
     if inputs.dates is not None or {"train_loss", "train_accuracy"} & set(inputs.dataset):
@@ -109,7 +109,7 @@ def test_curves(inputs: ReportInputs) -> list[FigurePlan]:
 
 
 def seeds(inputs: ReportInputs) -> list[FigurePlan]:
-    """Every seed against its own step of grokking, where several seeds grokked, not at once."""
+    """Every seed against its own step of grokking, if several seeds grokked, not at once."""
     dates, phases = inputs.dates, inputs.phases
     if dates is None or not dates.grokked.notnull().any() or inputs.dataset.sizes["seed"] < 2:
         return []

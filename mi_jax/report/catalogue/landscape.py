@@ -124,7 +124,7 @@ def _protocol(dataset: xr.Dataset, name: str) -> str:
 
 
 def _edge_of_stability(dataset: xr.Dataset) -> float | None:
-    """2 / eta of the experiment that was measured; None where its optimizer has no single positive
+    """2 / eta of the experiment that was measured; None if its optimizer has no single positive
     learning rate.
     """
     provenance = json.loads(dataset.attrs.get("provenance", "{}"))

@@ -79,7 +79,7 @@ def hidden_progress(inputs: ReportInputs) -> list[FigurePlan]:
 
 
 def positions(inputs: ReportInputs) -> list[FigurePlan]:
-    """Test loss of each answer, where several are read."""
+    """Test loss of each answer, if several answers of an example are read."""
     dataset, seed = inputs.dataset, inputs.first_seed
     return [
         FigurePlan(

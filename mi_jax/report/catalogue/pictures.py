@@ -22,7 +22,7 @@ def surface(inputs: ReportInputs) -> list[FigurePlan]:
 
 
 def circles(inputs: ReportInputs) -> list[FigurePlan]:
-    """Tokens in the planes of the key frequencies, where the seed has any."""
+    """Tokens in the planes of the key frequencies, if the seed has any."""
     pictures, dataset, seed = inputs.pictures, inputs.dataset, inputs.first_seed
     if not len(plots.key_labels(dataset, seed)):
         return []

@@ -13,7 +13,7 @@ KEYS = ("final_keys",)
 
 
 class FigurePlan(NamedTuple):
-    """A figure that a report has where its readings were taken.
+    """A figure that a report has if its readings were taken.
 
     Attributes:
         name: of its files, without suffix.
@@ -63,12 +63,12 @@ def of_plot(draw: Callable[..., Any]) -> Callable[[ReportInputs], list[FigurePla
 
 
 def seed_note(inputs: ReportInputs) -> str:
-    """The sentence of a caption that explains line styles, where there are several seeds."""
+    """The sentence of a caption that explains line styles, if there are several seeds."""
     return " Line styles are seeds." if inputs.dataset.sizes["seed"] > 1 else ""
 
 
 def date_note(inputs: ReportInputs) -> str:
-    """The sentences of a caption that explain shaded phases and marked dates, where there are
+    """The sentences of a caption that explain shaded phases and marked dates, if there are
     any.
     """
     note = ""
