@@ -41,12 +41,27 @@ def principal_components(
     return U, V
 
 
+def frequency_shares(
+    components: Float[Array, "token mode"],
+) -> Float[Array, "frequency mode"]:
+    """Share of each frequency k = 1, ..., p // 2 in vectors of unit norm over the tokens.
+
+    (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, the squared norm of v's projection on cosine and sine.
+    For k = p / 2, which has no sine, the factor is 1 / p.
+    """
+    p = components.shape[0]
+    shares = 2 / p * dft_power(components)[1:]
+    return shares if p % 2 else shares.at[-1].multiply(0.5)
+
+
 def circularity() -> Measure:
     """Purity of frequency of the embedding's first four principal components.
 
     The mean over these components v of max_k (2 / p) |sum_t v_t e^(2 pi i k t / p)|^2, v of unit
-    norm over the tokens, clipped to [0, 1]. 1 means that each component is a wave of one frequency,
-    so that the tokens lie on circles (arXiv 2306.17844).
+    norm over the tokens, clipped to [0, 1]; 1 / p takes the place of 2 / p for k = p / 2, whose
+    wave has no sine. The mean is over p - 1 components where p < 5, since a centred table has no
+    more. 1 means that each component is a wave of one frequency, so that the tokens lie on circles
+    (arXiv 2306.17844).
 
     Returns:
         A Measure with the scalar ``circularity``, from 0 to 1. It needs the role ``embedding`` and
@@ -55,9 +70,9 @@ def circularity() -> Measure:
 
     def _circularity(params: Params, context: Context) -> Scalar:
         table = embedding_table(params, context)
-        components = principal_components(table)[0][:, :4]
-        power = 2 / table.shape[0] * dft_power(components)[1:]
-        return jnp.clip(power.max(axis=0), 0, 1).mean()
+        # A centred table of p tokens has p - 1 components; the next one is arbitrary.
+        components = principal_components(table)[0][:, : min(4, table.shape[0] - 1)]
+        return jnp.clip(frequency_shares(components).max(axis=0), 0, 1).mean()
 
     return Measure(
         "circularity", _circularity, roles=("embedding",), ground_truth=("residues",), source=SOURCE
@@ -195,7 +210,7 @@ def _candidates(k: Int[Array, ""], p: int) -> _Candidates:
 
 
 def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair class"]:
-    """Logits of each candidate algorithm at one frequency.
+    """Logits of each candidate algorithm of addition at one frequency.
 
     With w = 2 pi k / p, X = cos wa + cos wb and Y = sin wa + sin wb:
 
@@ -211,27 +226,37 @@ def candidate_logits(k: Int[Array, ""], p: int) -> Float[Array, "condition pair 
     Returns:
         Logits in the order of ``CANDIDATES``; pair (a, b) has the index a p + b.
     """
-    candidates, (total, difference) = _candidates(k, p), _sums_and_differences(p)
-    return candidates.of_difference[:, difference, None] * candidates.of_sum[:, total]
+    candidates, a = _candidates(k, p), jnp.arange(p)
+    total = ((a[:, None] + a[None, :]) % p).ravel()
+    return candidates.of_difference[:, _other_sum(total, p), None] * candidates.of_sum[:, total]
 
 
-def _sums_and_differences(p: int) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
-    """Sums and differences of every pair (a, b), which has the index a p + b.
+def _other_sum(answer: Int[Array, " pair"], p: int) -> Int[Array, " pair"]:
+    """a - b of every pair where the answer is a + b, and a + b where it is a - b, mod p.
 
-    Returns:
-        a + b mod p, and a - b mod p.
+    Subtraction is the addition of -b, so the two change places in every candidate.
     """
-    a, b = np.divmod(np.arange(p * p), p)
-    return (a + b) % p, (a - b) % p
+    a = jnp.arange(p * p) // p
+    return (2 * a - answer) % p
 
 
 def _correlations(
-    logits: Float[Array, "pair class"], k: Int[Array, ""], p: int
+    logits: Float[Array, "pair class"],
+    k: Int[Array, ""],
+    answer: Int[Array, " pair"],
+    p: int,
 ) -> Float[Array, " condition"]:
-    """Correlation of logits with each of ``candidate_logits``."""
+    """Correlation of logits with each of ``candidate_logits``, for addition or subtraction.
+
+    Args:
+        logits: one row per pair, in the order a p + b.
+        k: frequency, from 1 to p - 1.
+        answer: a + b or a - b mod p of every pair.
+        p: modulus.
+    """
     # The p^3 candidate logits are never formed: they are products f(a - b) g(a + b, c), so sums
     # over the pairs are taken by a + b first.
-    (of_difference, of_sum), (total, difference) = _candidates(k, p), _sums_and_differences(p)
+    (of_difference, of_sum), total, difference = _candidates(k, p), answer, _other_sum(answer, p)
     around = logits - logits.mean()
 
     def correlation(f: Float[Array, " token"], g: Float[Array, "token class"]) -> Scalar:
@@ -251,9 +276,10 @@ def circle_fve() -> Measure:
 
     2 r - 1 for each circle i, which keeps the mean of W_E and its principal components 2i - 1 and
     2i. r is the correlation over all (a, b, c) of the logits with ``candidate_logits`` at the
-    frequency k of the first of the two components. For the accompanying pizza, whose tokens enter
-    by their doubled angle, it is at k / 2 mod p. 1 means that the algorithm explains the circle's
-    logits (arXiv 2306.17844).
+    frequency k of the first of the two components. For subtraction, -b takes the place of b in the
+    candidates. For the accompanying pizza, whose tokens enter by their doubled angle, the frequency
+    is k / 2 mod p; it is NaN where an even p and an odd k leave no such frequency. 1 means that the
+    algorithm explains the circle's logits (arXiv 2306.17844).
 
     Returns:
         A Measure with ``circle_fve`` of dims (component, condition), the circles from 1 to
@@ -268,6 +294,7 @@ def circle_fve() -> Measure:
         p, table = context.inputs.classes, embedding_table(params, context)
         U, V = principal_components(table)
         mean, inputs = table.mean(axis=0), table_inputs(context)
+        answer = context.ground_truth["cyclic_answer"].ravel()
 
         def fits(circle: Int[Array, ""]) -> Float[Array, " condition"]:
             plane = jax.lax.dynamic_slice_in_dim(V, 2 * circle, 2)
@@ -278,13 +305,16 @@ def circle_fve() -> Measure:
 
             taps = {site: ByPosition(on_plane)}
             out = context.model.apply(params, inputs, taps=taps, positions=context.read)[:, 0, :p]
-            power = dft_power(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1))[:, 0]
-            k = 1 + power[1:].argmax()
+            shares = frequency_shares(jax.lax.dynamic_index_in_dim(U, 2 * circle, axis=1))[:, 0]
+            k = 1 + shares.argmax()
             # Frequencies k and p - k give the same logits, so the half of an odd k is that of
             # p - k.
             doubled = jnp.where(k % 2 == 0, k, p - k)
             r = jnp.concatenate(
-                [_correlations(out, k, p)[:-1], _correlations(out, doubled // 2, p)[-1:]]
+                [
+                    _correlations(out, k, answer, p)[:-1],
+                    _correlations(out, doubled // 2, answer, p)[-1:],
+                ]
             )
             explained = 2 * r - 1
             # An odd frequency of an even modulus is not the double of any frequency, so no pizza

@@ -189,9 +189,21 @@ def pair_logits(params: Params, context: Context) -> Float[Array, "pair class"]:
     return table_logits(params, context).reshape(-1, context.inputs.classes)
 
 
-def pair_losses(logits: Float[Array, "pair class"], context: Context) -> Float[Array, " pair"]:
-    """Loss of the run for logits of all pairs, in the order of the flat index a n + b."""
-    return context.loss(logits[:, None, :], table_answers(context).reshape(-1, 1))[:, 0]
+def pair_losses(
+    logits: Float[Array, "pair class"],
+    context: Context,
+    answers: Int[Array, "token token_other"] | None = None,
+) -> Float[Array, " pair"]:
+    """Loss of the run for logits of all pairs, in the order of the flat index a n + b.
+
+    Args:
+        logits: one row per pair.
+        context: of the reading.
+        answers: class of every pair that counts as right: ``table_labels`` for readings of one
+            split; None for the right answers.
+    """
+    answers = table_answers(context) if answers is None else answers
+    return context.loss(logits[:, None, :], answers.reshape(-1, 1))[:, 0]
 
 
 def table_neurons(params: Params, context: Context) -> Float[Array, "token token_other neuron"]:
@@ -220,6 +232,16 @@ def table_inputs(context: Context) -> Shaped[Array, "pair ..."]:
 def table_answers(context: Context) -> Int[Array, "token token_other"]:
     """Right class of every pair."""
     return context.ground_truth["answer"]
+
+
+def table_labels(context: Context) -> Int[Array, "token token_other"]:
+    """Class of every pair in the split that holds the pair.
+
+    On training pairs with label noise it is the label that is trained on; elsewhere it is the
+    right answer.
+    """
+    labels = [jnp.asarray(context.batches[split].targets) for split in sorted(context.batches)]
+    return jnp.concatenate(labels)[:, 0][context.ground_truth["table"]]
 
 
 def table_split(context: Context, split: str) -> Int[Array, " pair"]:

@@ -18,6 +18,7 @@ from mi_jax.measures.evaluation import (
     pair_losses,
     shared,
     table_answers,
+    table_labels,
     table_logits,
     table_neurons,
     table_split,
@@ -426,8 +427,9 @@ def hidden_restricted_loss() -> Measure:
 def hidden_excluded_loss() -> Measure:
     """Loss on the training pairs when the neurons lose their part along rho(xy) of the key irreps.
 
-    The activations H are replaced by H - H_r (see ``hidden_restricted_loss``). It rises above the
-    training loss as the network comes to rely on the key irreps.
+    The activations H are replaced by H - H_r (see ``hidden_restricted_loss``). The labels are those
+    of training, label noise included. The loss rises above the training loss as the network comes
+    to rely on the key irreps.
 
     Returns:
         A Measure with the scalar ``hidden_excluded_loss``, in the units of the run's loss. It needs
@@ -437,7 +439,8 @@ def hidden_excluded_loss() -> Measure:
 
     def _hidden_excluded_loss(params: Params, context: Context) -> Scalar:
         logits = pair_logits(params, context)
-        losses = pair_losses(logits - key_read_out(params, context), context)
+        without = logits - key_read_out(params, context)
+        losses = pair_losses(without, context, table_labels(context))
         return losses[table_split(context, "train")].mean()
 
     return Measure("hidden_excluded_loss", _hidden_excluded_loss, **_HIDDEN_LOSS)

@@ -19,7 +19,7 @@ from mi_jax.measures.evaluation import (
     pair_logits,
     pair_losses,
     shared,
-    table_answers,
+    table_labels,
     table_split,
 )
 from mi_jax.measures.fourier import FINAL_KEYS, SOURCE, answer_components, key_mask, of_answers
@@ -120,7 +120,8 @@ def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
 
     Args:
         split: the pairs over which the loss is averaged; None averages over all pairs. The paper
-            does not say which; its code has both all pairs and "train".
+            does not say which; its code has both all pairs and "train". With label noise, "train"
+            takes the labels that are trained on, and None the right answers.
         keys: "final" takes the key frequencies of the final model, which makes the measure
             retrospective, as published; "online" takes those of the checkpoint itself.
 
@@ -136,8 +137,10 @@ def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
     def _restricted_loss(params: Params, context: Context) -> Scalar:
         logits = pair_logits(params, context)
         restricted = key_logits(params, context, keys) + logits.mean(axis=0, keepdims=True)
-        losses = pair_losses(restricted, context)
-        return losses.mean() if split is None else losses[table_split(context, split)].mean()
+        if split is None:
+            return pair_losses(restricted, context).mean()
+        losses = pair_losses(restricted, context, table_labels(context))
+        return losses[table_split(context, split)].mean()
 
     name = f"restricted_loss{_suffix(keys, split)}"
     return Measure(name, _restricted_loss, units="loss", **_key_measure(keys))
@@ -146,8 +149,9 @@ def restricted_loss(split: str | None = None, keys: Keys = "final") -> Measure:
 def excluded_loss(keys: Keys = "final") -> Measure:
     """Loss on the training pairs of logits without the key frequencies of the answer.
 
-    The loss of L - sum_k P_k L, k over the key frequencies; no mean is added or subtracted. It
-    rises above the training loss as the network comes to rely on the key frequencies.
+    The loss of L - sum_k P_k L, k over the key frequencies; no mean is added or subtracted. The
+    labels are those of training, label noise included. The loss rises above the training loss as
+    the network comes to rely on the key frequencies.
 
     Args:
         keys: "final" takes the key frequencies of the final model, which makes the measure
@@ -164,7 +168,8 @@ def excluded_loss(keys: Keys = "final") -> Measure:
     def _excluded_loss(params: Params, context: Context) -> Scalar:
         logits = pair_logits(params, context)
         without = logits - key_logits(params, context, keys)
-        return pair_losses(without, context)[table_split(context, "train")].mean()
+        losses = pair_losses(without, context, table_labels(context))
+        return losses[table_split(context, "train")].mean()
 
     return Measure(
         f"excluded_loss{_suffix(keys)}", _excluded_loss, units="loss", **_key_measure(keys)
@@ -174,8 +179,9 @@ def excluded_loss(keys: Keys = "final") -> Measure:
 def excluded_loss_by_frequency() -> Measure:
     """Loss on the training pairs of logits without one frequency of the answer, by frequency.
 
-    The loss of L - P_k L. A frequency whose exclusion raises the loss above the training loss is
-    used by the network; the other values equal the training loss (arXiv 2301.05217).
+    The loss of L - P_k L, with the labels of training, label noise included. A frequency whose
+    exclusion raises the loss above the training loss is used by the network; the other values equal
+    the training loss (arXiv 2301.05217).
 
     Returns:
         A Measure with ``excluded_loss_by_frequency`` of dims (frequency), in the units of the run's
@@ -185,7 +191,7 @@ def excluded_loss_by_frequency() -> Measure:
     def _excluded_loss_by_frequency(params: Params, context: Context) -> Float[Array, " frequency"]:
         logits, p = pair_logits(params, context), context.inputs.classes
         train = table_split(context, "train")
-        trained, answers = logits[train], table_answers(context).reshape(-1)[train]
+        trained, answers = logits[train], table_labels(context).reshape(-1)[train]
         cyclic = context.ground_truth["cyclic_answer"].ravel()[train]
         components = by_frequency(logit_components(params, context), frequencies(p))
         waves = by_frequency(jnp.asarray(fourier_basis(p))[1:], frequencies(p)) / jnp.sqrt(p)
@@ -210,7 +216,7 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
 
     The loss of L - sum_k <C_k, L> C_k, C_k = cos(w_k (a o b - c)) of unit norm over all (a, b, c),
     k over the key frequencies. The variant of ``excluded_loss`` that removes one direction per
-    frequency instead of a plane; it is read in the same way.
+    frequency instead of a plane; it is read in the same way, with the labels of training.
 
     Args:
         keys: "final" takes the key frequencies of the final model, which makes the measure
@@ -236,7 +242,8 @@ def excluded_loss_3d(keys: Keys = "final") -> Measure:
         each = (coefficients * _keys(params, context, keys)[:, None]).reshape(-1)[: p - 1]
         cyclic = context.ground_truth["cyclic_answer"].ravel()
         without = logits - of_answers(each[:, None] * basis, context)[cyclic]
-        return pair_losses(without, context)[table_split(context, "train")].mean()
+        losses = pair_losses(without, context, table_labels(context))
+        return losses[table_split(context, "train")].mean()
 
     return Measure(
         f"excluded_loss_3d{_suffix(keys)}", _excluded_loss_3d, units="loss", **_key_measure(keys)

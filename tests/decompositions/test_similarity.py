@@ -67,6 +67,31 @@ def test_a_rotation_a_factor_and_a_shift_change_nothing(compare: Any, same: floa
     )
 
 
+@pytest.mark.parametrize("widths", [(5, 5), (5, 9), (9, 5)])
+@pytest.mark.parametrize("size", [0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1.0])
+def test_small_distances_are_not_rounding(widths: tuple[int, int], size: float) -> None:
+    """One representation beside its rotation in a wider space, moved by a little; in float64."""
+    rng = np.random.default_rng(3)
+    width, other_width = widths
+    rotation = np.linalg.qr(rng.normal(size=(max(widths), max(widths))))[0]
+    one = np.zeros((60, max(widths)))
+    one[:, : min(widths)] = rng.normal(size=(60, min(widths)))
+    if size < 1:
+        other = one @ rotation + size * rng.normal(size=(60, max(widths)))
+    else:
+        other = rng.normal(size=(60, max(widths)))
+    one = one[:, : min(widths)]
+    if width > other_width:
+        one, other = other, one
+    one, other = (x.astype(np.float32) for x in (one, other))
+    X, Y = (_unit(x.astype(np.float64)) for x in (one, other))
+    X, Y = (np.pad(x, ((0, 0), (0, max(widths) - x.shape[1]))) for x in (X, Y))
+    expected = np.linalg.norm(X - Y @ orthogonal_procrustes(Y, X)[0])
+    assert float(procrustes_distance(_float(one), _float(other))) == pytest.approx(
+        expected, rel=1e-3, abs=3e-6
+    )
+
+
 def test_unrelated_directions_have_the_largest_distance() -> None:
     one, other = np.eye(6)[:, :1] - np.eye(6)[:, 1:2], np.eye(6)[:, 2:3] - np.eye(6)[:, 3:4]
     assert float(linear_cka(_float(one), _float(other))) == pytest.approx(0, abs=1e-6)

@@ -1,6 +1,7 @@
 """Spectra and modes of weights, against NumPy, planted modes and known angles."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,12 @@ from scipy.linalg import subspace_angles
 from mi_jax.basics.fourier import fourier_basis
 from mi_jax.basics.pytrees import dotted
 from mi_jax.contracts import Context, Reference
-from mi_jax.decompositions.modes import principal_angles
+from mi_jax.decompositions.modes import (
+    key_mode_share,
+    mode_frequency_share,
+    principal_angles,
+    subspace_angle,
+)
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.models import MLP, Transformer
 from mi_jax.tasks import ModularArithmetic
@@ -74,7 +80,7 @@ def test_modes_that_are_waves_are_the_key_frequencies() -> None:
     ) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_modes_of_a_wide_table_are_read_from_its_gram_matrix() -> None:
+def test_the_modes_of_a_wide_table_are_those_of_a_narrow_one() -> None:
     """More neurons than classes, as trained networks have: the same four waves, spread over 30
     neurons.
     """
@@ -123,6 +129,71 @@ def test_strengths_along_the_final_modes() -> None:
     np.testing.assert_allclose(
         _read("final_mode_strength_unembedding", turned, context)[:2], [2, 11], rtol=1e-5
     )
+
+
+# --- Trailing modes and even moduli -----------------------------------------------------
+
+
+def _falling_table(rng: np.random.Generator, p: int = 31, d: int = 64) -> np.ndarray:
+    """Wide float32 table of six strong modes and a tail from 5e-3 down to 5e-4 of the first."""
+    left = np.linalg.qr(rng.normal(size=(p, p)))[0]
+    right = np.linalg.qr(rng.normal(size=(d, p)))[0]
+    strengths = np.concatenate([np.linspace(1, 0.7, 6), np.linspace(5e-3, 5e-4, p - 6)])
+    return (left * strengths @ right.T).astype(np.float32)
+
+
+def _left(table: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(table.astype(np.float64), full_matrices=False)[0]
+
+
+def _stored(place: str, table: np.ndarray) -> dict[str, jax.Array]:
+    return tables(W_E=table) if place == "embedding" else tables(W_L=table.T)
+
+
+@pytest.mark.parametrize("place", ["embedding", "unembedding"])
+def test_weak_modes_of_a_wide_table_are_read_as_exactly_as_strong_ones(place: str) -> None:
+    """Compare with float64: squared matrices in float32 lose modes below 1e-3 of the first."""
+    rng = np.random.default_rng(0)
+    table, task = _falling_table(rng), ModularArithmetic(p=31, fraction=0.5)
+    context = context_of(task, keys=[1, 4, 6, 9])
+    u = _left(table)
+    power = np.square(np.asarray(fourier_basis(31), np.float64)[1:] @ u).reshape(15, 2, 31).sum(1)
+    # Rounding turns a mode by 1e-7 over its gap to the next one, here 2e-4 of the first mode.
+    share = mode_frequency_share(place).read(_stored(place, table), context)
+    np.testing.assert_allclose(share[f"mode_frequency_share_{place}"], power.max(axis=0), atol=1e-4)
+    of_keys = key_mode_share(place).read(_stored(place, table), context)[f"key_mode_share_{place}"]
+    assert float(of_keys) == pytest.approx(power[[0, 3, 5, 8], :8].sum() / 8, abs=1e-5)
+
+
+@pytest.mark.parametrize("place", ["embedding", "unembedding"])
+@pytest.mark.parametrize("other", ["previous", "final"])
+def test_a_small_turn_of_weak_modes_is_not_read_as_rounding(place: str, other: Any) -> None:
+    """The leading ten modes, four of them weak, turn by .02 radians at most."""
+    rng = np.random.default_rng(1)
+    now = _falling_table(rng)
+    turn = np.linalg.qr(np.eye(31) + 2e-3 * rng.normal(size=(31, 31)))[0]
+    then = (turn @ now).astype(np.float32)
+    angles = subspace_angles(_left(now)[:, :10], _left(then)[:, :10])
+    context = dataclasses.replace(
+        context_of(ModularArithmetic(p=31, fraction=0.5)),
+        reference=Reference(**{other: _stored(place, then)}),
+    )
+    name = f"subspace_angle_{place}_{other}"
+    read = subspace_angle(place, other).read(_stored(place, now), context)[name]
+    assert float(read) == pytest.approx(np.sqrt(np.square(angles).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("p", [2, 3, 4, 6, 12, 13])
+def test_modes_that_span_the_key_frequencies_lie_along_them_wholly(p: int) -> None:
+    """The frequency p / 2 of an even p has one direction, so that it fills one mode only."""
+    task = ModularArithmetic(p=p, fraction=0.5)
+    for keys in ([p // 2], [1], list(range(1, p // 2 + 1))):
+        rows = sorted({row for k in keys for row in (2 * k - 1, 2 * k) if row < p})
+        waves = np.asarray(fourier_basis(p)).T[:, rows]
+        weak = np.asarray(fourier_basis(p)).T[:, [i for i in range(p) if i not in rows]]
+        table = np.concatenate([waves * np.linspace(9, 5, len(rows)), 0.1 * weak], axis=1)
+        read = _read("key_mode_share_unembedding", tables(W_L=table.T), context_of(task, keys=keys))
+        assert float(read) == pytest.approx(1, abs=1e-5), keys
 
 
 # --- Angles -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Clock or pizza: closed forms, plain loops, finite differences, the published triples."""
 
+import dataclasses
 import itertools
 import math
 import random
@@ -12,6 +13,7 @@ import pytest
 from conftest import few
 from fakes import context_of, read, tables
 
+from mi_jax.contracts import Model, Roles, Site
 from mi_jax.measures import MEASURES
 from mi_jax.measures.clocks import (
     CANDIDATES,
@@ -21,6 +23,7 @@ from mi_jax.measures.clocks import (
     symmetry_triples,
 )
 from mi_jax.models import MLP, Transformer
+from mi_jax.models.taps import Tapped
 from mi_jax.tasks import ModularArithmetic
 
 
@@ -85,24 +88,48 @@ def test_components_from_the_fifth_on_do_not_count() -> None:
 
 
 def _circularity_in_float64(table: np.ndarray) -> float:
+    """Mean over the components of variance of the largest share that one frequency's waves have."""
     p, values = len(table), []
-    for v in np.linalg.svd(table - table.mean(axis=0))[0][:, :4].T:
-        sums = [
-            abs(sum(v[t] * np.exp(2j * np.pi * k * t / p) for t in range(p))) ** 2
-            for k in range(1, p // 2 + 1)
-        ]
-        values.append(min(1.0, 2 / p * max(sums)))
+    components = min(4, p - 1, table.shape[1])
+    for v in np.linalg.svd(table - table.mean(axis=0))[0][:, :components].T:
+        shares = []
+        for k in range(1, p // 2 + 1):
+            angles = 2 * np.pi * k * np.arange(p) / p
+            waves = [np.cos(angles)] if 2 * k == p else [np.cos(angles), np.sin(angles)]
+            shares.append(sum((w @ v) ** 2 / (w @ w) for w in waves))
+        values.append(max(shares))
     return float(np.mean(values))
 
 
-@pytest.mark.parametrize(("p", "d"), [(7, 5), (8, 20), (11, 6), (59, 128)])
+@pytest.mark.parametrize(
+    ("p", "d"), [(5, 8), (6, 9), (7, 5), (8, 20), (11, 6), (12, 16), (16, 3), (59, 128)]
+)
 def test_circularity_is_its_formula_in_float64_and_low_at_random(p: int, d: int) -> None:
     table = np.random.default_rng(p).normal(size=(p, d)) * np.linspace(0.5, 2, d)
     table = table.astype(np.float32).astype(np.float64)
     value = _circularity(table)
     assert value == pytest.approx(_circularity_in_float64(table), rel=1e-4)
-    assert value < 0.9
+    assert p < 7 or value < 0.9
     assert p != 59 or value < 0.25
+
+
+@pytest.mark.parametrize("p", [2, 3, 4, 6, 12])
+def test_pure_waves_are_circular_for_any_modulus(p: int) -> None:
+    """A centred table of p tokens has p - 1 components: fewer than four count for p < 5."""
+    angles = [(k, phase) for k in range(1, (p + 1) // 2) for phase in (0, np.pi / 2)]
+    vectors = [_wave(p, k, phase) for k, phase in angles]
+    if p % 2 == 0:
+        vectors.insert(0, _wave(p, p // 2))
+    assert _circularity(_of_components(vectors, d=max(9, p))) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_alternating_wave_of_an_even_modulus_counts_once() -> None:
+    """A component that is half the alternating wave and half frequency 1 has the share .5."""
+    alternating, first, sine = _wave(12, 6), _wave(12, 1), _wave(12, 1, np.pi / 2)
+    mixed = [(alternating + first) / np.sqrt(2), (alternating - first) / np.sqrt(2)]
+    assert _circularity(_of_components([*mixed, sine, _wave(12, 2)])) == pytest.approx(
+        (0.5 + 0.5 + 1 + 1) / 4, abs=1e-5
+    )
 
 
 def test_circularity_is_invariant_to_shift_rotation_offset_and_factor() -> None:
@@ -335,7 +362,9 @@ def test_correlations_with_the_candidates_are_those_of_all_their_numbers(p: int,
     logits = np.random.default_rng(0).normal(size=(p * p, p)) + 0.3 * _by_loops(
         "pizza", k, p
     ).reshape(p * p, p)
-    read = _correlations(jnp.asarray(logits, jnp.float32), jnp.array(k), p)
+    a, b = np.divmod(np.arange(p * p), p)
+    answer = jnp.asarray((a + b) % p)
+    read = _correlations(jnp.asarray(logits, jnp.float32), jnp.array(k), answer, p)
     varies = [_by_loops(name, k, p).std() > 1e-9 for name in CANDIDATES]
     expected = [
         np.corrcoef(logits.ravel(), _by_loops(name, k, p).ravel())[0, 1]
@@ -441,3 +470,80 @@ def test_an_odd_frequency_of_an_even_modulus_has_no_half_that_could_accompany_it
     values = _circles(params, model, task)
     assert np.isfinite(values[:2, :3]).all()
     assert np.isnan(values[:2, 3]).tolist() == [True, False]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Circle:
+    """Network on the circle of its embedding, W_E [token 2]: logits cos(a o b - c) of the angles.
+
+    Attributes:
+        p: the modulus.
+        sign: 1 for the sum of the two angles, -1 for their difference.
+        frequency: of the classes' angles 2 pi k c / p.
+    """
+
+    p: int
+    sign: int
+    frequency: int
+
+    def apply(self, params: Any, inputs: Any, *, taps: Any = None, positions: Any = None) -> Any:
+        tokens = Tapped(taps, (_EMBEDDED,)).at("embed", params["W_E"][inputs])
+        first, second = tokens[:, 0, :2], tokens[:, 1, :2] * jnp.array([[1.0, self.sign]])
+        cos = first[:, 0] * second[:, 0] - first[:, 1] * second[:, 1]
+        sin = first[:, 1] * second[:, 0] + first[:, 0] * second[:, 1]
+        angles = 2 * np.pi * self.frequency * np.arange(self.p) / self.p
+        logits = cos[:, None] * np.cos(angles)[None] + sin[:, None] * np.sin(angles)[None]
+        return logits[:, None]
+
+    def model(self) -> Model:
+        roles = Roles(embedding=(lambda params: params["W_E"][: self.p],), embedded="embed")
+        return Model(lambda key: {}, self.apply, roles=roles, sites=(_EMBEDDED,))
+
+
+_EMBEDDED = Site("embed", "W_E[token]", ("batch", "position", "d"))
+
+
+def _circle_network(task: ModularArithmetic, k: int, extra: float = 0.0) -> tuple[Any, Model]:
+    """Parameters and model of an exact clock at frequency k.
+
+    Args:
+        task: addition or subtraction.
+        k: the frequency of the clock.
+        extra: strength of the alternating wave that is mixed into the first coordinate.
+    """
+    p = task.p
+    angles = 2 * np.pi * k * np.arange(p) / p
+    table = np.stack([1.1 * np.cos(angles), np.sin(angles)], axis=1)
+    table[:, 0] += extra * (-1.0) ** np.arange(p)
+    W_E = np.concatenate([table, np.zeros((1, 2))])
+    sign = 1 if task.operation == "add" else -1
+    return tables(W_E=W_E), _Circle(p, sign, k).model()
+
+
+@pytest.mark.parametrize("p", [7, 12, 13, 23])
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+def test_a_clock_is_a_clock_on_addition_and_on_subtraction(operation: Any, p: int) -> None:
+    task = _task(p, operation=operation)
+    first = _circles(*_circle_network(task, k=2), task)[0]
+    assert first[0] > 0.98
+    assert first.argmax() == 0
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+def test_a_circles_frequency_is_not_the_alternating_wave_that_has_less_power(
+    operation: Any,
+) -> None:
+    """Shares .6 of frequency 5 and .4 of frequency 12, of p = 24: the circle is of frequency 5."""
+    p, k, task = 24, 5, _task(24, operation=operation)
+    # The cosine has power 1.1^2 p / 2, the alternating wave extra^2 p.
+    params, model = _circle_network(task, k, extra=1.1 / np.sqrt(3))
+    first = _circles(params, model, task)[0]
+    W_E = np.asarray(params["W_E"], np.float64)
+    inputs = jnp.array([[a, b, p] for a in range(p) for b in range(p)])
+    logits = np.asarray(model.apply(params, inputs)[:, -1, :p], np.float64).ravel()
+    sign = 1 if operation == "add" else -1
+    a, b = np.divmod(np.arange(p * p), p)
+    angle = 2 * np.pi * k * ((a + sign * b)[:, None] - np.arange(p)) / p
+    r = np.corrcoef(logits, np.cos(angle).ravel())[0, 1]
+    assert W_E[:p].mean(axis=0) == pytest.approx(0, abs=1e-6)
+    assert first[0] == pytest.approx(2 * r - 1, abs=1e-4)

@@ -256,6 +256,26 @@ def test_hidden_losses_keep_the_logits_that_bypass_the_neurons() -> None:
     assert abs(read("hidden_restricted_loss", params, everything) - without) > 1e-3
 
 
+def test_the_hidden_excluded_loss_is_of_the_labels_that_are_trained_on() -> None:
+    """With nothing to exclude it is the training loss; the restricted loss is of right answers."""
+    params, _ = _subject("S3")
+    task = GroupComposition(group="S3", fraction=0.6, label_noise=0.5)
+    model = MLP(embedding="two", d_embed=6, width=10, activation="relu").build(task.inputs)
+    noisy = _frozen(context_of(task, model=model), params)
+    nothing = dataclasses.replace(noisy, prepared={"final_key_irreps": jnp.zeros(3, bool)})
+    loss = read("train_loss", params, nothing)
+    np.testing.assert_allclose(read("hidden_excluded_loss", params, nothing), loss, rtol=1e-6)
+    train = noisy.batches["train"]
+    right = train._replace(targets=jnp.asarray(train.info["right_answer"])[:, None])
+    clean = dataclasses.replace(noisy, batches={**noisy.batches, "train": right})
+    excluded, restricted = (
+        [float(read(name, params, context)) for context in (noisy, clean)]
+        for name in ("hidden_excluded_loss", "hidden_restricted_loss")
+    )
+    assert excluded[0] != excluded[1]
+    assert restricted[0] == restricted[1]
+
+
 # --- Cyclic groups: Fourier
 
 

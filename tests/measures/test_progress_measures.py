@@ -2,6 +2,7 @@
 invariances.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -293,3 +294,100 @@ def test_logits_that_are_not_finite_show(name: str) -> None:
     logits = _random_logits(task, 0)
     logits[2, 3, 4] = np.nan
     assert np.isnan(_read(name, logits, task, [1]))
+
+
+# --- Label noise
+
+
+_LABELLED = (
+    "excluded_loss",
+    "excluded_loss_3d",
+    "excluded_loss_by_frequency",
+    "restricted_loss_train",
+    "restricted_loss",
+    "restricted_loss_test",
+)
+
+
+@pytest.mark.parametrize("name", _LABELLED)
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+def test_losses_of_the_training_pairs_are_of_the_labels_that_are_trained_on(
+    name: str, operation: Any
+) -> None:
+    """Losses of all pairs and of test pairs are of right answers: nothing else is known there."""
+    task = ModularArithmetic(p=7, operation=operation, fraction=0.4, split_seed=1, label_noise=0.5)
+    keys, p = [1, 3], 7
+    logits = _trained_logits(task, keys, seed=2)
+    L = np.asarray(logits, np.float32).astype(np.float64)[:, :, :p].reshape(p * p, p)
+    answers, trained = _answers(task).ravel(), task.order()[: task.trained]
+    labels = answers.copy()
+    noise = task.noise()
+    labels[trained[noise.corrupted]] = noise.labels[noise.corrupted]
+    assert (labels != answers).sum() >= 4
+    test = np.setdiff1d(np.arange(p * p), trained)
+    parts = {k: _along(L, 2 * np.pi * k * answers / p) for k in range(1, p // 2 + 1)}
+    cosines = {k: _cosines(task, k).reshape(p * p, p) for k in keys}
+    lines = sum((C * L).sum() / (C * C).sum() * C for C in cosines.values())
+    kept, without = parts[1] + parts[3] + L.mean(axis=0), L - parts[1] - parts[3]
+    expected = {
+        "excluded_loss": _cross_entropy(without, labels)[trained].mean(),
+        "excluded_loss_3d": _cross_entropy(L - lines, labels)[trained].mean(),
+        "excluded_loss_by_frequency": [
+            _cross_entropy(L - part, labels)[trained].mean() for part in parts.values()
+        ],
+        "restricted_loss_train": _cross_entropy(kept, labels)[trained].mean(),
+        "restricted_loss": _cross_entropy(kept, answers).mean(),
+        "restricted_loss_test": _cross_entropy(kept, answers)[test].mean(),
+    }
+    value = read(name, tables(logits=logits), context_of(task, keys=keys))
+    np.testing.assert_allclose(value, expected[name], rtol=2e-5)
+
+
+def test_nothing_excluded_leaves_the_training_loss_under_label_noise() -> None:
+    task = ModularArithmetic(p=7, fraction=0.4, split_seed=1, label_noise=0.5)
+    prepared = {"final_key_frequencies": jnp.zeros(3, bool)}
+    context = dataclasses.replace(context_of(task), prepared=prepared)
+    params = tables(logits=_random_logits(task, 0)[:, :, :7])
+    loss = read("train_loss", params, context)
+    for name in ("excluded_loss", "excluded_loss_3d"):
+        np.testing.assert_allclose(read(name, params, context), loss, rtol=1e-6)
+
+
+_BY_LABEL = {
+    "train_loss",
+    "train_accuracy",
+    "train_margin",
+    "label_noise_accuracy",
+    "restricted_loss_train",
+    "excluded_loss",
+    "excluded_loss_online",
+    "excluded_loss_by_frequency",
+    "excluded_loss_3d",
+}
+"""Measures that read labels of the training split of a task on residues."""
+
+
+def test_labels_that_are_trained_on_move_the_readings_of_the_training_split_and_no_other() -> None:
+    """Every measure that applies is read with the drawn labels and with the right answers."""
+    task = ModularArithmetic(p=7, fraction=0.4, split_seed=1, label_noise=0.5)
+    model = MLP(width=10).build(task.inputs)
+    # A network whose predictions agree with some of the drawn labels.
+    params = model.init(jax.random.key(4))
+    noisy = context_of(task, model=model, final=params)
+    train = noisy.batches["train"]
+    right = train._replace(targets=jnp.asarray(train.info["right_answer"])[:, None])
+    clean = dataclasses.replace(noisy, batches={**noisy.batches, "train": right})
+    moved: set[str] = set()
+    for name, measure in MEASURES.items():
+        lacking = measure.missing(
+            model.roles,
+            frozenset(noisy.ground_truth),
+            frozenset({"final"}),
+            splits=frozenset(noisy.batches),
+        )
+        if lacking or measure.prepare.keys() - {"final_key_frequencies"}:
+            continue
+        one, other = (measure.read(params, context) for context in (noisy, clean))
+        if any(not np.array_equal(one[key], other[key], equal_nan=True) for key in one):
+            moved.add(name)
+    assert moved == _BY_LABEL
