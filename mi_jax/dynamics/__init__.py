@@ -5,7 +5,13 @@ from mi_jax.dynamics.births import births
 from mi_jax.dynamics.changepoints import ChangePoint, Segmentation, null_penalty, segment
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
-from mi_jax.dynamics.intervals import Interval, interval
+from mi_jax.dynamics.intervals import (
+    DateInterval,
+    Interval,
+    date_differences,
+    date_interval,
+    interval,
+)
 from mi_jax.dynamics.modes import ModeLines, follow_modes
 from mi_jax.dynamics.paths import (
     PrincipalPath,
@@ -36,6 +42,7 @@ __all__ = [
     "RULE",
     "ChangePoint",
     "Claim",
+    "DateInterval",
     "Dates",
     "Interval",
     "ModeLines",
@@ -46,6 +53,8 @@ __all__ = [
     "Verdict",
     "births",
     "crossings",
+    "date_differences",
+    "date_interval",
     "first_crossing",
     "fit_sigmoid",
     "follow_modes",
