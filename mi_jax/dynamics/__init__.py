@@ -19,6 +19,7 @@ from mi_jax.dynamics.paths import (
     path_of_products,
     principal_path,
     walk_like,
+    walk_likeness,
     walk_path,
 )
 from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
@@ -73,6 +74,7 @@ __all__ = [
     "transitions",
     "verdicts",
     "walk_like",
+    "walk_likeness",
     "walk_path",
 ]
 

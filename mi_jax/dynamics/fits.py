@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 
-
 SEEN = 0.95
 """Share of its whole way that a curve must have made, for its plateaus to count as seen.
 
@@ -15,9 +14,9 @@ At the first step at most 1 - SEEN of the way is made, at the last step at least
 
 
 class Sigmoid(NamedTuple):
-    """y = low + (high - low) / (1 + exp(-z)), z = (x - log(midpoint + 1)) / width, x = log(step + 1).
+    """A sigmoid y = low + (high - low) / (1 + exp(-z)), z = (x - log(midpoint + 1)) / width.
 
-    A falling curve has +z in place of -z.
+    Here x = log(step + 1). A falling curve has +z in place of -z.
 
     Attributes:
         midpoint: step at which the curve is half-way.
