@@ -3,6 +3,18 @@
 from mi_jax.basics.moved import renamed_attributes
 from mi_jax.dynamics.births import births
 from mi_jax.dynamics.changepoints import ChangePoint, Segmentation, null_penalty, segment
+from mi_jax.dynamics.dating import (
+    GROKKING,
+    GROKKING_RULES,
+    LIU_2022,
+    PHASE_RULE,
+    VERDICTS,
+    GrokkingRule,
+    crossings,
+    first_crossing,
+    grokking_dates,
+    retrospective_phases,
+)
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import (
@@ -28,8 +40,8 @@ from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import (
     ACCURACY,
     Dates,
-    crossings,
-    first_crossing,
+    interpolated_crossing,
+    interpolated_crossings,
     transitions,
 )
 
@@ -37,14 +49,20 @@ __all__ = [
     "ACCURACY",
     "AT_ONCE",
     "GAP",
+    "GROKKING",
+    "GROKKING_RULES",
     "LEVEL",
     "LEVELS",
+    "LIU_2022",
+    "PHASE_RULE",
     "REGIMES",
     "RULE",
+    "VERDICTS",
     "ChangePoint",
     "Claim",
     "DateInterval",
     "Dates",
+    "GrokkingRule",
     "Interval",
     "ModeLines",
     "Phases",
@@ -59,6 +77,9 @@ __all__ = [
     "first_crossing",
     "fit_sigmoid",
     "follow_modes",
+    "grokking_dates",
+    "interpolated_crossing",
+    "interpolated_crossings",
     "interval",
     "judge",
     "likeness",
@@ -70,6 +91,7 @@ __all__ = [
     "probe_readings",
     "readout_site",
     "regimes",
+    "retrospective_phases",
     "segment",
     "transitions",
     "verdicts",

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mi_jax.dynamics.transitions import ACCURACY, check_curves, first_crossing
+from mi_jax.dynamics.transitions import ACCURACY, check_curves, interpolated_crossing
 
 AT_ONCE = "generalised at once"
 """The verdict on a seed whose test accuracy reaches .99 no later than its training accuracy.
@@ -97,10 +97,10 @@ def phases(dataset: xr.Dataset) -> Phases:
 def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
     """The ends of one seed's three phases, and its verdict."""
     steps = curves["step"].values
-    memorised = first_crossing(steps, curves["train_accuracy"].values, ACCURACY)
+    memorised = interpolated_crossing(steps, curves["train_accuracy"].values, ACCURACY)
     if np.isnan(memorised):
         return np.nan, np.nan, np.nan, "did not memorise"
-    grokked = first_crossing(steps, curves["test_accuracy"].values, ACCURACY)
+    grokked = interpolated_crossing(steps, curves["test_accuracy"].values, ACCURACY)
     # Snapshots, not dates: two interpolated dates between the same snapshots say nothing.
     train_snapshot, test_snapshot = (
         (curves[f"{split}_accuracy"].values >= ACCURACY).argmax() for split in ("train", "test")
@@ -135,7 +135,7 @@ def _fall(
     top = int(np.nanargmax(before))
     after, high, low = logs[top:], float(before[top]), float(np.nanmin(logs[top:]))
     begin, end = (
-        first_crossing(steps[top:], after, high - share * (high - low), "down")
+        interpolated_crossing(steps[top:], after, high - share * (high - low), "down")
         for share in (FALL_BEGINS, FALL_ENDS)
     )
     return begin, end
