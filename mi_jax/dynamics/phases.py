@@ -25,7 +25,7 @@ RULE = (
     " reaches .99 and the end of circuit formation. The end of circuit formation is the beginning"
     " of clean-up: log test loss has made 10 % of its fall, from its maximum before test accuracy"
     " reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall."
-    " Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than"
+    " All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than"
     " their training accuracy (other seeds generalised at once), and whose test loss falls after"
     " memorisation."
 )
@@ -56,7 +56,7 @@ def phases(dataset: xr.Dataset) -> Phases:
     begins, where log test loss has made 10 % of its fall, from its maximum before test accuracy
     reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall.
 
-    Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than
+    All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than
     their training accuracy, and whose test loss falls after memorisation.
 
     Args:
@@ -113,10 +113,11 @@ def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
     # A fall that begins before memorisation tells nothing of the circuit.
     if formed <= memorised:
         formed, cleaned = np.nan, np.nan
-    ended = memorised
-    if "excluded_loss" in curves:
-        last = float(steps[-1]) if np.isnan(formed) else formed
-        ended = _memorisation_end(steps, curves["excluded_loss"].values, memorised, last)
+    # Without a circuit memorisation has no end: the smallest excluded loss so far may lie at the
+    # last snapshot, wherever training was stopped.
+    ended = np.nan if np.isnan(formed) else memorised
+    if "excluded_loss" in curves and np.isfinite(formed):
+        ended = _memorisation_end(steps, curves["excluded_loss"].values, memorised, formed)
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"
 
 
