@@ -25,9 +25,9 @@ RULE = (
     " reaches .99 and the end of circuit formation. The end of circuit formation is the beginning"
     " of clean-up: log test loss has made 10 % of its fall, from its maximum before test accuracy"
     " reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall."
-    " All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than"
-    " their training accuracy (other seeds generalised at once), and whose test loss falls after"
-    " memorisation."
+    " All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot"
+    " than their training accuracy (other seeds generalised at once), and whose test loss falls"
+    " after memorisation."
 )
 """The rule by which ``phases`` dates, for readers of a report."""
 

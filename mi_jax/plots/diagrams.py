@@ -72,9 +72,10 @@ def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
     """Draws the plane of two swept settings: on the left the regime that most seeds are in, on the
     right the median step of grokking over all seeds.
 
-    Seeds that never grok count as later than the budget. A cell in which some never do says how
-    many do, and is grey where the median lies beyond the budget. Where seeds disagree, the cell says how many of them are in the regime that is shown. The title
-    states the accuracy, the gap and the budget that define the regimes.
+    Where seeds disagree, a cell on the left says how many of them are in the regime that is shown.
+    Seeds that never grok count as later than the budget: a cell on the right is grey where the
+    median lies beyond the budget, and says how many seeds grok where some do not. The title states
+    the accuracy, the gap and the budget that define the regimes.
 
     Args:
         summary: regime (one of ``dynamics.regimes.REGIMES``) and grokked (steps; NaN is never),
