@@ -115,7 +115,7 @@ def line_of(name: str, values: xr.DataArray) -> str:
         f"{value:,.3g}" if abs(value) < 10 else f"{value:,.0f}" for value in values.values
     )
     return (
-        f"{name}: {by_seed}; median {median.middle:,.4g}, {median.kind} {median.low:,.4g} to"
+        f"{name}: {by_seed}; median {median.middle:,.4g}, {median.label}, {median.low:,.4g} to"
         f" {median.high:,.4g}"
     )
 

@@ -177,7 +177,8 @@ print(f"by chance {2 * len(keys) / p:.2f}")
 path = across.weight_path(run)
 print("share of the path's first components:", *(f"{x:.2f}" for x in path["share"].values))
 print("of random walks of the same steps:   ", *(f"{x:.2f}" for x in path["walk_share"].values))
-print("squared correlation of the scores:    ", *(f"{x:.2f}" for x in path["walk_likeness"].values))
+likeness = path["walk_likeness"].values.ravel()
+print("squared correlation of the scores:    ", *(f"{x:.2f}" for x in likeness))
 plots.path_panels(path)
 
 # %% [markdown]

@@ -3,9 +3,27 @@
 from mi_jax.basics.moved import renamed_attributes
 from mi_jax.dynamics.births import births
 from mi_jax.dynamics.changepoints import ChangePoint, Segmentation, null_penalty, segment
+from mi_jax.dynamics.dating import (
+    GROKKING,
+    GROKKING_RULES,
+    LIU_2022,
+    PHASE_RULE,
+    VERDICTS,
+    GrokkingRule,
+    crossings,
+    first_crossing,
+    grokking_dates,
+    retrospective_phases,
+)
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
-from mi_jax.dynamics.intervals import Interval, interval
+from mi_jax.dynamics.intervals import (
+    DateInterval,
+    Interval,
+    date_differences,
+    date_interval,
+    interval,
+)
 from mi_jax.dynamics.modes import ModeLines, follow_modes
 from mi_jax.dynamics.paths import (
     PrincipalPath,
@@ -13,6 +31,7 @@ from mi_jax.dynamics.paths import (
     path_of_products,
     principal_path,
     walk_like,
+    walk_likeness,
     walk_path,
 )
 from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
@@ -21,8 +40,8 @@ from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import (
     ACCURACY,
     Dates,
-    crossings,
-    first_crossing,
+    interpolated_crossing,
+    interpolated_crossings,
     transitions,
 )
 
@@ -30,13 +49,20 @@ __all__ = [
     "ACCURACY",
     "AT_ONCE",
     "GAP",
+    "GROKKING",
+    "GROKKING_RULES",
     "LEVEL",
     "LEVELS",
+    "LIU_2022",
+    "PHASE_RULE",
     "REGIMES",
     "RULE",
+    "VERDICTS",
     "ChangePoint",
     "Claim",
+    "DateInterval",
     "Dates",
+    "GrokkingRule",
     "Interval",
     "ModeLines",
     "Phases",
@@ -46,9 +72,14 @@ __all__ = [
     "Verdict",
     "births",
     "crossings",
+    "date_differences",
+    "date_interval",
     "first_crossing",
     "fit_sigmoid",
     "follow_modes",
+    "grokking_dates",
+    "interpolated_crossing",
+    "interpolated_crossings",
     "interval",
     "judge",
     "likeness",
@@ -60,10 +91,12 @@ __all__ = [
     "probe_readings",
     "readout_site",
     "regimes",
+    "retrospective_phases",
     "segment",
     "transitions",
     "verdicts",
     "walk_like",
+    "walk_likeness",
     "walk_path",
 ]
 

@@ -2,8 +2,8 @@
 
 A curve is interpolated on an even grid of x = log(step + 1). Its increments are standardised, and
 their mean is split at change points (ruptures, exact, jump 1, least squares). The penalty per
-change point is set by simulation: random walks, seen at the curve's own steps and put on the same
-grid, have any change point at all in a nominal share of draws.
+change point is set by simulation: random walks, seen at the steps at which the curve is finite and
+put on the same grid, have any change point at all in a nominal share of draws.
 
 A *transition* is a stretch between two change points that
 
@@ -116,9 +116,12 @@ def segment(
         >>> 250 < rise.begin < 350 and 550 < rise.end < 650, round(rise.change, 1)
         (True, 0.9)
     """
-    if np.isfinite(values).sum() < _FEWEST:
+    finite = np.isfinite(values)
+    if finite.sum() < _FEWEST:
         return Segmentation((), (), np.nan)
-    penalty = null_penalty(tuple(int(step) for step in steps), points, alpha)
+    # Walks are seen at the steps at which the curve is finite: a curve with gaps is interpolated
+    # over them, and walks without the same gaps would give it a penalty that is too small.
+    penalty = null_penalty(tuple(int(step) for step in steps[finite]), points, alpha)
     grid, curve = log_grid(steps, values, points)
     increments = np.diff(curve)
     # Increments that differ by rounding alone have no variance to be standardised by.

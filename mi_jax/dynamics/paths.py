@@ -151,7 +151,8 @@ def path_of_products(
 def likeness(path: PrincipalPath, null: PrincipalPath) -> Float[np.ndarray, " mode"]:
     """The squared correlation of each component's scores with the null's component of that rank.
 
-    Near 1 for a trajectory that walks at random: its figure is what any random walk draws.
+    Near 1 for the trajectory of one seed that walks at random: its figure is what any random walk
+    draws. For several seeds see ``walk_likeness``.
 
     Args:
         path: the trajectories.
@@ -170,3 +171,38 @@ def likeness(path: PrincipalPath, null: PrincipalPath) -> Float[np.ndarray, " mo
         return (scores * null_scores).sum(axis=0) ** 2 / (
             (scores**2).sum(axis=0) * (null_scores**2).sum(axis=0)
         )
+
+
+def walk_likeness(
+    products: Float[np.ndarray, "row row"], seeds: int, modes: int = 5
+) -> Float[np.ndarray, "seed mode"]:
+    """How much each seed's trajectory looks like a random walk: ``likeness`` seed by seed.
+
+    Each seed is centred by itself and compared with the walk of its own step lengths. Components
+    over several seeds could not be compared rank by rank: the leading components of three or more
+    independent walks have nearly equal variances, so that any rotation of them is as good.
+
+    Args:
+        products: inner products of all snapshots, seed by seed.
+        seeds: number of seeds; all have equally many snapshots.
+        modes: number of components.
+
+    Returns:
+        Squared correlations between 0 and 1, dims (seed, mode): near 1 in all leading components
+        for a random walk in many dimensions. NaN where nothing moves, and beyond the components
+        that a seed has: the number of its snapshots less one.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(2, 20, 5000)).cumsum(axis=1)
+        >>> flat = rows.reshape(40, -1)
+        >>> bool((walk_likeness(flat @ flat.T, seeds=2, modes=3) > 0.9).all())
+        True
+    """
+    steps = len(products) // seeds
+    blocks = np.asarray(products, np.float64).reshape(seeds, steps, seeds, steps)
+    by_seed = np.full((seeds, modes), np.nan)
+    for seed in range(seeds):
+        block = blocks[seed, :, seed]
+        alike = likeness(path_of_products(block, 1, modes), walk_like(block, 1, modes))
+        by_seed[seed, : len(alike)] = alike
+    return by_seed

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mi_jax.dynamics.transitions import ACCURACY, check_curves, first_crossing
+from mi_jax.dynamics.transitions import ACCURACY, check_curves, interpolated_crossing
 
 AT_ONCE = "generalised at once"
 """The verdict on a seed whose test accuracy reaches .99 no later than its training accuracy.
@@ -25,9 +25,9 @@ RULE = (
     " reaches .99 and the end of circuit formation. The end of circuit formation is the beginning"
     " of clean-up: log test loss has made 10 % of its fall, from its maximum before test accuracy"
     " reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall."
-    " Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than"
-    " their training accuracy (other seeds generalised at once), and whose test loss falls after"
-    " memorisation."
+    " All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot"
+    " than their training accuracy (other seeds generalised at once), and whose test loss falls"
+    " after memorisation."
 )
 """The rule by which ``phases`` dates, for readers of a report."""
 
@@ -56,7 +56,7 @@ def phases(dataset: xr.Dataset) -> Phases:
     begins, where log test loss has made 10 % of its fall, from its maximum before test accuracy
     reaches .99 to its smallest value after that maximum. Clean-up ends at 90 % of this fall.
 
-    Both ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than
+    All three ends are dated only for seeds whose test accuracy reaches .99 at a later snapshot than
     their training accuracy, and whose test loss falls after memorisation.
 
     Args:
@@ -102,10 +102,10 @@ def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
         an end), and the verdict.
     """
     steps = curves["step"].values
-    memorised = first_crossing(steps, curves["train_accuracy"].values, ACCURACY)
+    memorised = interpolated_crossing(steps, curves["train_accuracy"].values, ACCURACY)
     if np.isnan(memorised):
         return np.nan, np.nan, np.nan, "did not memorise"
-    grokked = first_crossing(steps, curves["test_accuracy"].values, ACCURACY)
+    grokked = interpolated_crossing(steps, curves["test_accuracy"].values, ACCURACY)
     # Snapshots, not dates: two interpolated dates between the same snapshots say nothing.
     train_snapshot, test_snapshot = (
         (curves[f"{split}_accuracy"].values >= ACCURACY).argmax() for split in ("train", "test")
@@ -118,10 +118,11 @@ def _seed_phases(curves: xr.Dataset) -> tuple[float, float, float, str]:
     # A fall that begins before memorisation tells nothing of the circuit.
     if formed <= memorised:
         formed, cleaned = np.nan, np.nan
-    ended = memorised
-    if "excluded_loss" in curves:
-        last = float(steps[-1]) if np.isnan(formed) else formed
-        ended = _memorisation_end(steps, curves["excluded_loss"].values, memorised, last)
+    # Without a circuit memorisation has no end: the smallest excluded loss so far may lie at the
+    # last snapshot, wherever training was stopped.
+    ended = np.nan if np.isnan(formed) else memorised
+    if "excluded_loss" in curves and np.isfinite(formed):
+        ended = _memorisation_end(steps, curves["excluded_loss"].values, memorised, formed)
     return ended, formed, cleaned, "did not grok" if np.isnan(grokked) else "grokked"
 
 
@@ -144,7 +145,7 @@ def _fall(
     top = int(np.nanargmax(before))
     after, high, low = logs[top:], float(before[top]), float(np.nanmin(logs[top:]))
     begin, end = (
-        first_crossing(steps[top:], after, high - share * (high - low), "down")
+        interpolated_crossing(steps[top:], after, high - share * (high - low), "down")
         for share in (FALL_BEGINS, FALL_ENDS)
     )
     return begin, end

@@ -28,7 +28,7 @@ class Dates(NamedTuple):
     delay: xr.DataArray
 
 
-def first_crossing(
+def interpolated_crossing(
     steps: Int[np.ndarray, " step"] | Float[np.ndarray, " step"],
     values: Float[np.ndarray, " step"],
     level: float,
@@ -50,7 +50,7 @@ def first_crossing(
     Example:
         Half-way from log(9 + 1) to log(99 + 1):
 
-        >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.0, 1.0]), 0.5)
+        >>> interpolated_crossing(np.array([0, 9, 99]), np.array([0.0, 0.0, 1.0]), 0.5)
         30.62...
     """
     finite = np.isfinite(values)
@@ -65,10 +65,10 @@ def first_crossing(
     return float(np.expm1(x[i - 1] + share * (x[i] - x[i - 1])))
 
 
-def crossings(
+def interpolated_crossings(
     curve: xr.DataArray, level: float, direction: Literal["up", "down"] = "up"
 ) -> xr.DataArray:
-    """The first crossing of each seed's curve: see ``first_crossing``.
+    """The first crossing of each seed's curve: see ``interpolated_crossing``.
 
     Args:
         curve: dims (seed, step), in any order.
@@ -84,12 +84,12 @@ def crossings(
         ...     {"seed": [0, 1], "step": [0, 9, 99]},
         ...     ("seed", "step"),
         ... )
-        >>> crossings(curve, 0.4).values.round(6).tolist()
+        >>> interpolated_crossings(curve, 0.4).values.round(6).tolist()
         [9.0, nan]
     """
     steps = curve["step"].values
     dates = [
-        first_crossing(steps, row.values, level, direction)
+        interpolated_crossing(steps, row.values, level, direction)
         for row in curve.transpose("seed", "step")
     ]
     return xr.DataArray(dates, {"seed": curve["seed"].values}, ("seed",), attrs={"units": "steps"})
@@ -135,7 +135,7 @@ def transitions(
     levels = (default_train if train is None else train, default_test if test is None else test)
     direction: Literal["up", "down"] = "up" if by == "accuracy" else "down"
     memorised, grokked = (
-        crossings(dataset[name], level, direction)
+        interpolated_crossings(dataset[name], level, direction)
         for name, level in zip(names, levels, strict=True)
     )
     return Dates(memorised, grokked, grokked - memorised)

@@ -119,10 +119,10 @@ def mark_dates(axes: Axes, dates: Dates | None) -> None:
 
 
 def shade_phases(axes: Axes, phases: Phases | None) -> None:
-    """Shades each phase up to its median end over seeds; a bar at the bottom is the interval of
-    that end over seeds.
+    """Shades each phase up to its median end over the seeds that have all three ends; a bar at the
+    bottom is the interval of that end over these seeds.
 
-    A phase that ends in no seed is not shaded, nor are those after it.
+    Without such a seed nothing is shaded. Medians over different seeds could be out of order.
 
     Args:
         axes: to draw on; the first phase begins at their left limit.
@@ -132,10 +132,12 @@ def shade_phases(axes: Axes, phases: Phases | None) -> None:
         return
     begin = axes.get_xlim()[0]
     ends = (phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)
-    for name, when in zip(PHASES, ends, strict=True):
-        end = interval(when.values)
-        if not np.isfinite(end.middle):
-            return
+    by_end = np.stack([when.values for when in ends])
+    complete = np.isfinite(by_end).all(axis=0)
+    if not complete.any():
+        return
+    for name, steps in zip(PHASES, by_end[:, complete], strict=True):
+        end = interval(steps)
         axes.axvspan(begin, end.middle, color=COLOURS[name], alpha=0.16, lw=0, zorder=0)
         _interval_bar(axes, end)
         begin = end.middle

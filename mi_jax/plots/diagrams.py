@@ -19,6 +19,9 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
     """Draws the steps at which seeds memorised and grokked against one swept setting: a point per
     seed, lines through the medians, crosses above the budget for seeds that never did.
 
+    Seeds that never did count as later than the budget in the medians, so that a setting at which
+    few seeds get there does not look early. A median beyond the budget lies at the crosses.
+
     Args:
         summary: memorised and grokked, dims (axis, seed), in steps; NaN is never. Its attribute
             ``steps`` is the budget: the steps that were trained.
@@ -44,8 +47,7 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
         above = np.full(int(never.sum()), 1.25 * budget)
         axes.plot(x[~never], dates[~never], "o", ms=3.5, mew=0, color=colour, label=name)
         axes.plot(x[never], above, "x", ms=4, color=colour)
-        # nanmedian warns on a row without a number.
-        medians = [float(np.nanmedian(row)) if (~np.isnan(row)).any() else np.nan for row in dates]
+        medians = np.minimum(_medians(dates), 1.25 * budget)
         axes.plot(positions, medians, color=colour, lw=0.8)
     axes.axhline(budget, color=COLOURS["date"], lw=0.6, ls=":")
     axes.annotate(
@@ -68,10 +70,12 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
 @styled
 def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
     """Draws the plane of two swept settings: on the left the regime that most seeds are in, on the
-    right the median step of grokking.
+    right the median step of grokking over all seeds.
 
-    Where seeds disagree, the cell says how many of them are in the regime that is shown. The title
-    states the accuracy, the gap and the budget that define the regimes.
+    Where seeds disagree, a cell on the left says how many of them are in the regime that is shown.
+    Seeds that never grok count as later than the budget: a cell on the right is grey where the
+    median lies beyond the budget, and says how many seeds grok where some do not. The title states
+    the accuracy, the gap and the budget that define the regimes.
 
     Args:
         summary: regime (one of ``dynamics.regimes.REGIMES``) and grokked (steps; NaN is never),
@@ -130,11 +134,17 @@ def _draw_regimes(axes: Axes, regimes: np.ndarray) -> None:
 
 def _draw_dates(figure: Figure, axes: Axes, dates: np.ndarray) -> None:
     """Draws the median step of grokking in each cell; ``dates`` is of shape (up, across, seed)."""
-    some = np.any(~np.isnan(dates), axis=-1)
-    # Cells without a date are filled with 0 before the median, which would warn, and removed after.
-    medians = np.where(some, np.nanmedian(np.where(some[..., None], dates, 0.0), axis=-1), np.nan)
+    medians = _medians(dates)
+    medians[np.isinf(medians)] = np.nan
     axes.set_facecolor("#eeeeee")
-    if some.any():
+    counts, seeds = np.isfinite(dates).sum(axis=-1), dates.shape[-1]
+    for i, j in np.argwhere((counts > 0) & (counts < seeds)):
+        axes.annotate(
+            f"{counts[i, j]}/{seeds}", (j + 0.5, i + 0.5), ha="center", va="center", fontsize=7
+        )
+    axes.set_xlim(0, dates.shape[1])
+    axes.set_ylim(0, dates.shape[0])
+    if np.isfinite(medians).any():
         low, high = max(float(np.nanmin(medians)), 1.0), float(np.nanmax(medians))
         mesh = axes.pcolormesh(
             medians,
@@ -147,7 +157,12 @@ def _draw_dates(figure: Figure, axes: Axes, dates: np.ndarray) -> None:
         bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         bar.ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.set_title("grey: no seed within the budget", loc="left")
+    axes.set_title("grey: median not within the budget", loc="left")
+
+
+def _medians(dates: np.ndarray) -> np.ndarray:
+    """Medians over the last axis, the seeds, with NaN (never) as later than any step."""
+    return np.median(np.where(np.isnan(dates), np.inf, dates), axis=-1)
 
 
 def _ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -233,10 +233,8 @@ def _outcome(did: str, did_not: str, steps: np.ndarray, seeds: int) -> str:
         return did_not
     if seeds == 1:
         return f"{did} at step {over.middle:,.0f}"
-    return (
-        f"{did} in {over.found} of {seeds} seeds (median step {over.middle:,.0f}"
-        f" [{over.low:,.0f}, {over.high:,.0f}; {over.kind}])"
-    )
+    ends = "" if over.kind == "none" else f" [{over.low:,.0f}, {over.high:,.0f}; {over.label}]"
+    return f"{did} in {over.found} of {seeds} seeds (median step {over.middle:,.0f}{ends})"
 
 
 def _at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
@@ -312,9 +310,10 @@ def _cells(values: np.ndarray, text: Callable[[float], str], none: str) -> list[
     over = interval(values)
     if not over.found:
         return [*cells, none]
-    missing = f"; {over.found} of {over.total}" if over.found < over.total else ""
-    median = f"{text(over.middle)} [{text(over.low)}, {text(over.high)}; {over.kind}{missing}]"
-    return [*cells, median]
+    parts = [f"{over.found} of {over.total}"] if over.found < over.total else []
+    if over.kind != "none":
+        parts.insert(0, f"{text(over.low)}, {text(over.high)}; {over.label}")
+    return [*cells, f"{text(over.middle)} [{'; '.join(parts)}]"]
 
 
 def _listed(keys: list[Any], plural: str) -> str:

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from mi_jax.basics.errors import RunError
-from mi_jax.dynamics import ACCURACY, Dates, Phases, births, crossings, phases, transitions
+from mi_jax.dynamics import (
+    ACCURACY,
+    Dates,
+    Phases,
+    births,
+    interpolated_crossings,
+    phases,
+    transitions,
+)
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.choosing import choose
 from mi_jax.measuring.nulls import Nulls
@@ -82,7 +90,7 @@ def read_inputs(run: Run) -> ReportInputs:
         ends = phases(dataset)
     learned = None
     if dates is None and "test_accuracy" in readings:
-        learned = crossings(dataset["test_accuracy"], ACCURACY)
+        learned = interpolated_crossings(dataset["test_accuracy"], ACCURACY)
     born = None
     if {"fourier_power_unembedding", "key_frequencies"} <= readings:
         keys = dataset["key_frequencies"].isel(step=-1, drop=True)

@@ -154,8 +154,8 @@ def weight_path(run: Run, *, modes: int = 5, stack: Params | None = None) -> xr.
     Returns:
         score, walk_score (seed, step, mode): the path, and that of the random walk.
         share, walk_share (mode): the share of the variance.
-        walk_likeness (mode): the squared correlation of both scores; near 1 the path looks like
-        that of any walk.
+        walk_likeness (seed, mode): the squared correlation of each seed's own components with
+        those of a walk with its step lengths; near 1 the path looks like that of any walk.
 
     Raises:
         ConfigError: for less than one component.
@@ -234,7 +234,11 @@ def _path_dataset(run: Run, seeds: list[int], products: np.ndarray, modes: int) 
             "share": (("mode",), path.shares),
             "walk_score": (("seed", "step", "mode"), walk.scores),
             "walk_share": (("mode",), walk.shares),
-            "walk_likeness": (("mode",), dynamics.likeness(path, walk)),
+            "walk_likeness": (
+                ("seed", "mode"),
+                # A seed alone may have fewer components than all seeds together.
+                dynamics.walk_likeness(products, len(seeds), path.scores.shape[-1]),
+            ),
         },
         coords={"seed": seeds, "step": run.steps},
     )

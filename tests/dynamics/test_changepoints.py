@@ -98,6 +98,21 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [slice(None, 32), slice(1, None, 2), slice(40, None)],
+    ids=["first half", "every other", "end"],
+)
+def test_the_penalty_is_simulated_at_the_steps_at_which_the_curve_is_finite(missing: slice) -> None:
+    """A simulation at all steps gave such curves up to nine times the nominal false alarms."""
+    curve = _walk(np.random.default_rng(0), by_snapshot=True)
+    curve[missing] = np.nan
+    finite = np.isfinite(curve)
+    found = segment(STEPS, curve)
+    assert found.penalty == null_penalty(tuple(STEPS[finite].tolist()), 128, 0.01)
+    assert found == segment(STEPS[finite], curve[finite])
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e9])
 def test_nothing_is_found_in_a_constant(value: float) -> None:
     found = segment(STEPS, np.full(len(STEPS), value))

@@ -9,13 +9,13 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mi_jax.dynamics import crossings, first_crossing, transitions
+from mi_jax.dynamics import interpolated_crossing, interpolated_crossings, transitions
 
 NAN = float("nan")
 
 
 def _crossing(steps: list[int], values: list[float], level: float, direction: Any = "up") -> float:
-    return first_crossing(np.array(steps), np.array(values), level, direction)
+    return interpolated_crossing(np.array(steps), np.array(values), level, direction)
 
 
 def test_a_crossing_is_interpolated_in_the_logarithm_of_step_plus_one() -> None:
@@ -107,7 +107,9 @@ def test_a_curve_that_is_a_line_in_log_step_is_dated_exactly_however_it_is_sampl
     steps = np.unique(np.random.default_rng(count).integers(0, 10**5, count))
     steps = np.unique([0, *steps, 10**5])
     values = np.log1p(steps) / np.log1p(10**5)
-    assert first_crossing(steps, values, level) == pytest.approx((10**5 + 1) ** level - 1, rel=1e-6)
+    assert interpolated_crossing(steps, values, level) == pytest.approx(
+        (10**5 + 1) ** level - 1, rel=1e-6
+    )
 
 
 def test_falling_and_rising_are_mirror_images() -> None:
@@ -170,7 +172,7 @@ def test_a_seed_with_nan_readings_has_the_dates_before_them() -> None:
 
 
 def test_crossings_are_in_steps_by_seed() -> None:
-    dates = crossings(ACCURACIES["train_accuracy"], 0.5)
+    dates = interpolated_crossings(ACCURACIES["train_accuracy"], 0.5)
     assert dates.attrs["units"] == "steps"
     np.testing.assert_allclose(dates, [10**0.5 - 1, 10 ** (0.5 / 0.98) - 1, 9.0])
 

@@ -26,11 +26,34 @@ def _sigmoid(
 def test_a_planted_sigmoid_is_found(
     midpoint: float, width: float, low: float, height: float, falling: bool
 ) -> None:
-    high = low - height if falling else low + height
-    fit = fit_sigmoid(STEPS, _sigmoid(STEPS, midpoint, width, low, high))
+    first, last = (low + height, low) if falling else (low, low + height)
+    fit = fit_sigmoid(STEPS, _sigmoid(STEPS, midpoint, width, first, last))
     np.testing.assert_allclose([fit.midpoint, fit.width], [midpoint, width], rtol=1e-3)
-    np.testing.assert_allclose([fit.low, fit.high], [low, high], atol=2e-3 * height)
+    np.testing.assert_allclose([fit.low, fit.high], [low, low + height], atol=2e-3 * height)
     assert fit.explained == pytest.approx(1, abs=1e-6)
+    assert fit.rising is not falling
+
+
+def test_a_falling_curve_is_the_mirror_image_of_a_rising_one() -> None:
+    rise = _sigmoid(STEPS, 400, 0.2, 0, 1)
+    up, down = fit_sigmoid(STEPS, rise), fit_sigmoid(STEPS, 1 - rise)
+    assert (up.rising, down.rising) == (True, False)
+    np.testing.assert_allclose(down[:5], up[:5], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize(
+    ("midpoint", "seen"), [(5.0, False), (400.0, True), (15_000.0, False), (44_000.0, False)]
+)
+def test_a_fit_says_whether_the_curve_reached_both_plateaus(
+    midpoint: float, seen: bool, noise: float, falling: bool
+) -> None:
+    """From 30 to 20,000 steps, a curve of width .6 lacks its beginning, nothing, or its end."""
+    steps = STEPS[STEPS >= 30]
+    curve = _sigmoid(steps, midpoint, 0.6, 0, 1)
+    curve = curve + noise * np.random.default_rng(0).standard_normal(len(steps))
+    assert fit_sigmoid(steps, 1 - curve if falling else curve).plateaus_seen is seen
 
 
 def test_noise_moves_the_midpoint_by_its_standard_error_and_is_the_unexplained_share() -> None:
@@ -70,4 +93,6 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     ids=["constant", "nothing", "four"],
 )
 def test_curves_without_a_sigmoid_fit_are_nan(values: Any) -> None:
-    assert np.isnan(fit_sigmoid(STEPS, np.array(values))).all()
+    fit = fit_sigmoid(STEPS, np.array(values))
+    assert np.isnan(fit[:5]).all()
+    assert (fit.rising, fit.plateaus_seen) == (False, False)

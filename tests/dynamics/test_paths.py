@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from mi_jax.dynamics import likeness, path_of_products, principal_path, walk_like, walk_path
+from mi_jax.dynamics import (
+    likeness,
+    path_of_products,
+    principal_path,
+    walk_like,
+    walk_likeness,
+    walk_path,
+)
 from mi_jax.dynamics.paths import PrincipalPath
 
 
@@ -85,3 +92,28 @@ def test_likeness_is_the_squared_cosine_of_all_seeds_scores_together() -> None:
         [9 / 25, 1],
         rtol=1e-12,
     )
+
+
+def test_each_seed_is_compared_with_a_walk_of_its_own() -> None:
+    """Three seeds: two walks and a line. The walks are told from the line, and none from itself."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, 30, 5000)).cumsum(axis=1)
+    rows[2] = np.linspace(0, 1, 30)[:, None] ** 3 * rows[2, -1] + 1e-3 * rows[2]
+    rows += rng.normal(size=(3, 1, 5000)) * 30
+    flat = rows.reshape(90, -1)
+    alike = walk_likeness(flat @ flat.T, 3, modes=4)
+    assert alike.shape == (3, 4)
+    assert (alike[:2] > 0.9).all()
+    assert alike[2, 1] < 0.5
+    for seed in range(3):
+        alone = walk_likeness(rows[seed] @ rows[seed].T, 1, modes=4)
+        np.testing.assert_allclose(alike[[seed]], alone, rtol=1e-6)
+
+
+def test_components_that_a_seed_does_not_have_are_nan() -> None:
+    rows = np.random.default_rng(0).normal(size=(2, 3, 50))
+    flat = rows.reshape(6, -1)
+    alike = walk_likeness(flat @ flat.T, 2, modes=5)
+    assert np.isfinite(alike[:, :2]).all()
+    assert np.isnan(alike[:, 2:]).all()
+    assert np.isnan(walk_likeness(np.ones((4, 4)), 1, modes=2)).all()

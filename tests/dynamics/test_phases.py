@@ -70,7 +70,7 @@ def test_each_seed_has_its_own_ends_and_verdict() -> None:
         "did not memorise",
         "grokked",
     ]
-    expected = [[999, 9_999, NAN, 999], [FORMED, NAN, NAN, FORMED], [CLEANED, NAN, NAN, CLEANED]]
+    expected = [[999, NAN, NAN, 999], [FORMED, NAN, NAN, FORMED], [CLEANED, NAN, NAN, CLEANED]]
     np.testing.assert_allclose(_ends(found), expected, rtol=1e-12)
     for row, seed in enumerate((4, 5, 6, 7)):
         alone = phases(_dataset(*rows).sel(seed=[seed]))
@@ -107,12 +107,20 @@ def test_without_a_snapshot_between_the_two_there_are_no_phases() -> None:
     assert np.isfinite(_ends(found)[:, 2]).all()
 
 
+@pytest.mark.parametrize("last", range(1, 6))
+def test_a_seed_that_has_not_grokked_has_no_end_at_the_budget(last: int) -> None:
+    """Excluded loss that still falls would end memorisation at the last snapshot, whichever."""
+    falling = [5.0, 4.0, 3.0, 2.0, 1.0, 0.5]
+    dataset = _dataset((LEARNS, [0.0] * 6, FALLS, falling)).isel(step=slice(None, last + 1))
+    assert np.isnan(_ends(phases(dataset))).all()
+
+
 def test_a_loss_that_falls_before_memorisation_dates_no_circuit() -> None:
     noisy = [1.0, 0.2, 0.9, 0.8, -2.0, -4.0]
     found = phases(_dataset((LEARNS, GROKS, noisy, EXCLUDED), (LEARNS, GROKS, FALLS, EXCLUDED)))
     assert found.verdict.values.tolist() == ["grokked", "grokked"]
-    assert np.isnan(_ends(found)[1:, 0]).all()
-    np.testing.assert_allclose(_ends(found)[1:, 1], [FORMED, CLEANED], rtol=1e-12)
+    assert np.isnan(_ends(found)[:, 0]).all()
+    np.testing.assert_allclose(_ends(found)[:, 1], [999, FORMED, CLEANED], rtol=1e-12)
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:
@@ -131,7 +139,7 @@ def test_a_seed_that_turned_non_finite_after_memorising_did_not_grok() -> None:
     broken = [[*curve[:3], NAN, NAN, NAN] for curve in (LEARNS, GROKS, FALLS, EXCLUDED)]
     found = phases(_dataset(tuple(broken)))  # pyright: ignore[reportArgumentType]
     assert found.verdict.values.tolist() == ["did not grok"]
-    np.testing.assert_array_equal(_ends(found)[:, 0], [99, NAN, NAN])
+    assert np.isnan(_ends(found)).all()
 
 
 @pytest.mark.parametrize("value", [float("inf"), NAN])
@@ -154,7 +162,7 @@ def test_a_test_loss_that_underflows_to_zero_ends_no_fall() -> None:
 def test_without_any_test_loss_to_read_nothing_is_dated_by_it(value: float) -> None:
     dataset = _dataset((LEARNS, GROKS, FALLS, EXCLUDED))
     dataset["test_loss"][0] = value
-    assert np.isnan(_ends(phases(dataset))[1:]).all()
+    assert np.isnan(_ends(phases(dataset))).all()
 
 
 @settings(deadline=None)

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from mi_jax.cli.overrides import with_overrides
-from mi_jax.dynamics import crossings, transitions
+from mi_jax.dynamics import interpolated_crossings, transitions
 from mi_jax.runs.library import find
 from mi_jax.runs.train import train
 
@@ -81,9 +81,12 @@ def test_barak_weights_tell_the_parity_before_the_answers_do(tmp_path: Path) -> 
     dataset = train(experiment, tmp_path / "run").measure(
         ["test_accuracy", "hidden_progress", "weight_gap"]
     )
-    seen, answered = crossings(dataset["weight_gap"], 0.0), crossings(dataset["test_accuracy"], 0.6)
+    seen, answered = (
+        interpolated_crossings(dataset["weight_gap"], 0.0),
+        interpolated_crossings(dataset["test_accuracy"], 0.6),
+    )
     assert (seen < answered).all()
-    assert (crossings(dataset["hidden_progress"], 0.1) < 0.5 * answered).all()
+    assert (interpolated_crossings(dataset["hidden_progress"], 0.1) < 0.5 * answered).all()
     assert (_last(dataset, "test_accuracy") == 1).all()
     assert _last(dataset, "hidden_progress")[0] == pytest.approx(
         _number("barak_2022", "ends at {}, 1.49"), abs=0.1

@@ -20,7 +20,7 @@ from mi_jax.basics.records import digest
 from mi_jax.cli.main import main
 from mi_jax.cli.overrides import with_overrides
 from mi_jax.contracts import mean_loss
-from mi_jax.dynamics import births, crossings, phases, segment, transitions
+from mi_jax.dynamics import births, interpolated_crossings, phases, segment, transitions
 from mi_jax.interventions import Change
 from mi_jax.models import MLP, Transformer
 from mi_jax.planted import RandomWalk, ScaledInduction, TwoCircuits
@@ -133,7 +133,7 @@ def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None
         assert 0 <= crossed - half[str(i)] < 1
         assert half[str(i)] * 6.0 / 60 == pytest.approx(math.log(i))
         # Interpolated in log(step + 1), as every date is: still within the snapshot.
-        assert abs(float(crossings(curve, 0.5).item()) - half[str(i)]) < 1
+        assert abs(float(interpolated_crossings(curve, 0.5).item()) - half[str(i)]) < 1
     induction = dataset["induction_score"].isel(layer=1, head=0).values[0]
     assert (np.diff(induction) >= -1e-6).all()
     assert induction[0] < 0.35

@@ -194,11 +194,18 @@ def test_phases_are_shaded_to_their_median_ends_with_their_intervals(
     assert bars == [(5, 7), (50, 90), (400, 600)]
 
 
-def test_a_phase_that_did_not_end_and_those_after_it_are_not_shaded(
+def test_phases_are_shaded_over_the_seeds_that_have_all_three_ends(
     dataset: xr.Dataset, phases: Phases
 ) -> None:
+    """Medians of each end over other seeds can be out of order: here 500 comes after 90."""
+    mixed = phases._replace(
+        memorisation_end=_by_seed(5.0, 995.0), circuit_formation_end=_by_seed(50.0, np.nan)
+    )
+    axes = plots.loss_curves(dataset, phases=mixed)
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]  # pyright: ignore[reportAttributeAccessIssue]
+    assert spans == [(0, 5), (5, 50), (50, 400)]
     unended = phases._replace(circuit_formation_end=_by_seed(np.nan, np.nan))
-    assert len(plots.loss_curves(dataset, phases=unended).patches) == 1
+    assert not plots.loss_curves(dataset, phases=unended).patches
 
 
 def test_a_null_is_a_band_over_its_draws(dataset: xr.Dataset) -> None:

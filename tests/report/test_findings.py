@@ -187,7 +187,7 @@ def test_a_run_that_learns_both_sets_at_once_has_not_grokked() -> None:
     assert (
         summary(dates, phases)
         == "This run learned the training and the test set at once in 2 of 2 seeds (median step 59"
-        " [59, 59; range])."
+        " [59, 59; range, 50 %])."
     )
     (claim,) = _claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, phases)
     assert claim.reason.startswith("0 of 2 seeds")
@@ -205,10 +205,10 @@ def test_the_summary_counts_seeds_of_each_kind() -> None:
     phases = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
     assert (
         summary(dates, phases)
-        == "This run memorised in 2 of 4 seeds (median step 25 [20, 30; range]), learned the"
-        " training and the test set at once in 1 of 4 seeds (median step 10 [10, 10; range]),"
-        " reached .99 test accuracy without memorising in 1 of 4 seeds (median step 70 [70, 70;"
-        " range]) and grokked in 1 of 4 seeds (median step 900 [900, 900; range])."
+        == "This run memorised in 2 of 4 seeds (median step 25 [20, 30; range, 50 %]), learned the"
+        " training and the test set at once in 1 of 4 seeds (median step 10), reached .99 test"
+        " accuracy without memorising in 1 of 4 seeds (median step 70) and grokked in 1 of 4 seeds"
+        " (median step 900)."
     )
     assert (
         summary(_dates([10.0], [NAN]), _verdicts("did not grok"))
@@ -225,7 +225,8 @@ def test_a_run_on_fresh_examples_is_dated_by_its_test_accuracy() -> None:
     reached = summary(None, None, _by_seed(100.0, NAN, 300.0))
     assert (
         reached
-        == f"{start} reached .99 test accuracy in 2 of 3 seeds (median step 200 [100, 300; range])."
+        == f"{start} reached .99 test accuracy in 2 of 3 seeds (median step 200 [100, 300; range,"
+        " 50 %])."
     )
     assert summary(None, None, _by_seed(NAN)) == f"{start} did not reach .99 test accuracy."
 
@@ -243,18 +244,18 @@ def test_dates_are_in_steps_and_missing_ones_are_never() -> None:
     dates = _dates([12.4, 10.0, 1234.6], [9000.0, NAN, 10_000.2])
     table = _table(_readings(test_loss=[0.1] * 3), dates, None)
     assert table["seed"] == ["3", "4", "5", "median [interval]"]
-    assert table["memorised at step"] == ["12", "10", "1,235", "12 [10, 1,235; range]"]
+    assert table["memorised at step"] == ["12", "10", "1,235", "12 [10, 1,235; range, 75 %]"]
     assert table["grokked at step"] == [
         "9,000",
         "never",
         "10,000",
-        "9,500 [9,000, 10,000; range; 2 of 3]",
+        "9,500 [9,000, 10,000; range, 50 %; 2 of 3]",
     ]
     assert table["delay, steps"] == [
         "8,988",
         "never",
         "8,766",
-        "8,877 [8,766, 8,988; range; 2 of 3]",
+        "8,877 [8,766, 8,988; range, 50 %; 2 of 3]",
     ]
     assert (
         _table(_readings(test_loss=[0.1] * 2), _dates([NAN] * 2, [NAN] * 2), None)[
@@ -269,11 +270,11 @@ def test_phases_have_rows_and_a_verdict() -> None:
     phases = Phases(_by_seed(20.0, 30.0), _by_seed(300.0, NAN), _by_seed(4000.0, NAN), verdict)
     table = _table(_readings(test_loss=[0.1] * 2), None, phases)
     assert table["verdict"] == ["grokked", "did not grok", ""]
-    assert table["memorisation ends at step"] == ["20", "30", "25 [20, 30; range]"]
+    assert table["memorisation ends at step"] == ["20", "30", "25 [20, 30; range, 50 %]"]
     assert table["circuit formation ends at step"] == [
         "300",
         "never",
-        "300 [300, 300; range; 1 of 2]",
+        "300 [1 of 2]",
     ]
     assert table["clean-up ends at step"][:2] == ["4,000", "never"]
 
@@ -286,9 +287,9 @@ def test_scalars_are_those_of_the_last_step_with_units() -> None:
         "0.0001235",
         "not finite",
         "0.5",
-        "0.2501 [0.0001235, 0.5; range; 2 of 3]",
+        "0.2501 [0.0001235, 0.5; range, 50 %; 2 of 3]",
     ]
-    assert table["gini_embedding"] == ["0.25", "0.5", "0.75", "0.5 [0.25, 0.75; range]"]
+    assert table["gini_embedding"] == ["0.25", "0.5", "0.75", "0.5 [0.25, 0.75; range, 75 %]"]
 
 
 def test_a_flag_is_up_or_not() -> None:
@@ -296,8 +297,10 @@ def test_a_flag_is_up_or_not() -> None:
     assert numbers_table(flag, None, None)[1:] == [("diverged", ["no", "yes", ""])]
 
 
-def test_five_seeds_have_a_bootstrap_and_one_has_no_interval() -> None:
-    assert _table(_readings(x=[1.0, 2, 3, 4, 5]), None, None)["x"][-1] == "3 [1, 5; bootstrap 95 %]"
+def test_an_interval_says_what_it_covers_and_one_seed_has_none() -> None:
+    table = _table(_readings(x=[1.0, 2, 3, 4, 5, 6, 7, 8, 9]), None, None)
+    assert table["x"][-1] == "5 [2, 8; 96.1 %]"
+    assert _table(_readings(x=[1.0, NAN, NAN]), None, None)["x"][-1] == "1 [1 of 3]"
     assert _table(_readings(x=[1.0]), None, None)["x"] == ["1", ""]
 
 

@@ -359,7 +359,32 @@ def test_the_phase_diagram_says_gap_budget_and_where_seeds_disagree() -> None:
     assert np.asarray(values).ravel().tolist() == [1, 3, 1, 2]
     assert (left.get_xlabel(), left.get_ylabel()) == ("x", "y")
     medians = np.ma.masked_invalid(np.asarray(right.collections[0].get_array())).ravel()
-    assert medians.filled(-1).tolist() == [900, -1, 900, -1]
+    # Where one of two seeds never groks, the median lies between 900 and beyond the budget.
+    assert medians.filled(-1).tolist() == [900, -1, -1, -1]
+    counts = [(text.get_text(), text.xy) for text in right.texts]  # pyright: ignore[reportAttributeAccessIssue]
+    assert counts == [("1/2", (0.5, 1.5))]
+
+
+def test_a_setting_at_which_few_seeds_grok_looks_no_earlier() -> None:
+    """One of five seeds groks at 900 at the first setting, all by 1,400 at the second."""
+    nan = np.nan
+    dates = np.array([[900.0, nan, nan, nan, nan], [1000.0, 1100, 1200, 1300, 1400]])
+    summary = xr.Dataset(
+        {
+            "memorised": (("a.x", "seed"), np.full((2, 5), 90.0)),
+            "grokked": (("a.x", "seed"), dates),
+            "regime": (("a.x", "seed"), np.full((2, 5), "grokking")),
+        },
+        {"a.x": [0.1, 1.0], "seed": range(5)},
+        {"level": 0.9, "gap": 1000, "steps": 2500},
+    )
+    axes = plots.dates_against(summary, "a.x")
+    solid = [np.asarray(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "-"]
+    assert any(np.array_equal(line, [1.25 * 2500, 1200]) for line in solid)
+    right = plots.phase_diagram(summary.expand_dims({"b.y": [3]}), "a.x", "b.y").axes[1]
+    medians = np.ma.masked_invalid(np.asarray(right.collections[0].get_array())).ravel()
+    assert medians.filled(-1).tolist() == [-1, 1200]
+    assert [text.get_text() for text in right.texts] == ["1/5"]
 
 
 def test_dates_against_a_setting_show_what_never_happened() -> None:

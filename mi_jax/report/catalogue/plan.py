@@ -75,8 +75,9 @@ def date_note(inputs: ReportInputs) -> str:
     if inputs.phases is not None:
         note += (
             " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), each up"
-            " to its median end over seeds; bars at the bottom: range (from five seeds on, 95 %"
-            " bootstrap interval) over seeds of each phase's end."
+            " to its median end over the seeds that have all three; bars at the bottom: interval of"
+            " each end over these seeds (order statistics that cover at least 95 %; the range below"
+            " six seeds)."
         )
     if inputs.dates is not None:
         note += (
