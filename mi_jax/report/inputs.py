@@ -7,7 +7,6 @@ import xarray as xr
 from mi_jax.basics.errors import RunError
 from mi_jax.dynamics import ACCURACY, Dates, Phases, births, crossings, phases, transitions
 from mi_jax.measures import PICTURES
-from mi_jax.measuring.choosing import choose
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.run import Run
@@ -107,7 +106,7 @@ def _read_pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
     """Reads the pictures that the model and the task allow at a few snapshots, and the planes of
     tokens at more, for the animation.
     """
-    measures, _ = choose(None, run.subject, among=PICTURES)
+    measures, _ = run.choose(among=PICTURES)
     if not measures:
         return xr.Dataset(), xr.Dataset()
     pictures = run.read(measures, _spread(run, _PICTURED))
