@@ -36,6 +36,9 @@ from mi_jax.training.trajectory import Trajectory
 LEFT_OUT = "left_out"
 """Attr of a dataset of stored readings: sentences about those that were left out, one a line."""
 
+EARLIER = "earlier_version"
+"""Attr of a dataset whose readings an earlier version stored: a sentence that says so."""
+
 _SAID: set[str] = set()
 """Sentences that the log has already."""
 
@@ -213,20 +216,37 @@ def read_steps(
     return joined(datasets, trajectory.record).sel(step=[int(step) for step in steps])
 
 
-def stored_measures(trajectory: Trajectory) -> xr.Dataset:
+def stored_measures(trajectory: Trajectory, *, earlier: bool = True) -> xr.Dataset:
     """Merged readings that are stored in a run and belong to the code and the weights there are.
 
     Others are left out: readings of other weights, and readings by code that has changed since. The
     attr ``left_out`` holds a sentence about each of these, one a line, and the log warns of them.
 
+    Readings of a version of mi_jax that did not store what they depend on cannot be checked. They
+    never stand beside others: where a run holds nothing else, they are returned with the attr
+    ``earlier_version``, a sentence, and everywhere else they are left out.
+
     Args:
         trajectory: the run.
+        earlier: whether readings of an earlier version may be returned.
     """
+    files = sorted((trajectory.path / "measures").glob("*.nc"))
+    stored = [load_dataset(file) for file in files]
+    # The references of an earlier version's fork were its own.
+    alone = earlier and trajectory.parent is None and not any("recipe" in d.attrs for d in stored)
+    if stored and alone:
+        same = [d for d in stored if np.array_equal(d["step"], trajectory.steps)]
+        if same:
+            sentence = (
+                f"The readings of {trajectory.path} are of an earlier version of mi_jax. Measure"
+                " the run again to have those of this one."
+            )
+            _say([sentence])
+            return joined(same, trajectory.record).assign_attrs({EARLIER: sentence})
     history, weights = History(trajectory), weights_digest(trajectory)
     datasets: list[xr.Dataset] = []
     sentences: list[str] = []
-    for file in sorted((trajectory.path / "measures").glob("*.nc")):
-        dataset = load_dataset(file)
+    for dataset in stored:
         reason = stale(dataset, weights, history)
         if reason:
             names = ", ".join(str(name) for name in dataset.data_vars)
@@ -238,11 +258,16 @@ def stored_measures(trajectory: Trajectory) -> xr.Dataset:
     merged = joined(datasets, trajectory.record)
     if sentences:
         merged.attrs[LEFT_OUT] = "\n".join(sentences)
+    _say(sentences)
+    return merged
+
+
+def _say(sentences: Sequence[str]) -> None:
+    """Warns in the log, once of each sentence."""
     for sentence in sentences:
         if sentence not in _SAID:
             _SAID.add(sentence)
             log.warning("%s", sentence)
-    return merged
 
 
 def _file(trajectory: Trajectory, name: str) -> Path:

@@ -8,6 +8,7 @@ from mi_jax.basics.errors import RunError
 from mi_jax.dynamics import ACCURACY, Dates, Phases, births, crossings, phases, transitions
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.nulls import Nulls
+from mi_jax.measuring.stored import EARLIER
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.run import Run
 
@@ -69,6 +70,10 @@ def read_inputs(run: Run) -> ReportInputs:
         RunError: where the run has no readings.
     """
     dataset = run.measures
+    if EARLIER in dataset.attrs:
+        # Readings of old code must not stand beside nulls of new code.
+        run.measure()
+        dataset = run.measures
     if not dataset:
         raise RunError(
             f"Cannot report on {run.path}: it has no readings of its snapshots yet. Run `mi-jax"

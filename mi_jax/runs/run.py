@@ -27,7 +27,13 @@ from mi_jax.measuring.history import History, ReferenceChoice
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.program import make_context
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
-from mi_jax.measuring.stored import LEFT_OUT, measure_trajectory, read_steps, stored_measures
+from mi_jax.measuring.stored import (
+    EARLIER,
+    LEFT_OUT,
+    measure_trajectory,
+    read_steps,
+    stored_measures,
+)
 from mi_jax.runs import replay
 from mi_jax.runs.experiment import Experiment, identity
 from mi_jax.training.state import Mode, TrainState
@@ -363,6 +369,11 @@ class Run:
         attr ``left_out`` of the dataset says which, one sentence a line.
         """
         stored = [stored_measures(trajectory) for trajectory in self.trajectories]
+        if not all(EARLIER in dataset.attrs for dataset in stored):
+            stored = [
+                stored_measures(trajectory, earlier=False) if EARLIER in dataset.attrs else dataset
+                for trajectory, dataset in zip(self.trajectories, stored, strict=True)
+            ]
         return _by_seed(*_common(stored, [trajectory.path for trajectory in self.trajectories]))
 
     def measure(

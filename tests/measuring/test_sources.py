@@ -18,6 +18,7 @@ from conftest import SEGMENTED
 from mi_jax.basics.errors import MeasureError
 from mi_jax.contracts import Context, Measure
 from mi_jax.measuring import sources
+from mi_jax.measuring.files import load_dataset, write_dataset
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.measuring.sources import code_digest, code_of, text_digest
 from mi_jax.runs.run import Run, open_run
@@ -63,6 +64,22 @@ def test_a_reading_by_code_that_changed_since_is_left_out_with_a_sentence(
     run.measure(["gini_unembedding"])
     assert set(run.measures.data_vars) == {"train_loss", "gini_unembedding"}
     assert "left_out" not in run.measures.attrs
+
+
+def test_readings_of_an_earlier_version_never_stand_beside_others(run: Run) -> None:
+    """They say nothing of what they depend on."""
+    values = run.measure(["gini_unembedding", "train_loss"])["train_loss"].values
+    for file in (run.path / "measures").glob("*.nc"):
+        dataset = load_dataset(file)
+        del dataset.attrs["recipe"]
+        write_dataset(file, dataset)
+    earlier = run.measures
+    assert set(earlier.data_vars) == {"gini_unembedding", "train_loss"}
+    assert "of an earlier version of mi_jax" in earlier.attrs["earlier_version"]
+    again = run.measure(["train_loss"])["train_loss"].values
+    np.testing.assert_array_equal(again, values)
+    assert set(run.measures.data_vars) == {"train_loss"}
+    assert "gini_unembedding of " in run.measures.attrs["left_out"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +233,7 @@ def test_a_global_that_changed_is_read_again(
         "    return factor[0] * params['unembed']['W_U'].max()\n"
     )
     first = _last(run, module.own)
-    module.scale = eval(other, vars(module))
+    vars(module)["scale"] = eval(other, vars(module))
     np.testing.assert_allclose(_last(run, module.own), 1.5 * first, rtol=1e-6)
 
 
@@ -287,8 +304,8 @@ def test_what_cannot_be_followed_is_always_read_again(run: Run, make: Any) -> No
 @pytest.mark.parametrize("name", ["test_loss", "key_frequencies", "sharpness", "test_accuracy"])
 def test_a_name_of_the_package_is_refused(run: Run, name: str) -> None:
     before = run.measure(["test_loss"])["test_loss"].values
-    own = Measure(name, _scaled_by)
-    for measure in (own, Measure("own", _scaled_by, {name: ()})):
+    own = _closure(1.0)
+    for measure in (Measure(name, own), Measure("own", own, {name: ()})):
         with pytest.raises(
             MeasureError, match=rf"{name} is a measure of mi_jax.*Name yours otherwise"
         ):

@@ -80,6 +80,14 @@ def _wandered(params: Any, context: Context) -> jax.Array:
     return jnp.stack(jax.tree.leaves(moved)).sum()
 
 
+def _left(params: Any, context: Context) -> jax.Array:
+    moved = jax.tree.map(lambda x, y: jnp.square(x - y).sum(), params, context.reference.final)
+    return jnp.stack(jax.tree.leaves(moved)).sum()
+
+
+_LEFT = Measure("left", _left, uses=frozenset({"final"}))
+"""The distance from the final model, which any other final model changes."""
+
 _WANDERED = Measure("wandered", _wandered, uses=frozenset({"previous"}))
 
 
@@ -103,9 +111,9 @@ def _check_same_bits(whole: xr.Dataset, part: xr.Dataset, names: list[str]) -> i
 def test_a_reading_is_the_same_in_every_history_that_reaches_its_step(
     histories: dict[str, Run], name: str
 ) -> None:
-    measures = [*NAMES, _WANDERED]
+    measures = [*NAMES, _WANDERED, _LEFT]
     whole, part = (histories[label].measure(measures) for label in ("parent", name))
-    assert _check_same_bits(whole, part, [*NAMES, "wandered"]) > 4
+    assert _check_same_bits(whole, part, [*NAMES, "wandered", "left"]) > 5
     attrs = [read["restricted_loss"].attrs for read in (whole, part)]
     for key in ("reference_run", "reference_step", "reference_hash"):
         assert attrs[0][key] == attrs[1][key], key
@@ -143,17 +151,17 @@ def _allowed(histories: dict[str, Run], name: str) -> bool:
 
 
 def test_the_runs_own_end_is_an_option_with_names_of_its_own(histories: dict[str, Run]) -> None:
-    forked = histories["fork"]
-    root, own = forked.measure(NAMES), forked.measure(NAMES, reference="own")
-    assert set(own.data_vars) == {
-        "test_loss", "restricted_loss_own", "excluded_loss_own", "key_frequencies_final_own"
-    }  # fmt: skip
-    assert own["restricted_loss_own"].attrs["reference_step"] == 48
-    assert own["restricted_loss_own"].attrs["reference_run"] == forked.record["hash"]
-    assert (own["restricted_loss_own"].values != root["restricted_loss"].values).any()
+    forked, measures = histories["fork"], ["test_loss", "restricted_loss", _LEFT]
+    root, own = forked.measure(measures), forked.measure(measures, reference="own")
+    assert set(own.data_vars) == {"test_loss", "restricted_loss_own", "left_own"}
+    assert own["left_own"].attrs["reference_step"] == 48
+    assert own["left_own"].attrs["reference_run"] == forked.record["hash"]
+    assert (own["left_own"].sel(step=48) == 0).all()
+    assert (root["left"].sel(step=40) == 0).all()
+    assert (root["left"].sel(step=48) > 0).all()
     assert set(forked.measures.data_vars) == set(root.data_vars) | set(own.data_vars)
-    with pytest.raises(ConfigError, match="reference='mine' is unknown. Choose 'root'"):
-        forked.measure(NAMES, reference="mine")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"reference='mine' is unknown\. Choose 'root'"):
+        forked.measure(measures, reference="mine")  # pyright: ignore[reportArgumentType]
 
 
 def _remove(parent: Path) -> None:
