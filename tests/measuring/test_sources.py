@@ -72,6 +72,7 @@ def test_readings_of_an_earlier_version_never_stand_beside_others(run: Run) -> N
     for file in (run.path / "measures").glob("*.nc"):
         dataset = load_dataset(file)
         del dataset.attrs["recipe"]
+        dataset.attrs["key"] = "of another kind"
         write_dataset(file, dataset)
     earlier = run.measures
     assert set(earlier.data_vars) == {"gini_unembedding", "train_loss"}
