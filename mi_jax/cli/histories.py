@@ -6,11 +6,13 @@ Nothing heavy is imported before one of them works.
 import argparse
 import ast
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mi_jax.basics.errors import RunError
 from mi_jax.cli.verbs import (
     Verb,
     add_common_options,
@@ -43,7 +45,8 @@ Examples:
 
 _COMPARE = """\
 Losses, measures and the distance between weights, at the snapshots of the run and of
-its forks. Measures that are not stored yet are read and stored in each run.
+its forks. The table is of the last step at which all of them have a snapshot. Measures
+that are not stored yet are read and stored in each run.
 
 Examples:
   mi-jax compare checkpoints/grokking checkpoints/grokking-fork-400
@@ -210,37 +213,42 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     plots.save(comparison.figure, folder, "comparison")
     write_dataset(folder / "comparison.nc", comparison.dataset)
     names = [str(name) for name in comparison.dataset.data_vars if name != "loss"]
-    ends = _final_medians(comparison.dataset, names)
-    rows = ["\t".join(["at the end, median over seeds", *names])]
+    step = comparison.dataset.attrs.get("common_step")
+    if step is None:
+        raise RunError(
+            f"{options.run} and {', '.join(options.forks)} have no snapshot of one step, so no"
+            f" values can stand side by side. {folder / 'comparison.nc'} holds each history. Zoom"
+            " the run around a step of the forks to compare there."
+        )
+    ends = _medians(comparison.dataset, names, step)
+    rows = ["\t".join([f"at step {step}, median over seeds", *names])]
+    if comparison.dataset.attrs.get("left_out"):
+        print(comparison.dataset.attrs["left_out"], file=sys.stderr)
     for label, end in ends.items():
         cells = ["" if value is None else f"{value:.4g}" for value in end.values()]
         rows.append("\t".join([label, *cells]))
     answer = {
         "comparison": str(folder / "comparison.nc"),
         "figure": str(folder / "comparison.png"),
+        "step": step,
         "ends": ends,
     }
     print_answer(options, answer, "\n".join([*rows, f"compared: {folder / 'comparison.png'}"]))
     return 0
 
 
-def _final_medians(dataset: Any, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Median over seeds at the last snapshot of each history; None if it is not finite."""
+def _medians(dataset: Any, names: Sequence[str], step: int) -> dict[str, dict[str, float | None]]:
+    """Median over seeds of each history at one step; None where it is not finite."""
     import numpy as np
 
-    ends: dict[str, dict[str, float | None]] = {}
+    at_step = dataset.sel(step=step)
+    medians: dict[str, dict[str, float | None]] = {}
     for label in dataset["condition"].values:
-        # A history is NaN at snapshots of the others: its own last one has a distance.
-        history = dataset.sel(condition=label)
-        history = history.dropna("step", how="all", subset=["weight_distance"])
-        end: dict[str, float | None] = {}
-        for name in names:
-            value = (
-                float(np.median(history[name].values[:, -1])) if history.sizes["step"] else np.nan
-            )
-            end[name] = value if np.isfinite(value) else None
-        ends[str(label)] = end
-    return ends
+        values = {name: float(np.median(at_step[name].sel(condition=label))) for name in names}
+        medians[str(label)] = {
+            name: value if np.isfinite(value) else None for name, value in values.items()
+        }
+    return medians
 
 
 VERBS: Mapping[str, Verb] = {

@@ -110,11 +110,10 @@ def _measure_run(
     refuse_overrides([*overrides, *for_weights], "measure of a run")
     use_cache(options)
     from mi_jax.cli.progress import measuring_progress
-    from mi_jax.measuring.choosing import choose
     from mi_jax.runs.run import open_run
 
     run = open_run(path)
-    _, skipped = choose(names, run.subject)
+    _, skipped = run.choose(names)
     with measuring_progress(options.quiet) as watch:
         return run.measure(names, watch=watch), skipped
 
@@ -170,6 +169,8 @@ def show_report(options: argparse.Namespace, run: Any) -> int:
     from mi_jax.report.study import report
 
     study = report(run)
+    if study.dataset.attrs.get("left_out"):
+        print(study.dataset.attrs["left_out"], file=sys.stderr)
     rows = numbers_table(study.dataset, study.dates, study.phases)
     answer = {
         "report": str(study.report),

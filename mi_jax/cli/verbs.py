@@ -130,7 +130,7 @@ def describe(run: Any) -> dict[str, Any]:
         "seeds": list(run.seeds),
         "steps": run.record["steps"],
         "snapshots": len(run.steps),
-        "trained_to": int(run.losses.sizes["step"]),
+        "trained_to": run.trajectories[0].done,
         "status": status,
         "measures": measures,
         "experiment": run.record["experiment"],

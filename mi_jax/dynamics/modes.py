@@ -80,7 +80,7 @@ def follow_modes(
     steps: Int[np.ndarray, " step"],
     *,
     most: int | None = None,
-    noise: Noise = "median",
+    noise: Noise | float = "median",
 ) -> ModeLines:
     """Follows the largest singular modes of a matrix through training.
 
@@ -94,8 +94,9 @@ def follow_modes(
         noise: threshold that a mode has to exceed. "median": ``noise_threshold`` of each snapshot,
             for matrices with independent noise. "first": the largest singular value of the first
             snapshot, for matrices that have a spectrum of their own from the beginning, as a
-            product of two random matrices has. Both are at least float32's rounding of the
-            largest mode.
+            product of two random matrices has. A number: that threshold, such as the largest
+            singular value of the untrained matrix where the first snapshot is a later one. All are
+            at least float32's rounding of the largest mode.
 
     Returns:
         ``ModeLines``; dates in steps.
@@ -109,7 +110,10 @@ def follow_modes(
     """
     u, s, vt = np.linalg.svd(matrices, full_matrices=False)
     count = max(1, s.shape[1] // 2) if most is None else min(most, s.shape[1])
-    edge = noise_threshold(s, matrices.shape[1:]) if noise == "median" else np.full(len(s), s[0, 0])
+    if noise == "median":
+        edge = noise_threshold(s, matrices.shape[1:])
+    else:
+        edge = np.full(len(s), s[0, 0] if noise == "first" else noise)
     # The median of a matrix without noise is rounding, and other rounding exceeds it.
     edge = np.maximum(edge, s[:, 0] * max(matrices.shape[1:]) * np.finfo(np.float32).eps)
     u, v, s = u[:, :, :count], vt[:, :count].transpose(0, 2, 1), s[:, :count]

@@ -9,6 +9,7 @@ from mi_jax.contracts import Measure
 from mi_jax.contracts.measure import Subject
 from mi_jax.measuring.labelling import task_names
 from mi_jax.measuring.registry import EXPENSIVE, READINGS, with_options
+from mi_jax.measuring.sources import is_shipped
 
 ALL_REFERENCES = frozenset({"initial", "previous", "final"})
 
@@ -35,6 +36,7 @@ def choose(
     references: frozenset[str] = ALL_REFERENCES,
     *,
     among: Mapping[str, Measure] = READINGS,
+    why: str = "",
 ) -> tuple[list[Measure], list[Skipped]]:
     """Chooses the measures to take, before anything is built or traced.
 
@@ -49,19 +51,21 @@ def choose(
         subject: the model, task and loss that are measured.
         references: references that are available: "initial", "previous", "final".
         among: measures by name that None chooses from.
+        why: sentence that says why a reference is not available.
 
     Returns:
         The measures to take, and the measures of ``among`` that were skipped.
 
     Raises:
-        MeasureError: if a name is unknown, two measures have one name, or a named measure cannot
-            be taken.
+        MeasureError: if a name is unknown, two measures have one name, a measure of the user has
+            the name of one of mi_jax or none at all, or a named measure cannot be taken.
     """
     ground_truth, splits, _ = task_names(subject.task)
     if chosen is None:
         measures = list(among.values())
     else:
         measures = [_as_measure(name) for name in _distinct(chosen)]
+    _check_names(measures, among)
     names = [name for measure in measures for name in measure.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -76,6 +80,12 @@ def choose(
         )
         for measure in measures
     }
+    if why:
+        reasons = {
+            measure.name: f"{reason}. {why}" if reason and measure.uses - references else reason
+            for measure in measures
+            for reason in [reasons[measure.name]]
+        }
     skipped = [Skipped(name, reason) for name, reason in reasons.items() if reason]
     if chosen is not None and skipped:
         raise MeasureError(
@@ -121,4 +131,25 @@ def _as_measure(chosen: Chosen) -> Measure:
         if chosen not in by_variable:
             raise MeasureError(f"There is no measure '{chosen}'; {nearest(chosen, by_variable)}")
         return by_variable[chosen]
-    return Measure(chosen.__name__, chosen)
+    name = getattr(chosen, "__name__", "<lambda>")
+    if not name.isidentifier():
+        raise MeasureError(
+            f"{chosen!r} is a measure without a name of its own. Give it one:"
+            " Measure('my_measure', function)."
+        )
+    return Measure(name, chosen)
+
+
+def _check_names(measures: Sequence[Measure], among: Mapping[str, Measure]) -> None:
+    """Refuses a measure of the user that has the name of one of mi_jax, whose readings it would
+    replace.
+    """
+    shipped = {**among, **_registered()}
+    for measure in measures:
+        for name in (measure.name, *measure.variables):
+            registered = shipped.get(name)
+            if registered is not None and not is_shipped(measure, registered):
+                raise MeasureError(
+                    f"{name} is a measure of mi_jax. Your measure {measure.name} would replace its"
+                    f" readings. Name yours otherwise, such as my_{name}."
+                )

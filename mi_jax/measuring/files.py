@@ -1,12 +1,10 @@
 """Readings as netCDF files, each with its provenance and a key of everything that it depends on."""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,11 +12,13 @@ import xarray as xr
 from mi_jax.basics.errors import RunError
 from mi_jax.basics.files import replace_file
 from mi_jax.basics.records import digest
-from mi_jax.contracts import Measure
+from mi_jax.contracts import Measure, Subject
+from mi_jax.measuring.history import History, ReferenceChoice
+from mi_jax.measuring.sources import Code, Source, code_of, source_of, text_digest
 from mi_jax.training.trajectory import Trajectory
 
-_PACKAGE = Path(__file__).parents[1]
-"""Folder of the whole package, whose source is part of every key."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of the whole package."""
 _WRITTEN_OUT = 512
 """Size of a prepared array above which its hash is stored in place of its values."""
 
@@ -56,72 +56,152 @@ def _plain(value: Any) -> Any:
     return (np.flatnonzero(array) + 1).tolist() if array.dtype == bool else array.tolist()
 
 
-def content_key(
-    trajectory: Trajectory, measure: Measure, provenance: Mapping[str, Any]
-) -> str | None:
-    """Hash of everything that a reading depends on: weights, steps, experiment, options and code.
+class Recipe(NamedTuple):
+    """Everything that a reading depends on beside the weights, as it is stored with the reading.
+
+    Attributes:
+        measure: name, options and dims of the variables.
+        code: modules, files and values; see ``sources.Code``.
+        source: file, name, line and text of the measure's function; see ``sources.Source``.
+        final: identity of the final model (``history.Snapshot.attrs``); None for an online reading.
+        previous: identity of the snapshot before the first one; None where none is used.
+        choice: whose end is the final model; see ``history.ReferenceChoice``.
+    """
+
+    measure: list[Any]
+    code: Code
+    source: Source
+    final: dict[str, Any] | None
+    previous: dict[str, Any] | None
+    choice: ReferenceChoice
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the reading is the same whenever its key is."""
+        return self.code.values is not None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the measure is one of mi_jax."""
+        return Path(self.source.file).is_relative_to(_PACKAGE)
+
+    def to_json(self) -> str:
+        """The recipe as text."""
+        fields = {**self._asdict(), "code": self.code._asdict(), "source": self.source._asdict()}
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """The recipe of a stored text.
+
+        Raises:
+            ValueError, KeyError, TypeError: if the text is no recipe.
+        """
+        fields = json.loads(text)
+        code = Code(
+            tuple(fields["code"]["modules"]),
+            tuple(fields["code"]["files"]),
+            fields["code"]["values"],
+        )
+        return cls(**{**fields, "code": code, "source": Source(**fields["source"])})
+
+
+def recipe_of(
+    measure: Measure,
+    subject: Subject,
+    history: History,
+    provenance: Mapping[str, Any],
+    choice: ReferenceChoice,
+) -> Recipe:
+    """The recipe by which a measure reads a run here and now.
 
     Args:
-        trajectory: the stored snapshots.
         measure: the measure.
-        provenance: of the run; its ``hash`` identifies the experiment.
-
-    Returns:
-        The key; None if the code has no hash (``code_digest``).
+        subject: the model, task and loss that are measured.
+        history: the run with those that it was forked from.
+        provenance: of the run; its ``experiment`` names a user's own classes.
+        choice: whose end is the final model.
     """
-    code = code_digest(measure.function, *measure.prepare.values())
-    if code is None:
-        return None
-    content = {
-        "snapshots": trajectory.hashes(),
-        "steps": trajectory.steps.tolist(),
-        "experiment": provenance.get("hash"),
-        "measure": [
+    final = history.final(choice) if measure.retrospective else None
+    before = history.before() if "previous" in measure.uses else None
+    return Recipe(
+        [
             measure.name,
-            dict(measure.options),
+            json.loads(json.dumps(dict(measure.options), default=str)),
             {name: list(dims) for name, dims in measure.variables.items()},
         ],
-        "code": code,
-    }
+        code_of(subject, provenance.get("experiment"), measure),
+        source_of(measure.function),
+        None if final is None else final.attrs,
+        None if before is None else before.attrs,
+        choice,
+    )
+
+
+def content_key(weights: str, recipe: Recipe) -> str | None:
+    """Hash of everything that a reading depends on: weights, steps, references, options and code.
+
+    The code is taken from its source text, and nothing is imported, so that a stored reading can be
+    checked by the recipe that is stored beside it.
+
+    Args:
+        weights: hash of the snapshots and of the run (``weights_digest``).
+        recipe: everything else.
+
+    Returns:
+        The key; None if a source file of the recipe is not there any more.
+    """
+    text = text_digest(recipe.code.modules, recipe.code.files)
+    if text is None:
+        return None
+    content = [
+        weights, recipe.measure, recipe.code.values, text, recipe.final, recipe.previous,
+        recipe.choice,
+    ]  # fmt: skip
     return digest(content)
 
 
-def code_digest(*functions: Callable[..., Any]) -> str | None:
-    """Hash of the package's source, and of the code and source files of functions outside it.
-
-    None, so that no reading is reused, if such a function has no file or carries values (a closure,
-    a partial, a default): those could differ while the code is the same.
-    """
-    files, codes = sorted(_PACKAGE.rglob("*.py")), list[bytes]()
-    for function in functions:
-        if (getattr(function, "__module__", None) or "").startswith("mi_jax."):
-            continue
-        if (
-            not inspect.isfunction(function)
-            or function.__closure__
-            or function.__defaults__
-            or function.__kwdefaults__
-        ):
-            return None
-        codes.append(repr(_identity(function.__code__)).encode())
-        try:
-            files.append(Path(inspect.getfile(function)))
-        except (TypeError, OSError):
-            return None
-    try:
-        sources = [file.read_bytes() for file in files]
-    except OSError:
-        return None
-    return hashlib.sha256(b"".join([*codes, *sources])).hexdigest()
-
-
-def _identity(code: CodeType) -> tuple[Any, ...]:
-    """Parts of a code object that distinguish two functions of one file."""
-    constants = tuple(
-        _identity(constant) if isinstance(constant, CodeType) else repr(constant)
-        for constant in code.co_consts
+def weights_digest(trajectory: Trajectory) -> str:
+    """Hash of a run's experiment, of where it was forked, and of its snapshots."""
+    parent = trajectory.record.get("parent") or {}
+    return digest(
+        {
+            "snapshots": trajectory.hashes(),
+            "steps": trajectory.steps.tolist(),
+            "experiment": trajectory.record["hash"],
+            "parent": [parent.get("hash"), parent.get("step")],
+        }
     )
-    return code.co_qualname, code.co_code, code.co_names, constants
+
+
+def stale(dataset: xr.Dataset, weights: str, history: History) -> str:
+    """A sentence that says why a stored reading may not stand beside fresh ones.
+
+    Args:
+        dataset: the stored reading of one measure.
+        weights: hash of the snapshots that the run has now.
+        history: the run with those that it was forked from.
+
+    Returns:
+        The sentence; empty if the reading belongs to the code and the weights that are there now.
+    """
+    try:
+        recipe = Recipe.from_json(dataset.attrs["recipe"])
+    except (KeyError, ValueError, TypeError):
+        return "It was read by an earlier version of mi_jax."
+    before = history.before() if recipe.previous is not None else None
+    if recipe.final is not None:
+        final = history.final(recipe.choice)
+        if final is None:
+            return f"{history.no_final} Its final model cannot be checked."
+        recipe = recipe._replace(final=final.attrs)
+    recipe = recipe._replace(previous=None if before is None else before.attrs)
+    key = content_key(weights, recipe)
+    if key is None:
+        return "A source file that it was read by is not there any more."
+    if key != dataset.attrs.get("key"):
+        return "The weights, the code, its references, or the version of jax or numpy changed."
+    return ""
 
 
 def cached(file: Path, key: str | None) -> xr.Dataset | None:

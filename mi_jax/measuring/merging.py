@@ -9,6 +9,9 @@ import xarray as xr
 
 from mi_jax.basics.errors import MeasureError
 
+REFERENCE = ("reference_run", "reference_step", "reference_hash")
+"""Attrs of a retrospective reading: the run, step and parameters of its final model."""
+
 
 def joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.Dataset:
     """One dataset of the variables of several; each variable keeps its own provenance.
@@ -24,6 +27,7 @@ def joined(datasets: Sequence[xr.Dataset], provenance: Mapping[str, Any]) -> xr.
     for part in parts:
         for name in part.data_vars:
             part[name].attrs["provenance"] = part.attrs.get("provenance", "")
+            part[name].attrs |= {key: part.attrs[key] for key in REFERENCE if key in part.attrs}
     merged = xr.Dataset()
     if parts:
         try:

@@ -15,10 +15,12 @@ from mi_jax.basics.precision import cast, computing_in
 from mi_jax.basics.records import digest
 from mi_jax.basics.streams import stream
 from mi_jax.contracts import Context, Measure, Reference, Subject
-from mi_jax.measuring.files import cached, code_digest, write_dataset
+from mi_jax.measuring.files import cached, write_dataset
+from mi_jax.measuring.history import History
 from mi_jax.measuring.labelling import labelled
 from mi_jax.measuring.merging import united
 from mi_jax.measuring.program import Reader, make_context, prepared_context, read_trajectory
+from mi_jax.measuring.sources import code_digest
 from mi_jax.training.trajectory import Trajectory
 
 KEYS = ("final_key_frequencies", "final_key_irreps")
@@ -80,10 +82,16 @@ def read_nulls(
     ]
     swapped = [measure for measure in measures if measure.null == "other_frequencies"]
     first = _stored(
-        trajectory, "untrained", untrained, (draws,), lambda: _untrained(subject, untrained, draws)
+        trajectory,
+        subject,
+        "untrained",
+        untrained,
+        (draws,),
+        lambda: _untrained(subject, untrained, draws),
     )
     second = _stored(
         trajectory,
+        subject,
         "frequencies",
         swapped,
         (draws, snapshots),
@@ -94,13 +102,14 @@ def read_nulls(
     ]
     few = max(draws // 4, 2)
     third = _stored(
-        trajectory, "expensive", costly, (few,), lambda: _untrained(subject, costly, few)
+        trajectory, subject, "expensive", costly, (few,), lambda: _untrained(subject, costly, few)
     )
     return Nulls(first, second, third)
 
 
 def _stored(
     trajectory: Trajectory,
+    subject: Subject,
     name: str,
     measures: Sequence[Measure],
     options: tuple[int, ...],
@@ -110,6 +119,7 @@ def _stored(
 
     Args:
         trajectory: the run.
+        subject: the model, task and loss that are measured.
         name: name of the file.
         measures: the measures that are read.
         options: numbers of draws and snapshots, part of the key.
@@ -118,18 +128,16 @@ def _stored(
     if not measures:
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
-    codes = {
-        measure.name: code_digest(measure.function, *measure.prepare.values())
-        for measure in measures
-    }
+    code, final = code_digest(subject, *measures), History(trajectory).final()
     content = [
         trajectory.hashes(),
         trajectory.record["hash"],
-        codes,
+        code,
+        None if final is None else final.attrs,
         {measure.name: [dict(measure.options), measure.null] for measure in measures},
         list(options),
     ]
-    key = None if None in codes.values() else digest(content)
+    key = None if code is None else digest(content)
     dataset = cached(file, key)
     if dataset is None:
         dataset = make().assign_attrs(key=key or "")

@@ -15,12 +15,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import MeasureError
+from mi_jax.basics.errors import MeasureError, RunError
 from mi_jax.basics.precision import Precision, cast, computing_in
 from mi_jax.basics.pytrees import nested, take
 from mi_jax.basics.streams import stream
 from mi_jax.contracts import Context, Measure, Reference, Shared
 from mi_jax.contracts.measure import Subject
+from mi_jax.measuring.history import History, ReferenceChoice, Snapshot
 from mi_jax.training.trajectory import Trajectory
 
 BATCH = 16
@@ -126,8 +127,12 @@ def read_trajectory(
     chosen: Sequence[int] | None = None,
     change: Callable[[Context], Context] = lambda context: context,
     reader: Reader | None = None,
+    reference: ReferenceChoice = "root",
 ) -> dict[str, Read]:
     """Reads the snapshots of a trajectory, one segment after another, all seeds of each.
+
+    The references belong to the history of the run (``history.History``), so that a reading of a
+    fork or zoom is that of its parent at the same step.
 
     Args:
         trajectory: the stored snapshots.
@@ -137,20 +142,36 @@ def read_trajectory(
         chosen: steps to read; None: all.
         change: applied to the context of each seed before reading.
         reader: compiled program to use; None: a new one of the measures.
+        reference: whose end is the final model; see ``history.ReferenceChoice``.
 
     Returns:
         Readings by the name of the measure.
+
+    Raises:
+        RunError: if a measure needs the final model and the history has none.
     """
     reader = reader or Reader(measures, subject.precision)
     steps = trajectory.steps if chosen is None else np.asarray(chosen)
-    initial, final = trajectory.initial(), take(trajectory.stack([int(trajectory.steps[-1])]), 0)
+    history = History(trajectory)
+    end = history.final(reference)
+    if end is None and any(measure.retrospective for measure in measures):
+        raise RunError(
+            f"{history.no_final} Retrospective measures cannot be read without its last snapshot."
+            " Pass reference='own' to compare with this run's own end."
+        )
+    initial = trajectory.initial()
+    final = None if end is None else _snapshot(end, trajectory.seeds)
     contexts: list[Context] = []
     for index, seed in enumerate(trajectory.seeds):
-        reference = Reference(initial=_at(initial, index), final=_at(final, index))
-        contexts.append(change(make_context(subject, seed, reference, measures)))
+        references = Reference(
+            initial=_at(initial, index), final=None if final is None else final[index]
+        )
+        contexts.append(change(make_context(subject, seed, references, measures)))
     wants_previous = any("previous" in measure.uses for measure in measures)
+    begins = len(steps) > 0 and int(steps[0]) == int(trajectory.steps[0])
+    earlier = history.before() if wants_previous and begins else None
     read: list[list[dict[str, np.ndarray]]] = [[] for _ in trajectory.seeds]
-    done, before = 0, None
+    done, before = 0, None if earlier is None else _snapshot(earlier, trajectory.seeds)
     for part in trajectory.stream(chosen):
         for index in range(len(trajectory.seeds)):
             stack = nested({name: value[:, index] for name, value in part.parameters.items()})
@@ -176,6 +197,12 @@ def read_trajectory(
         measure.name: Read({name: values[name] for name in measure.variables}, prepared)
         for measure in measures
     }
+
+
+def _snapshot(snapshot: Snapshot, seeds: Sequence[int]) -> list[Params]:
+    """Parameters of each seed at a snapshot of the history."""
+    stack = take(snapshot.trajectory.stack([snapshot.step]), 0)
+    return [_at(stack, snapshot.trajectory.seeds.index(seed)) for seed in seeds]
 
 
 def _at(params: Params, index: int) -> Params:

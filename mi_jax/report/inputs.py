@@ -15,8 +15,8 @@ from mi_jax.dynamics import (
     transitions,
 )
 from mi_jax.measures import PICTURES
-from mi_jax.measuring.choosing import choose
 from mi_jax.measuring.nulls import Nulls
+from mi_jax.measuring.stored import EARLIER
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.run import Run
 
@@ -78,6 +78,10 @@ def read_inputs(run: Run) -> ReportInputs:
         RunError: if the run has no readings.
     """
     dataset = run.measures
+    if EARLIER in dataset.attrs:
+        # Readings of old code must not stand beside nulls of new code.
+        run.measure()
+        dataset = run.measures
     if not dataset:
         raise RunError(
             f"Cannot report on {run.path}: it has no readings of its snapshots yet. Run `mi-jax"
@@ -119,7 +123,7 @@ def _read_pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
         ``_PICTURED`` snapshots; and the planes of tokens at ``_FRAMES`` snapshots, for the
         animation.
     """
-    measures, _ = choose(None, run.subject, among=PICTURES)
+    measures, _ = run.choose(among=PICTURES)
     if not measures:
         return xr.Dataset(), xr.Dataset()
     pictures = run.read(measures, _spread(run, _PICTURED))

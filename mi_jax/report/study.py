@@ -10,6 +10,7 @@ from mi_jax.basics.files import replace_file
 from mi_jax.dynamics import Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
+from mi_jax.measuring.stored import LEFT_OUT
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import claims, how_measured, numbers_table, summary
 from mi_jax.report.inputs import ReportInputs, read_inputs
@@ -77,6 +78,9 @@ def study(
 def report(run: Run) -> Study:
     """Writes the figures of a run that was measured, and its ``report.html``.
 
+    Both go into ``run.report_path``: the run's directory, or one of their own where the run was
+    opened from several directories.
+
     Args:
         run: with stored readings (``run.measure()``).
 
@@ -87,8 +91,8 @@ def report(run: Run) -> Study:
         RunError: if the run has no readings.
     """
     inputs = read_inputs(run)
-    figures = draw_figures(run.path / "figures", inputs)
-    path = run.path / "report.html"
+    figures = draw_figures(run.report_path / "figures", inputs)
+    path = run.report_path / "report.html"
     replace_file(path, render(_page(run, inputs, figures)).encode())
     return Study(run, inputs.dataset, inputs.nulls, inputs.dates, inputs.phases, path)
 
@@ -111,7 +115,12 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
             str(seed): f"{status.state}, finite to step {status.last_finite_step:,}"
             for seed, status in run.status.items()
         },
-        how=how_measured(inputs.dataset),
+        how=[
+            *how_measured(inputs.dataset),
+            *(("left out", line) for line in inputs.dataset.attrs.get(LEFT_OUT, "").splitlines()),
+        ],
         manifest=run.record,
-        command=f"mi-jax reproduce {run.path.name}",
+        command="\n".join(
+            f"mi-jax reproduce {trajectory.path.name}" for trajectory in run.trajectories
+        ),
     )

@@ -49,8 +49,8 @@ def mode_lines(
     """Follow the singular modes of a table of every seed through training.
 
     See ``dynamics.follow_modes`` for how modes are followed. A mode counts as alive from when its
-    value exceeds for good what the untrained table has: the largest singular value of the first
-    snapshot.
+    value exceeds for good what the untrained table has: the largest singular value of the table at
+    step 0, which forks and zooms have from the run that they were forked from.
 
     Args:
         run: the run to read.
@@ -87,21 +87,37 @@ def mode_lines(
         )
     stack = run.stack() if stack is None else stack
     seeds = _finite(run, stack)
+    if run.parent is not None:
+        # In front of the snapshots, so that one program reads all tables: a loop of one step would
+        # be compiled to other bits.
+        stack = jax.tree.map(
+            lambda first, leaves: np.concatenate([first, leaves]), _initial(run), stack
+        )
     datasets = []
     for seed in seeds:
         context = _context(run, seed)
-        tables = jax.lax.map(
-            lambda params, context=context: table(params, context),
-            _of_seed(stack, run.seeds.index(seed)),
+        tables = np.asarray(
+            jax.lax.map(
+                lambda params, context=context: table(params, context),
+                _of_seed(stack, run.seeds.index(seed)),
+            ),
+            np.float64,
         )
-        lines = dynamics.follow_modes(
-            np.asarray(tables, np.float64), run.steps, most=most, noise="first"
-        )
+        noise: Any = "first"
+        if run.parent is not None:
+            noise = float(np.linalg.svd(tables[0], full_matrices=False)[1][0])
+        lines = dynamics.follow_modes(tables[-len(run.steps) :], run.steps, most=most, noise=noise)
         dataset = _lines_dataset(lines, "residues" in context.ground_truth)
         datasets.append(dataset.assign_coords(step=run.steps))
     if not datasets:
         return xr.Dataset()
     return xr.concat(datasets, "seed").assign_coords(seed=seeds)
+
+
+def _initial(run: Run) -> Params:
+    """The parameters of step 0, [1 seed ...]; of the first snapshot where there is none of it."""
+    parts = [trajectory.initial() for trajectory in run.trajectories]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[None], *parts)
 
 
 def _finite(run: Run, stack: Params) -> list[int]:

@@ -1,5 +1,6 @@
 """Comparison of histories: a run and its forks in one dataset and one figure."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,9 +32,10 @@ class Comparison(NamedTuple):
         dataset: dims (condition, seed, step), where the run itself is the condition "parent". NaN
             where a history has no snapshot. ``loss`` is the training loss at each snapshot's step,
             ``weight_distance`` is ||theta - theta_parent|| / ||theta_parent|| over all parameters
-            together; the scalars of the measures follow. The attr ``parted`` lists the steps at
-            which forks left the parent; a fork of another run, such as a fork of a fork, is not
-            listed.
+            together; the scalars of the measures follow. The attr ``parted`` holds the step at
+            which each fork left the parent; ``common_step`` the last step at which all histories
+            have a snapshot (missing where there is none); ``left_out`` sentences about readings
+            that cannot stand side by side.
         figure: a panel for each variable, a line for each history.
     """
 
@@ -49,6 +51,9 @@ def compare(
     watch: MeasureWatch = lambda done, total: None,
 ) -> Comparison:
     """Compare a run with its forks, at the snapshots of all of them.
+
+    At a step that several histories have, all readings are of the same step, and retrospective ones
+    have one final model: the last snapshot of the run at the root of the history.
 
     Args:
         parent: the run, or its directory.
@@ -86,6 +91,9 @@ def compare(
             )
     names = _readable(first) if measures is None else list(measures)
     readings = [_history(first, run, names, watch) for run in histories.values()]
+    left_out = _of_other_references(readings)
+    readings = [reading.drop_vars([*left_out, "previous_step"], errors="ignore")
+                for reading in readings]  # fmt: skip
     joined = xr.concat(readings, "condition", join="outer", combine_attrs="drop").assign_coords(
         condition=list(histories)
     )
@@ -97,7 +105,24 @@ def compare(
         if run.parent is not None and run.parent[0] == first.path
     ]
     dataset = joined.sortby("step").assign_attrs(parted=parted)
+    common = functools.reduce(np.intersect1d, [run.steps for run in histories.values()])
+    if len(common):
+        dataset.attrs["common_step"] = int(common[-1])
+    if left_out:
+        dataset.attrs["left_out"] = (
+            f"{', '.join(left_out)} is left out. The histories compare it with different final"
+            " models. Compare runs of one history."
+        )
     return Comparison(dataset, plots.diverging_histories(dataset))
+
+
+def _of_other_references(readings: Sequence[xr.Dataset]) -> list[str]:
+    """Select the readings that the histories compare with different final models."""
+    hashes = [
+        {name: reading[name].attrs.get("reference_hash") for name in reading.data_vars}
+        for reading in readings
+    ]
+    return [str(name) for name in hashes[0] if len({by_name.get(name) for by_name in hashes}) > 1]
 
 
 def _opened(run: AnyRun) -> Run:

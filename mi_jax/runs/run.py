@@ -13,20 +13,27 @@ import xarray as xr
 from jaxtyping import Int
 
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, RunError, nearest, whole
+from mi_jax.basics.errors import ConfigError, RunError, nearest, require, whole
 from mi_jax.basics.files import replacing
 from mi_jax.basics.precision import computing_in
 from mi_jax.basics.pytrees import dotted, take
-from mi_jax.basics.records import differences
+from mi_jax.basics.records import differences, digest
 from mi_jax.basics.streams import stream
-from mi_jax.contracts import PLAIN, Batch, Evaluation, Reference, Subject, Taps
+from mi_jax.contracts import PLAIN, Batch, Evaluation, Measure, Reference, Subject, Taps
 from mi_jax.landscape import split_loss_of
 from mi_jax.measuring import nulls
-from mi_jax.measuring.choosing import Chosen, choose
+from mi_jax.measuring.choosing import Chosen, Skipped, choose
+from mi_jax.measuring.history import History, ReferenceChoice
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.program import make_context
-from mi_jax.measuring.registry import EXPENSIVE
-from mi_jax.measuring.stored import measure_trajectory, read_steps, stored_measures
+from mi_jax.measuring.registry import EXPENSIVE, READINGS
+from mi_jax.measuring.stored import (
+    EARLIER,
+    LEFT_OUT,
+    measure_trajectory,
+    read_steps,
+    stored_measures,
+)
 from mi_jax.runs import replay
 from mi_jax.runs.experiment import Experiment, identity
 from mi_jax.training.state import Mode, TrainState
@@ -37,6 +44,9 @@ Step = int | np.integer
 
 Steps = Sequence[Step] | Int[np.ndarray, " step"]
 """Numbers of updates."""
+
+_LONGEST_NAME = 100
+"""Characters of a directory's name above which it counts the runs instead of naming them."""
 
 
 def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "Run":
@@ -354,43 +364,105 @@ class Run:
 
     @property
     def measures(self) -> xr.Dataset:
-        """All stored readings of the run's snapshots as one dataset, dims (seed, step, ...)."""
-        return _by_seed([stored_measures(trajectory) for trajectory in self.trajectories])
+        """All stored readings of the run's snapshots as one dataset, dims (seed, step, ...).
+
+        Readings that do not belong to the code or the weights that are there now are left out, and
+        so are, where the run was opened from several directories, those that one of them lacks. The
+        attr ``left_out`` of the dataset says which, one sentence a line.
+        """
+        stored = [stored_measures(trajectory) for trajectory in self.trajectories]
+        if not all(EARLIER in dataset.attrs for dataset in stored):
+            stored = [
+                stored_measures(trajectory, earlier=False) if EARLIER in dataset.attrs else dataset
+                for trajectory, dataset in zip(self.trajectories, stored, strict=True)
+            ]
+        return _by_seed(*_common(stored, [trajectory.path for trajectory in self.trajectories]))
 
     def measure(
         self,
         measures: Sequence[Chosen] | None = None,
         *,
+        reference: ReferenceChoice = "root",
         watch: MeasureWatch = lambda done, total: None,
     ) -> xr.Dataset:
         """Read measures of every snapshot and store them in the run; see ``mi_jax.measure``.
 
         Args:
             measures: names, Measures or plain functions; all cheap ones by default.
+            reference: whose end is the final model of retrospective measures; see
+                ``mi_jax.measure``.
             watch: called with (snapshots done, snapshots in all).
 
         Returns:
             The readings, dims (seed, step, ...).
 
         Raises:
-            MeasureError: for an unknown measure, or one that this model or task does not allow.
+            MeasureError: for an unknown measure, one that this model or task does not allow, or a
+                name that another function has.
         """
-        chosen, _ = choose(measures, self.subject)
+        chosen, _ = self.choose(measures, reference=reference)
         return _by_seed(
             [
                 measure_trajectory(
-                    trajectory, self.subject, chosen, provenance(trajectory.record), watch
+                    trajectory,
+                    self.subject,
+                    chosen,
+                    provenance(trajectory.record),
+                    watch,
+                    reference,
                 )
                 for trajectory in self.trajectories
             ]
         )
 
-    def read(self, measures: Sequence[Chosen], steps: Steps) -> xr.Dataset:
+    def choose(
+        self,
+        measures: Sequence[Chosen] | None = None,
+        *,
+        reference: ReferenceChoice = "root",
+        among: Mapping[str, Measure] = READINGS,
+    ) -> tuple[list[Measure], list[Skipped]]:
+        """Choose the measures that this run allows.
+
+        In a fork or a zoom whose root run is missing or not trained to its end, retrospective
+        measures are skipped, since they compare with the last snapshot of the root.
+
+        Args:
+            measures: names, Measures or plain functions; all of ``among`` by default.
+            reference: whose end is the final model; see ``mi_jax.measure``.
+            among: measures by name that the default chooses from.
+
+        Returns:
+            The measures, and those that were skipped with the reasons.
+
+        Raises:
+            ConfigError: for an unknown ``reference``.
+            MeasureError: for an unknown measure, or one that cannot be taken.
+        """
+        require(
+            reference in ("root", "own"),
+            f"reference={reference!r} is unknown. Choose 'root' (the end of the run at the root of"
+            " the history) or 'own' (the end of this run).",
+        )
+        histories = [History(trajectory) for trajectory in self.trajectories]
+        references = frozenset.intersection(*(h.references(reference) for h in histories))
+        why = "" if reference == "own" else next((h.no_final for h in histories if h.no_final), "")
+        return choose(measures, self.subject, references, among=among, why=why)
+
+    def read(
+        self,
+        measures: Sequence[Chosen],
+        steps: Steps,
+        *,
+        reference: ReferenceChoice = "root",
+    ) -> xr.Dataset:
         """Read measures at chosen snapshots, neither storing nor reusing readings.
 
         Args:
             measures: names, Measures or plain functions, as for ``mi_jax.measure``.
             steps: steps of stored snapshots.
+            reference: whose end is the final model of retrospective measures; see
+                ``mi_jax.measure``.
 
         Returns:
             The readings, dims (seed, step, ...).
@@ -400,10 +472,10 @@ class Run:
             RunError: for a step that is not a snapshot.
         """
         steps = [int(step) for step in steps]
-        chosen, _ = choose(measures, self.subject)
+        chosen, _ = self.choose(measures, reference=reference)
         return _by_seed(
             [
-                read_steps(trajectory, self.subject, chosen, steps)
+                read_steps(trajectory, self.subject, chosen, steps, reference)
                 for trajectory in self.trajectories
             ]
         )
@@ -413,13 +485,36 @@ class Run:
 
         The nulls are freshly initialised networks, and other frequencies in place of the key ones;
         see ``measuring.nulls.read_nulls``. Slow measures are included if the run has readings of
-        them. If the run was opened from several directories, the nulls are of the first.
+        them. Where the run was opened from several directories, the untrained networks are those of
+        the first, since all have the same, and the other frequencies are of every seed.
         """
-        chosen, _ = choose(None, self.subject)
+        chosen, _ = self.choose()
         stored = set(self.measures)
         names = [name for name, measure in EXPENSIVE.items() if set(measure.variables) <= stored]
-        expensive, _ = choose(names, self.subject)
-        return nulls.read_nulls(self.trajectories[0], self.subject, chosen, expensive=expensive)
+        expensive, _ = self.choose(names)
+        first, *others = self.trajectories
+        read = nulls.read_nulls(first, self.subject, chosen, expensive=expensive)
+        if not others or not read.frequencies:
+            return read
+        swapped = [measure for measure in chosen if measure.null == "other_frequencies"]
+        by_run = [
+            nulls.read_nulls(trajectory, self.subject, swapped).frequencies for trajectory in others
+        ]
+        return read._replace(frequencies=_by_seed([read.frequencies, *by_run]))
+
+    @property
+    def report_path(self) -> Path:
+        """The directory of the run's report and figures.
+
+        It is that of the run; of several directories, one of their own beside the first, named
+        after all of them, so that no report of a single run is replaced.
+        """
+        if len(self.trajectories) == 1:
+            return self.path
+        name = "+".join(trajectory.path.name for trajectory in self.trajectories)
+        if len(name) > _LONGEST_NAME:
+            name = f"{self.path.name}+{len(self.trajectories) - 1}-{digest(name)[:8]}"
+        return self.path.with_name(name)
 
     @property
     def mode(self) -> Mode:
@@ -443,10 +538,45 @@ def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in ("experiment", "hash", "machine")}
 
 
-def _by_seed(datasets: list[xr.Dataset]) -> xr.Dataset:
+def _by_seed(datasets: list[xr.Dataset], left_out: Sequence[str] = ()) -> xr.Dataset:
+    """Join the readings of several directories along the seeds.
+
+    Args:
+        datasets: readings with the same variables.
+        left_out: sentences about readings that are not among them.
+    """
     if len(datasets) == 1:
         return datasets[0]
-    return xr.concat(datasets, "seed", join="exact", combine_attrs="override")
+    whole = xr.concat(datasets, "seed", join="exact", combine_attrs="override")
+    if left_out:
+        whole.attrs[LEFT_OUT] = "\n".join(left_out)
+    return whole
+
+
+def _common(
+    datasets: list[xr.Dataset], paths: Sequence[Path]
+) -> tuple[list[xr.Dataset], list[str]]:
+    """Keep the readings that all directories have, and say which directory lacks the others.
+
+    A seed without a reading is no seed whose reading is NaN: it would be dated by another rule.
+    """
+    sentences = [line for dataset in datasets for line in _lines(dataset.attrs.get(LEFT_OUT))]
+    if len(datasets) == 1:
+        return datasets, sentences
+    names = dict.fromkeys(str(name) for dataset in datasets for name in dataset.data_vars)
+    for dataset, path in zip(datasets, paths, strict=True):
+        lacking = [name for name in names if name not in dataset]
+        if lacking:
+            sentences.append(
+                f"{', '.join(lacking)} is left out. {path} has no such reading. Measure it there"
+                " too."
+            )
+    shared = [name for name in names if all(name in dataset for dataset in datasets)]
+    return [dataset[shared] for dataset in datasets], sentences
+
+
+def _lines(text: str | None) -> list[str]:
+    return text.split("\n") if text else []
 
 
 def _shared(trajectory: Trajectory) -> dict[str, Any]:
@@ -465,11 +595,15 @@ def measure(
     run: Run,
     measures: Sequence[Chosen] | None = None,
     *,
+    reference: ReferenceChoice = "root",
     watch: MeasureWatch = lambda done, total: None,
 ) -> xr.Dataset:
     """Read measures of every snapshot of a run in one compiled program, and store them in the run.
 
-    Readings that are stored already are not computed again.
+    Readings that are stored already are not computed again, unless the weights or the code that
+    they depend on changed: the measure and what it imports, the model, the task and the loss, and
+    the versions of jax and numpy. A function whose values cannot be followed (a lambda, a closure,
+    a partial, an object) is always read again.
 
     Args:
         run: the run to read.
@@ -477,14 +611,19 @@ def measure(
             ``"sharpness(split='test')"``, Measures, or plain functions ``(params, context) ->
             scalar``. By default all measures that the model and the task allow, without those that
             are slow.
+        reference: whose end is the final model of retrospective measures. "root": the last snapshot
+            of the run at the root of the history, so that a reading of a fork or a zoom is that of
+            its parent at the same step. "own": the last snapshot of this run; the variables then
+            have the suffix ``_own``.
         watch: called with (snapshots done, snapshots in all).
 
     Returns:
         The readings, dims (seed, step, ...); each variable has its own further dims.
 
     Raises:
-        MeasureError: for an unknown measure, two measures of one name, or a measure that needs
-            something which this model or task does not have.
+        MeasureError: for an unknown measure, two measures of one name, a function with the name of
+            a measure of mi_jax or with none (a lambda), or a measure that needs something which
+            this model, task or history does not have.
 
     Example:
         def weight_norm(params, context):
@@ -493,4 +632,4 @@ def measure(
         dataset = mi_jax.measure(run, ["test_loss", weight_norm])
         dataset["test_loss"].sel(seed=0).plot(x="step")
     """
-    return run.measure(measures, watch=watch)
+    return run.measure(measures, reference=reference, watch=watch)

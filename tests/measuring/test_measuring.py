@@ -23,11 +23,11 @@ from mi_jax.basics.errors import MeasureError, RunError
 from mi_jax.basics.pytrees import dotted
 from mi_jax.contracts import Context, Loss, Measure, Subject
 from mi_jax.measuring.choosing import choose
-from mi_jax.measuring.files import code_digest
 from mi_jax.measuring.labelling import labelled
 from mi_jax.measuring.merging import joined, last_step, united
 from mi_jax.measuring.program import BATCH, Reader
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
+from mi_jax.measuring.sources import code_digest
 from mi_jax.measuring.stored import measure_weights
 from mi_jax.models import Transformer
 from mi_jax.runs.run import Run, measure, open_run
@@ -367,13 +367,13 @@ def test_a_second_call_reads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) 
     "change",
     [
         lambda own: replace(own, options={"scale": 3}),
-        lambda own: replace(own, dims=("neuron",), function=lambda params, context: jnp.zeros(2)),
+        lambda own: replace(own, dims=("neuron",)),
     ],
 )
 def test_other_options_are_read_again(
     run: Run, monkeypatch: pytest.MonkeyPatch, change: Callable[[Measure], Measure]
 ) -> None:
-    own = Measure("own", lambda params, context: _size(params), options={"scale": 2})
+    own = Measure("own", size, options={"scale": 2})
     run.measure([own])
     _forbid_reading(monkeypatch)
     run.measure([own])
@@ -400,18 +400,23 @@ def test_changed_code_is_read_again(
     assert values[2] == 2 * values[0]
 
 
-def test_two_functions_of_one_file_are_distinguished_under_one_name(run: Run) -> None:
+def test_two_functions_under_one_name_are_refused(run: Run) -> None:
     largest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].max())
     smallest = Measure("one_name", lambda params, context: params["unembed"]["W_U"].min())
-    order = (largest, smallest, largest)
-    values = [float(run.measure([extreme])["one_name"][0, 0]) for extreme in order]
-    assert values[0] == values[2] > 0 > values[1]
+    values = run.measure([largest])["one_name"]
+    for other in (smallest, Measure("one_name", size)):
+        with pytest.raises(
+            MeasureError, match=r"Two functions have the name one_name\. .* Give yours another name"
+        ):
+            run.measure([other])
+    assert _same_bits(run.measures["one_name"], values)
+    assert _same_bits(run.measure([largest])["one_name"], values)
 
 
 def test_every_reading_of_the_package_can_be_reused() -> None:
-    for reading in READINGS.values():
-        digest = code_digest(reading.function, *reading.prepare.values())
-        assert digest is not None, reading.name
+    subject = EXPERIMENT.subject()
+    for reading in (*READINGS.values(), *EXPENSIVE.values()):
+        assert code_digest(subject, reading) is not None, reading.name
 
 
 def test_a_function_that_carries_values_is_read_again(run: Run) -> None:
@@ -457,6 +462,7 @@ def test_a_run_is_measured_while_unfinished_and_again_when_finished(
     assert (half["moved_from_final"].sel(step=40) == 0).all()
     finished = train(EXPERIMENT, tmp_path / "half")
     assert set(finished.measures.data_vars) == set()  # those stored have fewer steps
+    assert "test_loss of " in finished.measures.attrs["left_out"]
     whole, expected = finished.measure(names), run.measure(names)
     assert all(_same_bits(whole[name], expected[name]) for name in expected.data_vars)
     assert _same_bits(half["test_loss"], whole["test_loss"].sel(step=half["step"]))
@@ -522,7 +528,10 @@ def test_a_dim_outside_the_vocabulary_is_refused(run: Run) -> None:
         (["tset_loss"], "no measure 'tset_loss'; did you mean test_loss"),
         (["test_loss", "test_loss"], r"More than one measure is named \['test_loss'\]"),
         ([size, Measure("size", lambda params, context: _size(params))], r"named \['size'\]"),
-        ([Measure("own", size, {"test_loss": ()}), "test_loss"], r"named \['test_loss'\]"),
+        (
+            [Measure("own", size, {"test_loss": ()})],
+            "test_loss is a measure of mi_jax.*my_test_loss",
+        ),
         (
             [Measure("own", size, roles=("writers",))],
             "own cannot be read here: it needs the model's role 'writers'",

@@ -173,8 +173,9 @@ def test_a_measure_under_other_frequencies_is_the_measure_with_those_frequencies
     for draw in range(2):
         for seed in (0, 1):
             chosen = 1 + np.flatnonzero(both["mask"].sel(seed=seed).isel(step=-1, draw=draw))
-            alone = Measure(**{**vars(fve), "prepare": _prepared(tuple(chosen))})
-            expected = copy.read([alone], [60])["logit_fve"].sel(seed=seed, step=60)
+            own = {"name": "own_fve", "prepare": _prepared(tuple(chosen))}
+            alone = Measure(**{**vars(fve), **own})
+            expected = copy.read([alone], [60])["own_fve"].sel(seed=seed, step=60)
             np.testing.assert_allclose(
                 both["logit_fve"].sel(seed=seed).isel(step=-1, draw=draw), expected, rtol=1e-5
             )
