@@ -314,21 +314,24 @@ _MISFITS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"embed.W_E": np.zeros((6, 9), np.float32)},
-        r"embed\.W_E has the shape \[6, 9\], the model's is \[6, 8\]",
+        r"embed\.W_E has the shape \[6, 9\], that of the model is \[6, 8\]",
     ),
     ({"embed.W_E": np.zeros((8, 6), np.float32)}, r"embed\.W_E has the shape \[8, 6\]"),
     (
         {"blocks.1.attn.W_Q": np.zeros((2, 8, 4))},
-        r"blocks\.1\.attn\.W_Q \[2, 8, 4\] is no parameter of this model",
+        r"blocks\.1\.attn\.W_Q \[2, 8, 4\] is not a parameter of this model",
     ),
-    ({"unembed.b_U": np.zeros(6, np.float32)}, r"unembed\.b_U \[6\] is no parameter of this model"),
+    (
+        {"unembed.b_U": np.zeros(6, np.float32)},
+        r"unembed\.b_U \[6\] is not a parameter of this model",
+    ),
     (
         {"embed.W_E": np.zeros((6, 8), int)},
-        r"embed\.W_E is of type int64, a parameter is floating point",
+        r"embed\.W_E has the type int64, a parameter is a floating-point number",
     ),
-    ({"embed.W_E": np.zeros((6, 8), bool)}, r"embed\.W_E is of type bool"),
-    ({"embed.W_E": np.zeros((6, 8), complex)}, r"embed\.W_E is of type complex128"),
-    ({"embed.W_E": np.full((6, 8), "x")}, r"embed\.W_E is of type <U1"),
+    ({"embed.W_E": np.zeros((6, 8), bool)}, r"embed\.W_E has the type bool"),
+    ({"embed.W_E": np.zeros((6, 8), complex)}, r"embed\.W_E has the type complex128"),
+    ({"embed.W_E": np.full((6, 8), "x")}, r"embed\.W_E has the type <U1"),
 ]
 
 
@@ -346,7 +349,7 @@ def test_everything_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
     del arrays["unembed.W_U"]
     with pytest.raises(
         WeightsError,
-        match=r"missing unembed\.W_U.*embed\.W_E has the shape.*blocks\.7\.x \[1\] is no parameter",
+        match=r"missing unembed\.W_U.*embed\.W_E has the shape.*blocks\.7\.x \[1\] is not a parameter",
     ):
         _load(tmp_path, arrays)
 
