@@ -44,6 +44,7 @@ class _Tensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    metadata: Any = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -126,6 +127,7 @@ class _Pickler(pickle.Pickler):
                 obj.stride,
                 False,
                 OrderedDict(),
+                *(() if obj.metadata is None else (obj.metadata,)),
             )
         if isinstance(obj, _Parameter):
             return _torch("_rebuild_parameter", "torch._utils"), (obj.tensor, True, OrderedDict())
@@ -257,6 +259,46 @@ def test_tensors_of_one_storage_share_memory_and_others_do_not(save: Any) -> Non
     a[1] = 10
     assert b[1, 0] == 10
     assert c[1] == 1
+
+
+def test_the_neg_and_conj_bits_of_a_tensor_are_applied(save: Any) -> None:
+    z = np.array([1.5 + 2j, -0.5j, 3.0 - 1j], np.complex64)
+    x = np.array([0.25, -1.0, 7.0], np.float32)
+    plain, real = _tensor(z), _tensor(x)
+
+    def marked(tensor: _Tensor, **metadata: bool) -> _Tensor:
+        return dataclasses.replace(tensor, metadata=metadata)
+
+    # The stored memory is of the tensor before the bits: torch.save(z.conj().imag) has neg=True.
+    saved = {
+        "neg": marked(real, neg=True),
+        "conj": marked(plain, conj=True),
+        "both": marked(plain, conj=True, neg=True),
+        "none": marked(real),
+        "off": marked(real, neg=False, conj=False),
+        "plain": real,
+        "parameter": _Parameter(marked(real, neg=True)),
+    }
+    read = read_pth(save(saved))
+    expected = {
+        "neg": -x,
+        "conj": z.conj(),
+        "both": -z.conj(),
+        "none": x,
+        "off": x,
+        "plain": x,
+        "parameter": -x,
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(read[name], value, err_msg=name)
+        assert read[name].dtype == value.dtype
+
+
+@pytest.mark.parametrize("metadata", [{"zero": True}, {"neg": 3}, ["neg"], "neg"])
+def test_a_tensor_with_an_unknown_property_is_refused(save: Any, metadata: Any) -> None:
+    tensor = dataclasses.replace(_tensor(np.ones(2, np.float32)), metadata=metadata)
+    with pytest.raises(WeightsError, match=r"saved\.pth"):
+        read_pth(save({"x": tensor}))
 
 
 def test_a_parameter_is_its_tensor_and_an_ordered_dict_keeps_its_order_without_its_attributes(
