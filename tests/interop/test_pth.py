@@ -634,7 +634,13 @@ def _model(layers: int = 1) -> Any:
     )
 
 
-def _column_logits(state: Mapping[str, np.ndarray], tokens: np.ndarray, layers: int) -> np.ndarray:
+def _column_logits(
+    state: Mapping[str, np.ndarray],
+    tokens: np.ndarray,
+    layers: int,
+    heads: int = _HEADS,
+    width: int = _E,
+) -> np.ndarray:
     """Logits [pair position class] in float64 by matrices that act on column vectors, head by head,
     position by position.
     """
@@ -643,12 +649,12 @@ def _column_logits(state: Mapping[str, np.ndarray], tokens: np.ndarray, layers: 
     for sequence in tokens:
         x = w["embed.W_E"][:, sequence] + w["pos_embed.W_pos"].T
         for block in (f"blocks.{layer}." for layer in range(layers)):
-            z = np.zeros((_HEADS * _E, 3))
-            for head in range(_HEADS):
+            z = np.zeros((heads * width, 3))
+            for head in range(heads):
                 q, k, v = (w[f"{block}attn.W_{letter}"][head] @ x for letter in "QKV")
                 for query in range(3):
-                    scores = np.exp(k[:, : query + 1].T @ q[:, query] / np.sqrt(_E))
-                    z[head * _E : (head + 1) * _E, query] = v[:, : query + 1] @ (
+                    scores = np.exp(k[:, : query + 1].T @ q[:, query] / np.sqrt(width))
+                    z[head * width : (head + 1) * width, query] = v[:, : query + 1] @ (
                         scores / scores.sum()
                     )
             x = x + w[f"{block}attn.W_O"] @ z
@@ -710,6 +716,60 @@ def test_losses_come_along_as_float64_and_the_rest_stays_behind(save: Any, tmp_p
         assert arrays["test_losses"].tolist() == [1e-9, 2.0]
 
 
+def _square() -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+    """A state dict with square W_O, W_in and W_out that solves addition mod 5, and its losses."""
+    rng = np.random.default_rng(3)
+    d, p = 32, 5
+    shapes = {
+        "embed.W_E": (d, p + 1),
+        "pos_embed.W_pos": (3, d),
+        **{f"blocks.0.attn.W_{letter}": (4, 8, d) for letter in "KQV"},
+        "blocks.0.attn.W_O": (d, d),
+        "blocks.0.mlp.W_in": (d, d),
+        "blocks.0.mlp.b_in": (d,),
+        "blocks.0.mlp.W_out": (d, d),
+        "blocks.0.mlp.b_out": (d,),
+    }
+    state = {name: rng.normal(0, 0.3, shape) for name, shape in shapes.items()}
+    pairs = np.array([[a, b, p] for a in range(p) for b in range(p)])
+    answers = np.eye(p + 1)[pairs[:, :2].sum(axis=1) % p]
+    # With the identity as W_U the logits are the residual stream: 32 numbers tell 25 pairs apart.
+    stream = _column_logits({**state, "unembed.W_U": np.eye(d)}, pairs, 1, heads=4, width=8)[:, -1]
+    state["unembed.W_U"] = np.linalg.pinv(stream) @ (10 * answers)
+    logits = (stream @ state["unembed.W_U"])[:, :p]
+    losses = np.log(np.exp(logits).sum(axis=1)) - (logits * answers[:, :p]).sum(axis=1)
+    assert losses.max() < 1e-3
+    state = {name: np.ascontiguousarray(x, np.float32) for name, x in state.items()}
+    last = float(losses.mean())
+    return state, {"train_losses": [9.0, 0.9 * last], "test_losses": [9.0, 1.1 * last]}
+
+
+def test_square_matrices_are_taken_where_the_files_own_losses_say_so(
+    save: Any, tmp_path: Path
+) -> None:
+    state, losses = _square()
+    convert(save(_checkpoint(state, **losses)), tmp_path / "w.npz")
+    convert(save(_checkpoint(state)), tmp_path / "w.npz")
+    # Losses that no order of the matrices gives, as of another task, decide nothing.
+    convert(save(_checkpoint(state, train_losses=[1e-9], test_losses=[2e-9])), tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    "transposed",
+    [("attn.W_O",), ("mlp.W_in",), ("mlp.W_out",), ("attn.W_O", "mlp.W_in", "mlp.W_out")],
+)
+def test_square_matrices_for_row_vectors_are_refused_by_the_files_own_losses(
+    save: Any, tmp_path: Path, transposed: tuple[str, ...]
+) -> None:
+    state, losses = _square()
+    for name in transposed:
+        state[f"blocks.0.{name}"] = np.ascontiguousarray(state[f"blocks.0.{name}"].T)
+    names = ", ".join(name.rpartition(".")[2] for name in transposed)
+    with pytest.raises(WeightsError, match=rf"losses.*{names}.*row vectors"):
+        convert(save(_checkpoint(state, **losses)), tmp_path / "w.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["saved.pth"]
+
+
 def test_a_bare_state_dict_converts_too(save: Any, tmp_path: Path) -> None:
     file = save(_checkpoint(_column_vectors())["model"])
     load_weights(convert(file, tmp_path / "w.npz"), _model())
@@ -735,6 +795,9 @@ def test_the_published_weights_come_back_from_a_checkpoint_of_the_published_layo
         _save_zip(tmp_path / "published.pth", _checkpoint(state, **losses)), tmp_path / "w.npz"
     )
     load_weights(out, find("nanda_2023").build())
+    turned = {**state, "blocks.0.attn.W_O": state["blocks.0.attn.W_O"].T.copy()}
+    with pytest.raises(WeightsError, match=r"losses.*W_O.*row vectors"):
+        convert(_save_zip(tmp_path / "turned.pth", _checkpoint(turned, **losses)), tmp_path / "x")
     with np.load(out) as file:
         assert set(file.files) == {name for name in arrays if "." in name or name in losses}
         for name in file.files:
