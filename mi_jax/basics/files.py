@@ -1,9 +1,32 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import lzma
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""Every error that reading a damaged zip or npz can raise. A flipped bit in a zip's header can name
+another compression (NotImplementedError, LZMAError) or an encrypted file (RuntimeError); one in the
+header of an array can make it no Python literal (SyntaxError) or too large (MemoryError).
+"""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ act on row vectors, x W.
 """
 
 import argparse
+import itertools
 import os
 import re
 import sys
@@ -60,6 +61,12 @@ def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
     ``train_losses`` and ``test_losses``: float64, in nats, one value per logged step (in the public
     checkpoint every step, and every 10th).
 
+    Shapes cannot tell a square matrix from its transpose: W_O where head * d_head is d_model, as in
+    the public checkpoints, or W_in and W_out where d_mlp is d_model. For addition mod p on
+    ``a b =``, the loss curves can: the mean loss of the weights over all pairs lies between the
+    last training and test losses. The checkpoint is refused where it does not, but does with some
+    square matrices transposed. Without loss curves, or for another task, nothing is checked.
+
     Args:
         pth: the checkpoint to read.
         npz: the file to write; an existing one is replaced.
@@ -69,15 +76,18 @@ def convert(pth: str | os.PathLike[str], npz: str | os.PathLike[str]) -> Path:
 
     Raises:
         ConfigError: if the npz would replace the checkpoint.
-        WeightsError: if the checkpoint cannot be read or holds another model, or the npz cannot
-            be written.
+        WeightsError: if the checkpoint cannot be read or holds another model, its own losses say
+            that square matrices act on row vectors, or the npz cannot be written.
     """
     source, file = Path(pth), Path(npz)
     if source.resolve() == file.resolve():
         raise ConfigError(f"{file} is the checkpoint itself. Name another file for the npz.")
     data = read_pth(source)
     try:
-        arrays: dict[str, Any] = {**row_vectors(_state(data)), **_losses(data)}
+        state, losses = _state(data), _losses(data)
+        weights = row_vectors(state)
+        _check_orientation(state, weights, losses)
+        arrays: dict[str, Any] = {**weights, **losses}
     except WeightsError as error:
         raise WeightsError(f"{source} {error}") from error
     try:
@@ -167,6 +177,93 @@ def _misfits(name: str, x: Any, dims: tuple[str, ...], sizes: dict[str, int]) ->
         for dim, size, size_elsewhere in pairs
         if size != size_elsewhere
     ]
+
+
+_SLACK = 1.5
+"""Factor by which the mean loss may leave the last logged losses, which are those of one step
+before.
+"""
+
+
+def _check_orientation(
+    state: Mapping[str, Any],
+    weights: Mapping[str, Float[np.ndarray, "..."]],
+    losses: Mapping[str, Float[np.ndarray, " log"]],
+) -> None:
+    """Refuses square matrices of which the checkpoint's own losses say that they are transposed.
+
+    Args:
+        state: the state dict.
+        weights: what ``row_vectors`` makes of it.
+        losses: the loss curves of the checkpoint.
+
+    Raises:
+        WeightsError: where the losses fit the weights only with some matrices transposed.
+    """
+    square = sorted({kind for name in state if (kind := _square_kind(name, state[name]))})
+    logged = [losses[name][-1] for name in _LOSSES if name in losses and len(losses[name])]
+    if not square or len(logged) < len(_LOSSES) or weights["pos_embed.W_pos"].shape[0] != 3:
+        return
+    low, high = min(logged) / _SLACK, max(logged) * _SLACK
+    loss = _addition_loss(weights)
+    if low <= loss <= high:
+        return
+    for count in range(1, len(square) + 1):
+        for kinds in itertools.combinations(square, count):
+            turned = {
+                name: np.swapaxes(x, -1, -2) if _square_kind(name, x) in kinds else x
+                for name, x in state.items()
+            }
+            if low <= (fitting := _addition_loss(row_vectors(turned))) <= high:
+                raise WeightsError(
+                    f"has losses that do not fit its weights: the losses end at {logged[0]:.3g}"
+                    f" (training) and {logged[1]:.3g} (test), and the mean over all pairs is"
+                    f" {loss:.3g}. With {', '.join(kinds)} transposed it is {fitting:.3g}, so"
+                    " these seem to act on row vectors. Transpose them, or give a checkpoint of"
+                    " the published code."
+                )
+
+
+def _square_kind(name: str, x: Any) -> str | None:
+    """The last part of an array's name, where the array fits transposed as well; else None."""
+    kind = name.rpartition(".")[2]
+    if kind not in ("W_E", "W_U", "W_Q", "W_K", "W_V", "W_O", "W_in", "W_out"):
+        return None
+    return kind if x.shape[-1] == x.shape[-2] else None
+
+
+def _addition_loss(weights: Mapping[str, Float[np.ndarray, "..."]]) -> float:
+    """The mean cross-entropy over all pairs of a + b mod p, read at the equals sign, in nats.
+
+    Args:
+        weights: arrays for row vectors, by dotted name. The last token is the equals sign.
+    """
+    w = {name: x.astype(np.float64) for name, x in weights.items()}
+    p = len(w["embed.W_E"]) - 1
+    a, b = np.divmod(np.arange(p * p), p)
+    x = w["embed.W_E"][np.stack([a, b, np.full_like(a, p)], axis=1)] + w["pos_embed.W_pos"]
+    later = np.triu(np.ones((3, 3), bool), 1)
+    block = 0
+    while f"blocks.{block}.attn.W_Q" in w:
+        of_block = {kind: w[f"blocks.{block}.{kind}"] for kind in _BLOCK}
+        added = np.zeros_like(x)
+        for W_Q, W_K, W_V, W_O in zip(
+            *(of_block[f"attn.W_{letter}"] for letter in "QKVO"), strict=True
+        ):
+            scores = (x @ W_Q) @ (x @ W_K).swapaxes(1, 2) / np.sqrt(W_Q.shape[-1])
+            scores = np.where(later, -np.inf, scores)
+            pattern = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            added += pattern / pattern.sum(axis=-1, keepdims=True) @ (x @ W_V) @ W_O
+        x = x + added
+        post = np.maximum(x @ of_block["mlp.W_in"] + of_block["mlp.b_in"], 0)
+        x = x + post @ of_block["mlp.W_out"] + of_block["mlp.b_out"]
+        block += 1
+    logits = x[:, -1] @ w["unembed.W_U"][:, :p]
+    # The wrong answers alone, so that a loss of e^-20 keeps its digits.
+    answers = ((a + b) % p)[:, None]
+    margins = logits - np.take_along_axis(logits, answers, axis=1)
+    np.put_along_axis(margins, answers, -np.inf, axis=1)
+    return float(np.logaddexp(0, np.logaddexp.reduce(margins, axis=1)).mean())
 
 
 def _state(data: Any) -> dict[str, Any]:

@@ -124,7 +124,9 @@ class _Unpickler(pickle.Unpickler):
         self._globals: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): _OrderedDict,
             ("torch", "Size"): tuple,
-            ("torch._utils", "_rebuild_tensor_v2"): lambda *description: _tensor(*description[:4]),
+            ("torch._utils", "_rebuild_tensor_v2"): (
+                lambda *description: _with_bits(_tensor(*description[:4]), *description[6:])
+            ),
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             ("torch.storage", "UntypedStorage"): "uint8",
             **{("torch", f"{word}Storage"): dtype for word, dtype in _DTYPES.items()},
@@ -190,11 +192,31 @@ def _tensor(storage: Storage, offset: Any, size: Any, stride: Any) -> np.ndarray
     )
 
 
+def _with_bits(tensor: np.ndarray, bits: Any = None) -> np.ndarray:
+    """The values of a tensor whose memory torch has not negated or conjugated yet.
+
+    Args:
+        tensor: the view of the storage.
+        bits: the properties that torch stores beside it, "neg" and "conj", each True or False; None
+            or empty where it has none.
+    """
+    bits = {} if bits is None else bits
+    known = isinstance(bits, dict) and set(bits) <= {"neg", "conj"}
+    if not known or not all(isinstance(bit, bool) for bit in bits.values()):
+        raise pickle.UnpicklingError(f"a tensor has the properties {bits!r}, which are unknown")
+    if bits.get("conj"):
+        tensor = np.conjugate(tensor)
+    if bits.get("neg"):
+        tensor = np.negative(tensor)
+    return tensor
+
+
 def read_pth(file: str | os.PathLike[str]) -> Any:
     """Reads the object that was given to torch.save.
 
     Dicts, lists, numbers and strings are returned as they were, tensors and Parameters as NumPy
-    arrays. Arrays whose tensors shared a storage share memory, and have the tensors' strides.
+    arrays. Arrays whose tensors shared a storage share memory, and have the tensors' strides; a
+    tensor whose negation or conjugation torch had put off is a copy with the right values.
     bfloat16 is the type of ml_dtypes. A dtype is returned as its name; a device or any other object
     as a ``Record``.
 
@@ -296,7 +318,9 @@ def _read_stream(opened: Opened, size: int) -> Any:
                 "is a pickle, but not the stream that torch.save writes. Give a file that"
                 " torch.save wrote."
             )
-    _, data, keys = (_load(opened, storages) for _ in range(3))
+    _load(opened, storages)
+    begin = opened.tell()
+    _, keys = _load(opened, storages), _load(opened, storages)
     for key in keys:
         numel = int.from_bytes(opened.read(8), "little")
         raw = opened.read(loaded[key].nbytes)
@@ -307,7 +331,10 @@ def _read_stream(opened: Opened, size: int) -> Any:
         raise WeightsError(
             f"lacks the storages {sorted(set(loaded) - set(keys))}. Download it again."
         )
-    return data
+    # The elements follow the object, so that a tensor which is a changed copy of its storage is
+    # right only where the object is loaded again.
+    opened.seek(begin)
+    return _load(opened, storages)
 
 
 def _check_bytes(key: str, size: int, dtype: np.dtype, numel: int) -> None:

@@ -11,9 +11,11 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mi_jax.basics.errors import ConfigError
 from mi_jax.models import Transformer
+from mi_jax.planted.exact import exact_pass
 from mi_jax.planted.heads import (
     Columns,
     attention_only,
@@ -35,8 +37,10 @@ def induction(
     """Plants induction in the smallest network: two layers of one head, without MLP or norm.
 
     Matches of both heads are worth ``beta``, and the second head writes ``gain`` times the token it
-    finds. With V symbols, a predictable answer then costs about (e + V - 2) / e^gain nats, and any
-    other log(e + V - 1).
+    finds. With V symbols and a large ``beta``, a predictable answer costs about
+    (e + V - 2) / e^gain nats, and any other log(e + V - 1). A smaller ``beta`` lets attention miss
+    its match, and what it then reads is written too: at ``beta=5`` and V = 16 a predictable answer
+    costs 250 times as much. The truth is exact for every ``beta`` and ``gain``.
 
     Args:
         symbols: the number of symbols V.
@@ -50,9 +54,10 @@ def induction(
         - ``columns``: columns of the residual stream, by the name of what they hold.
         - ``heads``: (layer, head), by name.
         - ``edges``: the circuit's edges, from writer to reader.
-        - ``scores``: values by the names of the measures, exact but for rounding. Those of the
-          weights are Elhage's composition scores and the copying score, the sum of OV's eigenvalues
-          over the sum of their absolute values.
+        - ``scores``: values by the names of the measures, exact but for rounding: attention, and
+          losses in nats, from a forward pass in float64 (see ``exact_pass``). Those of the weights
+          are Elhage's composition scores and the copying score, the sum of OV's eigenvalues over
+          the sum of their absolute values.
 
     Raises:
         ConfigError: if ``symbols`` is below 2, or ``length`` does not fit the task.
@@ -65,7 +70,7 @@ def induction(
     settings, parts = induction_parts(task)
     flat = induction_weights(task, settings, parts, beta, beta, gain)
     return Planted(
-        settings.build(task.inputs), parameters(flat), task, _truth(task, parts, beta, gain)
+        settings.build(task.inputs), parameters(flat), task, _truth(task, parts, flat, beta)
     )
 
 
@@ -115,9 +120,9 @@ def backup_head(
     The backup's score for the start token is beta / 2 + beta flag, so the backup rests there while
     the flag is up.
 
-    Zeroing one of the two heads leaves the loss as it is. Zeroing both makes no answer predictable.
-    A main head that is patched from another sequence still raises its flag, so the backup stays
-    silent.
+    With a large ``beta``, zeroing one of the two heads leaves the loss as it is, and zeroing both
+    makes no answer predictable. A main head that is patched from another sequence still raises its
+    flag, so the backup stays silent.
 
     Args:
         symbols: the number of symbols V.
@@ -131,7 +136,7 @@ def backup_head(
         - ``columns``: columns of the residual stream, by the name of what they hold.
         - ``heads``: (layer, head) of ``previous``, ``main`` and ``backup``.
         - ``loss``: the mean loss of the predictable answers in nats, by what is zeroed (``none``,
-          ``main``, ``backup``, ``both``), up to a relative error of about gain e^(-beta / 2).
+          ``main``, ``backup``, ``both``), exact but for rounding.
         - ``zero_is_backed_up``, ``patch_is_backed_up``: whether the backup takes over from a main
           head that is zeroed, or patched.
 
@@ -152,15 +157,13 @@ def backup_head(
     look_back(flat, parts, PREVIOUS, beta, 1, "previous")
     induction_head(flat, parts, INDUCTION, beta, gain, into="answer", flag_raised="flag")
     induction_head(flat, parts, BACKUP, beta, gain, into="answer", flag_read="flag")
-    predictable, unpredictable = predictable_loss(symbols, gain), unpredictable_loss(symbols)
+    zeroed = {"none": (), "main": (INDUCTION,), "backup": (BACKUP,), "both": (INDUCTION, BACKUP)}
     truth = {
         "columns": _listed(parts),
         "heads": {"previous": list(PREVIOUS), "main": list(INDUCTION), "backup": list(BACKUP)},
         "loss": {
-            "none": predictable,
-            "main": predictable,
-            "backup": predictable,
-            "both": unpredictable,
+            name: _predictable(task, exact_pass(flat, task, zeroed_heads=heads).losses)
+            for name, heads in zeroed.items()
         },
         "zero_is_backed_up": True,
         "patch_is_backed_up": False,
@@ -174,10 +177,10 @@ def unused_concept(
     """Plants induction beside a concept that nothing reads: the token two positions back.
 
     A second head of layer 0 writes that token. At ``blocks.0.resid_post`` the previous token and
-    the token before it stand one-hot in columns of their own, at every position, so a linear map
-    decodes each without error. Induction matches the previous token: without its columns no answer
-    is predictable. Every weight that reads the columns of the other is zero: changing them does not
-    change one bit of the logits.
+    the token before it stand one-hot in columns of their own, at every position (for a large
+    ``beta``), so a linear map decodes each without error. Induction matches the previous token:
+    without its columns no answer is predictable. Every weight that reads the columns of the other
+    is zero: changing them does not change one bit of the logits.
 
     Args:
         symbols: the number of symbols V.
@@ -192,7 +195,8 @@ def unused_concept(
         - ``site``: where both concepts stand.
         - ``used``, ``unused``: for each concept, the ``concept``'s name in the task, its
           ``columns``, the ``head`` that writes it, the ``accuracy`` of the best linear probe, and
-          the ``loss`` of the predictable answers in nats once its columns are zeroed.
+          the ``loss`` of the predictable answers in nats once its columns are zeroed, exact but
+          for rounding.
         - ``loss``: the same loss with nothing changed.
 
     Raises:
@@ -209,59 +213,45 @@ def unused_concept(
     settings = attention_only(task, parts, layers=2, heads=2)
     flat = induction_weights(task, settings, parts, beta, beta, gain)
     look_back(flat, parts, UNUSED, beta, 2, "two_back")
-    intact = predictable_loss(symbols, gain)
 
-    def concept(name: str, part: str, head: tuple[int, int], loss: float) -> dict[str, Any]:
+    def concept(name: str, part: str, head: tuple[int, int]) -> dict[str, Any]:
+        zeroed = exact_pass(flat, task, zeroed_columns=parts[part].tolist())
         return {
             "concept": name,
             "columns": parts[part].tolist(),
             "head": list(head),
             "accuracy": 1.0,
-            "loss": loss,
+            "loss": _predictable(task, zeroed.losses),
         }
 
     truth = {
         "columns": _listed(parts),
         "site": "blocks.0.resid_post",
-        "used": concept("previous_token", "previous", PREVIOUS, unpredictable_loss(symbols)),
-        "unused": concept("token_two_back", "two_back", UNUSED, intact),
-        "loss": intact,
+        "used": concept("previous_token", "previous", PREVIOUS),
+        "unused": concept("token_two_back", "two_back", UNUSED),
+        "loss": _predictable(task, exact_pass(flat, task).losses),
     }
     return Planted(settings.build(task.inputs), parameters(flat), task, truth)
 
 
-def predictable_loss(symbols: int, gain: float) -> float:
-    """The loss in nats where induction finds the right token.
-
-    The logit of the answer is ``gain``, that of the present token 1, all others are 0.
-
-    Args:
-        symbols: the number of symbols V.
-        gain: the factor on the token that induction writes.
-    """
-    return math.log1p((math.e + symbols - 2) * math.exp(-gain))
+def _predictable(task: RepeatedSequences, losses: Float[np.ndarray, " position"]) -> float:
+    """The mean loss of the answers that induction can predict, in nats."""
+    return float(losses[task.length + 1 :].mean())
 
 
-def unpredictable_loss(symbols: int) -> float:
-    """The loss in nats where nothing is found: the present token's logit is 1, all others are 0."""
-    return math.log(math.e + symbols - 1)
-
-
-def _truth(task: RepeatedSequences, parts: Columns, beta: float, gain: float) -> dict[str, Any]:
+def _truth(task: RepeatedSequences, parts: Columns, flat: Flat, beta: float) -> dict[str, Any]:
     """The truth of ``induction``."""
-    V = task.symbols
-    predictable, unpredictable = predictable_loss(V, gain), unpredictable_loss(V)
-    back = np.array([1 / (1 + i * math.exp(-beta)) for i in range(1, 2 * task.length)])
-    matched = [
-        1 / (1 + math.exp(-beta / 2) + (i - 1) * math.exp(-beta))
-        for i in range(task.length + 1, 2 * task.length)
-    ]
+    V, length = task.symbols, task.length
+    losses, patterns = exact_pass(flat, task)
+    back = np.array([1 / (1 + i * math.exp(-beta)) for i in range(1, 2 * length)])
+    # From position i of the second half on, induction looks after the earlier copy of its token.
+    matched = [patterns[INDUCTION][i, i - length + 1] for i in range(length + 1, 2 * length)]
     scores = {
         "previous_token_score": float(back.mean()),
         "induction_score": float(np.mean(matched)),
-        "repeated_loss": predictable,
-        "first_half_loss": (math.log(V) + (task.length - 1) * unpredictable) / task.length,
-        "in_context_score": predictable - unpredictable,
+        "repeated_loss": _predictable(task, losses),
+        "first_half_loss": float(losses[:length].mean()),
+        "in_context_score": float(losses[-1] - losses[length // 2]),
         "copying_score": 1.0,
         "key_composition": math.sqrt(V / ((V + 1) * (V + V / 4))),
         "query_composition": 0.0,

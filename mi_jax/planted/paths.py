@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted, parameter_count
@@ -23,6 +23,11 @@ from mi_jax.training.planting import PlantContext, PlantedTrajectory
 
 _AHEAD = 2
 """A frequency counts as born once it holds more than this many times an even share of power."""
+
+_ROUNDING = 1e-6
+"""Relative rounding of a share of power of float32 weights, with room to spare. A share that equals
+the threshold does not exceed it: at p = 9 each of two circuits ends at exactly one half.
+"""
 
 _MOST_MOVES = 2e8
 """The most numbers that a random walk draws per seed; they take 2.4 GB while they are added up."""
@@ -98,7 +103,7 @@ class ScaledInduction(PlantedTrajectory):
             seeds: the seeds of the run.
         """
         rate = self.beta / context.steps
-        last = 2 * context.task.length - 1 if isinstance(context.task, RepeatedSequences) else 0
+        last = context.task.inputs.positions - 1
         half = {str(i): math.log(i) / rate for i in range(1, last + 1) if math.log(i) <= self.beta}
         return {"kind": "scaled_induction", "rate": rate, "half": half}
 
@@ -119,7 +124,9 @@ class TwoCircuits(PlantedTrajectory):
         onsets: by frequency, as a string, the last step at which s is 0.
         formed: by frequency, as a string, the first step at which s is 1.
         births: by seed and frequency, as strings, the first step from which on the frequency always
-            holds more than twice an even share of the unembedding's power.
+            holds more than twice an even share of the unembedding's power; None where it never
+            does. For p below 11 no circuit is born: each ends with half of the power, and two even
+            shares of at most four frequencies are no less.
 
     Attributes:
         frequencies: two frequencies from 1 to (p - 1) / 2.
@@ -217,13 +224,14 @@ class TwoCircuits(PlantedTrajectory):
             "births": {str(seed): self._births(context, seed) for seed in seeds},
         }
 
-    def _births(self, context: PlantContext, seed: int) -> dict[str, int]:
-        """The births of one seed, by frequency."""
+    def _births(self, context: PlantContext, seed: int) -> dict[str, int | None]:
+        """The births of one seed, by frequency; None for never."""
         steps = np.arange(context.steps + 1)
         W_U = self.parameters(context, seed, steps)["unembed.W_U"].astype(np.float64)
         power = (np.abs(np.fft.rfft(W_U, axis=2)[:, :, 1:]) ** 2).sum(axis=1)
-        behind = power / power.sum(axis=1, keepdims=True) <= _AHEAD / power.shape[1]
-        return {str(k): int(np.flatnonzero(behind[:, k - 1])[-1]) + 1 for k in self.frequencies}
+        shares = power / power.sum(axis=1, keepdims=True)
+        ahead = shares > _AHEAD / power.shape[1] * (1 + _ROUNDING)
+        return {str(k): _since(ahead[:, k - 1]) for k in self.frequencies}
 
 
 @dataclass(frozen=True)
@@ -299,6 +307,12 @@ PATHS: dict[str, type[PlantedTrajectory]] = {
     "random_walk": RandomWalk,
 }
 """Every planted trajectory by registry name."""
+
+
+def _since(true: Bool[np.ndarray, " step"]) -> int | None:
+    """The first step from which on a condition is always true; None where it ends false."""
+    last_false = int(np.flatnonzero(~true).max(initial=-1))
+    return last_false + 1 if last_false + 1 < len(true) else None
 
 
 def _check_positive(name: str, value: float) -> None:

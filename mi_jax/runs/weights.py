@@ -2,13 +2,13 @@
 
 import os
 import zipfile
-import zlib
 
 import jax
 import numpy as np
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import WeightsError
+from mi_jax.basics.files import UNREADABLE
 from mi_jax.basics.precision import Precision
 from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.contracts import Model
@@ -30,8 +30,9 @@ def load_weights(
         are ignored.
 
     Raises:
-        WeightsError: for a file that cannot be read, missing names, wrong shapes or types, or
-            further names with a dot, which look like parameters.
+        WeightsError: for a file that cannot be read, missing names, wrong shapes or types, numbers
+            that are not finite or would not be in this precision, or further names with a dot,
+            which look like parameters.
 
     Example:
         experiment = mi_jax.Experiment()
@@ -41,7 +42,7 @@ def load_weights(
         with zipfile.ZipFile(file) as archive:
             stored = [entry for entry in archive.namelist() if entry.endswith(".npy")]
             arrays = {entry.removesuffix(".npy"): _stored_array(archive, entry) for entry in stored}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"{file} cannot be read as an npz of arrays ({error}). Give a file that numpy.savez"
             " or ``Run.export`` wrote."
@@ -73,8 +74,34 @@ def load_weights(
             f"{file} does not fit the model: {'; '.join(problems)}. Change --like, or the settings"
             " of the model."
         )
-    params = nested({name: arrays[name].astype(precision) for name in wanted})
+    # A cast beyond the largest number gives infinity, which is refused here by name.
+    with np.errstate(over="ignore"):
+        cast = {name: arrays[name].astype(precision) for name in wanted}
+    problems = [
+        problem
+        for name in wanted
+        if (problem := _not_finite(name, arrays[name], cast[name], precision))
+    ]
+    if problems:
+        raise WeightsError(f"{file} holds unusable numbers: {'; '.join(problems)}.")
+    params = nested(cast)
     return params, [name for name in extra if "." not in name]
+
+
+def _not_finite(
+    name: str, stored: np.ndarray, cast: np.ndarray, precision: Precision
+) -> str | None:
+    """The problem of a parameter whose numbers are not finite; None where all are."""
+    count = int((~np.isfinite(stored)).sum())
+    if count:
+        return f"{name} has {count} of {stored.size} numbers that are not finite"
+    beyond = int((~np.isfinite(cast)).sum())
+    if beyond:
+        return (
+            f"{name} has {beyond} of {stored.size} numbers beyond {precision}. Load it with"
+            " precision='float64'"
+        )
+    return None
 
 
 def _stored_array(archive: zipfile.ZipFile, entry: str) -> np.ndarray:

@@ -6,15 +6,13 @@ name, dtype, shape and bytes of every array.
 """
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mi_jax.basics.errors import DamagedError, RunError
-from mi_jax.basics.files import replacing
+from mi_jax.basics.files import UNREADABLE, replacing
 
 _DIGEST = "sha256"
 
@@ -55,10 +53,11 @@ def read_arrays(file: Path, run: str) -> dict[str, np.ndarray]:
         DamagedError: if the file is missing, was changed, or belongs to another run.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        # Opened here: where np.load finds no zip it leaves a file that it opened itself open.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         stored_digest = str(arrays.pop(_DIGEST))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise DamagedError(f"{file} cannot be read ({error}). {_remedy(file)}") from error
     if stored_digest != _digest(arrays, run):
         raise DamagedError(

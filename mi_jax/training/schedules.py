@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mi_jax.basics.errors import ConfigError, require
+from mi_jax.basics.errors import ConfigError, require, whole
 
 Steps = Int[np.ndarray, " step"]
 
@@ -54,6 +54,7 @@ class Every(Schedule):
     n: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole("every", self.n))
         require(self.n >= 1, f"every({self.n}): must be at least 1.")
 
     def chosen(self, last: int) -> Steps:
@@ -75,6 +76,7 @@ class LogSpaced(Schedule):
     n: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole("log_spaced", self.n))
         require(
             self.n >= 2,
             f"log_spaced({self.n}): must be at least 2, for the first and the last step.",
@@ -108,6 +110,9 @@ class At(Schedule):
 
     at: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", tuple(whole("at", step) for step in self.at))
+
     def chosen(self, last: int) -> Steps:
         """The given steps."""
         return np.array(self.at, np.int64)
@@ -126,6 +131,8 @@ class Dense(Schedule):
     width: int
 
     def __post_init__(self) -> None:
+        for name in ("around", "width"):
+            object.__setattr__(self, name, whole(f"dense: {name}", getattr(self, name)))
         require(self.width >= 0, f"dense(width={self.width}): must be at least 0.")
 
     def chosen(self, last: int) -> Steps:

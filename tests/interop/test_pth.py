@@ -44,6 +44,7 @@ class _Tensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    metadata: Any = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -126,6 +127,7 @@ class _Pickler(pickle.Pickler):
                 obj.stride,
                 False,
                 OrderedDict(),
+                *(() if obj.metadata is None else (obj.metadata,)),
             )
         if isinstance(obj, _Parameter):
             return _torch("_rebuild_parameter", "torch._utils"), (obj.tensor, True, OrderedDict())
@@ -257,6 +259,46 @@ def test_tensors_of_one_storage_share_memory_and_others_do_not(save: Any) -> Non
     a[1] = 10
     assert b[1, 0] == 10
     assert c[1] == 1
+
+
+def test_the_neg_and_conj_bits_of_a_tensor_are_applied(save: Any) -> None:
+    z = np.array([1.5 + 2j, -0.5j, 3.0 - 1j], np.complex64)
+    x = np.array([0.25, -1.0, 7.0], np.float32)
+    plain, real = _tensor(z), _tensor(x)
+
+    def marked(tensor: _Tensor, **metadata: bool) -> _Tensor:
+        return dataclasses.replace(tensor, metadata=metadata)
+
+    # The stored memory is of the tensor before the bits: torch.save(z.conj().imag) has neg=True.
+    saved = {
+        "neg": marked(real, neg=True),
+        "conj": marked(plain, conj=True),
+        "both": marked(plain, conj=True, neg=True),
+        "none": marked(real),
+        "off": marked(real, neg=False, conj=False),
+        "plain": real,
+        "parameter": _Parameter(marked(real, neg=True)),
+    }
+    read = read_pth(save(saved))
+    expected = {
+        "neg": -x,
+        "conj": z.conj(),
+        "both": -z.conj(),
+        "none": x,
+        "off": x,
+        "plain": x,
+        "parameter": -x,
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(read[name], value, err_msg=name)
+        assert read[name].dtype == value.dtype
+
+
+@pytest.mark.parametrize("metadata", [{"zero": True}, {"neg": 3}, ["neg"], "neg"])
+def test_a_tensor_with_an_unknown_property_is_refused(save: Any, metadata: Any) -> None:
+    tensor = dataclasses.replace(_tensor(np.ones(2, np.float32)), metadata=metadata)
+    with pytest.raises(WeightsError, match=r"saved\.pth"):
+        read_pth(save({"x": tensor}))
 
 
 def test_a_parameter_is_its_tensor_and_an_ordered_dict_keeps_its_order_without_its_attributes(
@@ -592,7 +634,13 @@ def _model(layers: int = 1) -> Any:
     )
 
 
-def _column_logits(state: Mapping[str, np.ndarray], tokens: np.ndarray, layers: int) -> np.ndarray:
+def _column_logits(
+    state: Mapping[str, np.ndarray],
+    tokens: np.ndarray,
+    layers: int,
+    heads: int = _HEADS,
+    width: int = _E,
+) -> np.ndarray:
     """Logits [pair position class] in float64 by matrices that act on column vectors, head by head,
     position by position.
     """
@@ -601,12 +649,12 @@ def _column_logits(state: Mapping[str, np.ndarray], tokens: np.ndarray, layers: 
     for sequence in tokens:
         x = w["embed.W_E"][:, sequence] + w["pos_embed.W_pos"].T
         for block in (f"blocks.{layer}." for layer in range(layers)):
-            z = np.zeros((_HEADS * _E, 3))
-            for head in range(_HEADS):
+            z = np.zeros((heads * width, 3))
+            for head in range(heads):
                 q, k, v = (w[f"{block}attn.W_{letter}"][head] @ x for letter in "QKV")
                 for query in range(3):
-                    scores = np.exp(k[:, : query + 1].T @ q[:, query] / np.sqrt(_E))
-                    z[head * _E : (head + 1) * _E, query] = v[:, : query + 1] @ (
+                    scores = np.exp(k[:, : query + 1].T @ q[:, query] / np.sqrt(width))
+                    z[head * width : (head + 1) * width, query] = v[:, : query + 1] @ (
                         scores / scores.sum()
                     )
             x = x + w[f"{block}attn.W_O"] @ z
@@ -668,6 +716,60 @@ def test_losses_come_along_as_float64_and_the_rest_stays_behind(save: Any, tmp_p
         assert arrays["test_losses"].tolist() == [1e-9, 2.0]
 
 
+def _square() -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+    """A state dict with square W_O, W_in and W_out that solves addition mod 5, and its losses."""
+    rng = np.random.default_rng(3)
+    d, p = 32, 5
+    shapes = {
+        "embed.W_E": (d, p + 1),
+        "pos_embed.W_pos": (3, d),
+        **{f"blocks.0.attn.W_{letter}": (4, 8, d) for letter in "KQV"},
+        "blocks.0.attn.W_O": (d, d),
+        "blocks.0.mlp.W_in": (d, d),
+        "blocks.0.mlp.b_in": (d,),
+        "blocks.0.mlp.W_out": (d, d),
+        "blocks.0.mlp.b_out": (d,),
+    }
+    state = {name: rng.normal(0, 0.3, shape) for name, shape in shapes.items()}
+    pairs = np.array([[a, b, p] for a in range(p) for b in range(p)])
+    answers = np.eye(p + 1)[pairs[:, :2].sum(axis=1) % p]
+    # With the identity as W_U the logits are the residual stream: 32 numbers tell 25 pairs apart.
+    stream = _column_logits({**state, "unembed.W_U": np.eye(d)}, pairs, 1, heads=4, width=8)[:, -1]
+    state["unembed.W_U"] = np.linalg.pinv(stream) @ (10 * answers)
+    logits = (stream @ state["unembed.W_U"])[:, :p]
+    losses = np.log(np.exp(logits).sum(axis=1)) - (logits * answers[:, :p]).sum(axis=1)
+    assert losses.max() < 1e-3
+    state = {name: np.ascontiguousarray(x, np.float32) for name, x in state.items()}
+    last = float(losses.mean())
+    return state, {"train_losses": [9.0, 0.9 * last], "test_losses": [9.0, 1.1 * last]}
+
+
+def test_square_matrices_are_taken_where_the_files_own_losses_say_so(
+    save: Any, tmp_path: Path
+) -> None:
+    state, losses = _square()
+    convert(save(_checkpoint(state, **losses)), tmp_path / "w.npz")
+    convert(save(_checkpoint(state)), tmp_path / "w.npz")
+    # Losses that no order of the matrices gives, as of another task, decide nothing.
+    convert(save(_checkpoint(state, train_losses=[1e-9], test_losses=[2e-9])), tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    "transposed",
+    [("attn.W_O",), ("mlp.W_in",), ("mlp.W_out",), ("attn.W_O", "mlp.W_in", "mlp.W_out")],
+)
+def test_square_matrices_for_row_vectors_are_refused_by_the_files_own_losses(
+    save: Any, tmp_path: Path, transposed: tuple[str, ...]
+) -> None:
+    state, losses = _square()
+    for name in transposed:
+        state[f"blocks.0.{name}"] = np.ascontiguousarray(state[f"blocks.0.{name}"].T)
+    names = ", ".join(name.rpartition(".")[2] for name in transposed)
+    with pytest.raises(WeightsError, match=rf"losses.*{names}.*row vectors"):
+        convert(save(_checkpoint(state, **losses)), tmp_path / "w.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["saved.pth"]
+
+
 def test_a_bare_state_dict_converts_too(save: Any, tmp_path: Path) -> None:
     file = save(_checkpoint(_column_vectors())["model"])
     load_weights(convert(file, tmp_path / "w.npz"), _model())
@@ -693,6 +795,9 @@ def test_the_published_weights_come_back_from_a_checkpoint_of_the_published_layo
         _save_zip(tmp_path / "published.pth", _checkpoint(state, **losses)), tmp_path / "w.npz"
     )
     load_weights(out, find("nanda_2023").build())
+    turned = {**state, "blocks.0.attn.W_O": state["blocks.0.attn.W_O"].T.copy()}
+    with pytest.raises(WeightsError, match=r"losses.*W_O.*row vectors"):
+        convert(_save_zip(tmp_path / "turned.pth", _checkpoint(turned, **losses)), tmp_path / "x")
     with np.load(out) as file:
         assert set(file.files) == {name for name in arrays if "." in name or name in losses}
         for name in file.files:

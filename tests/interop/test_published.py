@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from flipping import assert_flips_are_refused
 from permuting import permuted
 
 from mi_jax.basics.errors import WeightsError
@@ -354,6 +355,25 @@ def test_everything_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
         _load(tmp_path, arrays)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    arrays = _arrays()
+    arrays["blocks.0.mlp.b_in"] = np.where(np.arange(12) == 3, value, arrays["blocks.0.mlp.b_in"])
+    with pytest.raises(WeightsError, match=r"blocks\.0\.mlp\.b_in .*not finite"):
+        _load(tmp_path, arrays)
+
+
+def test_weights_beyond_float32_are_refused_where_they_would_become_infinite(
+    tmp_path: Path,
+) -> None:
+    arrays = {name: value.astype(np.float64) for name, value in _arrays().items()}
+    arrays["embed.W_E"][1, 2] = -1e39
+    with pytest.raises(WeightsError, match=r"embed\.W_E .*beyond float32.*float64"):
+        _load(tmp_path, arrays)
+    params, _ = load_weights(tmp_path / "weights.npz", _small(), "float64")
+    assert dotted(params)["embed.W_E"][1, 2] == -1e39
+
+
 def _truncated(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
 
@@ -383,6 +403,15 @@ _CORRUPTIONS: dict[str, Callable[[Path], Any]] = {
     "pickled objects": _pickled,
     "absent": lambda file: file.unlink(),
 }
+
+
+def test_a_file_with_one_flipped_bit_is_refused_or_read_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "weights.npz"
+    np.savez(file, **_arrays())
+    content = file.read_bytes()
+    assert_flips_are_refused(
+        file, content, lambda: dotted(load_weights(file, _small())[0]), WeightsError
+    )
 
 
 @pytest.mark.parametrize("corruption", _CORRUPTIONS)

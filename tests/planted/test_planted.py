@@ -240,6 +240,86 @@ def test_weaker_heads_are_as_weak_as_the_formula_says() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("symbols", "length", "beta", "gain"),
+    [
+        (16, None, 30.0, 20.0),
+        (16, None, 12.0, 20.0),
+        (16, None, 8.0, 20.0),
+        (16, None, 5.0, 20.0),
+        (7, 5, 3.0, 2.0),
+        (4, 4, 0.5, 1.0),
+        (2, 2, 30.0, 20.0),
+    ],
+)
+def test_the_truth_of_induction_holds_for_every_strength_of_its_heads(
+    symbols: int, length: int | None, beta: float, gain: float
+) -> None:
+    net = planted.induction(symbols, length, beta=beta, gain=gain)
+    read, scores = _read(net), net.truth["scores"]
+    for name, head in (("previous_token_score", (0, 0)), ("induction_score", (1, 0))):
+        assert read[name][head] == pytest.approx(scores[name], rel=2e-5, abs=1e-6), name
+    for name in ("repeated_loss", "first_half_loss", "in_context_score"):
+        assert read[name] == pytest.approx(scores[name], rel=1e-4, abs=1e-12), name
+
+
+@pytest.mark.parametrize("beta", [2.0, 6.0, 12.0])
+def test_the_losses_of_a_weak_backup_head_and_of_an_unused_concept_are_stated_exactly(
+    beta: float,
+) -> None:
+    net = planted.backup_head(6, 5, beta=beta, gain=6.0)
+    main, backup = net.truth["heads"]["main"][0], net.truth["heads"]["backup"][0]
+    zeroed = {"none": (), "main": (main,), "backup": (backup,), "both": (main, backup)}
+    for name, layers in zeroed.items():
+        expected = net.truth["loss"][name]
+        assert _loss(net, _zeroed(*layers)) == pytest.approx(expected, rel=1e-4), name
+    net = planted.unused_concept(6, 5, beta=beta, gain=6.0)
+    assert _loss(net) == pytest.approx(net.truth["loss"], rel=1e-4)
+    for name in ("used", "unused"):
+        columns = jnp.array(net.truth[name]["columns"])
+        taps = {net.truth["site"]: lambda x, columns=columns: x.at[..., columns].set(0.0)}
+        assert _loss(net, taps) == pytest.approx(net.truth[name]["loss"], rel=1e-4), name
+
+
+def _by_hand(V: int, L: int, beta: float, gain: float) -> dict[str, float]:
+    """Scores of the induction network, attention by attention, on one sequence."""
+    tokens = [V, *range(L), *range(L)]
+    previous = np.zeros((2 * L + 1, V + 1))
+    for i in range(2 * L + 1):
+        target = max(i - 1, 0)
+        weights = np.array([math.exp(beta * (j == target)) for j in range(i + 1)])
+        for j, weight in enumerate(weights / weights.sum()):
+            previous[i, tokens[j]] += weight
+    losses, matched = [], []
+    for i in range(2 * L):
+        token = tokens[i]
+        scores = [beta / 2 * (j == 0) + beta * previous[j, token] for j in range(i + 1)]
+        if token == V:
+            scores = [0.0 for _ in range(i + 1)]
+        weights = np.exp(scores) / np.exp(scores).sum()
+        logits = np.eye(V + 1)[token][:V].copy()
+        for j, weight in enumerate(weights):
+            logits += gain * weight * np.eye(V + 1)[tokens[j]][:V]
+        losses.append(float(np.log(np.exp(logits).sum()) - logits[tokens[i + 1]]))
+        if i > L:
+            matched.append(float(weights[i - L + 1]))
+    repeated, first = float(np.mean(losses[L + 1 :])), float(np.mean(losses[:L]))
+    return {
+        "induction_score": float(np.mean(matched)),
+        "repeated_loss": repeated,
+        "first_half_loss": first,
+    }
+
+
+@pytest.mark.parametrize(("V", "L", "beta", "gain"), [(16, 16, 5.0, 20.0), (7, 5, 3.0, 2.0)])
+def test_the_stated_scores_are_those_of_attention_worked_out_by_hand(
+    V: int, L: int, beta: float, gain: float
+) -> None:
+    scores = planted.induction(V, L, beta=beta, gain=gain).truth["scores"]
+    for name, value in _by_hand(V, L, beta, gain).items():
+        assert scores[name] == pytest.approx(value, rel=1e-9), name
+
+
 # --- A backup head
 
 

@@ -24,6 +24,7 @@ from mi_jax.dynamics import births, interpolated_crossings, phases, segment, tra
 from mi_jax.interventions import Change
 from mi_jax.models import MLP, Transformer
 from mi_jax.planted import RandomWalk, ScaledInduction, TwoCircuits
+from mi_jax.planted.induction import induction_parts
 from mi_jax.runs.cost import cost
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.library import find
@@ -31,6 +32,7 @@ from mi_jax.runs.run import Run, open_run
 from mi_jax.runs.train import train
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import every
+from mi_jax.training.planting import PlantContext
 from mi_jax.training.trajectory import Storage
 from mi_jax.training.verifying import problems
 
@@ -115,6 +117,22 @@ def test_before_the_onsets_nothing_has_moved_and_after_the_end_nothing_moves(
         assert (values[2] != values[3]).any()
 
 
+@pytest.mark.parametrize("p", [5, 7, 9, 11, 13])
+def test_a_circuit_that_never_holds_twice_an_even_share_is_never_born(p: int) -> None:
+    path = TwoCircuits(frequencies=(1, 2), width=20)
+    context = PlantContext(ModularArithmetic(p=p, fraction=0.5, format="a b"), MLP(width=18), 200)
+    truth = path.truth(context, (0, 1, 2))
+    # At the end each circuit holds half of the power, and 2 of p // 2 even shares are needed.
+    ever = 2 / (p // 2) < 1 / 2
+    assert ever == (p > 9)
+    for births_of_seed in truth["births"].values():
+        for k, onset in truth["onsets"].items():
+            birth = births_of_seed[k]
+            assert (birth is not None) == ever
+            assert birth is None or onset < birth <= truth["formed"][k]
+    json.dumps(truth, allow_nan=False)
+
+
 # --- Induction that grows
 
 
@@ -125,7 +143,7 @@ def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None
     seen = dataset["previous_token_attention"].isel(layer=0, head=0)
     beta = 6.0 * dataset["step"].values / 60
     half = run.record["truth"]["half"]
-    assert sorted(map(int, half)) == list(range(1, 16))
+    assert sorted(map(int, half)) == list(range(1, 17))
     for i in range(1, 16):
         curve = seen.isel(query=i)
         np.testing.assert_allclose(curve[0], np.exp(beta) / (np.exp(beta) + i), rtol=2e-5)
@@ -138,6 +156,18 @@ def test_each_position_crosses_one_half_at_its_logarithm(tmp_path: Path) -> None
     assert (np.diff(induction) >= -1e-6).all()
     assert induction[0] < 0.35
     assert dataset["repeated_loss"].values[0, -1] < 1e-3 < 1 < dataset["repeated_loss"].values[0, 0]
+
+
+@pytest.mark.parametrize(("symbols", "length", "beta"), [(8, None, 8.0), (5, 3, 1.5), (4, 2, 0.5)])
+def test_the_truth_has_every_position_that_reaches_one_half(
+    symbols: int, length: int | None, beta: float
+) -> None:
+    path, task = ScaledInduction(beta=beta), planted.induction(symbols, length).task
+    truth = path.truth(PlantContext(task, planted_settings(task), 100), (0,))
+    # By hand: e^beta / (e^beta + i) is at least one half from beta = log i on.
+    positions = range(1, task.inputs.positions)
+    reached = {i: 100 * math.log(i) / beta for i in positions if math.log(i) <= beta}
+    assert {int(i): step for i, step in truth["half"].items()} == pytest.approx(reached)
 
 
 # --- The null
@@ -225,6 +255,11 @@ def test_the_losses_are_those_that_training_would_have_seen(
     np.testing.assert_allclose(
         run.losses.values, dataset["train_loss"].values[:, :-1], rtol=1e-5, atol=1e-9
     )
+
+
+def planted_settings(task: Any) -> Any:
+    """The model that a scaled induction needs."""
+    return induction_parts(task)[0]
 
 
 def _path(**changes: Any) -> Experiment:

@@ -5,6 +5,7 @@ import pytest
 from conftest import tiny_experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unchecked import unchecked
 
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.records import decode, encode
@@ -112,6 +113,29 @@ def test_an_experiment_refuses_a_schedule_beyond_its_last_step_when_it_is_built(
 def test_a_senseless_schedule_is_refused_when_it_is_made(make: object) -> None:
     with pytest.raises(ConfigError, match="must be at least"):
         make()  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: at(2.7),  # pyright: ignore[reportArgumentType]
+        lambda: at(1, True),
+        lambda: every(2.5),  # pyright: ignore[reportArgumentType]
+        lambda: log_spaced(3.5),  # pyright: ignore[reportArgumentType]
+        lambda: dense(1.5, 2),  # pyright: ignore[reportArgumentType]
+        lambda: dense(4, 2.5),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_steps_that_are_not_whole_are_refused(make: object) -> None:
+    with unchecked(), pytest.raises(ConfigError, match="must be a whole number"):
+        make()  # pyright: ignore[reportCallIssue]
+
+
+def test_numpy_steps_are_the_same_schedule() -> None:
+    steps = np.array([3, 5])
+    with unchecked():
+        assert at(*steps) == at(3, 5)
+        assert every(np.int64(4)) == every(4)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
