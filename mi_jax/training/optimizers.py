@@ -127,9 +127,13 @@ class Muon(Descent):
     other arrays.
 
     u = sqrt(max(1, columns / rows)) O(m), where O is the iteration of ``optax.contrib.muon``
-    (Jordan et al. 2024, arXiv 2409.20325). The last two axes of an array are the matrix; an array
-    with more axes holds one matrix per index of the others, such as one per head. See ``Descent``
-    for the settings that all optimizers share.
+    (Jordan et al. 2024, arXiv 2409.20325). With ``nesterov``, O acts on optax's bias-corrected
+    look-ahead at the t-th update, beta m / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t) with
+    m <- beta m + (1 - beta) g; Jordan's own code and ``torch.optim.Muon`` correct nothing, which
+    changes the ratio of momentum and gradient in the first tens of updates.
+
+    The last two axes of an array are the matrix; an array with more axes holds one matrix per index
+    of the others, such as one per head. See ``Descent`` for the settings that all optimizers share.
 
     Attributes:
         learning_rate: the rate of the matrices, after warm-up.
