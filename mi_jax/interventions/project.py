@@ -46,7 +46,11 @@ class Project(OfParameters):
 
     The rows of B are orthonormal directions along the axis of residues: the rows of every ``W_E``,
     the columns of every ``W_U``. Special tokens have zeros. Explicit directions go along the axis
-    of residues if their length fits it, else along the other axis.
+    of residues if their length fits it; else along the first axis (the rows) or the last one,
+    if it fits; else along the axis between them, as directions of d_model do in W_Q [head
+    d_model d_head]. Where several of the list act in one update they act one after another, after
+    every ``Freeze``, ``Reset`` and ``Graft``: a later one may bring a direction back only where
+    its own directions along the same axis are not orthogonal to it.
 
     Example:
         >>> Project("embed.W_E", frequencies=(3, 7), start=400).directions
@@ -272,10 +276,13 @@ def _axis(name: str, length: int | None = None, shape: tuple[int, ...] = ()) -> 
         name: the dotted name of the parameter.
         length: the length of the directions; None: that of the axis of residues.
         shape: the shape of the parameter. The axis of residues is taken if it has this length,
-            else the other one.
+            else the one at the other end, else one between them.
     """
     axis = -1 if name.split(".")[-1] in _COLUMNS else 0
-    return axis if length is None or shape[axis] == length else -1 - axis
+    if length is None:
+        return axis
+    axes = (axis, -1 - axis, *range(1, len(shape) - 1))
+    return next(axis for axis in axes if shape[axis] == length)
 
 
 def _removed(

@@ -538,3 +538,30 @@ def test_numbers_and_arrays_of_numpy_are_stored_as_pythons() -> None:
         Change(DECAY, 0.5),
     )
     assert len({hash(intervention) for intervention in given}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "axis"),
+    [
+        ("blocks.0.attn.W_Q", 16, 1),
+        ("blocks.0.attn.W_V", 8, 2),
+        ("blocks.0.attn.W_O", 8, 1),
+        ("blocks.0.attn.W_O", 16, 2),
+        ("blocks.0.attn.W_K", 2, 0),
+    ],
+)
+def test_directions_fit_any_axis_of_the_matrices_of_heads(
+    name: str, length: int, axis: int
+) -> None:
+    direction = np.zeros(length)
+    direction[:2] = 0.6, 0.8
+    project = Project(name, (tuple(direction.tolist()),), start=1)
+    programs = _programs(project, of=TRANSFORMER)
+    programs.check()
+    after, free = (
+        _arrays(_at(schedule, 2))[name][0] for schedule in (programs, _programs(of=TRANSFORMER))
+    )
+    along = np.tensordot(free, direction, axes=(axis, 0))
+    expected = free - np.moveaxis(np.multiply.outer(direction, along), 0, axis)
+    assert np.abs(np.tensordot(after, direction, axes=(axis, 0))).max() < 1e-6
+    np.testing.assert_allclose(after, expected, atol=1e-5)
