@@ -1,7 +1,7 @@
 """Losses and optimizers, in the form that training and measures share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mi_jax.basics.dims import Count
+from mi_jax.basics.dims import Count, Params
 from mi_jax.basics.fields import Numbers
 from mi_jax.contracts.task import Batch
 
@@ -48,6 +48,18 @@ class Loss(ABC):
         Returns:
             The losses, [batch position].
         """
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether every class has a finite loss under this many outputs.
+
+        Training refuses a loss that does not take the model's outputs. A loss of a user's own takes
+        all, unless it overrides this.
+
+        Args:
+            outputs: number of outputs of the model at a position.
+            classes: number of answers of the task.
+        """
+        return True
 
 
 def mean_loss(
@@ -118,3 +130,37 @@ class Optimizer(ABC):
         Returns:
             The rule, from gradients to what is added to the parameters.
         """
+
+    def constrain(
+        self, params: Params, state: Any, numbers: Numbers, fixed: Collection[str]
+    ) -> Params:
+        """Restore what the optimizer holds, after interventions have changed the parameters.
+
+        Called inside the traced function, in updates with interventions on parameters alone. By
+        default nothing is held.
+
+        Args:
+            params: the parameters after the interventions.
+            state: the optimizer's state after the update.
+            numbers: values of the sweepable fields by dotted name, traced.
+            fixed: dotted names of the parameters whose values must stay.
+
+        Returns:
+            The parameters that training continues with.
+        """
+        return params
+
+    def unholdable(
+        self, params: Params, state: Any, numbers: Numbers, fixed: Collection[str]
+    ) -> str | None:
+        """The reason why ``constrain`` cannot hold what the optimizer holds; None where it can.
+
+        Called between compiled calls, with arrays whose leading axis is the seed.
+
+        Args:
+            params: the parameters.
+            state: the optimizer's state.
+            numbers: values of the sweepable fields by dotted name.
+            fixed: dotted names of the parameters that interventions keep.
+        """
+        return None

@@ -1,7 +1,7 @@
 """An intervention on the settings: numbers, data, loss, optimizer."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,7 +17,7 @@ from mi_jax.basics.fields import (
 )
 from mi_jax.basics.records import frozen
 from mi_jax.contracts import Loss, Optimizer, Task
-from mi_jax.interventions.places import AtSettings, Settings
+from mi_jax.interventions.places import AtSettings, Intervention, Settings
 
 _PARTS = {"task": Task, "loss": Loss, "optimizer": Optimizer}
 """The parts of the settings that can be changed, and the type of each."""
@@ -60,6 +60,13 @@ class Change(AtSettings):
             value = float(self.value)  # pyright: ignore[reportArgumentType]
             object.__setattr__(self, "value", value)
             require(math.isfinite(value), f"Change({self.field}) to {value}: must be finite.")
+
+    def overwrites(self, earlier: Intervention, names: Collection[str]) -> bool:
+        """Whether the setting of an earlier change is set again, or its whole part is replaced."""
+        if not isinstance(earlier, Change):
+            return False
+        part = earlier.field.partition(".")[0]
+        return self.field in (earlier.field, part, f"{part}.name")
 
     def changed(self, settings: Settings) -> Settings:
         """The settings with the change made.

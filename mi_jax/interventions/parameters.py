@@ -2,17 +2,21 @@
 from another checkpoint.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted, matching, rebuild
 from mi_jax.basics.records import frozen
 from mi_jax.interventions.places import (
+    KEEPS,
+    REPLACES,
     Arrays,
     AtParams,
     CheckContext,
+    Intervention,
     PrepareContext,
     value_field,
 )
@@ -61,8 +65,12 @@ def _with_arrays(params: Params, arrays: Arrays) -> Params:
 
 @dataclass(frozen=True)
 class Freeze(OfParameters):
-    """Parameters keep the values that they have when the range begins: neither gradient nor decay
-    changes them. The optimizer's moments continue to be updated.
+    """Parameters keep the values that they have when the range begins: neither gradient, decay nor
+    a held norm changes them. The optimizer's moments continue to be updated.
+
+    Another intervention may change frozen parameters: ``Freeze`` takes the optimizer's update back
+    before ``Reset``, ``Graft`` and ``Project`` act, in any order of the list, and holds the values
+    that they leave.
 
     Attributes:
         parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
@@ -71,6 +79,12 @@ class Freeze(OfParameters):
         >>> Freeze("embed.*", start=400).parameters
         ('embed.*',)
     """
+
+    stage: ClassVar[int] = KEEPS
+
+    def fixed(self, params: Params) -> Collection[str]:
+        """The frozen parameters."""
+        return self.names(dotted(params))
 
     def check(self, context: CheckContext) -> None:
         """Check that every pattern matches a parameter."""
@@ -83,19 +97,38 @@ class Freeze(OfParameters):
 
 
 @dataclass(frozen=True)
-class Reset(OfParameters):
-    """Once, after update ``start``, sets the parameters back to their values of step 0.
+class _Replacement(OfParameters):
+    """Base of the interventions that replace parameters once, after update ``start``."""
 
-    They then train on. To hold parameters fixed instead, use ``Freeze``.
-
-    Attributes:
-        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
-    """
+    stage: ClassVar[int] = REPLACES
 
     @property
     def period(self) -> int | None:
         """None: once."""
         return None
+
+    def fixed(self, params: Params) -> Collection[str]:
+        """The replaced parameters."""
+        return self.names(dotted(params))
+
+    def overwrites(self, earlier: Intervention, names: Collection[str]) -> bool:
+        """Whether every parameter that a ``Freeze``, ``Reset`` or ``Graft`` set is replaced."""
+        sets = isinstance(earlier, (Freeze, _Replacement))
+        return sets and set(earlier.names(names)) <= set(self.names(names))
+
+    def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
+        """The parameters after the update, with the chosen ones replaced."""
+        return _with_arrays(params, arrays)
+
+
+@dataclass(frozen=True)
+class Reset(_Replacement):
+    """Parameters are set back to their values of step 0 once, after update ``start``, and train on
+    from there. A ``Freeze`` of the same update, listed before or after, holds these values.
+
+    Attributes:
+        parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
+    """
 
     def check(self, context: CheckContext) -> None:
         """Check that every pattern matches a parameter."""
@@ -106,15 +139,12 @@ class Reset(OfParameters):
         initial = dotted(context.initial())
         return {name: initial[name] for name in self.names(initial)}
 
-    def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """The parameters after the update, with the chosen ones as at step 0."""
-        return _with_arrays(params, arrays)
-
 
 @dataclass(frozen=True)
-class Graft(OfParameters):
+class Graft(_Replacement):
     """Parameters are replaced once, after update ``start``, by those of another checkpoint of the
-    same seed, and train on from there.
+    same seed, and train on from there. A ``Freeze`` of the same update, listed before or after,
+    holds these values.
 
     Attributes:
         parameters: patterns of dotted names (``*``, ``*.W_*``, ``unembed.*``), or one pattern.
@@ -129,11 +159,6 @@ class Graft(OfParameters):
         super().__post_init__()
         normalize_checkpoint(self)
 
-    @property
-    def period(self) -> int | None:
-        """None: once."""
-        return None
-
     def check(self, context: CheckContext) -> None:
         """Check that the other checkpoint has the chosen parameters, of the same shapes."""
         label = f"Graft: {self.run or 'the parent'} at step {self.step}"
@@ -144,7 +169,3 @@ class Graft(OfParameters):
         """The chosen parameters of the other checkpoint."""
         other = dotted(context.load_params(self.run, self.step))
         return {name: other[name] for name in self.names(other)}
-
-    def after(self, params: Params, before: Params, arrays: Arrays) -> Params:
-        """The parameters after the update, with the chosen ones of the other checkpoint."""
-        return _with_arrays(params, arrays)

@@ -6,9 +6,9 @@ acts.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -208,6 +208,17 @@ class Intervention(ABC):  # noqa: B024 (the abstract methods depend on the place
         """
         return {}
 
+    def overwrites(self, earlier: "Intervention", names: Collection[str]) -> bool:
+        """Whether this intervention undoes everything that an earlier one did in the same update.
+
+        An intervention that is undone at each of its updates has no effect, and is refused.
+
+        Args:
+            earlier: an intervention that acts before this one.
+            names: the dotted names of all of the run's parameters.
+        """
+        return False
+
     def in_force(self, step: int) -> bool:
         """Whether update ``step`` is changed."""
         if self.period is None:
@@ -318,9 +329,32 @@ class AtGradient(InProgram):
         """
 
 
+KEEPS, REPLACES, CHANGES = 0, 1, 2
+"""The stages of interventions on parameters, in the order in which they act: those that take the
+optimizer's update back, those that replace values, and those that change the values left there.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AtParams(InProgram):
-    """A change of the parameters after the update."""
+    """A change of the parameters after the update.
+
+    Interventions of an earlier ``stage`` act first, wherever they stand in the list; those of one
+    stage act in the order of the list.
+    """
+
+    stage: ClassVar[int] = CHANGES
+    """When it acts: KEEPS, REPLACES or CHANGES."""
+
+    def fixed(self, params: Params) -> Collection[str]:
+        """The dotted names of the parameters whose values the intervention determines itself.
+
+        Where the optimizer holds a norm, the other parameters are rescaled to hold it.
+
+        Args:
+            params: the parameters.
+        """
+        return ()
 
     @abstractmethod
     def after(self, params: Params, before: Params, arrays: Arrays) -> Params:

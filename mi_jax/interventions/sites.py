@@ -3,7 +3,7 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mi_jax.interventions.places import (
     AtSite,
     CheckContext,
     Forward,
+    Intervention,
     PrepareContext,
     repeated,
     value_field,
@@ -57,6 +58,16 @@ class _Override(AtSite):
     def place(self) -> str:
         """The name of the site."""
         return self.site
+
+    def overwrites(self, earlier: Intervention, names: Collection[str]) -> bool:
+        """Whether every element that an earlier override of this site set is set again."""
+        if not isinstance(earlier, _Override) or earlier.site != self.site:
+            return False
+        ours, theirs = (_pairs(getattr(override, "only", ())) for override in (self, earlier))
+        return all(
+            any(theirs_dim == dim and set(chosen) <= set(indices) for theirs_dim, chosen in theirs)
+            for dim, indices in ours
+        )
 
     def check_site(self, context: CheckContext, only: Only) -> tuple[int, ...]:
         """The shape of the site's value in training.

@@ -3,13 +3,14 @@ weight norm.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Number, Params, Scalar
 from mi_jax.basics.errors import ConfigError
@@ -136,7 +137,8 @@ def hold_norm(scale: Number) -> optax.GradientTransformation:
     """Rescales all parameters after each update: theta <- theta scale ||theta_0|| / ||theta||
     (arXiv 2210.01117).
 
-    The norm is that of all parameters together, biases included.
+    The norm is that of all parameters together, biases included. Interventions on parameters act
+    after this; ``hold_norm_by_others`` then holds the norm again.
 
     Args:
         scale: the norm that is held, in units of the norm at step 0; traced.
@@ -151,3 +153,38 @@ def hold_norm(scale: Number) -> optax.GradientTransformation:
         return jax.tree.map(lambda new, old: factor * new - old, moved, params), state
 
     return optax.GradientTransformation(init, update)
+
+
+def held_norm(state: Any) -> Float[Array, "*seed"]:
+    """The norm of the initial parameters, in the state of a chain that ends with ``hold_norm``."""
+    last = state[-1]
+    assert isinstance(last, NormState)
+    return last.norm
+
+
+def hold_norm_by_others(params: Params, norm: Scalar, fixed: Collection[str]) -> Params:
+    """Rescales the parameters that are not fixed, so that all together have a norm.
+
+    The factor is sqrt(norm^2 - ||fixed||^2) / ||others||. Where there are no others, they are zero,
+    or the fixed parameters alone have that norm or more, nothing is rescaled.
+
+    Args:
+        params: the parameters, of one seed.
+        norm: the norm of all parameters together.
+        fixed: dotted names of the parameters that keep their values.
+
+    Returns:
+        The parameters.
+    """
+    arrays = dotted(params)
+    others = {name: value for name, value in arrays.items() if name not in fixed}
+    if not others:
+        return params
+    kept = [value for name, value in arrays.items() if name in fixed]
+    room = norm**2 - sum((jnp.sum(jnp.square(value)) for value in kept), jnp.zeros_like(norm))
+    size = optax.tree.norm(others)
+    possible = (room > 0) & (size > 0)
+    # Both operands are replaced where they are invalid: no NaN is computed and then discarded.
+    factor = jnp.sqrt(jnp.where(possible, room, 1.0)) / jnp.where(possible, size, 1.0)
+    factor = jnp.where(possible, factor, 1.0)
+    return rebuild(params, {**arrays, **{name: factor * x for name, x in others.items()}})

@@ -1,16 +1,27 @@
 """The base of the optimizers: filter, clip, rule, rate, and a held norm, in this order."""
 
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
-from typing import get_args
+from typing import Any, get_args
 
+import jax
+import numpy as np
 import optax
 
-from mi_jax.basics.dims import Count, Number
+from mi_jax.basics.dims import Count, Number, Params
 from mi_jax.basics.errors import ConfigError, check_choice, require
 from mi_jax.basics.fields import Numbers, added, check_bounds, numbers_of, sweepable
+from mi_jax.basics.pytrees import dotted
 from mi_jax.contracts import GradientTransformation, Optimizer
-from mi_jax.training.decay import Groups, Towards, add_decay, hold_norm
+from mi_jax.training.decay import (
+    Groups,
+    Towards,
+    add_decay,
+    held_norm,
+    hold_norm,
+    hold_norm_by_others,
+)
 from mi_jax.training.filters import GradientFilter
 from mi_jax.training.rates import RateSchedule, warmed_up
 
@@ -36,7 +47,9 @@ class Descent(Optimizer):
             names match; the first match counts, and the factor is 1 if none matches.
         decay_to: "zero", or "initial" for decay towards the parameters of step 0.
         weight_norm: rescale all parameters after each update to this many times their norm at step
-            0 (1: arXiv 2210.01117); None: leave them free.
+            0 (1: arXiv 2210.01117); None: leave them free. After interventions on parameters, those
+            that no ``Freeze``, ``Reset`` or ``Graft`` set in this update are rescaled to hold the
+            norm of all.
         warmup: number of updates over which the rate grows linearly: update s has the rate
             lr min(s / warmup, 1), so the first update changes nothing (as in the code of arXiv
             2301.05217); 0: no warm-up.
@@ -111,3 +124,46 @@ class Descent(Optimizer):
         if self.weight_norm is not None:
             chain.append(hold_norm(numbers["weight_norm"]))
         return optax.chain(*chain)
+
+    def constrain(
+        self, params: Params, state: Any, numbers: Numbers, fixed: Collection[str]
+    ) -> Params:
+        """The parameters with the held norm restored after interventions.
+
+        Args:
+            params: the parameters after the interventions, of one seed.
+            state: the state of the chain.
+            numbers: the sweepable fields, traced.
+            fixed: dotted names of the parameters that keep their values.
+        """
+        if self.weight_norm is None:
+            return params
+        return hold_norm_by_others(params, numbers["weight_norm"] * held_norm(state), fixed)
+
+    def unholdable(
+        self, params: Params, state: Any, numbers: Numbers, fixed: Collection[str]
+    ) -> str | None:
+        """The reason why the norm cannot be held while these parameters are fixed; else None.
+
+        Args:
+            params: the parameters, leading axis seed.
+            state: the state of the chain.
+            numbers: the sweepable fields.
+            fixed: dotted names of the fixed parameters.
+        """
+        if self.weight_norm is None or not fixed:
+            return None
+        arrays = {name: np.asarray(jax.device_get(x)) for name, x in dotted(params).items()}
+        kept = [np.square(x.astype(np.float64)) for name, x in arrays.items() if name in fixed]
+        sizes = np.sqrt(sum(x.reshape(len(x), -1).sum(axis=1) for x in kept))
+        norms = float(numbers["weight_norm"]) * np.asarray(held_norm(state), np.float64)
+        free = len(kept) < len(arrays)
+        bad = sizes >= norms if free else abs(sizes - norms) > 1e-3 * norms
+        if not bad.any():
+            return None
+        seed_index = int(bad.argmax())
+        return (
+            f"weight_norm={float(numbers['weight_norm']):g} cannot be held. It asks for the norm"
+            f" {norms[seed_index]:.4g} of all parameters, and those that Freeze holds alone have"
+            f" {sizes[seed_index]:.4g}"
+        )

@@ -2,6 +2,7 @@
 them.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -13,11 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params
-from mi_jax.basics.errors import DamagedError, RunError
+from mi_jax.basics.errors import ConfigError, DamagedError, RunError
 from mi_jax.basics.fields import Numbers
 from mi_jax.basics.precision import computing_in
 from mi_jax.basics.pytrees import dotted
+from mi_jax.contracts import Loss
 from mi_jax.interventions import (
+    AtParams,
     AtSettings,
     CheckContext,
     InProgram,
@@ -160,11 +163,15 @@ class ProgramSchedule:
 
         Returns:
             The state after the updates, and a buffer whose first n losses are theirs.
+
+        Raises:
+            RunError: where frozen parameters alone exceed a norm that the optimizer holds.
         """
         active = self.active(step)
         if step > self.origin:
             before = self.active(step - 1).program
             state = self._carried(state, before, active.program, step)
+        active.program.check_held(state, active.numbers)
         arrays = tuple(self._prepared(index, state, step) for index in active.indices)
         return active.program.advance(state, active.numbers, n, arrays)
 
@@ -181,7 +188,9 @@ class ProgramSchedule:
         starts = {max(i.start, self.origin) for i in self.parts.interventions}
         for step in {self.origin, *(start for start in starts if start < self.parts.steps)}:
             # Tracing the shapes of the state checks the optimizer in force against the parameters.
-            _ = self.active(step).program.template
+            program = self.active(step).program
+            _ = program.template
+            self._check_loss(program.parts.loss)
         interventions = self.parts.interventions if interventions is None else interventions
         if not interventions:
             return
@@ -190,6 +199,57 @@ class ProgramSchedule:
         context = CheckContext(self.parts.task, self.parts.model, shapes, batch, self._load_params)
         for intervention in interventions:
             intervention.check(context)
+        self._check_effects(interventions, tuple(shapes))
+
+    def _check_loss(self, loss: Loss) -> None:
+        """Refuse a loss that cannot take the model's outputs. Raises ConfigError."""
+        outputs, classes = self._outputs, self.parts.task.inputs.classes
+        if loss.takes(outputs, classes):
+            return
+        fitting = [name for name, make in LOSSES.items() if make().takes(outputs, classes)]
+        choice = f"Choose one of {', '.join(fitting)}, or a" if fitting else "Choose a"
+        raise ConfigError(
+            f"{loss} cannot take {outputs} output{'s' if outputs > 1 else ''} for {classes}"
+            f" classes: its losses would not be finite. {choice} model with an output for each"
+            " class."
+        )
+
+    @cached_property
+    def _outputs(self) -> int:
+        """The number of the model's outputs at a position."""
+        parts = self.parts
+        with computing_in(parts.precision):
+            params = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.base.template.params
+            )
+            inputs = batch_shapes(parts.task, parts.seeds[0]).inputs
+            apply = parts.model.along(parts.mode.route)
+            outputs = jax.eval_shape(
+                lambda params, inputs: apply(params, inputs, positions=parts.task.read),
+                params,
+                inputs,
+            )
+        return outputs.shape[-1]
+
+    def _check_effects(self, interventions: Sequence[Intervention], names: tuple[str, ...]) -> None:
+        """Refuse an intervention that a later one undoes at each of its updates.
+
+        Raises:
+            ConfigError: where there is one.
+        """
+        # Sorting is stable: those of one stage act in the order of the list.
+        in_order = sorted(interventions, key=lambda i: i.stage if isinstance(i, AtParams) else 0)
+        for earlier, later in itertools.combinations(in_order, 2):
+            if not later.overwrites(earlier, names):
+                continue
+            begin, end = max(earlier.start, self.origin), earlier.stop
+            end = self.parts.steps if end is None else min(end, self.parts.steps)
+            acts = [step for step in range(begin, end) if earlier.in_force(step)]
+            if acts and all(later.in_force(step) for step in acts):
+                raise ConfigError(
+                    f"{earlier} would have no effect: {later} replaces all that it sets, at the"
+                    " same updates. Remove one of them, or give them different ranges."
+                )
 
     def prepare(self) -> None:
         """Make and store the arrays of interventions that do not read this run's weights.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mi_jax.basics.dims import Count, Params, PRNGKey
-from mi_jax.basics.errors import require
+from mi_jax.basics.errors import RunError, require
 from mi_jax.basics.fields import Numbers, numbers_of, sweepable_numbers
 from mi_jax.basics.precision import Precision, cast, computing_in, precision_of
 from mi_jax.basics.pytrees import dotted, rebuild, stacked
@@ -36,6 +36,7 @@ from mi_jax.interventions import (
     InProgram,
     Intervention,
 )
+from mi_jax.interventions.places import KEEPS
 from mi_jax.training.decay import depends_on_initial, with_initial
 from mi_jax.training.optimizers import apply_gradients
 from mi_jax.training.segments import Flat
@@ -310,9 +311,7 @@ class Program:
             params, opt_state = apply_gradients(
                 self._transform(numbers, state.step + i), params, opt_state, gradients
             )
-            for intervention, prepared in interventions:
-                if isinstance(intervention, AtParams):
-                    params = intervention.after(params, before, prepared)
+            params = self._after(params, before, opt_state, numbers, arrays)
             return params, opt_state, losses.at[i].set(loss)
 
         losses = jnp.full((LONGEST_CHUNK,), jnp.nan)
@@ -320,6 +319,47 @@ class Program:
             0, n, _step, (state.params, state.opt_state, losses)
         )
         return TrainState(params, opt_state, state.step + n), losses
+
+    def _after(
+        self, params: Params, before: Params, opt_state: Any, numbers: Numbers, arrays: Arrays
+    ) -> Params:
+        """The parameters after the interventions on them, stage by stage, and with a held norm."""
+        pairs = [
+            (intervention, prepared)
+            for intervention, prepared in zip(self.interventions, arrays, strict=True)
+            if isinstance(intervention, AtParams)
+        ]
+        if not pairs:
+            return params
+        fixed: set[str] = set()
+        # Stable: interventions of one stage act in the order of the list.
+        for intervention, prepared in sorted(pairs, key=lambda pair: pair[0].stage):
+            params = intervention.after(params, before, prepared)
+            fixed |= set(intervention.fixed(params))
+        of_optimizer = numbers_of("optimizer", numbers)
+        return self.parts.optimizer.constrain(params, opt_state, of_optimizer, fixed)
+
+    def check_held(self, state: TrainState, numbers: Numbers) -> None:
+        """Check that what the optimizer holds can be held while interventions keep parameters.
+
+        Args:
+            state: the state before the updates.
+            numbers: the traced numbers, by dotted name.
+
+        Raises:
+            RunError: where it cannot.
+        """
+        kept = [i for i in self.interventions if isinstance(i, AtParams) and i.stage == KEEPS]
+        fixed = {name for intervention in kept for name in intervention.fixed(state.params)}
+        if not fixed:
+            return
+        of_optimizer = numbers_of("optimizer", numbers)
+        reason = self.parts.optimizer.unholdable(state.params, state.opt_state, of_optimizer, fixed)
+        if reason is not None:
+            raise RunError(
+                f"At step {int(state.step[0])}, {reason}. Freeze fewer parameters, or ask for a"
+                " larger norm."
+            )
 
 
 def _tapped(

@@ -11,7 +11,7 @@ from mi_jax.training.kept import read_arrays, write_arrays
 
 def test_a_file_with_one_flipped_bit_is_damaged_or_read_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "kept.npz"
-    arrays = {"W": np.arange(6.0).reshape(2, 3), "b": np.float32([1, -0.0, np.nan])}
+    arrays = {"W": np.arange(6.0).reshape(2, 3), "b": np.array([1, -0.0, np.nan], np.float32)}
     write_arrays(file, arrays, "run")
     assert_flips_are_refused(
         file, file.read_bytes(), lambda: read_arrays(file, "run"), DamagedError
