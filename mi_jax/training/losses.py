@@ -80,10 +80,14 @@ def signs(targets: Int[Array | np.ndarray, "*b"]) -> Float[Array, "*b"]:
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
     """Cross-entropy over all of the model's outputs, exact in float32: see
-    ``exact_cross_entropy``.
+    ``exact_cross_entropy``. It takes two or more outputs, and at least one per class.
     """
 
     units: ClassVar[str] = "nats"
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether each class has an output, and another to be compared with."""
+        return outputs >= max(classes, 2)
 
     def __call__(
         self,
@@ -100,10 +104,15 @@ class LogSoftmaxCrossEntropy(Loss):
     slingshots (arXiv 2501.04697).
 
     It becomes 0 at large margins: see ``usual_cross_entropy``. ``CrossEntropy`` is the same
-    quantity without that floor; prefer it for everything else.
+    quantity without that floor; prefer it for everything else. It takes two or more outputs, one or
+    more per class.
     """
 
     units: ClassVar[str] = "nats"
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether each class has an output, and another to be compared with."""
+        return outputs >= max(classes, 2)
 
     def __call__(
         self,
@@ -119,7 +128,8 @@ class StableMax(Loss):
     """StableMax cross-entropy -log(s(z)_y / sum_c s(z)_c), where s(z) = z + 1 for z >= 0 and
     1 / (1 - z) for z < 0 (arXiv 2501.04697).
 
-    Computed as a cross-entropy of the logits log s(z), which are finite for every finite z.
+    Computed as a cross-entropy of the logits log s(z), which are finite for every finite z. It
+    takes two or more outputs, and at least one per class.
 
     Attributes:
         exact: whether to use ``exact_cross_entropy``; by default ``usual_cross_entropy``, as
@@ -129,6 +139,10 @@ class StableMax(Loss):
     exact: bool = False
 
     units: ClassVar[str] = "nats"
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether each class has an output, and another to be compared with."""
+        return outputs >= max(classes, 2)
 
     def __call__(
         self,
@@ -146,10 +160,14 @@ class MSE(Loss):
     1/C sum_c (z_c - [c = y])^2 (arXiv 2301.02679, 2310.13061).
 
     Outputs of 0 have the loss 1/C. With one output, the labels are -1 for class 0 and 1 for class
-    1: (z - (2 y - 1))^2.
+    1: (z - (2 y - 1))^2. It takes one output for two classes, or at least one per class.
     """
 
     units: ClassVar[str] = "squared error"
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether each class has an output, or one output tells two classes apart."""
+        return _takes_one_or_each(outputs, classes)
 
     def __call__(
         self,
@@ -172,10 +190,14 @@ class Hinge(Loss):
 
     The margin is (2 y - 1) z for one output (arXiv 2207.08799, 2303.11873, where classes 0 and 1
     are -1 and 1), and z_y - max_{c != y} z_c for several. Two outputs whose difference is z have
-    the loss of one output z.
+    the loss of one output z. It takes one output for two classes, or at least one per class.
     """
 
     units: ClassVar[str] = "hinge"
+
+    def takes(self, outputs: int, classes: int) -> bool:
+        """Whether each class has an output, or one output tells two classes apart."""
+        return _takes_one_or_each(outputs, classes)
 
     def __call__(
         self,
@@ -191,6 +213,10 @@ class Hinge(Loss):
         right = jnp.where(chosen, outputs, 0).sum(axis=-1)
         wrong = jnp.where(chosen, -jnp.inf, outputs).max(axis=-1)
         return _hinged(jnp.where(valid, right - wrong, jnp.nan))
+
+
+def _takes_one_or_each(outputs: int, classes: int) -> bool:
+    return outputs >= classes or (outputs == 1 and classes == 2)
 
 
 def _hinged(margin: Float[Array, "*b"]) -> Float[Array, "*b"]:
