@@ -1,9 +1,10 @@
 # make demo: the main job, from nothing.  make test: the tests that every change must pass.
+# make test-slow: the slow ones, which CI runs too.  make test-long: long simulations, by hand.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-all check install
+.PHONY: demo test test-slow test-long test-all check install
 
 demo: install
 	$(BIN)/mi-jax run grokking
@@ -14,7 +15,10 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
-test-all: test test-slow
+test-long: install
+	$(BIN)/python -m pytest -m long -n auto --dist worksteal
+
+test-all: test test-slow test-long
 
 check: install
 	$(BIN)/ruff check .

@@ -136,21 +136,21 @@ def test_intervals_of_differences_cover_what_they_say() -> None:
     _check_differences(7, 300)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", range(2, 21))
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_intervals_of_numbers_cover_what_they_say_for_2_to_20_seeds(name: str, n: int) -> None:
     _check_numbers(name, n, DRAWS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", range(2, 21))
 @pytest.mark.parametrize("kind", CENSORING)
 def test_intervals_of_dates_cover_what_they_say_for_2_to_20_seeds(kind: str, n: int) -> None:
     _check_dates(kind, n, DRAWS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", range(2, 21))
 def test_intervals_of_differences_cover_what_they_say_for_2_to_20_seeds(n: int) -> None:
     _check_differences(n, DRAWS)

@@ -31,7 +31,7 @@ def test_true_walks_look_like_walks(seeds: int) -> None:
     assert (_medians(seeds, 1, 4000, uneven=False) >= 0.9).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("seeds", range(1, 11))
 def test_true_walks_of_one_to_ten_seeds_look_like_walks(seeds: int, uneven: bool) -> None:
