@@ -329,8 +329,11 @@ def _formation_end(
         # Seeds that may still memorise have their phases after the last snapshot.
         return (float(steps[-1]), float("inf")) if np.isinf(generalised) else absent
     inside = np.flatnonzero((steps >= memorised) & (steps < generalised) & np.isfinite(loss))
+    # A larger loss may have come before the first snapshot, with an earlier end.
+    began_before = np.isinf(before_memorised) and steps[0] > 0
     if not len(inside):
-        return (float(memorised), float("inf")) if np.isinf(generalised) else absent
+        lower = float("-inf") if began_before else float(memorised)
+        return (lower, float("inf")) if np.isinf(generalised) else absent
     near = inside[loss[inside] >= NEAR_LARGEST * loss[inside].max()]
     later = inside[inside > near[-1]]
     upper = float(steps[later[0]]) if len(later) else float(generalised)
@@ -338,8 +341,7 @@ def _formation_end(
     if np.isinf(generalised):
         # A larger loss may still come, which would move the end to later snapshots.
         upper = float("inf")
-    if np.isinf(before_memorised) and steps[0] > 0:
-        # A larger loss may have come before the first snapshot, with an earlier end.
+    if began_before:
         lower = float("-inf")
     return lower, upper
 

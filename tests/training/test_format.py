@@ -57,7 +57,7 @@ def test_a_newer_format_is_refused_and_says_so(tmp_path: Path) -> None:
     record.pop("digest")
     record["format"] = FORMAT + 1
     file.write_text(json.dumps({**record, "digest": digest(record)}))
-    with pytest.raises(RunError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}.*upgrade"):
+    with pytest.raises(RunError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}.*Upgrade"):
         open_run(tmp_path / "run")
 
 
