@@ -191,7 +191,7 @@ def test_missing_curves_are_named() -> None:
     dataset = _dataset((LEARNS, GROKS, FALLS, EXCLUDED)).drop_vars(["test_loss", "train_accuracy"])
     with pytest.raises(
         ValueError,
-        match="no train_accuracy, test_loss. It has excluded_loss, test_accuracy",
+        match=r"no train_accuracy, test_loss\. It has excluded_loss, test_accuracy",
     ):
         phases(dataset)
 

@@ -420,5 +420,5 @@ def test_two_unfinished_runs_that_stopped_at_different_steps_are_not_joined(tmp_
         for seed in (0, 1)
     )
     assert one.steps.tolist() == other.steps.tolist() == [0]
-    with pytest.raises(RunError, match="hold different steps. Train both to their end"):
+    with pytest.raises(RunError, match=r"hold different steps\. Train both to their end"):
         _ = open_run([one.path, other.path]).losses
