@@ -142,7 +142,7 @@ def test_a_tap_that_changes_its_value_changes_the_outputs(name: str, site: Site)
 @_EVERY_MODEL
 def test_captures_have_the_dims_that_the_sites_state(name: str) -> None:
     config, (model, params) = _MODELS[name], _subject(name)
-    sizes = {"batch_size": 4, "position": 3, "query": 3, "key": 3, "one": 1, "class": 7}
+    sizes = {"batch": 4, "position": 3, "query": 3, "key": 3, "one": 1, "class": 7}
     if isinstance(config, Transformer):
         sizes |= {
             "d_model": config.d_model,
