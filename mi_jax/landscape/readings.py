@@ -202,7 +202,7 @@ def _signature() -> inspect.Signature:
 
 
 # A plain assignment: functools.wraps and jaxtyping keep it, and the call itself is not changed.
-measure_learning_coefficient.__signature__ = _signature()  # pyright: ignore[reportFunctionMemberAccess]
+setattr(measure_learning_coefficient, "__signature__", _signature())  # noqa: B010
 
 
 def _with_options(settings: SGLDSettings, options: Mapping[str, Any]) -> SGLDSettings:

@@ -34,8 +34,11 @@ def shared(compute: _F) -> _F:
         if context.shared is None:
             return compute(params, context, *options, **keywords)
         key = (compute.__qualname__, options, tuple(sorted(keywords.items())))
+
         # The barrier keeps XLA from copying the computation into every fusion that uses its value.
-        make = lambda: jax.lax.optimization_barrier(compute(params, context, *options, **keywords))  # noqa: E731
+        def make() -> Any:
+            return jax.lax.optimization_barrier(compute(params, context, *options, **keywords))
+
         return context.shared.once(key, params, make)
 
     return remembered  # pyright: ignore[reportReturnType]

@@ -340,6 +340,7 @@ def _draw(summary: xr.Dataset, axes: list[str], folder: Path) -> None:
     if "grokked" not in summary:
         return
     if len(axes) == 1:
-        plots.save(plots.dates_against(summary, axes[0]).figure, folder, "dates")  # pyright: ignore[reportArgumentType]
+        figure = plots.dates_against(summary, axes[0]).figure
+        plots.save(figure, folder, "dates")  # pyright: ignore[reportArgumentType]
     elif len(axes) == 2:
         plots.save(plots.phase_diagram(summary, *axes), folder, "phase_diagram")

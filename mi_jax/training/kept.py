@@ -34,7 +34,8 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], run: str) -> None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez(opened, **{_DIGEST: np.array(_digest(arrays, run))}, **arrays)  # pyright: ignore[reportArgumentType]
+            stored = {_DIGEST: np.array(_digest(arrays, run)), **arrays}
+            np.savez(opened, **stored)  # pyright: ignore[reportArgumentType]
     except OSError as error:
         raise RunError(
             f"{file} cannot be written ({error.strerror}). Free disk space, or make the folder"

@@ -307,7 +307,10 @@ def _attend(
     z = mix(pattern)
     if "V" in config.relative:
         rows = _distances(config, attn, queries, scores.shape[-1])
-        by_pair = lambda pattern, W: jnp.einsum("bhqk,qkhe->bqhe", pattern, by_distance(W, rows))  # noqa: E731
+
+        def by_pair(pattern: Any, W: Any) -> Any:
+            return jnp.einsum("bhqk,qkhe->bqhe", pattern, by_distance(W, rows))
+
         z = z + taps.product(f"{name}.W_rel_V", pattern, attn["W_rel_V"], by_pair)
     z = taps.at(f"{name}.z", z)
     out = _write(name, z, attn["W_O"], taps)
