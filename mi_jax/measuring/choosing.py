@@ -37,6 +37,7 @@ def choose(
     *,
     among: Mapping[str, Measure] = READINGS,
     why: str = "",
+    stored: bool = True,
 ) -> tuple[list[Measure], list[Skipped]]:
     """Chooses the measures to take, before anything is built or traced.
 
@@ -52,20 +53,24 @@ def choose(
         references: references that are available: "initial", "previous", "final".
         among: measures by name that None chooses from.
         why: sentence that says why a reference is not available.
+        stored: whether the readings will be stored. Only then can a measure of the user replace
+            the readings of a measure of mi_jax that has the same name.
 
     Returns:
         The measures to take, and the measures of ``among`` that were skipped.
 
     Raises:
         MeasureError: if a name is unknown, two measures have one name, a measure of the user has
-            the name of one of mi_jax or none at all, or a named measure cannot be taken.
+            no name or, if it will be stored, that of one of mi_jax, or a named measure cannot be
+            taken.
     """
     ground_truth, splits, _ = task_names(subject.task)
     if chosen is None:
         measures = list(among.values())
     else:
         measures = [_as_measure(name) for name in _distinct(chosen)]
-    _check_names(measures, among)
+    if stored:
+        _check_names(measures, among)
     names = [name for measure in measures for name in measure.variables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

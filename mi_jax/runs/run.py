@@ -421,6 +421,7 @@ class Run:
         *,
         reference: ReferenceChoice = "root",
         among: Mapping[str, Measure] = READINGS,
+        stored: bool = True,
     ) -> tuple[list[Measure], list[Skipped]]:
         """Choose the measures that this run allows.
 
@@ -431,6 +432,7 @@ class Run:
             measures: names, Measures or plain functions; all of ``among`` by default.
             reference: whose end is the final model; see ``mi_jax.measure``.
             among: measures by name that the default chooses from.
+            stored: whether the readings will be stored; see ``measuring.choosing.choose``.
 
         Returns:
             The measures, and those that were skipped with the reasons.
@@ -447,7 +449,7 @@ class Run:
         histories = [History(trajectory) for trajectory in self.trajectories]
         references = frozenset.intersection(*(h.references(reference) for h in histories))
         why = "" if reference == "own" else next((h.no_final for h in histories if h.no_final), "")
-        return choose(measures, self.subject, references, among=among, why=why)
+        return choose(measures, self.subject, references, among=among, why=why, stored=stored)
 
     def read(
         self,
@@ -472,7 +474,7 @@ class Run:
             RunError: for a step that is not a snapshot.
         """
         steps = [int(step) for step in steps]
-        chosen, _ = self.choose(measures, reference=reference)
+        chosen, _ = self.choose(measures, reference=reference, stored=False)
         return _by_seed(
             [
                 read_steps(trajectory, self.subject, chosen, steps, reference)

@@ -314,6 +314,13 @@ def test_a_name_of_the_package_is_refused(run: Run, name: str) -> None:
     np.testing.assert_array_equal(run.measures["test_loss"], before)
 
 
+def test_a_reading_that_is_not_stored_may_have_a_name_of_the_package(run: Run) -> None:
+    before = run.measure(["test_loss"])["test_loss"].values
+    read = run.read([Measure("test_loss", _closure(1.0))], [int(run.steps[-1])])
+    assert not np.array_equal(read["test_loss"].values[:, 0], before[:, -1])
+    np.testing.assert_array_equal(run.measures["test_loss"], before)
+
+
 def test_another_measure_of_the_package_under_a_name_of_the_package_is_refused(run: Run) -> None:
     with pytest.raises(MeasureError, match="test_loss is a measure of mi_jax"):
         run.measure([Measure("test_loss", READINGS["train_loss"].function)])
