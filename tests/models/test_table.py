@@ -272,7 +272,7 @@ def test_the_seed_mode_is_recorded_and_changes_results_by_rounding_only(tmp_path
         assert _bits(run.state_at(37).params) == _bits(
             train(experiment, tmp_path / mode).state_at(37).params
         )
-        with pytest.raises(RunError, match=f"was begun with seeds {mode}"):
+        with pytest.raises(RunError, match=f"was trained with seed_mode='{mode}'"):
             train(
                 experiment, tmp_path / mode, seed_mode="mapped" if mode == "vmapped" else "vmapped"
             )
