@@ -1,189 +1,19 @@
-"""Findings of a report in words and numbers: the summary, the table of numbers, the claims with
-their evidence, and how each reading was measured.
+"""Results of a report in words and numbers: the summary, the table of numbers, and how each reading
+was measured.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics import AT_ONCE, RULE, Claim, Dates, Phases, interval, judge, probe_claims
+from mi_jax.dynamics import AT_ONCE, RULE, Dates, Phases, interval
 from mi_jax.measuring.merging import last_step
-from mi_jax.measuring.nulls import Nulls
-from mi_jax.report.inputs import ReportInputs
 
 Row = tuple[str, list[str]]
 """A row of the table: its label, and a cell per column."""
-
-
-class _Finding(NamedTuple):
-    """A claim that a reading makes by lying beyond its null at the end of training.
-
-    Attributes:
-        name: of the reading.
-        text: the claim.
-        direction: the side of the null on which the reading must lie.
-        null: which null: untrained networks, or other frequencies in place of the key ones.
-    """
-
-    name: str
-    text: str
-    direction: Literal["above", "below"]
-    null: Literal["untrained", "frequencies"]
-
-
-_FINDINGS = (
-    _Finding(
-        "gini_unembedding",
-        "The unembedding is sparse in the Fourier basis",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "gini_embedding",
-        "The embedding is sparse in the Fourier basis",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "logit_fve",
-        "Cosines of a o b - c at the key frequencies explain the logits",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "restricted_loss",
-        "The key frequencies alone solve the task",
-        "below",
-        "frequencies",
-    ),
-    _Finding(
-        "excluded_loss",
-        "Without the key frequencies the network fails on the training set",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "key_mode_share_unembedding",
-        "The leading singular modes of the unembedding are waves of the key frequencies",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "logits_explained",
-        "Characters of irreps explain the logits",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "hidden_restricted_loss",
-        "The key irreps of the neurons alone solve the task",
-        "below",
-        "frequencies",
-    ),
-    _Finding(
-        "hidden_excluded_loss",
-        "Without the key irreps of the neurons the network fails on the training set",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "ablation_loss_null_space",
-        "Neurons matter along the output directions of the key frequencies",
-        "above",
-        "frequencies",
-    ),
-)
-_PROBES = {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"}
-
-
-def claims(inputs: ReportInputs) -> list[Claim]:
-    """The claims that the readings allow, each with its level of evidence.
-
-    Args:
-        inputs: readings, nulls, dates and phases.
-    """
-    dataset, nulls = inputs.dataset, inputs.nulls
-    stated: list[Claim] = []
-    if inputs.dates is not None:
-        stated.append(_grokking_claim(inputs.dates, inputs.phases))
-    for finding in _FINDINGS:
-        null = getattr(nulls, finding.null)
-        if finding.name in dataset and finding.name in null:
-            draws = null[finding.name]
-            last = draws.isel(step=-1) if "step" in draws.dims else draws
-            values = dataset[finding.name].isel(step=-1).values
-            text = f"{finding.text} ({finding.name})"
-            without = _seeds_without_null(last)
-            if without:
-                stated.append(Claim(text, 0, f"there is no null for the seeds {without}: {_MANY}"))
-            else:
-                stated.append(judge(text, values, last.values.ravel(), finding.direction))
-    stated += _landscape_claims(dataset, nulls)
-    if set(dataset) >= _PROBES:
-        stated += probe_claims(dataset)
-    return stated
-
-
-_MANY = "more than half of the frequencies are key, so there are not as many others"
-
-
-def _seeds_without_null(draws: xr.DataArray) -> list[int]:
-    """Labels of the seeds of which a null by seed has no draw."""
-    if "seed" not in draws.dims:
-        return []
-    empty = draws.isnull().all([dim for dim in draws.dims if dim != "seed"])
-    return (
-        [int(seed) for seed in empty["seed"].values[empty.values]] if "seed" in draws.coords else []
-    )
-
-
-def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
-    """The claim that seeds grokked, with the number of those that did."""
-    grokked = np.isfinite(dates.grokked.values)
-    late = grokked & (dates.delay.values > 0) & ~_at_once(dates, phases)
-    return Claim(
-        "Test accuracy reaches .99 after training accuracy does (grokking)",
-        0,
-        f"{int(late.sum())} of {len(grokked)} seeds; there is no null to compare a date with",
-    )
-
-
-def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
-    """Claims that the learning coefficient and the sharpness at the end exceed those of untrained
-    networks.
-
-    The last snapshot is judged, not the largest of all: a maximum over many snapshots exceeds a
-    few single draws of the same distribution almost always.
-    """
-    stated: list[Claim] = []
-    null = nulls.expensive
-    if "learning_coefficient" in dataset and "learning_coefficient" in null:
-        text = (
-            "The learning coefficient ends above that of untrained networks (learning_coefficient;"
-            " an estimate whose steps are too large counts for nothing)"
-        )
-        estimates = dataset["learning_coefficient"].where(~_overestimated(dataset))
-        values = estimates.isel(step=-1).values
-        draws = null["learning_coefficient"].where(~_overestimated(null)).values
-        if np.isfinite(draws).any():
-            stated.append(judge(text, values, draws[np.isfinite(draws)], "above"))
-    if "sharpness" in dataset and "sharpness" in null:
-        text = "Sharpness ends above that of untrained networks (sharpness)"
-        values = dataset["sharpness"].isel(step=-1).values
-        stated.append(judge(text, values, null["sharpness"].values, "above"))
-    return stated
-
-
-def _overestimated(dataset: xr.Dataset) -> xr.DataArray:
-    """If a learning coefficient is estimated too large: the steps of the sampler are too large,
-    or its chains diverged.
-    """
-    flags = ("learning_coefficient_diverged", "learning_coefficient_epsilon_too_large")
-    none = xr.zeros_like(dataset["learning_coefficient"], bool)
-    return sum((dataset[name].astype(bool) for name in flags if name in dataset), none)
 
 
 def summary(
@@ -208,7 +38,7 @@ def summary(
         return f"This run, which has no training set to memorise, {outcome}."
     if dates is None:
         return "Readings of every snapshot of this run: what formed, and when."
-    together = _at_once(dates, phases)
+    together = at_once(dates, phases)
     alone = np.isnan(dates.memorised.values) & np.isfinite(dates.grokked.values)
     # Each story with the dates that it reads and the seeds that it is about.
     stories = (
@@ -237,7 +67,7 @@ def _outcome(did: str, did_not: str, steps: np.ndarray, seeds: int) -> str:
     return f"{did} in {over.found} of {seeds} seeds (median step {over.middle:,.0f}{ends})"
 
 
-def _at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
+def at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
     """Whether a seed memorised and generalised with no snapshot in between, shape (seed,)."""
     if phases is None:
         return np.zeros(len(dates.memorised), bool)
@@ -258,7 +88,7 @@ def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | Non
     """
     seeds = [str(seed) for seed in dataset["seed"].values]
     rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
-    if dates is not None and _at_once(dates, phases).all():
+    if dates is not None and at_once(dates, phases).all():
         rows.append(_date_row(".99 training accuracy at step", dates.memorised))
         rows.append(_date_row(".99 test accuracy at step", dates.grokked))
     elif dates is not None:

@@ -11,8 +11,9 @@ from mi_jax.dynamics import Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.stored import LEFT_OUT
+from mi_jax.report.claims import claims
 from mi_jax.report.figures import draw_figures
-from mi_jax.report.findings import claims, how_measured, numbers_table, summary
+from mi_jax.report.findings import how_measured, numbers_table, summary
 from mi_jax.report.inputs import ReportInputs, read_inputs
 from mi_jax.report.page import Figure, Page, render
 from mi_jax.runs.experiment import Experiment

@@ -30,8 +30,8 @@ from mi_jax.measuring.registry import EXPENSIVE, with_options
 from mi_jax.measuring.stored import measure_weights
 from mi_jax.models import MLP
 from mi_jax.plots import learning_coefficient_curves, sharpness_curves
+from mi_jax.report.claims import claims
 from mi_jax.report.figures import draw_figures
-from mi_jax.report.findings import claims
 from mi_jax.report.inputs import ReportInputs
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import CrossEntropy

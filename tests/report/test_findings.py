@@ -19,8 +19,9 @@ from mi_jax.dynamics import RULE, Claim, Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
 from mi_jax.report.catalogue import DATES, plans
+from mi_jax.report.claims import claims
 from mi_jax.report.figures import draw_figures
-from mi_jax.report.findings import claims, how_measured, numbers_table, summary
+from mi_jax.report.findings import how_measured, numbers_table, summary
 from mi_jax.report.inputs import ReportInputs
 from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
