@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-long test-all check install
+.PHONY: demo test test-slow test-long test-all calibration check install
 
 demo: install
 	$(BIN)/mi-jax run grokking
@@ -19,6 +19,10 @@ test-long: install
 	$(BIN)/python -m pytest -m long -n auto --dist worksteal
 
 test-all: test test-slow test-long
+
+# What intervals, dates and claims are worth, into docs/calibration.md: the tests of tests/calibration.
+calibration: install
+	$(BIN)/python docs/calibration.py
 
 check: install
 	$(BIN)/ruff check .
