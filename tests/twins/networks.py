@@ -5,7 +5,7 @@ A twin is a plain float64 NumPy computation of a measure, written from the formu
 
 import dataclasses
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -151,10 +151,10 @@ def network(p: int, operation: Operation, weights: Weights) -> Network:
     )
 
 
-@jax.jit
-def fit(params: Any, context: Context, rate: float) -> Any:
-    """Parameters after 300 steps of gradient descent on the training loss."""
-    train = context.batches["train"]
+@partial(jax.jit, static_argnames="split")
+def fit(params: Any, context: Context, rate: float, split: str = "train") -> Any:
+    """Parameters after 300 steps of gradient descent on the loss of a split."""
+    train = context.batches[split]
 
     def loss(params: Any) -> jax.Array:
         outputs = context.model.apply(params, train.inputs, positions=context.read)
