@@ -65,9 +65,7 @@ def test_losses_accuracies_and_margins_are_their_formulas(
     expected = {
         "clean_accuracy": _share_right(trained[~corrupted], drawn[~corrupted]),
         "memorised_accuracy": _share_right(trained[corrupted], drawn[corrupted]),
-        "corrected_accuracy": _share_right(
-            trained[corrupted], net.answers[net.trained][corrupted]
-        ),
+        "corrected_accuracy": _share_right(trained[corrupted], net.answers[net.trained][corrupted]),
     }
     for name, value in expected.items():
         np.testing.assert_array_equal(values[name], np.float32(value), err_msg=name)
@@ -75,7 +73,6 @@ def test_losses_accuracies_and_margins_are_their_formulas(
     squares = [np.square(array).sum() for array in arrays]
     assert_twin(values["sum_squared_weights_by_parameter"], squares)
     assert_twin(values["sum_squared_weights"], sum(squares))
-
 
 
 def _loss(name: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -111,9 +108,7 @@ def _scaled(net: Network, factor: float) -> tuple[Any, np.ndarray]:
 
 @pytest.mark.parametrize(("p", "operation", "weights"), CASES)
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_softmax_collapse_is_its_formula(
-    p: int, operation: str, weights: str, factor: int
-) -> None:
+def test_softmax_collapse_is_its_formula(p: int, operation: str, weights: str, factor: int) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     params, logits = _scaled(net, factor)
     value = read(("softmax_collapse", "exact_loss_collapse"), params, net.context)

@@ -95,7 +95,7 @@ def _attention_scores(net: Repeating) -> dict[str, np.ndarray]:
                 A = patterns[:, row, :, i]
                 seen["duplicate"].append(A[..., copies[-1]])
                 seen["induction"].append(A[..., copies[-1] + 1])
-                seen["prefix"].append(sum(A[..., j + 1] for j in copies))
+                seen["prefix"].append(A[..., np.array(copies) + 1].sum(axis=-1))
     return {
         "previous_token_attention": by_query,
         "previous_token_score": by_query[:, :, 1:-1].mean(axis=2),
