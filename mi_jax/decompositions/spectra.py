@@ -13,16 +13,18 @@ def as_matrix(name: str, array: Float[Array, "..."]) -> Float[Array, "row column
     """An array as one linear map.
 
     Heads stand side by side: W_Q [head d d_head] becomes [d head*d_head], and W_O [head d_head d]
-    becomes [head*d_head d]. A bias becomes a row.
+    becomes [head*d_head d]. A bias becomes a row, as does the bias b_Q [head d_head] of all heads.
 
     Args:
-        name: dotted name of the parameter, which tells W_O from the other matrices of a head.
+        name: dotted name of the parameter. Its last part tells biases (``b``, ``b_...``) from
+            matrices, and W_O from the other matrices of a head.
         array: the parameter.
 
     Returns:
         A matrix of the same numbers.
     """
-    if array.ndim < 2:
+    last = name.split(".")[-1]
+    if array.ndim < 2 or last == "b" or last.startswith("b_"):
         return array.reshape(1, -1)
     if array.ndim == 2:
         return array

@@ -38,9 +38,9 @@ def coset_concentration() -> Measure:
     The input of a neuron is what an element adds to it before its activation. For a subgroup with c
     cosets the concentration is (s - e) / (1 - e), s = 1 - within / total variance the share of
     variance between cosets, and e = (c - 1) / (|G| - 1) the share expected of a random function.
-    The measure takes the largest value over all proper subgroups and their left and right cosets,
-    and then the mean over the left and the right element. 1 for a function of the coset; a random
-    function has 0 on average for each subgroup (arXiv 2312.06581).
+    The measure takes the largest value over all proper subgroups of more than one element and their
+    left and right cosets, and then the mean over the left and the right element. 1 for a function
+    of the coset; a random function has 0 on average for each subgroup (arXiv 2312.06581).
 
     Returns:
         A Measure with ``coset_concentration`` and ``coset_order`` of dims (neuron). The order is

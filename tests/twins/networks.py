@@ -5,7 +5,7 @@ A twin is a plain float64 NumPy computation of a measure, written from the formu
 
 import dataclasses
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from fakes import context_of
 
-from mi_jax.contracts import Context, Model, Reference, Roles, Site, batch_loss
-from mi_jax.measures import MEASURES
+from mi_jax.contracts import Context, Model, Reference, Roles, Shared, Site, batch_loss
 from mi_jax.measures.fourier import FINAL_KEYS
+from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.models import MLP
 from mi_jax.models.taps import Tapped
 from mi_jax.tasks import ModularArithmetic
@@ -93,15 +93,30 @@ class Network(NamedTuple):
         """Key frequencies of the final model's readout."""
         return key_frequencies(self.U_final.T)
 
-    def read(self, name: str) -> dict[str, np.ndarray]:
-        """Values of a measure by variable, from a compiled program."""
-        values = _program(name)(self.params, self.context)
-        return {variable: np.asarray(value) for variable, value in values.items()}
+    def read(self, *names: str) -> dict[str, np.ndarray]:
+        """Values of some measures by variable, from a compiled program."""
+        return read(names, self.params, self.context)
+
+
+def read(names: tuple[str, ...], params: Any, context: Context) -> dict[str, np.ndarray]:
+    """Values of measures of the registry by variable, from one compiled program."""
+    values = _program(names)(params, context)
+    return {variable: np.asarray(value) for variable, value in values.items()}
 
 
 @lru_cache
-def _program(name: str) -> Any:
-    return jax.jit(MEASURES[name].read)
+def _program(names: tuple[str, ...]) -> Any:
+    measures = [{**READINGS, **EXPENSIVE}[name] for name in names]
+
+    def readings(params: Any, context: Context) -> dict[str, jax.Array]:
+        context = dataclasses.replace(context, shared=Shared())
+        return {
+            variable: value
+            for measure in measures
+            for variable, value in measure.read(params, context).items()
+        }
+
+    return jax.jit(readings)
 
 
 @lru_cache
@@ -118,7 +133,7 @@ def network(p: int, operation: Operation, weights: Weights) -> Network:
     model = _model(p)
     context = context_of(task, model=model)
     params = jax.tree.map(lambda x: 1.5 * x, model.init(jax.random.key(p)))
-    final = _fit(params, context, 0.3)
+    final = fit(params, context, 0.3)
     context = dataclasses.replace(context, reference=Reference(final=final))
     prepared = {name: make(context.reference, context) for name, make in FINAL_KEYS.items()}
     context = dataclasses.replace(context, prepared=prepared)
@@ -136,10 +151,10 @@ def network(p: int, operation: Operation, weights: Weights) -> Network:
     )
 
 
-@jax.jit
-def _fit(params: Any, context: Context, rate: float) -> Any:
-    """Parameters after 300 steps of gradient descent on the training loss."""
-    train = context.batches["train"]
+@partial(jax.jit, static_argnames="split")
+def fit(params: Any, context: Context, rate: float, split: str = "train") -> Any:
+    """Parameters after 300 steps of gradient descent on the loss of a split."""
+    train = context.batches[split]
 
     def loss(params: Any) -> jax.Array:
         outputs = context.model.apply(params, train.inputs, positions=context.read)
@@ -176,7 +191,7 @@ class Bilinear(NamedTuple):
 
     def read(self, name: str) -> np.ndarray:
         """Values of a measure, from a compiled program."""
-        return np.asarray(_program(name)(self.params, self.context)[name])
+        return read((name,), self.params, self.context)[name]
 
 
 _EMBEDDED = Site("embed", "E[token]", ("batch", "position", "d"))
@@ -214,7 +229,7 @@ def bilinear(p: int, operation: Operation, weights: Weights) -> Bilinear:
     }
     context = context_of(task, model=_bilinear_model(p))
     if weights == "trained":
-        params = _fit(params, context, 0.01)
+        params = fit(params, context, 0.01)
     arrays = {name: np.asarray(array, np.float64) for name, array in params.items()}
     return Bilinear(task, params, context, arrays)
 
