@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": (
         *_CORE,
         *("tasks", "models", "interventions", "training", "measures"),
-        *("measuring", "plots", "runs", "planted", "report"),
+        *("measuring", "dynamics", "plots", "runs", "planted", "report"),
     ),
 }
 """By room, which others it may import; a dotted name allows that module alone. Arrows point up the

@@ -50,15 +50,21 @@ class _MovedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
 
 
-def renamed_attributes(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def renamed_attributes(
+    module: str, names: Mapping[str, str], *, removed: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """Make a module's ``__getattr__`` that accepts old names of attributes, with a warning.
 
     Args:
         module: name of the module.
         names: new name of each attribute, by its old name.
+        removed: by the name of an attribute that has no successor of the same meaning, a sentence
+            that says what to use. The AttributeError holds it.
     """
 
     def get(name: str) -> Any:
+        if removed is not None and name in removed:
+            raise AttributeError(f"{module}.{name} was removed in mi_jax 0.2. {removed[name]}")
         if name not in names:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
         message = (

@@ -16,8 +16,10 @@ from mi_jax.basics.errors import RunError
 from mi_jax.cli.verbs import (
     Verb,
     add_common_options,
+    add_dating,
     add_other_machine,
     add_run,
+    dating_rule,
     describe,
     print_answer,
     use_cache,
@@ -46,7 +48,9 @@ Examples:
 _COMPARE = """\
 Losses, measures and the distance between weights, at the snapshots of the run and of
 its forks. The table is of the last step at which all of them have a snapshot. Measures
-that are not stored yet are read and stored in each run.
+that are not stored yet are read and stored in each run. Below it stand the median dates
+of each history, and the median of how much later each comes than in the parent, paired by
+seed; seeds that have not got there are part of all medians.
 
 Examples:
   mi-jax compare checkpoints/grokking checkpoints/grokking-fork-400
@@ -194,6 +198,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", help="folder for comparison.nc, .png and .svg (default: RUN-compare)"
     )
+    add_dating(parser)
     add_common_options(parser)
 
 
@@ -202,16 +207,21 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.basics.calls import split_calls
     from mi_jax.cli.progress import measuring_progress
     from mi_jax.measuring.files import write_dataset
-    from mi_jax.runs.compare import compare
+    from mi_jax.runs.compare import compare, shifts_json
+    from mi_jax.runs.dates import dates_json
 
     use_cache(options)
+    rule = dating_rule(options)
     measures = None if options.measures is None else split_calls(options.measures)
     with measuring_progress(options.quiet) as watch:
-        comparison = compare(options.run, options.forks, measures=measures, watch=watch)
+        comparison = compare(options.run, options.forks, measures=measures, rule=rule, watch=watch)
     parent = Path(options.run).resolve()
     folder = Path(options.out) if options.out else parent.with_name(f"{parent.name}-compare")
     plots.save(comparison.figure, folder, "comparison")
-    write_dataset(folder / "comparison.nc", comparison.dataset)
+    dates = comparison.dates
+    write_dataset(
+        folder / "comparison.nc", comparison.dataset.merge(dates).assign_attrs(dates.attrs)
+    )
     names = [str(name) for name in comparison.dataset.data_vars if name != "loss"]
     step = comparison.dataset.attrs.get("common_step")
     if step is None:
@@ -232,9 +242,35 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
         "figure": str(folder / "comparison.png"),
         "step": step,
         "ends": ends,
+        "dates": {
+            label: dates_json(dates.sel(condition=label)) for label in (ends if dates else ())
+        },
+        "shifts": shifts_json(dates),
+        "rule": dict(dates.attrs),
     }
+    rows += _date_rows(dates)
     print_answer(options, answer, "\n".join([*rows, f"compared: {folder / 'comparison.png'}"]))
     return 0
+
+
+def _date_rows(dates: Any) -> list[str]:
+    """The median date of each history, and how much later than in the parent it comes, paired by
+    seed; one line each.
+    """
+    from mi_jax.dynamics import DATES, median_text
+
+    rows: list[str] = []
+    names = [name for name in DATES if name in dates]
+    if names:
+        rows.append("\t".join(["median over seeds [interval]", *names]))
+    for label in dates["condition"].values if names else ():
+        of_history = dates.sel(condition=label)
+        rows.append("\t".join([str(label), *(median_text(of_history[name]) for name in names)]))
+    for label in dates["condition"].values[1:] if names else ():
+        shifts = [dates[f"{name}_shift"].sel(condition=label) for name in names]
+        cells = [median_text(shift, differences=True) for shift in shifts]
+        rows.append("\t".join([f"{label} less parent, steps, paired by seed", *cells]))
+    return rows
 
 
 def _medians(dataset: Any, names: Sequence[str], step: int) -> dict[str, dict[str, float | None]]:

@@ -15,7 +15,9 @@ from mi_jax.cli.verbs import (
     OVERRIDES,
     Verb,
     add_common_options,
+    add_dating,
     add_run,
+    dating_rule,
     load_experiment,
     print_answer,
     refuse_overrides,
@@ -42,8 +44,14 @@ _REPORT = """\
 Writes figures/ and report.html, one file without links to other files, into the run, and prints
 the numbers of each seed. Measure the run first.
 
-Example:
+A date is the pair of snapshots between which it happened: "between 2,676 and 2,757", "by step
+10" where it had happened by the first snapshot, "later than 6,000" where it had not by the last.
+With --json, dates holds the two bounds of each seed, of the median and of its interval; null is
+an open side.
+
+Examples:
   mi-jax report checkpoints/grokking
+  mi-jax report checkpoints/grokking --level 0.95 --gap 3 --json
 """
 
 
@@ -171,23 +179,33 @@ def _measure_weights(
 def _report(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.runs.run import open_run
 
-    return show_report(options, open_run(options.run))
+    return show_report(options, open_run(options.run), dating_rule(options))
 
 
-def show_report(options: argparse.Namespace, run: Any) -> int:
-    """Write the report of a measured run, and print its numbers by seed."""
+def show_report(options: argparse.Namespace, run: Any, rule: Any) -> int:
+    """Write the report of a measured run, and print its numbers by seed.
+
+    Args:
+        options: of the command line.
+        run: the run.
+        rule: the rule of its dates.
+    """
     from mi_jax.measuring.merging import last_step
     from mi_jax.report.findings import numbers_table
     from mi_jax.report.study import report
+    from mi_jax.runs.dates import dates_json, verdicts_json
 
-    study = report(run)
+    study = report(run, rule=rule)
     if study.dataset.attrs.get("left_out"):
         print(study.dataset.attrs["left_out"], file=sys.stderr)
-    rows = numbers_table(study.dataset, study.dates, study.phases)
+    rows = numbers_table(study.dataset, study.dates)
     answer = {
         "report": str(study.report),
         "run": str(run.path),
         "seeds": {str(seed): readings for seed, readings in last_step(study.dataset)},
+        "dates": dates_json(study.dates),
+        "verdicts": verdicts_json(study.dates),
+        "rule": dict(study.dates.attrs),
     }
     if options.json or not sys.stdout.isatty():
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)
@@ -200,6 +218,7 @@ def show_report(options: argparse.Namespace, run: Any) -> int:
 
 def _add_report_options(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
+    add_dating(parser)
     add_common_options(parser)
 
 

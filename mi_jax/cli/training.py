@@ -14,7 +14,9 @@ from mi_jax.cli.verbs import (
     OVERRIDES,
     Verb,
     add_common_options,
+    add_dating,
     add_other_machine,
+    dating_rule,
     describe,
     load_experiment,
     print_answer,
@@ -93,9 +95,16 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
 
 
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    add_dating(parser)
+    _add_training_options(parser)
+
+
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help or options.experiment is None:
         return _help(options)
+    # An invalid rule is refused before anything is trained.
+    rule = dating_rule(options) if options.verb == "run" else None
     experiment = load_experiment(options.experiment, overrides, options.verb)
     experiment = histories.with_interventions(experiment, options.intervention)
     use_cache(options)
@@ -122,7 +131,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
 
     with measuring_progress(options.quiet) as watch_measures:
         run.measure(watch=watch_measures)
-    return show_report(options, run)
+    return show_report(options, run, rule)
 
 
 def _help(options: argparse.Namespace) -> int:
@@ -159,21 +168,7 @@ def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="number of runs at a time, each on a core of its own (default: the number of cores)",
     )
-    # The defaults are those of mi_jax.dynamics.regimes, whose import would make --help slow; a test
-    # holds them equal.
-    parser.add_argument(
-        "--gap",
-        type=int,
-        default=1000,
-        help="steps from memorising to generalising above which a seed counts as grokking "
-        "(default: 1000)",
-    )
-    parser.add_argument(
-        "--level",
-        type=float,
-        default=0.9,
-        help="accuracy at which a seed counts as having memorised or generalised (default: 0.9)",
-    )
+    add_dating(parser)
     add_common_options(parser)
 
 
@@ -196,28 +191,58 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
         axes,
         options.out,
         processes=options.processes,
-        gap=options.gap,
-        level=options.level,
+        rule=dating_rule(options),
         watch=watch,
         source=options.experiment if options.experiment.endswith(".py") else None,
         compile_cache=cache,
     )
     folder = options.out or f"checkpoints/{experiment.name}-sweep"
-    table = summary.to_dataframe().reset_index()
-    # JSON knows no NaN: a date that never came is null.
-    rows = [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
-    print_answer(options, rows, f"{table.to_csv(sep=chr(9), index=False)}sweep: {folder}")
+    rows, table = _rows(summary)
+    print_answer(options, rows, "\n".join([*table, f"sweep: {folder}"]))
     return 0
+
+
+def _rows(summary: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """The summary of a sweep, one row per point and seed.
+
+    Returns:
+        (rows as JSON, lines of a table with tabs). A date is a pair of bounds in JSON, with null
+        for an open side, and stands in words in the table.
+    """
+    import numpy as np
+
+    from mi_jax.dynamics import date_text, difference_text
+    from mi_jax.runs.dates import bounds_json
+
+    points = summary.stack(row=[name for name in summary.coords if name != "bound"])
+    names = [*points["row"].to_index().names, *map(str, points.data_vars)]
+    rows: list[dict[str, Any]] = []
+    lines = ["\t".join(names)]
+    for i in range(points.sizes["row"]):
+        point = points.isel(row=i)
+        row: dict[str, Any] = {name: point[name].item() for name in points["row"].to_index().names}
+        cells = [str(value) for value in row.values()]
+        for name, value in point.data_vars.items():
+            if "bound" in value.dims:
+                lower, upper = value.values.tolist()
+                row[str(name)] = None if np.isnan(lower) else bounds_json(lower, upper)
+                text = difference_text if name == "delay" else date_text
+                cells.append(text(lower, upper))
+            else:
+                number = value.item()
+                # JSON has no NaN.
+                row[str(name)] = None if number != number else number
+                cells.append(number if isinstance(number, str) else f"{number:.6g}")
+        rows.append(row)
+        lines.append("\t".join(cells))
+    return rows, lines
 
 
 VERBS: Mapping[str, Verb] = {
     "run": Verb(
         "train an experiment, measure it, date what happened, and write a report",
         _RUN,
-        _add_training_options,
+        _add_run_options,
         _run,
         takes_overrides=True,
         adds_help=False,

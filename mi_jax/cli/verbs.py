@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +73,47 @@ def add_other_machine(parser: argparse.ArgumentParser) -> None:
         help="continue although versions, flags or the number of cores differ from those that the "
         "run started with, so that results may differ in their last bits (default: refuse)",
     )
+
+
+def add_dating(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the rule that dates memorising, generalising and grokking."""
+    # The defaults are those of mi_jax.dynamics, whose import would make --help slow; a test holds
+    # them equal.
+    parser.add_argument(
+        "--rule",
+        choices=("default", "liu_2022"),
+        default="default",
+        help="what --level and --gap are by default: default, or liu_2022 (arXiv 2205.10343): "
+        "accuracy 0.9, and a gap of 1000 in steps (default: default)",
+    )
+    parser.add_argument(
+        "--level",
+        type=float,
+        help="accuracy at which a seed has memorised (training) or generalised (test) "
+        "(default: 0.99)",
+    )
+    parser.add_argument(
+        "--gap",
+        type=float,
+        help="a seed has grokked if it generalised at this many times the step of memorising or "
+        "later; with --rule liu_2022, this many steps after memorising (default: 2)",
+    )
+
+
+def dating_rule(options: argparse.Namespace) -> Any:
+    """Make the rule of ``add_dating``'s options.
+
+    Raises:
+        ConfigError: for a level that is no accuracy, or a gap that is too small.
+    """
+    from mi_jax.dynamics import GROKKING_RULES
+
+    given = {name: getattr(options, name) for name in ("level", "gap")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    try:
+        return replace(GROKKING_RULES[options.rule], **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def refuse_overrides(arguments: Sequence[str], verb: str) -> None:

@@ -4,16 +4,16 @@ from mi_jax.basics.moved import renamed_attributes
 from mi_jax.dynamics.births import births
 from mi_jax.dynamics.changepoints import ChangePoint, Segmentation, null_penalty, segment
 from mi_jax.dynamics.dating import (
+    ACCURACY,
+    DATES,
     GROKKING,
     GROKKING_RULES,
     LIU_2022,
     PHASE_RULE,
     VERDICTS,
     GrokkingRule,
-    crossings,
-    first_crossing,
     grokking_dates,
-    retrospective_phases,
+    rule_of,
 )
 from mi_jax.dynamics.evidence import LEVELS, Claim, judge
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
@@ -23,6 +23,12 @@ from mi_jax.dynamics.intervals import (
     date_differences,
     date_interval,
     interval,
+)
+from mi_jax.dynamics.levels import (
+    crossings,
+    first_crossing,
+    interpolated_crossing,
+    interpolated_crossings,
 )
 from mi_jax.dynamics.modes import ModeLines, follow_modes
 from mi_jax.dynamics.paths import (
@@ -34,38 +40,25 @@ from mi_jax.dynamics.paths import (
     walk_likeness,
     walk_path,
 )
-from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
 from mi_jax.dynamics.probing import Verdict, probe_claims, probe_readings, readout_site, verdicts
-from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
-from mi_jax.dynamics.transitions import (
-    ACCURACY,
-    Dates,
-    interpolated_crossing,
-    interpolated_crossings,
-    transitions,
-)
+from mi_jax.dynamics.retrospective import retrospective_phases
+from mi_jax.dynamics.wording import date_text, date_texts, difference_text, median_text
 
 __all__ = [
     "ACCURACY",
-    "AT_ONCE",
-    "GAP",
+    "DATES",
     "GROKKING",
     "GROKKING_RULES",
-    "LEVEL",
     "LEVELS",
     "LIU_2022",
     "PHASE_RULE",
-    "REGIMES",
-    "RULE",
     "VERDICTS",
     "ChangePoint",
     "Claim",
     "DateInterval",
-    "Dates",
     "GrokkingRule",
     "Interval",
     "ModeLines",
-    "Phases",
     "PrincipalPath",
     "Segmentation",
     "Sigmoid",
@@ -74,6 +67,9 @@ __all__ = [
     "crossings",
     "date_differences",
     "date_interval",
+    "date_text",
+    "date_texts",
+    "difference_text",
     "first_crossing",
     "fit_sigmoid",
     "follow_modes",
@@ -83,23 +79,37 @@ __all__ = [
     "interval",
     "judge",
     "likeness",
+    "median_text",
     "null_penalty",
     "path_of_products",
-    "phases",
     "principal_path",
     "probe_claims",
     "probe_readings",
     "readout_site",
-    "regimes",
     "retrospective_phases",
+    "rule_of",
     "segment",
-    "transitions",
     "verdicts",
     "walk_like",
     "walk_likeness",
     "walk_path",
 ]
 
+_DATES_NOW = (
+    "Use dynamics.grokking_dates(dataset), whose dates are pairs of snapshots, with a verdict per"
+    " seed."
+)
 __getattr__ = renamed_attributes(
-    __name__, {"Path": "PrincipalPath", "Transition": "ChangePoint", "Transitions": "Dates"}
+    __name__,
+    {"Path": "PrincipalPath", "Transition": "ChangePoint"},
+    removed={
+        **dict.fromkeys(
+            ("Dates", "Phases", "Transitions", "phases", "regimes", "transitions"), _DATES_NOW
+        ),
+        "AT_ONCE": "The verdict is 'generalised at once'; dynamics.VERDICTS lists all.",
+        "REGIMES": "dynamics.VERDICTS lists the verdicts of dynamics.grokking_dates.",
+        "RULE": "dynamics.PHASE_RULE is the text of the rule now.",
+        "GAP": "The published rule is dynamics.LIU_2022, with its level and its gap.",
+        "LEVEL": "The published rule is dynamics.LIU_2022, with its level and its gap.",
+    },
 )

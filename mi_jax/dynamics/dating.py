@@ -7,23 +7,24 @@ fixed: it does not change when training is continued, and nothing is dated at th
 being the last.
 """
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from mi_jax.dynamics.transitions import ACCURACY, check_curves
+from mi_jax.dynamics.levels import as_dates, check_curves, crossings
 
-BOUNDS = ("lower", "upper")
-"""Coordinates of the dim ``bound`` of dates."""
+ACCURACY = 0.99
+"""Accuracy at which a seed has memorised (training) or generalised (test)."""
 
 NEAR_LARGEST = 0.95
 """Share of the largest test loss down to which a circuit still counts as forming."""
 
-SETTLED = 0.01
-"""Largest share of a curve's fall that its last doubling of steps may add, for it to be settled."""
+DATES = ("memorised", "circuit_formation_end", "cleanup_end", "generalised")
+"""Names of the dates of ``grokking_dates``."""
 
 VERDICTS = (
     "grokked",
@@ -37,12 +38,13 @@ VERDICTS = (
 """Verdicts of ``grokking_dates``."""
 
 PHASE_RULE = (
-    "Memorised and generalised: training and test accuracy first reach the level. Circuit formation"
-    " ends with the last snapshot before generalising at which test loss is at least 95 % of its"
-    " largest since memorising. Clean-up ends at generalising. A date is the pair of snapshots"
-    " between which it happened; no date moves when training is continued."
+    "Circuit formation ends with the last snapshot before generalising at which test loss is at"
+    " least 95 % of its largest since memorising. Clean-up ends at generalising. A date is the pair"
+    " of snapshots between which it happened. What had happened by the first snapshot, or has not"
+    " happened by the last, is open on that side. No date that has happened moves when training is"
+    " continued."
 )
-"""The rule by which ``grokking_dates`` dates, for readers of a report."""
+"""The rule by which ``grokking_dates`` dates phases, for readers of a report."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,21 @@ class GrokkingRule:
                 f"gap={self.gap} is too small for a gap in {self.unit}. Give at least {least}."
             )
 
+    @property
+    def text(self) -> str:
+        """The rule in two sentences.
+
+        Example:
+            >>> GrokkingRule().text
+            'A seed has memorised (generalised) when its training (test) accuracy first reaches
+            0.99. It has grokked if it generalised at 2 times the step of memorising or later.'
+        """
+        later = "times the step of memorising" if self.unit == "ratio" else "steps after memorising"
+        return (
+            "A seed has memorised (generalised) when its training (test) accuracy first reaches"
+            f" {self.level:g}. It has grokked if it generalised at {self.gap:,g} {later} or later."
+        )
+
 
 GROKKING = GrokkingRule()
 """The rule of this package: accuracy .99, generalising at twice the step of memorising or later."""
@@ -85,69 +102,18 @@ GROKKING_RULES = {"default": GROKKING, "liu_2022": LIU_2022}
 """The named rules."""
 
 
-def first_crossing(
-    steps: Int[np.ndarray, " step"] | Float[np.ndarray, " step"],
-    values: Float[np.ndarray, " step"],
-    level: float,
-    direction: Literal["up", "down"] = "up",
-) -> tuple[float, float]:
-    """The two snapshots between which a curve first reaches a level.
+def rule_of(attrs: Mapping[Hashable, Any]) -> GrokkingRule:
+    """The rule that dates were made by, from the attrs of a dataset that holds them.
 
     Args:
-        steps: in rising order; may be unevenly spaced.
-        values: the curve. Values that are not finite say nothing and are left out.
-        level: in the unit of the values.
-        direction: "up" looks for values >= level, "down" for values <= level.
-
-    Returns:
-        (lower, upper) in steps: the last snapshot before the level was reached, and the first at
-        which it was. ``lower`` is -inf where the first finite value is at the level, ``upper`` is
-        inf where none is; both are infinite without any finite value.
+        attrs: with ``level``, ``gap`` and ``gap_unit``, as ``grokking_dates`` stores them.
 
     Example:
-        >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.4, 1.0]), 0.5)
-        (9.0, 99.0)
-        >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.4, 0.45]), 0.5)
-        (99.0, inf)
+        >>> rule_of({"level": 0.9, "gap": 1000.0, "gap_unit": "steps"}) == LIU_2022
+        True
     """
-    finite = np.isfinite(values)
-    x, y = np.asarray(steps, np.float64)[finite], np.asarray(values, np.float64)[finite]
-    # Comparing the readings themselves, not interpolated dates, keeps a level that is met exactly
-    # at a snapshot free of rounding.
-    reached = y >= level if direction == "up" else y <= level
-    i = int(reached.argmax()) if reached.any() else len(x)
-    lower = float(x[i - 1]) if i > 0 else float("-inf")
-    upper = float(x[i]) if i < len(x) else float("inf")
-    return lower, upper
-
-
-def crossings(
-    curve: xr.DataArray, level: float, direction: Literal["up", "down"] = "up"
-) -> xr.DataArray:
-    """The snapshots between which each seed's curve first reaches a level: ``first_crossing``.
-
-    Args:
-        curve: dims (seed, step), in any order.
-        level: in the unit of the curve.
-        direction: "up" looks for values >= level, "down" for values <= level.
-
-    Returns:
-        Dates in steps, dims (seed, bound) with the bounds "lower" and "upper". The upper bound is
-        inf for seeds that have not reached the level by their last snapshot.
-
-    Example:
-        >>> curve = xr.DataArray(
-        ...     [[0.0, 0.4, 1.0], [0.0, 0.1, 0.2]],
-        ...     {"seed": [0, 1], "step": [0, 9, 99]},
-        ...     ("seed", "step"),
-        ... )
-        >>> crossings(curve, 0.4).values.tolist()
-        [[0.0, 9.0], [99.0, inf]]
-    """
-    steps = curve["step"].values
-    rows = curve.transpose("seed", "step").values
-    pairs = [first_crossing(steps, row, level, direction) for row in rows]
-    return _dates(curve["seed"].values, pairs)
+    unit = "steps" if attrs["gap_unit"] == "steps" else "ratio"
+    return GrokkingRule(float(attrs["level"]), float(attrs["gap"]), unit)
 
 
 def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dataset:
@@ -212,7 +178,7 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
             for loss, (learned, known) in zip(losses.values, pairs, strict=True)
         ]
         absent = np.isnan(np.array(formed).reshape(-1, 2))
-        dates["circuit_formation_end"] = _dates(seeds, formed)
+        dates["circuit_formation_end"] = as_dates(seeds, formed)
         dates["cleanup_end"] = generalised.where(~absent)
     verdicts = [
         _verdict(memorised.values[row], generalised.values[row], dataset.sel(seed=seed), rule)
@@ -221,90 +187,6 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
     return xr.Dataset(
         {**dates, "verdict": ("seed", np.array(verdicts, dtype=object))},
         attrs={"level": rule.level, "gap": rule.gap, "gap_unit": rule.unit},
-    )
-
-
-def retrospective_phases(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dataset:
-    """Ends of the phases by rules that need the end of training: named alternatives.
-
-    - ``circuit_formation_end`` and ``cleanup_end``: log test loss has made 10 % and 90 % of its
-      fall, from its largest before generalising to its smallest after that.
-    - ``memorisation_end``: excluded loss, measured against the key frequencies of the final model,
-      is smallest, between memorising and the end of circuit formation (arXiv 2301.05217).
-
-    While test loss still falls these dates move with the number of steps trained. So they are
-    given only for seeds that generalised and whose log test loss added less than 1 % of its fall
-    over the last doubling of steps; all others are "undecided", whatever their dates would be.
-
-    Args:
-        dataset: holds train_accuracy, test_accuracy and test_loss, and excluded_loss where there is
-            one; dims (seed, step).
-        rule: whose level dates memorising and generalising.
-
-    Returns:
-        The dates in steps, dims (seed, bound); memorisation_end only with excluded_loss. An
-        undecided date has the bounds (lower bound of memorising, inf). decided: whether it is, dims
-        (seed). The attr ``reference_step`` is the last snapshot, on which the dates rest.
-
-    Raises:
-        ValueError: if the dataset lacks one of the three curves.
-
-    Example:
-        >>> curves = {
-        ...     "train_accuracy": [0.0, 1.0, 1.0, 1.0, 1.0, 1.0],
-        ...     "test_accuracy": [0.0, 0.0, 0.1, 1.0, 1.0, 1.0],
-        ...     "test_loss": [2.0, 5.0, 4.9, 0.001, 0.001, 0.001],
-        ... }
-        >>> dataset = xr.Dataset(
-        ...     {name: (("seed", "step"), np.array([row])) for name, row in curves.items()},
-        ...     {"seed": [0], "step": [0, 100, 1000, 5000, 10_000, 20_000]},
-        ... )
-        >>> ends = retrospective_phases(dataset)
-        >>> ends["cleanup_end"].values.tolist(), ends["decided"].values.tolist()
-        ([[1000.0, 5000.0]], [True])
-    """
-    check_curves(dataset, ("train_accuracy", "test_accuracy", "test_loss"))
-    seeds, steps = dataset["seed"].values, dataset["step"].values
-    memorised = crossings(dataset["train_accuracy"], rule.level).values
-    generalised = crossings(dataset["test_accuracy"], rule.level).values
-    formed: list[tuple[float, float]] = []
-    cleaned: list[tuple[float, float]] = []
-    ended: list[tuple[float, float]] = []
-    decided: list[bool] = []
-    for row, seed in enumerate(seeds):
-        curves = dataset.sel(seed=seed)
-        upper = float(memorised[row, 1])
-        fall = _settled_fall(steps, curves["test_loss"].values, generalised[row, 1])
-        # A fall that begins before memorisation tells nothing of the circuit.
-        is_decided = fall is not None and fall[0][1] > upper
-        undecided = (float(memorised[row, 0]), float("inf"))
-        first, last = fall if fall is not None and is_decided else (undecided, undecided)
-        formed.append(first)
-        cleaned.append(last)
-        decided.append(is_decided)
-        if "excluded_loss" in dataset:
-            excluded = curves["excluded_loss"].values
-            smallest = _smallest(steps, excluded, upper, first[1]) if is_decided else undecided
-            ended.append(smallest)
-    dates = {
-        "circuit_formation_end": _dates(seeds, formed),
-        "cleanup_end": _dates(seeds, cleaned),
-    }
-    if ended:
-        dates["memorisation_end"] = _dates(seeds, ended)
-    return xr.Dataset(
-        {**dates, "decided": ("seed", np.array(decided, bool))},
-        attrs={"level": rule.level, "reference_step": int(steps[-1])},
-    )
-
-
-def _dates(seeds: np.ndarray, pairs: list[tuple[float, float]]) -> xr.DataArray:
-    """Pairs of bounds per seed as an array of dims (seed, bound)."""
-    return xr.DataArray(
-        np.array(pairs, np.float64).reshape(-1, 2),
-        {"seed": seeds, "bound": list(BOUNDS)},
-        ("seed", "bound"),
-        attrs={"units": "steps"},
     )
 
 
@@ -371,44 +253,3 @@ def _verdict(
     begun_late = curves["step"].values[0] > 0
     is_open = np.isinf(memorised[0]) or np.isinf(generalised[0])
     return "undecided" if begun_late and is_open else "generalised at once"
-
-
-def _settled_fall(
-    steps: np.ndarray, loss: Float[np.ndarray, " step"], generalised: float
-) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Where log loss has made 10 % and 90 % of its fall; None where that is not decided.
-
-    Args:
-        steps: of the snapshots.
-        loss: test loss; values that have no logarithm are left out.
-        generalised: upper bound of generalising; inf for never.
-    """
-    # A loss of 0 has no logarithm.
-    logs = np.log(np.where((loss > 0) & np.isfinite(loss), loss, np.nan))
-    before = logs[steps <= generalised]
-    if np.isinf(generalised) or np.isnan(before).all():
-        return None
-    top = int(np.nanargmax(before))
-    high, low = float(before[top]), float(np.nanmin(logs[top:]))
-    earlier = logs[top:][steps[top:] <= steps[-1] / 2]
-    if np.isnan(earlier).all() or np.nanmin(earlier) - low >= SETTLED * (high - low):
-        return None
-    begin, end = (
-        first_crossing(steps[top:], logs[top:], high - share * (high - low), "down")
-        for share in (0.1, 0.9)
-    )
-    return begin, end
-
-
-def _smallest(
-    steps: np.ndarray, values: Float[np.ndarray, " step"], first: float, last: float
-) -> tuple[float, float]:
-    """The snapshots around the one between two steps at which values are smallest.
-
-    It is the pair (``first``, ``last``) where no value between them is finite.
-    """
-    inside = np.flatnonzero((steps >= first) & (steps <= last) & np.isfinite(values))
-    if not len(inside):
-        return first, last
-    i = int(inside[np.argmin(values[inside])])
-    return float(steps[max(i - 1, 0)]), float(steps[min(i + 1, len(steps) - 1)])

@@ -17,9 +17,9 @@ from mi_jax.plots.curves import (
     position_curves,
     progress_curves,
     reading_panels,
-    shade_phases,
     singular_value_curves,
 )
+from mi_jax.plots.dates import mark_dates, shade_phases
 from mi_jax.plots.diagrams import dates_against, phase_diagram
 from mi_jax.plots.effects import paired_effects
 from mi_jax.plots.histories import diverging_histories
@@ -62,6 +62,7 @@ __all__ = [
     "label_noise_curves",
     "learning_coefficient_curves",
     "loss_curves",
+    "mark_dates",
     "mode_curves",
     "neuron_clusters",
     "neuron_flow",

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mi_jax.dynamics import Dates, Interval, Phases, interval
+from mi_jax.plots.dates import mark_dates, shade_phases
 from mi_jax.plots.style import (
     COLOURS,
     SEED_STYLES,
@@ -22,9 +22,6 @@ from mi_jax.plots.style import (
     styled,
     with_units,
 )
-
-PHASES = ("memorisation", "circuit formation", "clean-up")
-"""The phases in their order; each name is also the key of its colour in ``COLOURS``."""
 
 _LONGEST_LINE = 38
 """Characters that fit on one line of a small panel's title."""
@@ -101,65 +98,11 @@ def band(axes: Axes, steps: np.ndarray, draws: xr.DataArray, colour: str) -> Non
     axes.fill_between(where, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def mark_dates(axes: Axes, dates: Dates | None) -> None:
-    """Marks by triangles along the top the steps at which seeds memorised and grokked."""
-    if dates is None:
-        return
-    for when, colour in ((dates.memorised, COLOURS["train"]), (dates.grokked, COLOURS["test"])):
-        for step in when.values[np.isfinite(when.values)]:
-            axes.plot(
-                [step],
-                [1.0],
-                marker="v",
-                ms=4,
-                color=colour,
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-            )
-
-
-def shade_phases(axes: Axes, phases: Phases | None) -> None:
-    """Shades each phase up to its median end over the seeds that have all three ends; a bar at the
-    bottom is the interval of that end over these seeds.
-
-    Without such a seed nothing is shaded. Medians over different seeds could be out of order.
-
-    Args:
-        axes: to draw on; the first phase begins at their left limit.
-        phases: the ends of the phases; None shades nothing.
-    """
-    if phases is None:
-        return
-    begin = axes.get_xlim()[0]
-    ends = (phases.memorisation_end, phases.circuit_formation_end, phases.cleanup_end)
-    by_end = np.stack([when.values for when in ends])
-    complete = np.isfinite(by_end).all(axis=0)
-    if not complete.any():
-        return
-    for name, steps in zip(PHASES, by_end[:, complete], strict=True):
-        end = interval(steps)
-        axes.axvspan(begin, end.middle, color=COLOURS[name], alpha=0.16, lw=0, zorder=0)
-        _interval_bar(axes, end)
-        begin = end.middle
-
-
-def _interval_bar(axes: Axes, end: Interval) -> None:
-    axes.plot(
-        [end.low, end.high],
-        [0.015, 0.015],
-        color=COLOURS["date"],
-        lw=2.5,
-        transform=axes.get_xaxis_transform(),
-        alpha=0.8,
-    )
-
-
 @styled
 def loss_curves(
     dataset: xr.Dataset,
     *,
-    dates: Dates | None = None,
-    phases: Phases | None = None,
+    dates: xr.Dataset | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
@@ -167,8 +110,8 @@ def loss_curves(
 
     Args:
         dataset: test_loss, and train_loss if there is a training set; dims (seed, step).
-        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
-        phases: shades the phases; see ``shade_phases``.
+        dates: of ``dynamics.grokking_dates``; marks the dates of seeds and shades the phases. See
+            ``plots.mark_dates`` and ``plots.shade_phases``.
         ax: the Axes to draw on; new ones by default.
         scale: of the step axis, "log" or "linear".
 
@@ -178,15 +121,16 @@ def loss_curves(
     Example::
 
         dataset = mi_jax.open_run("runs/my_run").measures
-        axes = plots.loss_curves(dataset, dates=dynamics.transitions(dataset))
+        axes = plots.loss_curves(dataset, dates=dynamics.grokking_dates(dataset))
         axes.figure.savefig("loss.pdf")
     """
     legend = {"train_loss": "train: train", "test_loss": "test: test"}
     axes = curves(dataset, legend, ax=ax, scale=scale)
     axes.set_yscale("log")
     axes.set_ylabel(with_units("loss", dataset["test_loss"]))
-    mark_dates(axes, dates)
-    shade_phases(axes, phases)
+    if dates is not None:
+        mark_dates(axes, dates)
+        shade_phases(axes, dates)
     legend_above(axes, 2)
     return axes
 
@@ -195,8 +139,7 @@ def loss_curves(
 def accuracy_curves(
     dataset: xr.Dataset,
     *,
-    dates: Dates | None = None,
-    phases: Phases | None = None,
+    dates: xr.Dataset | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
 ) -> Axes:
@@ -205,8 +148,8 @@ def accuracy_curves(
     Args:
         dataset: test_accuracy, and train_accuracy if there is a training set; dims
             (seed, step).
-        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
-        phases: shades the phases; see ``shade_phases``.
+        dates: of ``dynamics.grokking_dates``; marks the dates of seeds and shades the phases. See
+            ``plots.mark_dates`` and ``plots.shade_phases``.
         ax: the Axes to draw on; new ones by default.
         scale: of the step axis, "log" or "linear".
 
@@ -217,8 +160,9 @@ def accuracy_curves(
     axes = curves(dataset, legend, ax=ax, scale=scale)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("accuracy")
-    mark_dates(axes, dates)
-    shade_phases(axes, phases)
+    if dates is not None:
+        mark_dates(axes, dates)
+        shade_phases(axes, dates)
     legend_above(axes, 2)
     return axes
 
@@ -256,8 +200,7 @@ def label_noise_curves(
 def progress_curves(
     dataset: xr.Dataset,
     *,
-    dates: Dates | None = None,
-    phases: Phases | None = None,
+    dates: xr.Dataset | None = None,
     null: xr.Dataset | None = None,
     ax: Axes | None = None,
     scale: Scale = "log",
@@ -268,8 +211,8 @@ def progress_curves(
     Args:
         dataset: test_loss, and restricted_loss and excluded_loss if they were read; dims
             (seed, step).
-        dates: marks the steps at which seeds memorised and grokked by triangles at the top.
-        phases: shades the phases; see ``shade_phases``.
+        dates: of ``dynamics.grokking_dates``; marks the dates of seeds and shades the phases. See
+            ``plots.mark_dates`` and ``plots.shade_phases``.
         null: the same measures with other frequencies in place of the key ones, dims
             (seed, step, draw): ``run.nulls().frequencies``. Their range is a band.
         ax: the Axes to draw on; new ones by default.
@@ -281,7 +224,7 @@ def progress_curves(
     Example::
 
         study = mi_jax.study(experiment)
-        axes = plots.progress_curves(study.dataset, phases=study.phases)
+        axes = plots.progress_curves(study.dataset, dates=study.dates)
     """
     legend = {
         "test_loss": "test: test loss",
@@ -291,8 +234,9 @@ def progress_curves(
     axes = curves(dataset, legend, null=null, ax=ax, scale=scale)
     axes.set_yscale("log")
     axes.set_ylabel(with_units("loss", dataset["test_loss"]))
-    mark_dates(axes, dates)
-    shade_phases(axes, phases)
+    if dates is not None:
+        mark_dates(axes, dates)
+        shade_phases(axes, dates)
     legend_above(axes, 3)
     return axes
 
@@ -542,20 +486,21 @@ def singular_value_curves(
 @styled
 def aligned_seeds(
     dataset: xr.Dataset,
-    dates: Dates,
+    dates: xr.Dataset,
     *,
     variable: str = "test_accuracy",
     label: str = "test accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws a reading of every seed against its own time, step / step of grokking.
+    """Draws a reading of every seed against its own time, step / step of generalising.
 
-    A seed that never groks is dotted and grey. Its steps are divided by the latest step of
-    grokking of the other seeds, or by the last step if no seed groks.
+    The step of generalising is the upper bound of its date, the first snapshot at which the seed
+    had generalised. A strip reaches back to the earliest lower bound, in the same unit. A seed that
+    has not generalised is dotted and grey, and its steps are divided by the last step.
 
     Args:
         dataset: holds the variable, dims (seed, step).
-        dates: when each seed grokked; ``dynamics.transitions(dataset)``.
+        dates: holds ``generalised``, dims (seed, bound), in steps; ``dynamics.grokking_dates``.
         variable: the reading to draw.
         label: of the vertical axis.
         ax: the Axes to draw on; new ones by default.
@@ -565,18 +510,30 @@ def aligned_seeds(
     """
     axes = ax if ax is not None else new_axes()
     steps = dataset["step"].values
-    grokked = dates.grokked.values
-    latest = np.nanmax(grokked) if np.isfinite(grokked).any() else float(steps[-1])
+    last = float(steps[-1])
+    bounds = dates["generalised"].sel(seed=dataset["seed"]).transpose("seed", "bound").values
+    # A seed that had generalised by step 0 has no time of its own.
+    dated = np.isfinite(bounds[:, 1]) & (bounds[:, 1] > 0)
     for row, seed in enumerate(dataset["seed"].values):
-        if np.isfinite(grokked[row]):
-            unit, colour, style = grokked[row], COLOURS["test"], SEED_STYLES[row % len(SEED_STYLES)]
-        else:
-            unit, colour, style = latest, "#999999", ":"
-        values = dataset[variable].sel(seed=seed)
-        axes.plot(steps / unit, values, style, color=colour, lw=0.9, alpha=0.85)
+        style, colour = SEED_STYLES[row % len(SEED_STYLES)], COLOURS["test"]
+        if not dated[row]:
+            style, colour = ":", "#999999"
+        unit = bounds[row, 1] if dated[row] else last
+        axes.plot(
+            steps / unit,
+            dataset[variable].sel(seed=seed),
+            style,
+            color=colour,
+            lw=0.9,
+            alpha=0.85,
+        )
+    closed = bounds[dated & np.isfinite(bounds[:, 0])]
+    if len(closed):
+        earliest = float((closed[:, 0] / closed[:, 1]).min())
+        axes.axvspan(earliest, 1.0, color=COLOURS["date"], alpha=0.25, lw=0, zorder=0)
     axes.axvline(1.0, color=COLOURS["date"], lw=0.8)
     axes.set_xscale("log")
-    axes.set_xlim(1e-2, max(2.0, float(steps[-1] / latest)))
-    axes.set_xlabel("step / step of grokking of the seed")
+    axes.set_xlim(1e-2, max(2.0, last / float(bounds[dated, 1].min(initial=last))))
+    axes.set_xlabel("step / step of generalising of the seed")
     axes.set_ylabel(label)
     return axes

@@ -7,23 +7,35 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
-from mi_jax.dynamics.regimes import REGIMES
+from mi_jax.dynamics import VERDICTS, date_interval
 from mi_jax.plots.style import COLOURS, WIDE, legend_above, new_axes, styled
 
-_REGIME_COLOURS = dict(zip(REGIMES, ("#009E73", "#E69F00", "#56B4E9", "#999999"), strict=True))
+_VERDICT_COLOURS = {
+    "grokked": "#E69F00",
+    "generalised at once": "#009E73",
+    "generalised without memorising": "#F0E442",
+    "did not grok": "#56B4E9",
+    "did not memorise": "#999999",
+    "diverged": "#D55E00",
+    "undecided": "#CC79A7",
+}
+_ROOM = 0.35
+"""Width that the seeds of one setting take, where settings are 1 apart."""
 
 
 @styled
 def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> Axes:
-    """Draws the steps at which seeds memorised and grokked against one swept setting: a point per
-    seed, lines through the medians, crosses above the budget for seeds that never did.
+    """Draws when seeds memorised and generalised against one swept setting.
 
-    Seeds that never did count as later than the budget in the medians, so that a setting at which
-    few seeds get there does not look early. A median beyond the budget lies at the crosses.
+    Each seed is a vertical bar from the last snapshot before to the first one after; an arrow
+    upwards from the last snapshot stands for a seed that had not got there by then. The line is the
+    median over all seeds, between its two bounds (a band); where the median lies beyond the last
+    snapshot, the band goes on to the top.
 
     Args:
-        summary: memorised and grokked, dims (axis, seed), in steps; NaN is never. Its attribute
+        summary: memorised and generalised, dims (axis, seed, bound), in steps. Its attribute
             ``steps`` is the budget: the steps that were trained.
         axis: the name of the setting, such as "optimizer.weight_decay".
         ax: the Axes to draw on; new ones by default.
@@ -39,26 +51,37 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
     axes = ax if ax is not None else new_axes()
     positions, tick_labels = _ticks(summary[axis].values)
     budget = float(summary.attrs["steps"])
-    for name, split in (("memorised", "train"), ("grokked", "test")):
-        dates = summary[name].transpose(axis, "seed").values
-        colour = COLOURS[split]
-        never = np.isnan(dates)
-        x = np.broadcast_to(positions[:, None], dates.shape)
-        above = np.full(int(never.sum()), 1.25 * budget)
-        axes.plot(x[~never], dates[~never], "o", ms=3.5, mew=0, color=colour, label=name)
-        axes.plot(x[never], above, "x", ms=4, color=colour)
-        medians = np.minimum(_medians(dates), 1.25 * budget)
-        axes.plot(positions, medians, color=colour, lw=0.8)
+    # Step 0 and dates that are open below lie at the foot of a logarithmic axis.
+    finite = [summary[name].values for name in ("memorised", "generalised")]
+    positive = np.concatenate([x[np.isfinite(x) & (x > 0)] for x in finite])
+    foot, top = 0.7 * float(positive.min(initial=budget)), 2.0 * budget
+    for name, colour, side in (
+        ("memorised", COLOURS["train"], -1),
+        ("generalised", COLOURS["test"], 1),
+    ):
+        dates = summary[name].transpose(axis, "seed", "bound")
+        offsets = np.linspace(0.06, _ROOM, dates.sizes["seed"]) * side
+        for x, by_seed in zip(positions, dates.values, strict=True):
+            for offset, pair in zip(offsets, by_seed, strict=True):
+                _draw_date(axes, x + offset, pair, (foot, top), colour)
+        medians = np.array([date_interval(at_setting).middle for at_setting in dates])
+        low, high = np.clip(medians, foot, top).T
+        axes.fill_between(positions, low, high, color=colour, alpha=0.25, lw=0)
+        # NaN ends the line where the median is not known from above.
+        for edge in (low, np.where(np.isinf(medians[:, 1]), np.nan, high)):
+            axes.plot(positions, edge, color=colour, lw=0.8, label=name if edge is low else None)
     axes.axhline(budget, color=COLOURS["date"], lw=0.6, ls=":")
+    axes.set_yscale("log")
+    axes.set_ylim(foot, top)
+    axes.set_xlim(positions[0] - 0.5, positions[-1] + 0.5)
     axes.annotate(
-        "never (x)",
-        (1, 1.25 * budget),
+        "later",
+        (1, budget),
+        xytext=(3, 3),
         xycoords=axes.get_yaxis_transform(),
-        ha="right",
-        va="bottom",
+        textcoords="offset points",
         fontsize=7,
     )
-    axes.set_yscale("log")
     axes.set_xticks(positions, tick_labels)
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(_words(axis))
@@ -67,20 +90,36 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
     return axes
 
 
+def _draw_date(
+    axes: Axes, x: float, pair: np.ndarray, limits: tuple[float, float], colour: str
+) -> None:
+    """A bar between the bounds of a date, or an arrow upwards where the upper one is open."""
+    if np.isnan(pair).any():
+        return
+    lower, upper = np.clip(pair, *limits)
+    later = np.isinf(pair[1])
+    axes.plot([x, x], [lower, upper], "-", color=colour, lw=0.8 if later else 2.2, alpha=0.8)
+    if later:
+        axes.plot([x], [upper], "^", color=colour, ms=3.5, mew=0, clip_on=False)
+    elif np.isinf(pair[0]):
+        axes.plot([x], [lower], "v", color=colour, ms=3.5, mew=0, clip_on=False)
+
+
 @styled
 def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
-    """Draws the plane of two swept settings: on the left the regime that most seeds are in, on the
-    right the median step of grokking over all seeds.
+    """Draws the plane of two swept settings: on the left the verdict on most seeds, on the right
+    the median date of generalising over all seeds.
 
-    Where seeds disagree, a cell on the left says how many of them are in the regime that is shown.
-    Seeds that never grok count as later than the budget: a cell on the right is grey where the
-    median lies beyond the budget, and says how many seeds grok where some do not. The title states
-    the accuracy, the gap and the budget that define the regimes.
+    Where seeds disagree, a cell on the left says how many of them have the verdict that is shown.
+    On the right, seeds that had not generalised by the last snapshot are part of the median: a cell
+    is grey where it lies beyond the last snapshot, and says how many seeds generalised where some
+    did not. Its colour is the geometric mean of the two bounds of the median. The title states the
+    accuracy, the gap and the budget.
 
     Args:
-        summary: regime (one of ``dynamics.regimes.REGIMES``) and grokked (steps; NaN is never),
-            dims (across, up, seed). Its attributes ``level`` (accuracy), ``gap`` (steps) and
-            ``steps`` (the budget) stand in the title.
+        summary: verdict (one of ``dynamics.VERDICTS``), dims (across, up, seed), and generalised in
+            steps, dims (across, up, seed, bound). Its attributes ``level`` (accuracy), ``gap``,
+            ``gap_unit`` ("ratio" or "steps") and ``steps`` (the budget) stand in the title.
         across: the name of the setting on the horizontal axis.
         up: the name of the setting on the vertical axis.
 
@@ -89,9 +128,9 @@ def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
     """
     figure = Figure(figsize=(WIDE, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    regimes = summary["regime"].transpose(up, across, "seed").values
-    _draw_regimes(left, regimes)
-    _draw_dates(figure, right, summary["grokked"].transpose(up, across, "seed").values)
+    verdicts = summary["verdict"].transpose(up, across, "seed").values
+    _draw_verdicts(left, verdicts)
+    _draw_dates(figure, right, summary["generalised"].transpose(up, across, "seed", "bound"))
     for axes in (left, right):
         for name, set_ticks, set_label in (
             (across, axes.set_xticks, axes.set_xlabel),
@@ -100,31 +139,27 @@ def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
             positions, tick_labels = _ticks(summary[name].values)
             set_ticks(positions + 0.5, tick_labels)
             set_label(_words(name))
-    level, gap, budget = (summary.attrs[name] for name in ("level", "gap", "steps"))
-    seeds = regimes.shape[-1]
-    title = f"accuracy {level:.0%}, gap {gap:,} steps, budget {budget:,} steps, {seeds} seeds"
+    level, gap, unit = (summary.attrs[name] for name in ("level", "gap", "gap_unit"))
+    distance = f"gap {gap:,g} steps" if unit == "steps" else f"gap a factor of {gap:g}"
+    budget, seeds = summary.attrs["steps"], verdicts.shape[-1]
+    title = f"accuracy {level:.0%}, {distance}, budget {budget:,} steps, {seeds} seeds"
     figure.suptitle(title, x=0.01, ha="left", fontsize=8)
     return figure
 
 
-def _draw_regimes(axes: Axes, regimes: np.ndarray) -> None:
-    """Draws the regime of most seeds in each cell; ``regimes`` is of shape (up, across, seed)."""
-    counts = np.stack([(regimes == name).sum(axis=-1) for name in REGIMES])
-    most, seeds = counts.argmax(axis=0), regimes.shape[-1]
-    colours = ListedColormap([_REGIME_COLOURS[name] for name in REGIMES])
+def _draw_verdicts(axes: Axes, verdicts: np.ndarray) -> None:
+    """Draws the verdict on most seeds in each cell; ``verdicts`` is of shape (up, across, seed)."""
+    counts = np.stack([(verdicts == name).sum(axis=-1) for name in VERDICTS])
+    most, seeds = counts.argmax(axis=0), verdicts.shape[-1]
+    colours = ListedColormap([_VERDICT_COLOURS[name] for name in VERDICTS])
     axes.pcolormesh(
-        most, cmap=colours, vmin=-0.5, vmax=len(REGIMES) - 0.5, edgecolors="white", lw=1
+        most, cmap=colours, vmin=-0.5, vmax=len(VERDICTS) - 0.5, edgecolors="white", lw=1
     )
     for i, j in np.argwhere(counts.max(axis=0) < seeds):
-        axes.annotate(
-            f"{counts[most[i, j], i, j]}/{seeds}",
-            (j + 0.5, i + 0.5),
-            ha="center",
-            va="center",
-            fontsize=7,
-        )
+        _count(axes, i, j, f"{counts[most[i, j], i, j]}/{seeds}")
+    shown = [VERDICTS[k] for k in np.unique(most)]
     axes.legend(
-        handles=[Patch(color=_REGIME_COLOURS[name], label=name) for name in REGIMES],
+        handles=[Patch(color=_VERDICT_COLOURS[name], label=name) for name in shown],
         frameon=False,
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
@@ -132,20 +167,22 @@ def _draw_regimes(axes: Axes, regimes: np.ndarray) -> None:
     )
 
 
-def _draw_dates(figure: Figure, axes: Axes, dates: np.ndarray) -> None:
-    """Draws the median step of grokking in each cell; ``dates`` is of shape (up, across, seed)."""
-    medians = _medians(dates)
+def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
+    """Draws the median date of each cell; ``dates`` has the dims (up, across, seed, bound)."""
+    rows, columns, seeds = dates.shape[:3]
+    bounds = np.array([[date_interval(cell).middle for cell in row] for row in dates])
+    # A median that is open below is drawn at its upper bound.
+    lower = np.where(bounds[..., 0] > 0, bounds[..., 0], bounds[..., 1])
+    medians = np.sqrt(np.maximum(lower, 1) * np.maximum(bounds[..., 1], 1))
     medians[np.isinf(medians)] = np.nan
     axes.set_facecolor("#eeeeee")
-    counts, seeds = np.isfinite(dates).sum(axis=-1), dates.shape[-1]
+    counts = np.isfinite(dates.values[..., 1]).sum(axis=-1)
     for i, j in np.argwhere((counts > 0) & (counts < seeds)):
-        axes.annotate(
-            f"{counts[i, j]}/{seeds}", (j + 0.5, i + 0.5), ha="center", va="center", fontsize=7
-        )
-    axes.set_xlim(0, dates.shape[1])
-    axes.set_ylim(0, dates.shape[0])
+        _count(axes, i, j, f"{counts[i, j]}/{seeds}")
+    axes.set_xlim(0, columns)
+    axes.set_ylim(0, rows)
     if np.isfinite(medians).any():
-        low, high = max(float(np.nanmin(medians)), 1.0), float(np.nanmax(medians))
+        low, high = float(np.nanmin(medians)), float(np.nanmax(medians))
         mesh = axes.pcolormesh(
             medians,
             cmap="viridis_r",
@@ -153,16 +190,19 @@ def _draw_dates(figure: Figure, axes: Axes, dates: np.ndarray) -> None:
             edgecolors="white",
             lw=1,
         )
-        bar = figure.colorbar(mesh, ax=axes, label="median step of grokking")
+        bar = figure.colorbar(mesh, ax=axes, label="median step of generalising")
         bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         bar.ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.set_title("grey: median not within the budget", loc="left")
+    axes.set_title("grey: median later than the budget", loc="left")
 
 
-def _medians(dates: np.ndarray) -> np.ndarray:
-    """Medians over the last axis, the seeds, with NaN (never) as later than any step."""
-    return np.median(np.where(np.isnan(dates), np.inf, dates), axis=-1)
+def _count(axes: Axes, i: int, j: int, text: str) -> None:
+    """Writes a number of seeds into a cell."""
+    outline = [withStroke(linewidth=1.5, foreground="white")]
+    axes.annotate(
+        text, (j + 0.5, i + 0.5), ha="center", va="center", fontsize=7, path_effects=outline
+    )
 
 
 def _ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mi_jax.dynamics import interval
+from mi_jax.dynamics import date_interval, interval
 from mi_jax.plots.style import (
     COLOURS,
     WIDE,
@@ -26,7 +26,11 @@ _FIRST = "#000000"
 
 @styled
 def diverging_histories(
-    dataset: xr.Dataset, *, columns: int = 2, scale: Scale = "linear"
+    dataset: xr.Dataset,
+    *,
+    dates: xr.Dataset | None = None,
+    columns: int = 2,
+    scale: Scale = "linear",
 ) -> Figure:
     """Draws one panel per variable and one colour per history; thin lines are seeds, thick ones
     medians over seeds. The first history is dashed and on top.
@@ -35,6 +39,9 @@ def diverging_histories(
         dataset: variables of dims (condition, seed, step); NaN where a history has no such step.
             Its attribute ``parted`` lists the steps at which histories left the first one: they
             are drawn as dotted lines.
+        dates: ``generalised``, dims (condition, seed, bound), in steps: for each history a bar
+            along the top of every panel, between the two bounds of its median date. Where that
+            lies beyond the last snapshot, the bar ends in an arrow at the right edge.
         columns: of the grid of panels.
         scale: of the step axis, "linear" or "log".
 
@@ -64,6 +71,9 @@ def diverging_histories(
         axes.set_title(with_units(name.replace("_", " "), dataset[name]))
         for step in np.unique(np.atleast_1d(dataset.attrs.get("parted", []))):
             axes.axvline(step, color=COLOURS["date"], lw=0.6, ls=":")
+        if dates is not None and "generalised" in dates:
+            for row, (condition, colour) in enumerate(zip(conditions, colours, strict=True)):
+                _draw_median(axes, dates["generalised"].sel(condition=condition), row, colour)
     finish_panels(figure, grid, len(names), columns)
     handles, conditions = grid[0].get_legend_handles_labels()
     figure.legend(
@@ -112,3 +122,32 @@ def _draw_history(axes: Axes, values: xr.DataArray, colour: str, label: str) -> 
         label=label,
         zorder=3 if first else 2,
     )
+
+
+def _draw_median(axes: Axes, dates: xr.DataArray, row: int, colour: str) -> None:
+    """Draws the median date of one history along the top, one row below another.
+
+    A median that is open below has no left tick, one that is open above an arrow instead of the
+    right one.
+    """
+    low, high = date_interval(dates).middle
+    if np.isnan(low):
+        return
+    left, right = axes.get_xlim()
+    height = 0.97 - 0.05 * row
+    place = axes.get_xaxis_transform()
+    begin, end = np.clip([low, high], left, right)
+    axes.plot([begin, end], [height] * 2, "-", lw=1.6, color=colour, transform=place, zorder=4)
+    marks = [(begin, "|")] if np.isfinite(low) else []
+    marks.append((end, "|" if np.isfinite(high) else ">"))
+    for step, mark in marks:
+        axes.plot(
+            [step],
+            [height],
+            mark,
+            ms=4,
+            color=colour,
+            transform=place,
+            zorder=4,
+            clip_on=False,
+        )

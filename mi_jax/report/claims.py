@@ -5,9 +5,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics import Claim, Dates, Phases, judge, probe_claims
+from mi_jax.dynamics import Claim, judge, probe_claims, rule_of
 from mi_jax.measuring.nulls import Nulls
-from mi_jax.report.findings import at_once
 from mi_jax.report.inputs import ReportInputs
 
 
@@ -96,12 +95,12 @@ def claims(inputs: ReportInputs) -> list[Claim]:
     """The claims that the readings allow, each with its level of evidence.
 
     Args:
-        inputs: readings, nulls, dates and phases.
+        inputs: readings, nulls and dates.
     """
     dataset, nulls = inputs.dataset, inputs.nulls
     stated: list[Claim] = []
-    if inputs.dates is not None:
-        stated.append(_grokking_claim(inputs.dates, inputs.phases))
+    if "verdict" in inputs.dates:
+        stated.append(_grokking_claim(inputs.dates))
     for finding in _FINDINGS:
         null = getattr(nulls, finding.null)
         if finding.name in dataset and finding.name in null:
@@ -133,14 +132,16 @@ def _seeds_without_null(draws: xr.DataArray) -> list[int]:
     )
 
 
-def _grokking_claim(dates: Dates, phases: Phases | None) -> Claim:
+def _grokking_claim(dates: xr.Dataset) -> Claim:
     """The claim that seeds grokked, with the number of those that did."""
-    grokked = np.isfinite(dates.grokked.values)
-    late = grokked & (dates.delay.values > 0) & ~at_once(dates, phases)
+    grokked, rule = int((dates["verdict"] == "grokked").sum()), rule_of(dates.attrs)
+    distance = "times the step of" if rule.unit == "ratio" else "steps after"
     return Claim(
-        "Test accuracy reaches .99 after training accuracy does (grokking)",
+        f"The network groks: test accuracy reaches {rule.level:g} at {rule.gap:,g} {distance}"
+        " training accuracy or later",
         0,
-        f"{int(late.sum())} of {len(grokked)} seeds; there is no null to compare a date with",
+        f"observed in {grokked} of {dates.sizes['seed']} seeds; there is no null to compare a date"
+        " with",
     )
 
 

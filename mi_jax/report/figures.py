@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from mi_jax import plots
+from mi_jax.dynamics import DATES
 from mi_jax.measuring.merging import united
 from mi_jax.report.catalogue import FigurePlan, plans
 from mi_jax.report.inputs import ReportInputs
@@ -96,8 +97,8 @@ def _empty(dataset: xr.Dataset) -> set[str]:
 
 
 def _marks(inputs: ReportInputs) -> dict[str, xr.DataArray]:
-    """Everything that figures draw beside readings, by name: dates, phases, births, final key
-    frequencies, and the draws of the nulls.
+    """Everything that figures draw beside readings, by name: dates, births, final key frequencies,
+    and the draws of the nulls.
     """
     marks: dict[str, xr.DataArray] = {}
     for kind, draws in inputs.nulls._asdict().items():
@@ -105,12 +106,7 @@ def _marks(inputs: ReportInputs) -> dict[str, xr.DataArray]:
         renamed = {dim: f"{dim}_{kind}" for dim in ("draw", "step") if dim in draws.dims}
         for name, values in draws.rename(renamed).data_vars.items():
             marks[f"null_{name}"] = values
-    if inputs.dates is not None:
-        marks["memorised"] = inputs.dates.memorised
-        marks["grokked"] = inputs.dates.grokked
-    if inputs.phases is not None:
-        ends = {k: end for k, end in inputs.phases._asdict().items() if k != "verdict"}
-        marks |= ends
+    marks |= {name: inputs.dates[name] for name in DATES if name in inputs.dates}
     if inputs.births is not None:
         marks["births"] = inputs.births
     if "key_frequencies" in inputs.dataset:

@@ -9,78 +9,89 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics import AT_ONCE, RULE, Dates, Phases, interval
+from mi_jax.dynamics import (
+    VERDICTS,
+    date_differences,
+    date_text,
+    difference_text,
+    interval,
+    median_text,
+)
 from mi_jax.measuring.merging import last_step
 
 Row = tuple[str, list[str]]
 """A row of the table: its label, and a cell per column."""
 
 
-def summary(
-    dates: Dates | None, phases: Phases | None = None, learned: xr.DataArray | None = None
-) -> str:
-    """The story of a run in a sentence: how many seeds memorised, grokked, learned both sets at
-    once or the test set alone, and when.
+def summary(dates: xr.Dataset) -> str:
+    """The story of a run in two or three sentences: how many seeds grokked, and when the seeds
+    memorised and generalised.
+
+    Seeds that have not got there by the last snapshot are part of the medians.
 
     Args:
-        dates: the steps at which each seed memorised and grokked.
-        phases: tells seeds that learned both sets at once from those that grokked.
-        learned: of a run without a training set, the step at which each seed reached .99 test
-            accuracy, dims (seed).
+        dates: of ``runs.dates.run_dates``.
+
+    Example:
+        >>> bounds = {"memorised": [[78.0, 81.0]], "generalised": [[2676.0, 2757.0]]}
+        >>> dates = xr.Dataset(
+        ...     {name: (("seed", "bound"), rows) for name, rows in bounds.items()},
+        ...     {"seed": [0], "bound": ["lower", "upper"]},
+        ... ).assign(verdict=("seed", ["grokked"]))
+        >>> summary(dates)
+        'This run grokked. It memorised between 78 and 81, and generalised between 2,676 and 2,757.'
     """
-    if dates is None and learned is not None:
-        outcome = _outcome(
-            "reached .99 test accuracy",
-            "did not reach .99 test accuracy",
-            learned.values,
-            len(learned),
-        )
-        return f"This run, which has no training set to memorise, {outcome}."
-    if dates is None:
+    if "generalised" not in dates:
         return "Readings of every snapshot of this run: what formed, and when."
-    together = at_once(dates, phases)
-    alone = np.isnan(dates.memorised.values) & np.isfinite(dates.grokked.values)
-    # Each story with the dates that it reads and the seeds that it is about.
-    stories = (
-        ("memorised", "did not memorise", dates.memorised.values, ~together),
-        ("learned the training and the test set at once", "", dates.grokked.values, together),
-        ("reached .99 test accuracy without memorising", "", dates.grokked.values, alone),
-        ("grokked", "did not grok", dates.grokked.values, ~together & ~alone),
-    )
-    outcomes = [
-        _outcome(did, did_not, steps[seeds], len(together))
-        for did, did_not, steps, seeds in stories
-        if seeds.any()
-    ]
-    *first, last = outcomes
-    return f"This run {', '.join(first)} and {last}." if first else f"This run {last}."
-
-
-def _outcome(did: str, did_not: str, steps: np.ndarray, seeds: int) -> str:
-    """``did`` with the number of seeds and the median step; ``did_not`` if no seed has one."""
-    over = interval(steps)
-    if not over.found:
-        return did_not
+    if "verdict" not in dates:
+        reached = f"reached {dates.attrs['level']:g} test accuracy"
+        when = _when(dates["generalised"], reached)
+        return f"This run, with no training set to memorise, {when}."
+    memorised = _when(dates["memorised"], "memorised")
+    generalised = _when(dates["generalised"], "generalised")
+    seeds = dates.sizes["seed"]
     if seeds == 1:
-        return f"{did} at step {over.middle:,.0f}"
-    ends = "" if over.kind == "none" else f" [{over.low:,.0f}, {over.high:,.0f}; {over.label}]"
-    return f"{did} in {over.found} of {seeds} seeds (median step {over.middle:,.0f}{ends})"
+        did = _DID[str(dates["verdict"].values[0])]
+        return f"This run {did}. It {memorised}, and {generalised}."
+    return f"Of {seeds} seeds, {_counted(dates)}. They {memorised}, and {generalised}."
 
 
-def at_once(dates: Dates, phases: Phases | None) -> np.ndarray:
-    """Whether a seed memorised and generalised with no snapshot in between, shape (seed,)."""
-    if phases is None:
-        return np.zeros(len(dates.memorised), bool)
-    return phases.verdict.values == AT_ONCE
+_DID = {
+    "grokked": "grokked",
+    "generalised at once": "generalised at once",
+    "generalised without memorising": "generalised without memorising",
+    "did not grok": "memorised without generalising",
+    "did not memorise": "did not memorise",
+    "diverged": "diverged",
+    "undecided": "generalised, whether at once or not is undecided",
+}
+"""What a seed did, by its verdict."""
 
 
-def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | None) -> list[Row]:
+def _when(dates: xr.DataArray, did: str) -> str:
+    """When the one seed did something, or the median over seeds with its interval."""
+    if dates.sizes["seed"] > 1:
+        return f"{did} in the median {median_text(dates)}"
+    ((lower, upper),) = dates.transpose("seed", "bound").values.tolist()
+    if np.isposinf(upper) and np.isfinite(lower):
+        return f"had not {did} by step {lower:,.0f}"
+    return f"{did} {date_text(lower, upper)}"
+
+
+def _counted(dates: xr.Dataset) -> str:
+    """How many seeds have each verdict, in the order of ``VERDICTS``."""
+    verdicts = [str(verdict) for verdict in dates["verdict"].values]
+    counts = [(verdicts.count(verdict), verdict) for verdict in VERDICTS if verdict in verdicts]
+    *first, last = [f"{count} {_DID[verdict]}" for count, verdict in counts]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def numbers_table(dataset: xr.Dataset, dates: xr.Dataset) -> list[Row]:
     """The table of numbers: dates, and the scalars and key frequencies of the last snapshot.
 
     Args:
         dataset: the readings, dims (seed, step, ...).
-        dates: the steps at which each seed memorised and grokked.
-        phases: the ends of the phases of each seed.
+        dates: of ``runs.dates.run_dates``.
 
     Returns:
         The rows. Each is a label and its cells: one per seed, then the median and interval over
@@ -88,18 +99,12 @@ def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | Non
     """
     seeds = [str(seed) for seed in dataset["seed"].values]
     rows: list[Row] = [("seed", [*seeds, "median [interval]"])]
-    if dates is not None and at_once(dates, phases).all():
-        rows.append(_date_row(".99 training accuracy at step", dates.memorised))
-        rows.append(_date_row(".99 test accuracy at step", dates.grokked))
-    elif dates is not None:
-        rows.append(_date_row("memorised at step", dates.memorised))
-        rows.append(_date_row("grokked at step", dates.grokked))
-        rows.append(_date_row("delay, steps", dates.delay))
-    if phases is not None:
-        rows.append(("verdict", [*map(str, phases.verdict.values), ""]))
-        rows.append(_date_row("memorisation ends at step", phases.memorisation_end))
-        rows.append(_date_row("circuit formation ends at step", phases.circuit_formation_end))
-        rows.append(_date_row("clean-up ends at step", phases.cleanup_end))
+    if "verdict" in dates:
+        rows.append(("verdict", [*map(str, dates["verdict"].values), ""]))
+    rows += [_date_row(label, dates[name]) for name, label in _LABELS.items() if name in dates]
+    if {"memorised", "generalised"} <= set(dates):
+        delay = date_differences(dates["memorised"], dates["generalised"])
+        rows.append(_date_row("memorised to generalised, steps", delay, differences=True))
     by_seed = [readings for _, readings in last_step(dataset)]
     for name, variable in dataset.data_vars.items():
         values: list[Any] = [readings[str(name)] for readings in by_seed]
@@ -111,6 +116,15 @@ def numbers_table(dataset: xr.Dataset, dates: Dates | None, phases: Phases | Non
     return rows
 
 
+_LABELS = {
+    "memorised": "memorised, step",
+    "circuit_formation_end": "circuit formation ended, step",
+    "cleanup_end": "clean-up ended, step",
+    "generalised": "generalised, step",
+}
+"""Labels of the dates in the table, in its order."""
+
+
 def _scalar_row(name: str, variable: xr.DataArray, by_seed: list[Any]) -> Row:
     """A scalar of the last snapshot; None and NaN are "not finite", flags "yes" or "no"."""
     if variable.dtype == bool:
@@ -120,9 +134,11 @@ def _scalar_row(name: str, variable: xr.DataArray, by_seed: list[Any]) -> Row:
     return label, _cells(values, lambda value: f"{value:.4g}", "not finite")
 
 
-def _date_row(label: str, steps: xr.DataArray) -> Row:
-    """Steps at which something happened; NaN is "never"."""
-    return label, _cells(steps.values, lambda value: f"{value:,.0f}", "never")
+def _date_row(label: str, dates: xr.DataArray, *, differences: bool = False) -> Row:
+    """Dates in words, or numbers of steps between two dates."""
+    text = difference_text if differences else date_text
+    cells = [text(*row) for row in dates.transpose("seed", "bound").values.tolist()]
+    return label, [*cells, median_text(dates, differences=differences) if len(cells) > 1 else ""]
 
 
 def _cells(values: np.ndarray, text: Callable[[float], str], none: str) -> list[str]:
@@ -158,11 +174,9 @@ def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
         dataset: the readings, each with the attribute ``provenance``.
 
     Returns:
-        Pairs of a measure's variables and the text, after the rule of the phases if they can
-        be dated. All variables of a measure stand in one pair.
+        Pairs of a measure's variables and the text. All variables of a measure stand in one pair.
     """
-    dated = {"train_accuracy", "test_accuracy", "test_loss"} <= set(dataset)
-    rows: list[tuple[str, str]] = [("phases", RULE)] if dated else []
+    rows: list[tuple[str, str]] = []
     groups: dict[tuple[str, str], list[str]] = {}
     for name, variable in dataset.data_vars.items():
         provenance = json.loads(variable.attrs["provenance"])

@@ -5,19 +5,12 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from mi_jax.basics.errors import RunError
-from mi_jax.dynamics import (
-    ACCURACY,
-    Dates,
-    Phases,
-    births,
-    interpolated_crossings,
-    phases,
-    transitions,
-)
+from mi_jax.dynamics import GROKKING, GrokkingRule, births
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.stored import EARLIER
 from mi_jax.runs.across import mode_lines, weight_path
+from mi_jax.runs.dates import run_dates
 from mi_jax.runs.run import Run
 
 _PICTURED = 5
@@ -36,14 +29,11 @@ class ReportInputs:
     Attributes:
         dataset: the stored readings, dims (seed, step, ...).
         nulls: the readings where there is nothing to find.
-        dates: the steps at which each seed memorised and grokked; None without train_accuracy or
-            test_accuracy.
-        phases: the ends of memorisation, circuit formation and clean-up; None without
-            train_accuracy, test_accuracy or test_loss.
+        dates: the dates of every seed, dims (seed, bound), and its verdict: of
+            ``runs.dates.run_dates``. Empty without test_accuracy; ``generalised`` alone without
+            train_accuracy.
         births: the steps from which on final key frequencies lead in the unembedding, dims
             (seed, frequency); None without fourier_power_unembedding or key_frequencies.
-        learned: if ``dates`` is None, the step at which each seed reached .99 test accuracy,
-            dims (seed); None without test_accuracy.
         pictures: tables of answers and planes of tokens at five snapshots.
         frames: planes of tokens at up to 40 snapshots, for the animation.
         mode_lines: singular modes of the unembedding followed through training; see
@@ -53,10 +43,8 @@ class ReportInputs:
 
     dataset: xr.Dataset
     nulls: Nulls = field(default_factory=lambda: Nulls(xr.Dataset(), xr.Dataset()))
-    dates: Dates | None = None
-    phases: Phases | None = None
+    dates: xr.Dataset = field(default_factory=xr.Dataset)
     births: xr.DataArray | None = None
-    learned: xr.DataArray | None = None
     pictures: xr.Dataset = field(default_factory=xr.Dataset)
     frames: xr.Dataset = field(default_factory=xr.Dataset)
     mode_lines: xr.Dataset = field(default_factory=xr.Dataset)
@@ -68,11 +56,12 @@ class ReportInputs:
         return int(self.dataset["seed"].values[0])
 
 
-def read_inputs(run: Run) -> ReportInputs:
+def read_inputs(run: Run, rule: GrokkingRule = GROKKING) -> ReportInputs:
     """Gathers the inputs of a run's report: the only part of a report that reads the run's arrays.
 
     Args:
         run: with stored readings (``run.measure()``).
+        rule: the rule of the dates.
 
     Raises:
         RunError: if the run has no readings.
@@ -88,13 +77,6 @@ def read_inputs(run: Run) -> ReportInputs:
             f" measure {run.path}` first."
         )
     readings = set(dataset)
-    dates = transitions(dataset) if {"train_accuracy", "test_accuracy"} <= readings else None
-    ends = None
-    if {"train_accuracy", "test_accuracy", "test_loss"} <= readings:
-        ends = phases(dataset)
-    learned = None
-    if dates is None and "test_accuracy" in readings:
-        learned = interpolated_crossings(dataset["test_accuracy"], ACCURACY)
     born = None
     if {"fourier_power_unembedding", "key_frequencies"} <= readings:
         keys = dataset["key_frequencies"].isel(step=-1, drop=True)
@@ -104,10 +86,8 @@ def read_inputs(run: Run) -> ReportInputs:
     return ReportInputs(
         dataset=dataset,
         nulls=run.nulls(),
-        dates=dates,
-        phases=ends,
+        dates=run_dates(run, rule, readings=dataset),
         births=born,
-        learned=learned,
         pictures=pictures,
         frames=frames,
         mode_lines=lines,

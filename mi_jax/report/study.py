@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from mi_jax.basics.files import replace_file
-from mi_jax.dynamics import Dates, Phases
+from mi_jax.dynamics import GROKKING, PHASE_RULE, GrokkingRule, rule_of
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.stored import LEFT_OUT
@@ -30,18 +30,16 @@ class Study:
         run: the trained run.
         dataset: its readings, dims (seed, step, ...).
         nulls: the readings where there is nothing to find.
-        dates: the steps at which each seed memorised and grokked; None if the run has no
-            training or no test accuracy.
-        phases: the ends of memorisation, circuit formation and clean-up; None if the run has
-            no training accuracy, test accuracy or test loss.
+        dates: the dates of every seed, dims (seed, bound), and its verdict; see
+            ``dynamics.grokking_dates``. A run without training accuracy has ``generalised`` alone,
+            and one without test accuracy has none.
         report: the path of ``report.html``.
     """
 
     run: Run
     dataset: xr.Dataset
     nulls: Nulls
-    dates: Dates | None
-    phases: Phases | None
+    dates: xr.Dataset
     report: Path
 
 
@@ -49,16 +47,18 @@ def study(
     experiment: Experiment,
     out: str | os.PathLike[str] | None = None,
     *,
+    rule: GrokkingRule = GROKKING,
     watch: Watch = lambda progress: None,
     watch_measures: MeasureWatch = lambda done, total: None,
     allow_other_machine: bool = False,
 ) -> Study:
-    """Trains (or resumes) an experiment, takes every reading that it allows, dates the
-    transitions, and writes figures and a report.
+    """Trains (or resumes) an experiment, takes every reading that it allows, dates what happened,
+    and writes figures and a report.
 
     Args:
         experiment: the settings.
         out: the folder of the run; see ``mi_jax.train``.
+        rule: the accuracy and the gap that date memorising, generalising and grokking.
         watch: called with the progress of training.
         watch_measures: called with the number of snapshots that are read, and of all.
         allow_other_machine: resumes a run that another machine began, although bits may differ.
@@ -69,14 +69,14 @@ def study(
     Example::
 
         study = mi_jax.study(experiment, "runs/grokking")
-        print(study.dates.grokked.values, study.report)
+        print(study.dates["generalised"].values, study.dates["verdict"].values, study.report)
     """
     run = train(experiment, out, watch=watch, allow_other_machine=allow_other_machine)
     run.measure(watch=watch_measures)
-    return report(run)
+    return report(run, rule=rule)
 
 
-def report(run: Run) -> Study:
+def report(run: Run, *, rule: GrokkingRule = GROKKING) -> Study:
     """Writes the figures of a run that was measured, and its ``report.html``.
 
     Both go into ``run.report_path``: the run's directory, or one of their own where the run was
@@ -84,6 +84,7 @@ def report(run: Run) -> Study:
 
     Args:
         run: with stored readings (``run.measure()``).
+        rule: the accuracy and the gap that date memorising, generalising and grokking.
 
     Returns:
         The run, its readings and dates, and the path of its report.
@@ -91,16 +92,16 @@ def report(run: Run) -> Study:
     Raises:
         RunError: if the run has no readings.
     """
-    inputs = read_inputs(run)
+    inputs = read_inputs(run, rule)
     figures = draw_figures(run.report_path / "figures", inputs)
     path = run.report_path / "report.html"
     replace_file(path, render(_page(run, inputs, figures)).encode())
-    return Study(run, inputs.dataset, inputs.nulls, inputs.dates, inputs.phases, path)
+    return Study(run, inputs.dataset, inputs.nulls, inputs.dates, path)
 
 
 def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
     """The contents of the report."""
-    story = summary(inputs.dates, inputs.phases, inputs.learned)
+    story = summary(inputs.dates)
     if run.experiment.path is not None:
         story = (
             "A planted run: its parameters were set to known values at every step; nothing was"
@@ -110,13 +111,14 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
         title=run.experiment.name,
         summary=story,
         figures=figures,
-        numbers=numbers_table(inputs.dataset, inputs.dates, inputs.phases),
+        numbers=numbers_table(inputs.dataset, inputs.dates),
         claims=claims(inputs),
         status={
             str(seed): f"{status.state}, finite to step {status.last_finite_step:,}"
             for seed, status in run.status.items()
         },
         how=[
+            *_how_dated(inputs.dates),
             *how_measured(inputs.dataset),
             *(("left out", line) for line in inputs.dataset.attrs.get(LEFT_OUT, "").splitlines()),
         ],
@@ -125,3 +127,10 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
             f"mi-jax reproduce {trajectory.path.name}" for trajectory in run.trajectories
         ),
     )
+
+
+def _how_dated(dates: xr.Dataset) -> list[tuple[str, str]]:
+    """The rule of the dates, with its numbers, as a row of the table of how it was measured."""
+    if not dates:
+        return []
+    return [("dates", f"{rule_of(dates.attrs).text} {PHASE_RULE}")]

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from mi_jax import plots
 from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.basics.pytrees import dotted
+from mi_jax.dynamics import DATES, GROKKING, GrokkingRule, date_differences
 from mi_jax.measuring.choosing import Chosen
 from mi_jax.measuring.program import Watch as MeasureWatch
+from mi_jax.runs.dates import CURVES, dates_json, run_dates
 from mi_jax.runs.run import Run, open_run
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -37,10 +39,16 @@ class Comparison(NamedTuple):
             have a snapshot (missing where there is none); ``left_out`` sentences about readings
             that cannot stand side by side.
         figure: a panel for each variable, a line for each history.
+        dates: when each history memorised, formed its circuit and generalised: the variables of
+            ``dynamics.grokking_dates`` by condition, dims (condition, seed, bound), ``verdict``
+            with dims (condition, seed); and for each date <name>_shift, the steps by which it comes
+            later than in the parent, paired by seed (``dynamics.date_differences``). What happened
+            before a fork has the date of its parent. Empty where a history has no test accuracy.
     """
 
     dataset: xr.Dataset
     figure: Figure
+    dates: xr.Dataset
 
 
 def compare(
@@ -48,9 +56,10 @@ def compare(
     forks: Sequence[AnyRun] | Mapping[str, AnyRun],
     *,
     measures: Sequence[Chosen] | None = None,
+    rule: GrokkingRule = GROKKING,
     watch: MeasureWatch = lambda done, total: None,
 ) -> Comparison:
-    """Compare a run with its forks, at the snapshots of all of them.
+    """Compare a run with its forks, at the snapshots of all of them, and the dates of each.
 
     At a step that several histories have, all readings are of the same step, and retrospective ones
     have one final model: the last snapshot of the run at the root of the history.
@@ -61,10 +70,11 @@ def compare(
             mapping, else by the names of their directories.
         measures: names, Measures or functions that give one number per checkpoint; losses and
             accuracies by default. A reading that a run does not hold yet is made and stored there.
+        rule: the accuracy and the gap that date memorising, generalising and grokking.
         watch: called with (snapshots done, snapshots in all) for each history.
 
     Returns:
-        The dataset and the figure.
+        The dataset, the figure and the dates.
 
     Raises:
         ConfigError: for no fork, or two forks of one name.
@@ -75,6 +85,9 @@ def compare(
         fork = mi_jax.fork(run, step=400, interventions=[Freeze("unembed.*")])
         comparison = mi_jax.compare(run, {"frozen readout": fork})
         comparison.dataset["weight_distance"].sel(condition="frozen readout")
+        dynamics.date_interval(
+            comparison.dates["generalised_shift"].sel(condition="frozen readout")
+        )
     """
     first = _opened(parent)
     histories = {"parent": first, **_labelled(forks)}
@@ -89,7 +102,7 @@ def compare(
             raise RunError(
                 f"{label} has other parameters than the parent. Compare runs of the same model."
             )
-    names = _readable(first) if measures is None else list(measures)
+    names = _readable(first, READ) if measures is None else list(measures)
     readings = [_history(first, run, names, watch) for run in histories.values()]
     left_out = _of_other_references(readings)
     readings = [reading.drop_vars([*left_out, "previous_step"], errors="ignore")
@@ -113,7 +126,42 @@ def compare(
             f"{', '.join(left_out)} is left out. The histories compare it with different final"
             " models. Compare runs of one history."
         )
-    return Comparison(dataset, plots.diverging_histories(dataset))
+    dates = _dates(histories, rule, watch)
+    return Comparison(dataset, plots.diverging_histories(dataset, dates=dates), dates)
+
+
+def shifts_json(dates: xr.Dataset) -> dict[str, Any]:
+    """The shifts of each history's dates in the form that the command line prints as JSON.
+
+    Args:
+        dates: of a ``Comparison``.
+
+    Returns:
+        By condition, without the parent, and by the name of the date, what ``dates_json`` has.
+    """
+    names = [name for name in DATES if f"{name}_shift" in dates]
+    renamed = {f"{name}_shift": name for name in names}
+    shifts = dates[list(renamed)].rename(renamed)
+    labels = dates["condition"].values[1:].tolist() if names else []
+    return {label: dates_json(shifts.sel(condition=label)) for label in labels}
+
+
+def _dates(histories: Mapping[str, Run], rule: GrokkingRule, watch: MeasureWatch) -> xr.Dataset:
+    """The dates of every history, and how much later than in the first one each comes."""
+    by_history: list[xr.Dataset] = []
+    for run in histories.values():
+        read = run.measure(_readable(run, CURVES), watch=watch)
+        dates = run_dates(run, rule, readings=read)
+        if not dates:
+            return xr.Dataset()
+        by_history.append(dates)
+    first = by_history[0]
+    for dates in by_history:
+        for name in [name for name in DATES if name in first and name in dates]:
+            dates[f"{name}_shift"] = date_differences(first[name], dates[name])
+    return xr.concat(
+        by_history, xr.IndexVariable("condition", list(histories)), combine_attrs="override"
+    )
 
 
 def _of_other_references(readings: Sequence[xr.Dataset]) -> list[str]:
@@ -149,10 +197,10 @@ def _labelled(forks: Sequence[AnyRun] | Mapping[str, AnyRun]) -> dict[str, Run]:
     return dict(zip(names, runs, strict=True))
 
 
-def _readable(run: Run) -> list[str]:
-    """Select the measures of ``READ`` whose split the task has."""
+def _readable(run: Run, names: Sequence[str]) -> list[str]:
+    """Select the measures whose split the task has."""
     splits = run.evaluation().batches
-    return [name for name in READ if name.split("_")[0] in splits]
+    return [name for name in names if name.split("_")[0] in splits]
 
 
 def _history(parent: Run, run: Run, names: Sequence[Chosen], watch: MeasureWatch) -> xr.Dataset:

@@ -26,9 +26,10 @@ from mi_jax import plots
 from mi_jax.basics.errors import ConfigError, Interrupted, MiJaxError, RunError, require
 from mi_jax.basics.fields import with_setting
 from mi_jax.basics.files import replace_file
-from mi_jax.dynamics import GAP, LEVEL, regimes, transitions
+from mi_jax.dynamics import GROKKING, GrokkingRule, date_differences
 from mi_jax.measuring.choosing import choose
 from mi_jax.measuring.files import write_dataset
+from mi_jax.runs.dates import run_dates
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.library import find
 from mi_jax.runs.run import open_run
@@ -72,8 +73,7 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     *,
     processes: int | None = None,
-    gap: int = GAP,
-    level: float = LEVEL,
+    rule: GrokkingRule = GROKKING,
     watch: Watch = lambda done, total, name: None,
     source: str | None = None,
     compile_cache: str | None = None,
@@ -91,16 +91,17 @@ def sweep(
         processes: the number of runs at a time, each on a core of its own; by default the number
             of cores. With 1, runs are trained one after another in this process on all cores,
             which changes the last bits, as ``run.json`` records.
-        gap: steps from memorising to generalising above which a seed counts as grokking; see
-            ``dynamics.regimes``.
-        level: the accuracy that dates memorising and generalising.
+        rule: the accuracy and the gap that date memorising, generalising and grokking;
+            ``dynamics.LIU_2022`` for the published regimes.
         watch: called after each finished run with (runs finished, runs in all, name of the point).
         source: the .py file that defines classes of the experiment, for processes to import.
         compile_cache: a folder for compiled programs that the processes share; none by default.
 
     Returns:
-        Dims (*axes, seed): the dates memorised and grokked, their delay (all in steps, NaN for
-        never), regime, and final_<reading> for each reading.
+        Dims (*axes, seed): verdict, and final_<reading> for each reading; with a further dim bound
+        (lower, upper) the dates memorised, circuit_formation_end, cleanup_end and generalised, and
+        delay, the steps from memorising to generalising. See ``dynamics.grokking_dates``, whose
+        ``level``, ``gap`` and ``gap_unit`` are in the attrs.
 
     Raises:
         ConfigError: for an unknown setting or an invalid value, before anything is written.
@@ -112,7 +113,7 @@ def sweep(
             experiment,
             {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.1, 1.0)},
         )
-        summary["regime"].sel(seed=0)
+        summary["verdict"].sel(seed=0)
     """
     folder = Path(
         out if out is not None else Path("checkpoints") / f"{experiment.name}-sweep"
@@ -130,7 +131,7 @@ def sweep(
         _one_by_one(jobs, watch)
     else:
         _in_processes(jobs, cores, at_once, watch, compile_cache)
-    summary = summarised(experiment, axes, folder, gap, level)
+    summary = summarised(experiment, axes, folder, rule)
     write_dataset(folder / "summary.nc", summary)
     _draw(summary, list(axes), folder / "figures")
     return summary
@@ -167,7 +168,7 @@ def grid(experiment: Experiment, axes: Axes) -> dict[str, Experiment]:
 
 
 def summarised(
-    experiment: Experiment, axes: Axes, folder: Path, gap: int = GAP, level: float = LEVEL
+    experiment: Experiment, axes: Axes, folder: Path, rule: GrokkingRule = GROKKING
 ) -> xr.Dataset:
     """Summarise the outcome of every point from the readings that its run holds.
 
@@ -175,46 +176,51 @@ def summarised(
         experiment: the experiment of the sweep.
         axes: the values of each swept setting, by dotted name.
         folder: the folder of the sweep.
-        gap: steps from memorising to generalising above which a seed counts as grokking.
-        level: the accuracy that dates memorising and generalising.
+        rule: the accuracy and the gap that date memorising, generalising and grokking.
 
     Returns:
         The dataset that ``sweep`` returns.
     """
-    outcomes = [_outcome(folder / "runs" / name, gap, level) for name in grid(experiment, axes)]
+    outcomes = [_outcome(folder / "runs" / name, rule) for name in grid(experiment, axes)]
     shape = [len(values) for values in axes.values()]
     coords: dict[str, Any] = {name: list(values) for name, values in axes.items()}
     coords["seed"] = list(experiment.seeds)
     variables = {
         name: (
-            (*axes, "seed"),
-            np.stack([outcome[name].values for outcome in outcomes]).reshape(*shape, -1),
+            (*axes, *outcomes[0][name].dims),
+            np.stack([outcome[name].values for outcome in outcomes]).reshape(
+                *shape, *outcomes[0][name].shape
+            ),
             outcomes[0][name].attrs,
         )
         for name in outcomes[0].data_vars
     }
+    if "bound" in outcomes[0].coords:
+        coords["bound"] = outcomes[0]["bound"].values
     attrs = {
-        "level": level,
-        "gap": gap,
+        "level": rule.level,
+        "gap": rule.gap,
+        "gap_unit": rule.unit,
         "steps": experiment.steps,
         "experiment": json.dumps(experiment.to_json()),
     }
     return xr.Dataset(variables, coords, attrs)
 
 
-def _outcome(path: Path, gap: int, level: float) -> xr.Dataset:
-    """Summarise one run: its last readings and, if it has both accuracies, its dates and regime.
+def _outcome(path: Path, rule: GrokkingRule) -> xr.Dataset:
+    """Summarise one run: its last readings, dims (seed), and its dates and verdict, as far as its
+    accuracies allow.
 
     Args:
         path: the run's directory.
-        gap: steps, as for ``sweep``.
-        level: an accuracy, as for ``sweep``.
+        rule: as for ``sweep``.
     """
-    dataset = open_run(path).measures
-    variables: dict[str, xr.DataArray] = {}
-    if {"train_accuracy", "test_accuracy"} <= set(dataset):
-        dates = transitions(dataset, train=level, test=level)
-        variables = {**dates._asdict(), "regime": regimes(dataset, gap=gap, level=level)}
+    run = open_run(path)
+    dataset = run.measures
+    dates = run_dates(run, rule, readings=dataset)
+    variables = {str(name): dates[name] for name in dates.data_vars}
+    if {"memorised", "generalised"} <= set(dates):
+        variables["delay"] = date_differences(dates["memorised"], dates["generalised"])
     last = dataset[[name for name in READ if name in dataset]].isel(step=-1, drop=True)
     final = {f"final_{name}": values for name, values in last.data_vars.items()}
     return xr.Dataset({**variables, **final})
@@ -337,7 +343,7 @@ def _begin(free_cores: Any, stop: Any, parent: int, compile_cache: str | None) -
 
 
 def _draw(summary: xr.Dataset, axes: list[str], folder: Path) -> None:
-    if "grokked" not in summary:
+    if "verdict" not in summary:
         return
     if len(axes) == 1:
         figure = plots.dates_against(summary, axes[0]).figure

@@ -40,7 +40,6 @@ def test_public_modules_stand_where_they_were() -> None:
     [
         (dynamics, "Path", "PrincipalPath"),
         (dynamics, "Transition", "ChangePoint"),
-        (dynamics, "Transitions", "Dates"),
         (interventions, "Moment", "PrepareContext"),
         (interventions, "Trained", "CheckContext"),
     ],
@@ -50,6 +49,14 @@ def test_an_old_name_of_a_module_warns(module: object, old: str, new: str) -> No
         assert getattr(module, old) is getattr(module, new)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = module.Nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "old", ["transitions", "Transitions", "Dates", "phases", "Phases", "regimes"]
+)
+def test_a_name_without_a_successor_says_what_to_use(old: str) -> None:
+    with pytest.raises(AttributeError, match=rf"dynamics\.{old} was removed.*Use dynamics\.grok"):
+        getattr(dynamics, old)
 
 
 _TASKS = [task.smallest() for task in TASKS.values() if "batch" in old_names(task)]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import pkgutil
 import re
@@ -10,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +26,7 @@ from mi_jax.basics.pytrees import dotted
 from mi_jax.cli.main import VERBS, main
 from mi_jax.cli.printing import lines_of, lines_of_readings
 from mi_jax.contracts import Measure
-from mi_jax.dynamics import GAP, LEVEL
+from mi_jax.dynamics import GROKKING, GROKKING_RULES, LIU_2022, grokking_dates
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.runs.run import open_run
@@ -114,7 +116,8 @@ def test_run_ends_with_the_numbers_and_the_report(ran: tuple[Path, Output]) -> N
     path, output = ran
     assert output.status == 0
     assert output.table["seed"][:2] == ["0", "1"]
-    assert output.table["memorised at step"][:2] == ["never", "never"]
+    last = int(open_run(path).steps[-1])
+    assert output.table["memorised, step"][:2] == [f"later than {last}"] * 2
     final = open_run(path).measures["sum_squared_weights"].isel(step=-1).values
     assert output.table["sum_squared_weights"][:2] == [f"{value:.4g}" for value in final]
     assert output.out.splitlines()[-1] == f"report: {path / 'report.html'}"
@@ -606,14 +609,58 @@ def test_importing_mi_jax_imports_no_jax_and_using_all_of_it_changes_no_setting(
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 
 
-def test_the_defaults_of_a_sweep_are_those_of_the_regimes(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("verb", ["run", "report", "sweep", "compare"])
+def test_the_rule_of_dates_is_an_option_with_the_defaults_of_the_package(
+    verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["sweep", "--help"])
+    with contextlib.suppress(SystemExit):
+        main([verb, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert f"grokking (default: {GAP})" in text
-    assert f"generalised (default: {LEVEL})" in text
+    assert f"(default: {GROKKING.level:g})" in text
+    assert f"(default: {GROKKING.gap:g})" in text
+    assert f"{{{','.join(GROKKING_RULES)}}}" in text
+    assert f"accuracy {LIU_2022.level:g}, and a gap of {LIU_2022.gap:g} in steps" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--level", "99"], "level=99.0 is no accuracy. Give one above 0 and up to 1."),
+        (["--gap", "0.5"], "gap=0.5 is too small for a gap in ratio. Give at least 1."),
+    ],
+)
+def test_an_invalid_rule_is_refused(
+    capsys: pytest.CaptureFixture[str], path: Path, given: list[str], message: str
+) -> None:
+    output = _run_command(capsys, "report", str(path), *given)
+    assert output.status == 2
+    assert message in output.errors
+
+
+def test_the_report_has_the_dates_of_every_seed_as_json(
+    capsys: pytest.CaptureFixture[str], path: Path
+) -> None:
+    arguments = ("report", str(path), "--json", "--rule", "liu_2022", "--level", "0.05")
+    answer = _run_command(capsys, *arguments).json
+    assert answer["rule"] == {"level": 0.05, "gap": 1000.0, "gap_unit": "steps"}
+    rule = replace(LIU_2022, level=0.05)
+    dates = grokking_dates(open_run(path).measures, rule)
+    assert answer["verdicts"] == {
+        str(seed): verdict
+        for seed, verdict in zip(dates["seed"].values, dates["verdict"].values, strict=True)
+    }
+    names = ("memorised", "circuit_formation_end", "cleanup_end", "generalised")
+    assert sorted(answer["dates"]) == sorted(names)
+    for name in names:
+        date = answer["dates"][name]
+        expected = {
+            str(seed): [None if math.isinf(bound) else bound for bound in pair]
+            for seed, pair in zip(dates["seed"].values, dates[name].values.tolist(), strict=True)
+            if not math.isnan(pair[0])
+        }
+        assert date["seeds"] == expected
+        assert date["coverage"] == {2: 0.5, 1: None, 0: None}[len(expected)]
+        assert len(date["median"]) == len(date["interval"]) == 2
 
 
 @pytest.mark.parametrize("verb", VERBS)

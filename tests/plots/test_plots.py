@@ -14,8 +14,8 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
 from mi_jax import plots
-from mi_jax.dynamics import Dates, Phases, probe_readings
-from mi_jax.plots.curves import PHASES
+from mi_jax.dynamics import probe_readings
+from mi_jax.plots.dates import PHASES
 from mi_jax.plots.style import COLOURS, COLUMN, SEED_STYLES
 
 _STEPS = np.array([0, 1, 5, 20, 100, 1000])
@@ -104,20 +104,24 @@ def pictures() -> xr.Dataset:
     )
 
 
-def _by_seed(*values: float) -> xr.DataArray:
-    return xr.DataArray(np.array(values), {"seed": list(_SEEDS)}, ("seed",))
+def _pairs(*pairs: tuple[float, float]) -> xr.DataArray:
+    return xr.DataArray(
+        np.array(pairs), {"seed": list(_SEEDS), "bound": ["lower", "upper"]}, ("seed", "bound")
+    )
 
 
 @pytest.fixture
-def dates() -> Dates:
-    memorised, grokked = _by_seed(4.0, 6.0), _by_seed(300.0, np.nan)
-    return Dates(memorised, grokked, grokked - memorised)
-
-
-@pytest.fixture
-def phases() -> Phases:
-    verdict = xr.DataArray(np.array(["grokked", "grokked"]), {"seed": list(_SEEDS)}, ("seed",))
-    return Phases(_by_seed(5.0, 7.0), _by_seed(50.0, 90.0), _by_seed(400.0, 600.0), verdict)
+def dates() -> xr.Dataset:
+    """The second seed has not generalised by the last snapshot."""
+    return xr.Dataset(
+        {
+            "memorised": _pairs((1, 5), (5, 20)),
+            "circuit_formation_end": _pairs((20, 100), (20, np.inf)),
+            "cleanup_end": _pairs((100, 1000), (1000, np.inf)),
+            "generalised": _pairs((100, 1000), (1000, np.inf)),
+            "verdict": ("seed", ["grokked", "did not grok"]),
+        }
+    )
 
 
 def _lines(axes: Axes) -> list[tuple[str, str, np.ndarray]]:
@@ -171,41 +175,58 @@ def test_losses_are_on_log_axes_and_step_zero_has_its_place(dataset: xr.Dataset)
     assert plots.loss_curves(dataset, scale="linear").get_xscale() == "linear"
 
 
-def test_a_seed_that_never_grokked_has_no_triangle(dataset: xr.Dataset, dates: Dates) -> None:
-    axes = plots.loss_curves(dataset, dates=dates)
-    marks = [
-        (to_hex(line.get_color()).upper(), line.get_xdata()[0])
+def _bars(axes: Axes) -> list[tuple[str, float, float]]:
+    """The colour and the two ends of each bar of two points at the height given."""
+    return [
+        (to_hex(line.get_color()).upper(), *map(float, np.asarray(line.get_xdata())))  # pyright: ignore[reportReturnType]
         for line in axes.get_lines()
-        if line.get_marker() == "v"
+        if len(np.asarray(line.get_xdata())) == 2 and line.get_marker() == "|"
     ]
-    assert marks == [(COLOURS["train"], 4.0), (COLOURS["train"], 6.0), (COLOURS["test"], 300.0)]
 
 
-def test_phases_are_shaded_to_their_median_ends_with_their_intervals(
-    dataset: xr.Dataset, phases: Phases
+def test_a_date_is_a_bar_between_two_snapshots_and_a_later_one_is_counted(
+    dataset: xr.Dataset, dates: xr.Dataset
 ) -> None:
-    axes = plots.loss_curves(dataset, phases=phases)
+    axes = plots.loss_curves(dataset, dates=dates)
+    blue, orange = COLOURS["train"], COLOURS["test"]
+    assert _bars(axes) == [(blue, 1, 5), (blue, 5, 20), (orange, 100, 1000)]
+    assert [text.get_text() for text in axes.texts] == ["1 later \N{RIGHTWARDS ARROW}"]
+    assert to_hex(axes.texts[0].get_color()).upper() == orange
+    begun_late = dates.assign(memorised=_pairs((-np.inf, 1), (-np.inf, 1)))
+    notes = [text.get_text() for text in plots.loss_curves(dataset, dates=begun_late).texts]
+    assert notes == ["2 by then", "1 later \N{RIGHTWARDS ARROW}"]
+
+
+def test_phases_are_shaded_between_the_bounds_of_their_median_ends(
+    dataset: xr.Dataset, dates: xr.Dataset
+) -> None:
+    """The seed that has not generalised is part of the medians, of which one is then open above."""
+    axes = plots.loss_curves(dataset, dates=dates)
     spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]  # pyright: ignore[reportAttributeAccessIssue]
-    assert spans == [(0, 6), (6, 70), (70, 500)]
+    # Medians: [3, 12.5], [20, inf), [550, inf): nothing is shaded beyond an open bound.
+    assert spans == [(0, 3), (12.5, 20)]
     assert [to_hex(patch.get_facecolor()).upper() for patch in axes.patches] == [
-        COLOURS[name] for name in PHASES
+        COLOURS[name] for name in list(PHASES)[:2]
     ]
-    bars = [tuple(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) == 2]
-    assert bars == [(5, 7), (50, 90), (400, 600)]
+    grey = [line for line in axes.get_lines() if line.get_color() == COLOURS["date"]]
+    ends = [np.asarray(line.get_xdata()).tolist() for line in grey]
+    assert ends == [[1, 20], [20, 1000], [100, 1000]]
 
 
-def test_phases_are_shaded_over_the_seeds_that_have_all_three_ends(
-    dataset: xr.Dataset, phases: Phases
+def test_phases_are_shaded_over_the_seeds_that_have_them(
+    dataset: xr.Dataset, dates: xr.Dataset
 ) -> None:
-    """Medians of each end over other seeds can be out of order: here 500 comes after 90."""
-    mixed = phases._replace(
-        memorisation_end=_by_seed(5.0, 995.0), circuit_formation_end=_by_seed(50.0, np.nan)
+    """Medians of each end over other seeds could be out of order."""
+    absent = _pairs((20, 100), (np.nan, np.nan))
+    mixed = dates.assign(
+        memorised=_pairs((1, 5), (100, 1000)), circuit_formation_end=absent, cleanup_end=absent
     )
-    axes = plots.loss_curves(dataset, phases=mixed)
+    axes = plots.loss_curves(dataset, dates=mixed)
     spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]  # pyright: ignore[reportAttributeAccessIssue]
-    assert spans == [(0, 5), (5, 50), (50, 400)]
-    unended = phases._replace(circuit_formation_end=_by_seed(np.nan, np.nan))
-    assert not plots.loss_curves(dataset, phases=unended).patches
+    assert spans == [(0, 1), (5, 20)]
+    none = dates.assign(circuit_formation_end=_pairs(*[(np.nan, np.nan)] * 2))
+    assert not plots.loss_curves(dataset, dates=none).patches
+    assert not plots.loss_curves(dataset, dates=dates.drop_vars("cleanup_end")).patches
 
 
 def test_a_null_is_a_band_over_its_draws(dataset: xr.Dataset) -> None:
@@ -505,14 +526,22 @@ def test_shares_stay_linear_and_losses_of_many_decades_do_not() -> None:
     ]
 
 
-def test_aligned_seeds_meet_at_one_and_others_are_grey(dataset: xr.Dataset, dates: Dates) -> None:
-    first, second, *_ = plots.aligned_seeds(dataset, dates).get_lines()
-    np.testing.assert_allclose(np.asarray(first.get_xdata()), _STEPS / 300)
+def test_aligned_seeds_meet_at_one_and_others_are_grey(
+    dataset: xr.Dataset, dates: xr.Dataset
+) -> None:
+    early = dates.assign(generalised=_pairs((20, 100), (1000, np.inf)))
+    axes = plots.aligned_seeds(dataset, early)
+    first, second, *_ = axes.get_lines()
+    np.testing.assert_allclose(np.asarray(first.get_xdata()), _STEPS / 100)
+    np.testing.assert_allclose(np.asarray(second.get_xdata()), _STEPS / 1000)
     assert (to_hex(first.get_color()).upper(), to_hex(second.get_color())) == (
         COLOURS["test"],
         "#999999",
     )
     np.testing.assert_array_equal(second.get_ydata(), dataset["test_accuracy"].sel(seed=8).values)
+    (strip,) = axes.patches
+    assert strip.get_x() == 0.2  # pyright: ignore[reportAttributeAccessIssue]
+    assert axes.get_xlim() == (0.01, 10)
 
 
 def test_the_answer_surface_is_the_margins_with_trained_pairs_framed(pictures: xr.Dataset) -> None:

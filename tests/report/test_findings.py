@@ -15,10 +15,10 @@ from conftest import tiny_mlp_experiment
 from PIL import Image
 
 from mi_jax.cli.main import main
-from mi_jax.dynamics import RULE, Claim, Dates, Phases
+from mi_jax.dynamics import DATES, GROKKING, LIU_2022, Claim, GrokkingRule
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report import Figure
-from mi_jax.report.catalogue import DATES, plans
+from mi_jax.report.catalogue import plans
 from mi_jax.report.claims import claims
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import how_measured, numbers_table, summary
@@ -26,7 +26,8 @@ from mi_jax.report.inputs import ReportInputs
 from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
+Pair = tuple[float, float]
 STEPS = [0, 10, 1000]
 
 
@@ -45,9 +46,29 @@ def _by_seed(*values: Any) -> xr.DataArray:
     return xr.DataArray(np.array(values), {"seed": np.arange(len(values)) + 3}, ("seed",))
 
 
-def _dates(memorised: list[float], grokked: list[float]) -> Dates:
-    first, second = _by_seed(*memorised), _by_seed(*grokked)
-    return Dates(first, second, second - first)
+def _pairs(*pairs: Pair) -> xr.DataArray:
+    """Dates by seed."""
+    return xr.DataArray(
+        np.array(pairs, float),
+        {"seed": np.arange(len(pairs)) + 3, "bound": ["lower", "upper"]},
+        ("seed", "bound"),
+    )
+
+
+def _dates(
+    memorised: list[Pair],
+    generalised: list[Pair],
+    verdicts: list[str],
+    rule: GrokkingRule = GROKKING,
+) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "memorised": _pairs(*memorised),
+            "generalised": _pairs(*generalised),
+            "verdict": _by_seed(*verdicts),
+        },
+        attrs={"level": rule.level, "gap": rule.gap, "gap_unit": rule.unit},
+    )
 
 
 def _untrained(**draws: list[float]) -> Nulls:
@@ -74,10 +95,8 @@ def _swapped(**draws: list[list[float]]) -> Nulls:
 # --- Claims
 
 
-def _claims(
-    dataset: xr.Dataset, nulls: Nulls, dates: Dates | None = None, phases: Phases | None = None
-) -> list[Claim]:
-    return claims(ReportInputs(dataset, nulls, dates, phases))
+def _claims(dataset: xr.Dataset, nulls: Nulls, dates: xr.Dataset | None = None) -> list[Claim]:
+    return claims(ReportInputs(dataset, nulls, xr.Dataset() if dates is None else dates))
 
 
 def _level(found: list[Claim], name: str) -> int:
@@ -165,71 +184,64 @@ def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
     assert _claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained()) == []
 
 
+_FOUR = _dates(
+    [(8, 10), (15, 20), (900, INF), (25, 30)],
+    [(8, 10), (800, 900), (60, 70), (900, INF)],
+    ["generalised at once", "grokked", "generalised without memorising", "did not grok"],
+)
+
+
 def test_grokking_is_observed_and_counted_by_seed() -> None:
-    dates = _dates([10.0, 10.0, NAN, 50.0], [100.0, NAN, NAN, 40.0])
-    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), dates)
-    assert "grokking" in claim.text
+    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), _FOUR)
+    assert claim.text == (
+        "The network groks: test accuracy reaches 0.99 at 2 times the step of training accuracy or"
+        " later"
+    )
     assert (claim.level, claim.reason) == (
         0,
-        "1 of 4 seeds; there is no null to compare a date with",
+        "observed in 1 of 4 seeds; there is no null to compare a date with",
     )
+    published = _FOUR.assign_attrs(level=0.9, gap=1000.0, gap_unit="steps")
+    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), published)
+    assert "reaches 0.9 at 1,000 steps after training accuracy" in claim.text
 
 
-def _verdicts(*verdicts: str) -> Phases:
-    never = _by_seed(*[NAN] * len(verdicts))
-    return Phases(never, never, never, _by_seed(*verdicts))
+def test_the_summary_counts_seeds_of_each_kind_and_leaves_none_out_of_the_medians() -> None:
+    assert summary(_FOUR) == (
+        "Of 4 seeds, 1 grokked, 1 generalised at once, 1 generalised without memorising and 1"
+        " memorised without generalising. They memorised in the median between 20 and 25 [from 8"
+        " on; range, 87.5 %; dated in 3 of 4 seeds], and generalised in the median between 430 and"
+        " 485 [from 8 on; range, 87.5 %; dated in 3 of 4 seeds]."
+    )
+    one_of_three = _dates(
+        [(8, 10)] * 3, [(800, 900), (6000, INF), (6000, INF)], ["grokked", *["did not grok"] * 2]
+    )
+    assert "generalised in the median later than 6,000 [from 800 on; " in summary(one_of_three)
 
 
-def test_a_run_that_learns_both_sets_at_once_has_not_grokked() -> None:
-    dates, phases = (
-        _dates([59.1, 58.8], [58.9, 58.9]),
-        _verdicts("generalised at once", "generalised at once"),
+def test_the_summary_of_one_seed_has_its_dates_without_a_median() -> None:
+    assert summary(_dates([(8, 10)], [(900, INF)], ["did not grok"])) == (
+        "This run memorised without generalising. It memorised between 8 and 10, and had not"
+        " generalised by step 900."
     )
-    assert (
-        summary(dates, phases)
-        == "This run learned the training and the test set at once in 2 of 2 seeds (median step 59"
-        " [59, 59; range, 50 %])."
-    )
-    (claim,) = _claims(_readings(test_loss=[0.1] * 2), _untrained(), dates, phases)
-    assert claim.reason.startswith("0 of 2 seeds")
-    table = _table(_readings(test_loss=[0.1] * 2), dates, phases)
-    assert (
-        table[".99 training accuracy at step"][:2]
-        == table[".99 test accuracy at step"][:2]
-        == ["59", "59"]
-    )
-    assert not {"memorised at step", "grokked at step", "delay, steps"} & set(table)
-
-
-def test_the_summary_counts_seeds_of_each_kind() -> None:
-    dates = _dates([10.0, 20.0, NAN, 30.0], [10.0, 900.0, 70.0, NAN])
-    phases = _verdicts("generalised at once", "grokked", "did not memorise", "did not grok")
-    assert (
-        summary(dates, phases)
-        == "This run memorised in 2 of 4 seeds (median step 25 [20, 30; range, 50 %]), learned the"
-        " training and the test set at once in 1 of 4 seeds (median step 10), reached .99 test"
-        " accuracy without memorising in 1 of 4 seeds (median step 70) and grokked in 1 of 4 seeds"
-        " (median step 900)."
-    )
-    assert (
-        summary(_dates([10.0], [NAN]), _verdicts("did not grok"))
-        == "This run memorised at step 10 and did not grok."
-    )
-    assert (
-        summary(_dates([NAN], [70.0]), _verdicts("did not memorise"))
-        == "This run did not memorise and reached .99 test accuracy without memorising at step 70."
+    assert summary(_dates([(-INF, 10)], [(60, 70)], ["undecided"])) == (
+        "This run generalised, whether at once or not is undecided. It memorised by step 10, and"
+        " generalised between 60 and 70."
     )
 
 
 def test_a_run_on_fresh_examples_is_dated_by_its_test_accuracy() -> None:
-    start = "This run, which has no training set to memorise,"
-    reached = summary(None, None, _by_seed(100.0, NAN, 300.0))
-    assert (
-        reached
-        == f"{start} reached .99 test accuracy in 2 of 3 seeds (median step 200 [100, 300; range,"
-        " 50 %])."
+    start = "This run, with no training set to memorise,"
+    dates = xr.Dataset({"generalised": _pairs((90, 100), (900, INF), (200, 300))})
+    dates.attrs |= {"level": 0.99, "gap": 2.0, "gap_unit": "ratio"}
+    assert summary(dates) == (
+        f"{start} reached 0.99 test accuracy in the median between 200 and 300 [from 90 on; range,"
+        " 75 %; dated in 2 of 3 seeds]."
     )
-    assert summary(None, None, _by_seed(NAN)) == f"{start} did not reach .99 test accuracy."
+    assert (
+        summary(dates.isel(seed=[1])) == f"{start} had not reached 0.99 test accuracy by step 900."
+    )
+    assert summary(xr.Dataset()).startswith("Readings of every snapshot")
 
 
 # --- Numbers
@@ -241,49 +253,48 @@ def _table(*arguments: Any) -> dict[str, list[str]]:
     return dict(rows)
 
 
-def test_dates_are_in_steps_and_missing_ones_are_never() -> None:
-    dates = _dates([12.4, 10.0, 1234.6], [9000.0, NAN, 10_000.2])
-    table = _table(_readings(test_loss=[0.1] * 3), dates, None)
-    assert table["seed"] == ["3", "4", "5", "median [interval]"]
-    assert table["memorised at step"] == ["12", "10", "1,235", "12 [10, 1,235; range, 75 %]"]
-    assert table["grokked at step"] == [
-        "9,000",
-        "never",
-        "10,000",
-        "9,500 [9,000, 10,000; range, 50 %; 2 of 3]",
-    ]
-    assert table["delay, steps"] == [
-        "8,988",
-        "never",
-        "8,766",
-        "8,877 [8,766, 8,988; range, 50 %; 2 of 3]",
-    ]
-    assert (
-        _table(_readings(test_loss=[0.1] * 2), _dates([NAN] * 2, [NAN] * 2), None)[
-            "grokked at step"
-        ]
-        == ["never"] * 3
+def test_dates_are_between_snapshots_and_open_ones_stay_in_the_medians() -> None:
+    dates = _dates(
+        [(10, 12), (-INF, 10), (1200, 1234)],
+        [(8000, 9000), (10_000, INF), (9000, 10_000)],
+        ["grokked", "did not grok", "grokked"],
+        LIU_2022,
     )
-
-
-def test_phases_have_rows_and_a_verdict() -> None:
-    verdict = _by_seed("grokked", "did not grok")
-    phases = Phases(_by_seed(20.0, 30.0), _by_seed(300.0, NAN), _by_seed(4000.0, NAN), verdict)
-    table = _table(_readings(test_loss=[0.1] * 2), None, phases)
-    assert table["verdict"] == ["grokked", "did not grok", ""]
-    assert table["memorisation ends at step"] == ["20", "30", "25 [20, 30; range, 50 %]"]
-    assert table["circuit formation ends at step"] == [
-        "300",
-        "never",
-        "300 [1 of 2]",
+    dates["circuit_formation_end"] = _pairs((100, 200), (NAN, NAN), (300, 400))
+    dates["cleanup_end"] = _pairs((8000, 9000), (NAN, NAN), (9000, 10_000))
+    table = _table(_readings(test_loss=[0.1] * 3), dates)
+    assert table["seed"] == ["3", "4", "5", "median [interval]"]
+    assert table["verdict"] == ["grokked", "did not grok", "grokked", ""]
+    assert table["memorised, step"] == [
+        "between 10 and 12",
+        "by step 10",
+        "between 1,200 and 1,234",
+        "between 10 and 12 [up to 1,234; range, 75 %]",
     ]
-    assert table["clean-up ends at step"][:2] == ["4,000", "never"]
+    assert table["circuit formation ended, step"][1:] == [
+        "none",
+        "between 300 and 400",
+        "between 200 and 300 [from 100 to 400; range, 50 %; dated in 2 of 3 seeds]",
+    ]
+    assert table["generalised, step"] == [
+        "between 8,000 and 9,000",
+        "later than 10,000",
+        "between 9,000 and 10,000",
+        "between 9,000 and 10,000 [from 8,000 on; range, 75 %; dated in 2 of 3 seeds]",
+    ]
+    # The median of the differences by seed, not the difference of the medians.
+    assert table["memorised to generalised, steps"] == [
+        "between 7,988 and 8,990",
+        "more than 9,990",
+        "between 7,766 and 8,800",
+        "between 7,988 and 8,990 [from 7,766 on; range, 75 %; dated in 2 of 3 seeds]",
+    ]
 
 
 def test_scalars_are_those_of_the_last_step_with_units() -> None:
     dataset = _readings(test_loss=[0.00012346, NAN, 0.5], gini_embedding=[0.25, 0.5, 0.75])
     dataset["test_loss"].attrs["units"] = "nats"
-    table = _table(dataset, None, None)
+    table = _table(dataset, xr.Dataset())
     assert table["test_loss, nats"] == [
         "0.0001235",
         "not finite",
@@ -295,18 +306,18 @@ def test_scalars_are_those_of_the_last_step_with_units() -> None:
 
 def test_a_flag_is_up_or_not() -> None:
     flag = _readings(diverged=[0, 1]).astype(bool)
-    assert numbers_table(flag, None, None)[1:] == [("diverged", ["no", "yes", ""])]
+    assert numbers_table(flag, xr.Dataset())[1:] == [("diverged", ["no", "yes", ""])]
 
 
 def test_an_interval_says_what_it_covers_and_one_seed_has_none() -> None:
-    table = _table(_readings(x=[1.0, 2, 3, 4, 5, 6, 7, 8, 9]), None, None)
+    table = _table(_readings(x=[1.0, 2, 3, 4, 5, 6, 7, 8, 9]), xr.Dataset())
     assert table["x"][-1] == "5 [2, 8; 96.1 %]"
     assert _table(_readings(x=[1.0, NAN, NAN]), None, None)["x"][-1] == "1 [1 of 3]"
     assert _table(_readings(x=[1.0]), None, None)["x"] == ["1", ""]
 
 
 def test_a_reading_that_no_seed_has_is_not_finite_and_no_date() -> None:
-    assert "never" not in _table(_readings(test_loss=[NAN, NAN]), None, None)["test_loss"]
+    assert "never" not in _table(_readings(test_loss=[NAN, NAN]), xr.Dataset())["test_loss"]
 
 
 def test_key_frequencies_are_listed_where_they_are_few() -> None:
@@ -315,7 +326,7 @@ def test_key_frequencies_are_listed_where_they_are_few() -> None:
     dataset = _readings(test_loss=[0.1] * 2).assign_coords(frequency=np.arange(1, 21))
     dataset["key_frequencies"] = (("seed", "step", "frequency"), masks)
     dataset["fourier_power_embedding"] = (("seed", "step", "frequency"), masks.astype(float))
-    table = _table(dataset, None, None)
+    table = _table(dataset, xr.Dataset())
     assert table["key_frequencies"] == ["4, 7", "13 frequencies", ""]
     assert "fourier_power_embedding" not in table
 
@@ -357,15 +368,6 @@ def test_the_variables_of_one_measure_share_a_row_with_the_numbers_prepared_for_
         ("x, _se", "online; gamma: 2.0, n_beta: 66.21"),
         ("y", "online; gamma: 2.0"),
     ]
-
-
-def test_the_rule_of_the_phases_is_stated_where_they_can_be_dated() -> None:
-    dataset = _readings(train_accuracy=[1.0], test_accuracy=[1.0], test_loss=[1.0])
-    for name in dataset:
-        dataset[name].attrs["provenance"] = json.dumps(
-            {"options": {}, "retrospective": False, "source": ""}
-        )
-    assert how_measured(dataset)[0] == ("phases", RULE)
 
 
 # --- Figures
@@ -452,7 +454,7 @@ _TITLES = {
     "progress": "The circuit under the loss",
     "loss": "Loss",
     "accuracy": "Accuracy",
-    "seeds": "Seeds aligned at grokking",
+    "seeds": "Seeds aligned at generalising",
     "frequencies": "Frequencies of the unembedding (seed 3)",
     "frequencies_embedding": "Frequencies of the embedding (seed 3)",
     "spectra": "Final Fourier spectra (seed 3)",
@@ -485,18 +487,17 @@ def _drawn(
 ) -> list[Figure]:
     nothing = xr.Dataset()
     seeds = dataset.sizes["seed"]
-    dates = _dates([5.0] * seeds, [500.0] * seeds) if dated else None
-    phases = born = None
-    if dates is not None:
-        verdict = dates.grokked.copy(data=np.array(["grokked"] * seeds))
-        phases = Phases(dates.memorised + 5, dates.memorised + 95, dates.grokked + 100, verdict)
+    dates, born = xr.Dataset(), None
+    if dated:
+        dates = _dates([(1, 5)] * seeds, [(100, 500)] * seeds, ["grokked"] * seeds)
+        dates["circuit_formation_end"] = _pairs(*[(20, 100)] * seeds)
+        dates["cleanup_end"] = dates["generalised"]
         if "frequency" in dataset.coords:
-            born = dates.memorised.expand_dims(frequency=dataset["frequency"].values)
+            born = _by_seed(*[5.0] * seeds).expand_dims(frequency=dataset["frequency"].values)
     shown = nothing if pictures is None else pictures
     inputs = ReportInputs(
         dataset,
         dates=dates,
-        phases=phases,
         births=born,
         pictures=shown,
         frames=shown if frames else nothing,
@@ -531,7 +532,7 @@ def test_with_every_reading_every_figure_is_drawn_story_first_film_last(
 
 _MARKS = {
     **{name: {*DATES} for name in ("progress", "loss", "accuracy")},
-    "seeds": {"grokked"},
+    "seeds": {"generalised"},
     "frequencies": {"births", "final_keys"},
     **{
         name: {"final_keys"}
@@ -616,7 +617,8 @@ def test_one_seed_or_no_dates_leave_no_panel_of_seeds(dataset: xr.Dataset, tmp_p
 def test_where_no_seed_grokked_there_is_no_clock_of_grokking(
     dataset: xr.Dataset, tmp_path: Path
 ) -> None:
-    curve, never = _only(dataset, "test_accuracy"), _dates([5.0, 5.0], [NAN, NAN])
+    curve = _only(dataset, "test_accuracy")
+    never = _dates([(1, 5)] * 2, [(1000, INF)] * 2, ["did not grok"] * 2)
     assert draw_figures(tmp_path, ReportInputs(curve, dates=never)) == []
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.text
-import numpy as np
 import pytest
 from conftest import tiny_experiment
 from matplotlib.figure import Figure
@@ -183,13 +182,14 @@ def test_the_page_says_how_to_make_it_again_and_where_the_numbers_are(study: Stu
 
 def test_each_seed_is_said_to_have_grokked_or_not(study: Study) -> None:
     page = study.report.read_text()
-    grokked = np.isfinite(study.dates.grokked.values)  # pyright: ignore[reportOptionalMemberAccess]
+    grokked = study.dates["verdict"].values == "grokked"
     assert set(grokked) == {True, False}
-    assert f"grokked in {grokked.sum()} of 3 seeds (median step " in page
+    assert f"Of 3 seeds, {grokked.sum()} grokked and " in page
     assert f"{grokked.sum()} of 3 seeds; there is no null to compare a date with" in page
     assert page.count('<td class="cell">did not grok</td>') == (~grokked).sum()
     assert page.count('<td class="cell">grokked</td>') == grokked.sum()
-    assert '<td class="cell">never</td>' in page
+    assert '<td class="cell">later than ' in page
+    assert "first reaches 0.99. It has grokked if it generalised at 2 times" in page
 
 
 def test_texts_of_a_page_are_escaped() -> None:

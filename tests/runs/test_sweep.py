@@ -1,6 +1,7 @@
-"""Sweeps: the grid, its outcome, processes that are killed, and the four regimes."""
+"""Sweeps: the grid, its outcome, processes that are killed, and the figures."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,12 +19,13 @@ from mi_jax import plots
 from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.cli.main import main
 from mi_jax.cli.overrides import with_swept
-from mi_jax.dynamics import regimes
+from mi_jax.dynamics import DATES, VERDICTS, grokking_dates
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.run import open_run
 from mi_jax.runs.sweep import grid, sweep
 from mi_jax.training import AdamW, every
 
+NAN, INF = float("nan"), float("inf")
 _AXES = {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.0, 1.0)}
 
 
@@ -125,6 +127,12 @@ def test_points_trained_in_processes_are_what_each_is_alone_and_are_summed_up(
         "optimizer.learning_rate": 2,
         "optimizer.weight_decay": 2,
         "seed": 2,
+        "bound": 2,
+    }
+    assert {name: summary.attrs[name] for name in ("level", "gap", "gap_unit")} == {
+        "level": 0.99,
+        "gap": 2.0,
+        "gap_unit": "ratio",
     }
     points = grid(_experiment(), _AXES)
     for name in points:
@@ -135,7 +143,11 @@ def test_points_trained_in_processes_are_what_each_is_alone_and_are_summed_up(
         np.testing.assert_array_equal(
             at["final_test_loss"], run.measures["test_loss"].isel(step=-1)
         )
-        assert {"memorised", "grokked", "delay", "regime", "final_train_accuracy"} <= set(at)
+        assert {*DATES, "delay", "verdict", "final_train_accuracy"} <= set(at)
+        # The same words and dates as anywhere else.
+        dates = grokking_dates(run.measures)
+        for date in (*DATES, "verdict"):
+            np.testing.assert_array_equal(at[date], dates[date])
     name, point = list(points.items())[-1]
     subprocess.run(
         [sys.executable, "-c", _ALONE, json.dumps(point.to_json()), str(tmp_path / "alone")],
@@ -282,7 +294,7 @@ def test_the_command_line_prints_one_line_or_object_per_seed(
             (1.0, 1),
         ]
         assert all(
-            row["grokked"] is None and row["regime"] in ("confusion", "memorisation")
+            row["generalised"][1] is None and row["verdict"] in ("did not memorise", "did not grok")
             for row in rows
         )
         assert main(["sweep", "long.py", "--steps", "20"]) == 2
@@ -291,108 +303,100 @@ def test_the_command_line_prints_one_line_or_object_per_seed(
         os.chdir(here)
 
 
-# --- The four regimes
-
-
-def _curves(memorised: float, grokked: float, last: int = 3000) -> tuple[list[float], list[float]]:
-    steps = np.arange(0, last + 1, 100)
-    return tuple((steps >= date).astype(float).tolist() for date in (memorised, grokked))  # pyright: ignore[reportReturnType]
-
-
-@pytest.mark.parametrize(
-    ("memorised", "grokked", "regime"),
-    [
-        (200, 300, "comprehension"),
-        (200, 1050, "comprehension"),
-        (200, 1300, "grokking"),
-        (200, np.inf, "memorisation"),
-        (np.inf, np.inf, "confusion"),
-        (np.inf, 200, "confusion"),
-    ],
-)
-def test_a_regime_follows_from_two_dates_and_a_gap(
-    memorised: float, grokked: float, regime: str
-) -> None:
-    train, test = _curves(memorised, grokked)
-    dataset = xr.Dataset(
-        {
-            "train_accuracy": (("seed", "step"), [train]),
-            "test_accuracy": (("seed", "step"), [test]),
-        },
-        {"seed": [5], "step": np.arange(0, 3001, 100)},
-    )
-    found = regimes(dataset)
-    assert found.sel(seed=5) == regime
-    if regime == "grokking":
-        assert regimes(dataset, gap=2000).sel(seed=5) == "comprehension"
-
-
 # --- Figures
 
 
+def _dated(*pairs: tuple[float, float]) -> np.ndarray:
+    return np.array(pairs, float)
+
+
+_MEMORISED, _LATE, _NEVER = (80, 90), (800, 900), (2500, INF)
+
+
 def _summary() -> xr.Dataset:
-    kinds = np.array(
+    verdicts = np.array(
         [
-            [["grokking", "grokking"], ["memorisation", "grokking"]],
-            [["confusion"] * 2, ["memorisation"] * 2],
+            [["grokked", "grokked"], ["did not grok", "grokked"]],
+            [["diverged"] * 2, ["did not grok"] * 2],
         ]
     )
-    dates = np.where(kinds == "grokking", 900.0, np.nan)
+    generalised = np.where((verdicts == "grokked")[..., None], _LATE, _NEVER)
     return xr.Dataset(
         {
-            "regime": (("a.x", "b.y", "seed"), kinds),
-            "memorised": (("a.x", "b.y", "seed"), np.full((2, 2, 2), 90.0)),
-            "grokked": (("a.x", "b.y", "seed"), dates),
+            "verdict": (("a.x", "b.y", "seed"), verdicts),
+            "memorised": (("a.x", "b.y", "seed", "bound"), np.full((2, 2, 2, 2), _MEMORISED)),
+            "generalised": (("a.x", "b.y", "seed", "bound"), generalised.astype(float)),
         },
-        {"a.x": [0.1, 1.0], "b.y": [3, 30], "seed": [0, 1]},
-        {"level": 0.9, "gap": 1000, "steps": 2500},
+        {"a.x": [0.1, 1.0], "b.y": [3, 30], "seed": [0, 1], "bound": ["lower", "upper"]},
+        {"level": 0.99, "gap": 2.0, "gap_unit": "ratio", "steps": 2500},
     )
 
 
-def test_the_phase_diagram_says_gap_budget_and_where_seeds_disagree() -> None:
+def test_the_phase_diagram_says_rule_budget_and_where_seeds_disagree() -> None:
     figure = plots.phase_diagram(_summary(), "a.x", "b.y")
-    assert figure.get_suptitle() == "accuracy 90%, gap 1,000 steps, budget 2,500 steps, 2 seeds"
+    assert figure.get_suptitle() == "accuracy 99%, gap a factor of 2, budget 2,500 steps, 2 seeds"
+    published = _summary().assign_attrs(level=0.9, gap=1000.0, gap_unit="steps")
+    title = plots.phase_diagram(published, "a.x", "b.y").get_suptitle()
+    assert title == "accuracy 90%, gap 1,000 steps, budget 2,500 steps, 2 seeds"
     left, right = figure.axes[:2]
     assert [(text.get_text(), text.xy) for text in left.texts] == [("1/2", (0.5, 1.5))]  # pyright: ignore[reportAttributeAccessIssue]
     values = left.collections[0].get_array()
     assert values is not None
-    assert np.asarray(values).ravel().tolist() == [1, 3, 1, 2]
+    drawn = [VERDICTS[k] for k in np.asarray(values).ravel()]
+    # Diverged is a verdict of its own, not one of those that did not memorise.
+    assert drawn == ["grokked", "diverged", "grokked", "did not grok"]
+    legend = left.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == set(drawn)
     assert (left.get_xlabel(), left.get_ylabel()) == ("x", "y")
     medians = np.ma.masked_invalid(np.asarray(right.collections[0].get_array())).ravel()
-    # Where one of two seeds never groks, the median lies between 900 and beyond the budget.
-    assert medians.filled(-1).tolist() == [900, -1, -1, -1]
+    # Where one of two seeds never generalises, the median is open above.
+    np.testing.assert_allclose(medians.filled(-1), [math.sqrt(800 * 900), -1, -1, -1])
     counts = [(text.get_text(), text.xy) for text in right.texts]  # pyright: ignore[reportAttributeAccessIssue]
     assert counts == [("1/2", (0.5, 1.5))]
 
 
-def test_a_setting_at_which_few_seeds_grok_looks_no_earlier() -> None:
-    """One of five seeds groks at 900 at the first setting, all by 1,400 at the second."""
-    nan = np.nan
-    dates = np.array([[900.0, nan, nan, nan, nan], [1000.0, 1100, 1200, 1300, 1400]])
+def test_a_setting_at_which_few_seeds_generalise_looks_no_earlier() -> None:
+    """One of five seeds does at the first setting, early; all do at the second, later."""
+    few = _dated((800, 900), *[_NEVER] * 4)
+    all_do = _dated(*[(900.0 + 100 * k, 1000.0 + 100 * k) for k in range(5)])
+    dims = ("a.x", "seed", "bound")
     summary = xr.Dataset(
         {
-            "memorised": (("a.x", "seed"), np.full((2, 5), 90.0)),
-            "grokked": (("a.x", "seed"), dates),
-            "regime": (("a.x", "seed"), np.full((2, 5), "grokking")),
+            "memorised": (dims, np.full((2, 5, 2), _MEMORISED)),
+            "generalised": (dims, np.stack([few, all_do])),
+            "verdict": (("a.x", "seed"), np.full((2, 5), "grokked")),
         },
-        {"a.x": [0.1, 1.0], "seed": range(5)},
-        {"level": 0.9, "gap": 1000, "steps": 2500},
+        {"a.x": [0.1, 1.0], "seed": range(5), "bound": ["lower", "upper"]},
+        {"level": 0.99, "gap": 2.0, "gap_unit": "ratio", "steps": 2500},
     )
     axes = plots.dates_against(summary, "a.x")
-    solid = [np.asarray(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "-"]
-    assert any(np.array_equal(line, [1.25 * 2500, 1200]) for line in solid)
+    orange = plots.style.COLOURS["test"]
+    low, high = (
+        np.asarray(line.get_ydata(), float)
+        for line in axes.lines
+        if line.get_color() == orange and np.array_equal(np.asarray(line.get_xdata()), [0, 1])
+    )
+    np.testing.assert_array_equal(low, [2500, 1100])
+    np.testing.assert_array_equal(high, [NAN, 1200])
+    assert axes.get_ylim()[1] > 2500
+    arrows = [line for line in axes.lines if line.get_marker() == "^"]
+    assert len(arrows) == 4
     right = plots.phase_diagram(summary.expand_dims({"b.y": [3]}), "a.x", "b.y").axes[1]
     medians = np.ma.masked_invalid(np.asarray(right.collections[0].get_array())).ravel()
-    assert medians.filled(-1).tolist() == [-1, 1200]
+    np.testing.assert_allclose(medians.filled(-1), [-1, math.sqrt(1100 * 1200)])
     assert [text.get_text() for text in right.texts] == ["1/5"]
 
 
-def test_dates_against_a_setting_show_what_never_happened() -> None:
+def test_dates_against_a_setting_are_bars_between_their_bounds() -> None:
     axes = plots.dates_against(_summary().isel({"b.y": 1}), "a.x")
-    marks = {
-        (line.get_marker(), line.get_color()): line.get_ydata()
+    bars = [
+        np.asarray(line.get_ydata()).tolist()
         for line in axes.lines
-        if line.get_marker() in ("o", "x")
-    }
-    assert sorted(map(len, marks.values())) == [0, 1, 3, 4]
+        if len(set(np.asarray(line.get_xdata()).tolist())) == 1 and line.get_linestyle() == "-"
+    ]
+    top = axes.get_ylim()[1]
+    assert sorted(map(tuple, bars)) == sorted(
+        [*[(80.0, 90.0)] * 4, (800.0, 900.0), *[(2500.0, top)] * 3]
+    )
     assert axes.get_yscale() == "log"

@@ -18,10 +18,10 @@ from mi_jax.report.catalogue import (
     spectral,
     weights,
 )
-from mi_jax.report.catalogue.plan import DATES, FigurePlan, of_plot
+from mi_jax.report.catalogue.plan import FigurePlan, of_plot
 from mi_jax.report.inputs import ReportInputs
 
-__all__ = ["DATES", "FIGURES", "FigurePlan", "of_plot", "plans"]
+__all__ = ["FIGURES", "FigurePlan", "of_plot", "plans"]
 
 FIGURES: tuple[Callable[[ReportInputs], list[FigurePlan]], ...] = (
     curves.progress,

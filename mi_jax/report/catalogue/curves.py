@@ -1,8 +1,10 @@
 """Loss, accuracy and progress measures over training."""
 
+import numpy as np
+
 from mi_jax import plots
-from mi_jax.dynamics import AT_ONCE
-from mi_jax.report.catalogue.plan import DATES, FigurePlan, date_note, seed_note
+from mi_jax.dynamics import DATES, rule_of
+from mi_jax.report.catalogue.plan import FigurePlan, date_note, seed_note
 from mi_jax.report.inputs import ReportInputs
 
 
@@ -25,9 +27,7 @@ def progress(inputs: ReportInputs) -> list[FigurePlan]:
             f" (retrospective).{band}{date_note(inputs)}{seed_note(inputs)}",
             "Restricted, excluded and test loss against the step, both axes logarithmic.",
             {"restricted_loss", "excluded_loss", "test_loss"},
-            lambda: plots.progress_curves(
-                inputs.dataset, dates=inputs.dates, phases=inputs.phases, null=null
-            ),
+            lambda: plots.progress_curves(inputs.dataset, dates=inputs.dates, null=null),
             DATES,
         )
     ]
@@ -42,7 +42,7 @@ def loss(inputs: ReportInputs) -> list[FigurePlan]:
             f"Training and test loss over training.{date_note(inputs)}{seed_note(inputs)}",
             "Training and test loss against the step, both axes logarithmic.",
             {"train_loss", "test_loss"},
-            lambda: plots.loss_curves(inputs.dataset, dates=inputs.dates, phases=inputs.phases),
+            lambda: plots.loss_curves(inputs.dataset, dates=inputs.dates),
             DATES,
         )
     ]
@@ -57,7 +57,7 @@ def accuracy(inputs: ReportInputs) -> list[FigurePlan]:
             f"Training and test accuracy over training.{date_note(inputs)}{seed_note(inputs)}",
             "Training and test accuracy against the step.",
             {"train_accuracy", "test_accuracy"},
-            lambda: plots.accuracy_curves(inputs.dataset, dates=inputs.dates, phases=inputs.phases),
+            lambda: plots.accuracy_curves(inputs.dataset, dates=inputs.dates),
             DATES,
         )
     ]
@@ -86,7 +86,7 @@ def test_curves(inputs: ReportInputs) -> list[FigurePlan]:
     """Test loss and test accuracy alone, if every step draws fresh examples: then there are no
     training curves to compare them with.
     """
-    if inputs.dates is not None or {"train_loss", "train_accuracy"} & set(inputs.dataset):
+    if "memorised" in inputs.dates or {"train_loss", "train_accuracy"} & set(inputs.dataset):
         return []
     return [
         FigurePlan(
@@ -100,30 +100,37 @@ def test_curves(inputs: ReportInputs) -> list[FigurePlan]:
         FigurePlan(
             "test_accuracy",
             "Test accuracy",
-            f"Test accuracy over training.{seed_note(inputs)}",
+            f"Test accuracy over training.{date_note(inputs)}{seed_note(inputs)}",
             "Test accuracy against the step.",
             {"test_accuracy"},
-            lambda: plots.accuracy_curves(inputs.dataset),
+            lambda: plots.accuracy_curves(inputs.dataset, dates=inputs.dates),
+            ("generalised",),
         ),
     ]
 
 
 def seeds(inputs: ReportInputs) -> list[FigurePlan]:
-    """Every seed against its own step of grokking, if several seeds grokked, not at once."""
-    dates, phases = inputs.dates, inputs.phases
-    if dates is None or not dates.grokked.notnull().any() or inputs.dataset.sizes["seed"] < 2:
+    """Every seed against its own step of generalising, if several seeds got there, and not all at
+    once with memorising.
+    """
+    dates = inputs.dates
+    if "verdict" not in dates or dates.sizes["seed"] < 2:
         return []
-    if phases is not None and bool((phases.verdict == AT_ONCE).all()):
+    generalised = np.isfinite(dates["generalised"].sel(bound="upper")).any()
+    if not generalised or bool((dates["verdict"] == "generalised at once").all()):
         return []
     return [
         FigurePlan(
             "seeds",
-            "Seeds aligned at grokking",
-            "Test accuracy of each seed; steps are divided by the seed's step of grokking. Seeds"
-            " that never grok are dotted and grey.",
-            "Test accuracy of each seed, its step of grokking at one.",
+            "Seeds aligned at generalising",
+            "Test accuracy of each seed. Steps are divided by the first snapshot at which the seed"
+            f" has {rule_of(dates.attrs).level:g} test accuracy; the strip at the left of 1 reaches"
+            " back to the snapshot before, for the seed whose snapshots lie farthest apart. The"
+            " axis begins at one hundredth. Seeds that have not got there are dotted and grey, and"
+            " divided by the last snapshot.",
+            "Test accuracy of each seed, its step of generalising at one.",
             {"test_accuracy"},
             lambda: plots.aligned_seeds(inputs.dataset, dates),
-            ("grokked",),
+            ("generalised",),
         )
     ]

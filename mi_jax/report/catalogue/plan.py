@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mi_jax.dynamics import rule_of
 from mi_jax.plots.style import FigureTexts
 from mi_jax.report.inputs import ReportInputs
 
-DATES = ("memorised", "grokked", "memorisation_end", "circuit_formation_end", "cleanup_end")
-"""Marks of a figure that shows dates and phases."""
 KEYS = ("final_keys",)
 """Mark of a figure that shows which frequencies are key in the last snapshot."""
 
@@ -68,20 +67,22 @@ def seed_note(inputs: ReportInputs) -> str:
 
 
 def date_note(inputs: ReportInputs) -> str:
-    """The sentences of a caption that explain shaded phases and marked dates, if there are
-    any.
-    """
-    note = ""
-    if inputs.phases is not None:
+    """The sentences of a caption that explain shaded phases and marked dates, if there are any."""
+    dates, note = inputs.dates, ""
+    if "circuit_formation_end" in dates and bool(dates["circuit_formation_end"].notnull().any()):
         note += (
-            " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), each up"
-            " to its median end over the seeds that have all three; bars at the bottom: interval of"
-            " each end over these seeds (order statistics that cover at least 95 %; the range below"
-            " six seeds)."
+            " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), in the"
+            " median over the seeds that have these phases. In the white strip after a shading lies"
+            " the median end of the phase: the strip reaches from one snapshot to the next, and to"
+            " the right edge where the median lies beyond the last snapshot. Bars at the bottom:"
+            " interval of each median end."
         )
-    if inputs.dates is not None:
+    if "generalised" in dates:
+        level = f"{rule_of(dates.attrs).level:g}"
         note += (
-            " Triangles: the step at which a seed first reaches .99 training accuracy (blue) and"
-            " .99 test accuracy (orange)."
+            f" Bars at the top: the two snapshots between which a seed reached {level} training"
+            f" accuracy (blue) and {level} test accuracy (orange); seeds that had not by the last"
+            " snapshot are counted at the right (later), seeds that had by the first one at the"
+            " left (by then)."
         )
     return note

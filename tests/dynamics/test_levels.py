@@ -1,4 +1,4 @@
-"""Dates of level crossings, checked by hand."""
+"""Interpolated crossings of levels, checked by hand."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mi_jax.dynamics import interpolated_crossing, interpolated_crossings, transitions
+from mi_jax.dynamics import crossings, interpolated_crossing, interpolated_crossings
 
 NAN = float("nan")
 
@@ -134,50 +134,22 @@ ACCURACIES = _dataset(
 )
 
 
-def test_memorised_and_grokked_are_the_first_crossings_of_99_percent_by_seed() -> None:
-    dates = transitions(ACCURACIES)
-    assert dates.memorised.dims == dates.grokked.dims == dates.delay.dims == ("seed",)
-    assert dates.memorised["seed"].values.tolist() == [5, 6, 7]
-    np.testing.assert_allclose(dates.memorised, [10**0.99 - 1, 10**1.5 - 1, NAN])
-    np.testing.assert_allclose(dates.grokked, [10**2.99 - 1, NAN, NAN])
-    np.testing.assert_allclose(dates.delay, [10**2.99 - 10**0.99, NAN, NAN])
-
-
-def test_levels_may_be_given() -> None:
-    dates = transitions(ACCURACIES, train=0.5, test=0.25)
-    np.testing.assert_allclose(dates.memorised, [10**0.5 - 1, 10 ** (0.5 / 0.98) - 1, 9.0])
-    np.testing.assert_allclose(dates.grokked, [10**2.25 - 1, 10**1.5 - 1, NAN])
-
-
-def test_dates_by_loss_are_falls_below_a_level() -> None:
-    losses = _dataset(train_loss=[[4.01, 0.01, 0.0, 0.0]], test_loss=[[4.0, 5.0, 2.0, 0.0]])
-    dates = transitions(losses, by="loss")
-    np.testing.assert_allclose(dates.memorised, [9.0])
-    np.testing.assert_allclose(dates.grokked, [10 ** (2 + 1.99 / 2) - 1])
-    np.testing.assert_allclose(transitions(losses, by="loss", test=1.0).grokked, [10**2.5 - 1])
-
-
 def test_the_order_of_the_dims_does_not_matter() -> None:
-    turned = transitions(ACCURACIES.transpose("step", "seed"))
-    for ours, theirs in zip(transitions(ACCURACIES), turned, strict=True):
+    curve = ACCURACIES["train_accuracy"]
+    for level_of in (interpolated_crossings, crossings):
+        ours, theirs = level_of(curve, 0.99), level_of(curve.transpose("step", "seed"), 0.99)
         xr.testing.assert_identical(ours, theirs)
 
 
-def test_a_seed_with_nan_readings_has_the_dates_before_them() -> None:
-    dates = transitions(
-        _dataset(train_accuracy=[[0.0, 1.0, NAN, NAN]], test_accuracy=[[0.0, 0.1, NAN, NAN]])
-    )
-    np.testing.assert_allclose(dates.memorised, [10**0.99 - 1])
-    assert np.isnan(dates.grokked).all()
+def test_an_interpolated_crossing_lies_between_the_two_snapshots_of_the_date() -> None:
+    curve = ACCURACIES["train_accuracy"]
+    found, dates = interpolated_crossings(curve, 0.99).values, crossings(curve, 0.99).values
+    np.testing.assert_allclose(found, [10**0.99 - 1, 10**1.5 - 1, NAN])
+    assert dates.tolist() == [[0, 9], [9, 99], [999, math.inf]]
+    assert ((found[:2] > dates[:2, 0]) & (found[:2] <= dates[:2, 1])).all()
 
 
 def test_crossings_are_in_steps_by_seed() -> None:
     dates = interpolated_crossings(ACCURACIES["train_accuracy"], 0.5)
     assert dates.attrs["units"] == "steps"
     np.testing.assert_allclose(dates, [10**0.5 - 1, 10 ** (0.5 / 0.98) - 1, 9.0])
-
-
-@pytest.mark.parametrize("by", ["accuracy", "loss"])
-def test_an_error_names_the_missing_curves(by: Any) -> None:
-    with pytest.raises(ValueError, match=rf"has no test_{by}\. It has train_{by}"):
-        transitions(_dataset(**{f"train_{by}": [[0.0, 1.0, 1.0, 1.0]]}), by=by)
