@@ -31,8 +31,10 @@ def test_circularity_is_its_formula(p: int, operation: str, weights: str) -> Non
 
 
 @pytest.mark.parametrize(("p", "operation", "weights"), [case for case in CASES if case[0] % 2])
-@pytest.mark.parametrize("of", ["correct", "wrong"])
-def test_distance_irrelevance_is_its_formula(p: int, operation: str, weights: str, of: str) -> None:
+@pytest.mark.parametrize("name", ["distance_irrelevance", "distance_irrelevance_wrong"])
+def test_distance_irrelevance_is_its_formula(
+    p: int, operation: str, weights: str, name: str
+) -> None:
     net = bilinear(p, operation, weights)  # pyright: ignore[reportArgumentType]
     logits, sign = net.logits(net.arrays["E"][:p]), 1 if operation == "add" else -1
     M = np.zeros((p, p))
@@ -40,10 +42,8 @@ def test_distance_irrelevance_is_its_formula(p: int, operation: str, weights: st
         for b in range(p):
             answer = (a + sign * b) % p
             others = np.delete(logits[a, b], answer)
-            M[answer, (a - sign * b) % p] = (
-                logits[a, b, answer] if of == "correct" else others.max()
-            )
-    name = "distance_irrelevance" + ("" if of == "correct" else "_wrong")
+            right = name == "distance_irrelevance"
+            M[answer, (a - sign * b) % p] = logits[a, b, answer] if right else others.max()
     assert_twin(net.read(name), M.std(axis=0).mean() / M.std())
 
 

@@ -12,25 +12,36 @@ from networks import (
     waves,
 )
 
+NAMES = (
+    "fourier_power_embedding",
+    "fourier_power_unembedding",
+    "fourier_power_neuron_inputs",
+    "gini_embedding",
+    "gini_unembedding",
+    "gini_neuron_inputs",
+)
+
 
 def _tables(net: Network) -> dict[str, np.ndarray]:
-    return {"embedding": np.concatenate([net.E_a, net.E_b], axis=1), "unembedding": net.U.T}
+    """Table of each place; one-hot tokens enter the neurons by their embeddings."""
+    embedding = np.concatenate([net.E_a, net.E_b], axis=1)
+    return {"embedding": embedding, "neuron_inputs": embedding, "unembedding": net.U.T}
 
 
 @pytest.mark.parametrize(("p", "operation", "weights"), CASES)
 def test_fourier_measures_are_their_formulas(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
+    values = net.read(*NAMES)
     for place, table in _tables(net).items():
         power = np.array([np.square(waves(p, k) @ table).sum() for k in frequencies(p)])
         name = f"fourier_power_{place}"
-        assert_twin(net.read(name)[name], power / power.sum(), name)
+        assert_twin(values[name], power / power.sum(), name)
         norms = [np.linalg.norm(waves(p, k) @ table, axis=1) for k in frequencies(p)]
         x = np.sort(np.concatenate(norms))
         n = len(x)
         gini = 2 * (np.arange(1, n + 1) * x).sum() / (n * x.sum()) - (n + 1) / n
         # The Gini coefficient is a difference of numbers of size 1.
-        name = f"gini_{place}"
-        assert net.read(name)[name] == pytest.approx(gini, abs=1e-6)
+        assert values[f"gini_{place}"] == pytest.approx(gini, abs=1e-6)
 
 
 @pytest.mark.parametrize(("p", "operation", "weights"), CASES)

@@ -1,6 +1,7 @@
 """Twins of probes: accuracy, selectivity, description length, and effects of edits."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise, product
 from math import gcd
@@ -12,6 +13,7 @@ import pytest
 from networks import CASES, RELATIVE, Network, assert_twin, network, read
 from scipy.optimize import minimize
 
+from mi_jax.basics.precision import Precision, cast, computing_in
 from mi_jax.contracts import Context, Labels, Model, Reference, Subject
 from mi_jax.measures.activations import CONTROL
 from mi_jax.measures.linear_probes import logistic_fit, one_hot_rows, row_ranges
@@ -34,6 +36,11 @@ EFFECTS = {"probe_effect": "erase", "probe_effect_steer": "steer", "probe_effect
 RIDGE = 1e-3
 """Strength of the penalty relative to the mean variance of the vectors."""
 
+
+def _id(case: tuple[Any, ...]) -> str:
+    return "-".join(map(str, case))
+
+
 CONCEPTS = ("a", "answer", "order", "trained")
 """Concepts of p, 3 and 2 classes. Fewer of them than the task has compile much faster."""
 
@@ -43,6 +50,12 @@ class Probed(NamedTuple):
 
     net: Network
     context: Context
+    precision: Precision
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Values of some measures by variable, in the precision."""
+        with computing_in(self.precision):
+            return read(tuple(names), cast(self.net.params, self.precision), self.context)
 
     @property
     def sites(self) -> list[str]:
@@ -78,21 +91,31 @@ def _model(model: Model, sites: tuple[str, ...]) -> Model:
 
 
 @lru_cache
-def _probed(p: int, operation: Any, weights: Any) -> Probed:
+def _probed(p: int, operation: Any, weights: Any, precision: Precision) -> Probed:
     net = network(p, operation, weights)
     sites = ("logits",) if p == 2 else ("hidden.0.pre", "hidden.0.post")
-    subject = Subject(_model(net.context.model, sites), net.task, net.context.loss)
+    subject = Subject(
+        _model(net.context.model, sites), net.task, net.context.loss, precision=precision
+    )
     measures = [EXPENSIVE[name] for name in (*ACCURACY, *LENGTH, *EFFECTS)]
     context = make_context(subject, 0, Reference(), measures)
     labels = {name: context.labels[name] for name in CONCEPTS if name in context.labels}
-    return Probed(net, dataclasses.replace(context, labels=labels))
+    return Probed(net, dataclasses.replace(context, labels=labels), precision)
 
 
 PROBED = [
-    pytest.param(*case, marks=() if case[0] == 3 else pytest.mark.slow, id="-".join(map(str, case)))
-    for case in CASES
+    *(pytest.param(*case, "float32", id=f"{_id(case)}-float32") for case in CASES if case[0] == 3),
+    *(
+        pytest.param(*case, "float64", marks=pytest.mark.slow, id=f"{_id(case)}-float64")
+        for case in CASES
+    ),
 ]
-"""The cases: programs of probes compile slowly, so that p = 3 alone is read always."""
+"""The cases with their precision. Programs of probes compile slowly, so that p = 3 alone is read
+always.
+
+A fit of fewer rows than dimensions, or a subspace of nearly equal directions, amplifies the
+rounding of float32 activations beyond what a twin allows. All cases are therefore read in float64.
+"""
 
 
 # --- Fits
@@ -207,10 +230,12 @@ def _assert_between(value: np.ndarray, bounds: np.ndarray, name: str) -> None:
     assert (value <= bounds[..., 1] + 1e-6)[finite].all(), name
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), PROBED)
-def test_accuracies_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
-    at = _probed(p, operation, weights)
-    values = read((*ACCURACY, *SELECTIVITY), at.net.params, at.context)
+@pytest.mark.parametrize(("p", "operation", "weights", "precision"), PROBED)
+def test_accuracies_are_their_formulas(
+    p: int, operation: Any, weights: Any, precision: Precision
+) -> None:
+    at = _probed(p, operation, weights, precision)
+    values = at.read((*ACCURACY, *SELECTIVITY))
     control = np.asarray(at.context.prepared[CONTROL])[:, :2]
     for name, probe in ACCURACY.items():
         trained, tested = (np.asarray(half) for half in probe.halves(at.context))
@@ -281,10 +306,12 @@ def test_logistic_regression_ends_near_its_minimum(p: int, concept: str) -> None
 # --- Description length
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), PROBED)
-def test_description_lengths_are_their_formula(p: int, operation: Any, weights: Any) -> None:
-    at = _probed(p, operation, weights)
-    values = read(tuple(LENGTH), at.net.params, at.context)
+@pytest.mark.parametrize(("p", "operation", "weights", "precision"), PROBED)
+def test_description_lengths_are_their_formula(
+    p: int, operation: Any, weights: Any, precision: Precision
+) -> None:
+    at = _probed(p, operation, weights, precision)
+    values = at.read(LENGTH)
     order = np.random.default_rng(1).permutation(p * p)
     shares = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1)
     ends = sorted({max(1, round(share * p * p)) for share in shares})
@@ -347,10 +374,12 @@ def _frames(Z: np.ndarray, rank: int, draws: int = 20) -> np.ndarray:
     return np.linalg.qr(np.einsum("de,ner->ndr", spread, drawn))[0]
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), PROBED)
-def test_effects_of_edits_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
-    at = _probed(p, operation, weights)
-    values = read(tuple(EFFECTS), at.net.params, at.context)
+@pytest.mark.parametrize(("p", "operation", "weights", "precision"), PROBED)
+def test_effects_of_edits_are_their_formulas(
+    p: int, operation: Any, weights: Any, precision: Precision
+) -> None:
+    at = _probed(p, operation, weights, precision)
+    values = at.read(EFFECTS)
     edited = np.random.default_rng(2).permutation(p * p)[:512]
     after = {
         "hidden.0.pre": lambda x: x**2 @ at.net.U,
