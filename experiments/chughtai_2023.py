@@ -10,7 +10,8 @@ Command: mi-jax run chughtai_2023
     Published weights are read by: mi-jax measure W.npz --like chughtai_2023 --task.group S5.
 Minutes: a few on 2 cores; five seeds train in less than two CPU-minutes.
 Printed with --seeds 0-4, by seed:
-    memorised at step 44, 44, 45, 46, 44; grokked at step 2,983, 2,618, 2,265, 3,133, 5,345.
+    training accuracy passes .99 at step 44, 44, 45, 46, 44, test accuracy at 2,983, 2,618, 2,265,
+    3,133, 5,345 (interpolated between snapshots, in log(step + 1)).
     Logit similarity at the end to 3+1: .65, .67, .71, .50, .52; to 2+2: .40, .37, .32, .42, .46; to
     2+1+1: .10, .00, .00, .29, .18; to the sign 1+1+1+1: .42, .49, .55, .40, .37. So seeds differ in
     the irreps that they use.

@@ -9,7 +9,8 @@ Command: mi-jax run planted
 Minutes: 1 on 2 cores.
 Printed, by seed 0, 1, 2:
     key frequencies 3 7, 3 7, 3 7; frequency 3 is born at step 43, 42, 43, frequency 7 at step 130,
-    130, 130, as run.json records as the truth; grokked at step 59, 59, 59;
+    130, 130, as run.json records as the truth; generalised at once: memorised between 59 and 60, 58
+    and 59, 58 and 59, and generalised between 58 and 59 (all seeds);
     restricted loss 1.9e-4, excluded loss 3.135 = log 23, logit FVE 1 for all.
     The random walk: did not memorise; key frequencies are all eleven; test accuracy .030, .042,
     .023 at the end, where 1/23 is .043.

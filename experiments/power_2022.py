@@ -11,6 +11,7 @@ Command: mi-jax run power_2022
 Minutes: 4 on 2 shared cores.
 Printed: training accuracy passes .99 at step 144, test accuracy passes .9 at step 779 and .99 at
     1,099, eight times later; it is .996 at the end.
+    Steps at which accuracy passes a level are interpolated between snapshots, in log(step + 1).
 """
 
 from mi_jax import Experiment

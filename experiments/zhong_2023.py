@@ -8,9 +8,9 @@ Paper: arXiv 2306.17844, "Model A" (attention rate 0); Model B is --model.attent
     CPU-hours, estimated from 10 steps.
 Command: mi-jax run zhong_2023
 Minutes: about 2 on 2 cores.
-Printed: memorised at step 86, grokked at step 259; key frequencies 10 16 19 21; gradient
-    symmetricity .992, distance irrelevance .272: a pizza (their Model A: .994 and .172); logit FVE
-    .987; test loss 2.0e-7.
+Printed: training accuracy passes .99 at step 86, test accuracy at 259 (interpolated between
+    snapshots, in log(step + 1)); key frequencies 10 16 19 21; gradient symmetricity .992, distance
+    irrelevance .272: a pizza (their Model A: .994 and .172); logit FVE .987; test loss 2.0e-7.
 """
 
 from mi_jax import Experiment

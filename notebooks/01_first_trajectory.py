@@ -49,15 +49,15 @@ print(
 
 # %% Read measures over every snapshot: one compiled program, one dataset with named dims
 dataset = mi_jax.measure(run)
-dates, phases = dynamics.transitions(dataset), dynamics.phases(dataset)
+dates = dynamics.grokking_dates(dataset)
 print(dict(dataset.sizes))
 print(
-    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f}:"
-    f" {phases.verdict.item()}"
+    f"memorised {dynamics.date_texts(dates['memorised'])[0]},"
+    f" generalised {dynamics.date_texts(dates['generalised'])[0]}: {dates['verdict'].item()}"
 )
 
 # %% The circuit forms (restricted loss falls) under a test loss that doesn't show it yet
-plots.progress_curves(dataset, dates=dates, phases=phases).figure
+plots.progress_curves(dataset, dates=dates).figure
 
 # %% Which frequencies it is made of: the share of each in the map from neurons to logits
 plots.frequency_map(dataset, seed=0).figure

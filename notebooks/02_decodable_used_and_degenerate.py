@@ -56,11 +56,11 @@ run = mi_jax.train(experiment, out)
 curves = mi_jax.measure(
     run, ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "key_frequencies"]
 )
-dates, few = dynamics.transitions(curves), run.steps[::4]
+dates, few = dynamics.grokking_dates(curves), run.steps[::4]
 keys = curves["frequency"].values[curves["key_frequencies"].isel(seed=0, step=-1).values]
 print(
-    f"memorised at step {dates.memorised.item():.0f}, grokked at {dates.grokked.item():.0f};"
-    f" key frequencies {keys}"
+    f"memorised {dynamics.date_texts(dates['memorised'])[0]},"
+    f" generalised {dynamics.date_texts(dates['generalised'])[0]}; key frequencies {keys}"
 )
 
 # %% [markdown]

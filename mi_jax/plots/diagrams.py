@@ -155,8 +155,8 @@ def _draw_verdicts(axes: Axes, verdicts: np.ndarray) -> None:
     axes.pcolormesh(
         most, cmap=colours, vmin=-0.5, vmax=len(VERDICTS) - 0.5, edgecolors="white", lw=1
     )
-    for i, j in np.argwhere(counts.max(axis=0) < seeds):
-        _count(axes, i, j, f"{counts[most[i, j], i, j]}/{seeds}")
+    for cell in np.argwhere(counts.max(axis=0) < seeds):
+        _count(axes, cell, f"{counts.max(axis=0)[tuple(cell)]}/{seeds}")
     shown = [VERDICTS[k] for k in np.unique(most)]
     axes.legend(
         handles=[Patch(color=_VERDICT_COLOURS[name], label=name) for name in shown],
@@ -177,8 +177,8 @@ def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
     medians[np.isinf(medians)] = np.nan
     axes.set_facecolor("#eeeeee")
     counts = np.isfinite(dates.values[..., 1]).sum(axis=-1)
-    for i, j in np.argwhere((counts > 0) & (counts < seeds)):
-        _count(axes, i, j, f"{counts[i, j]}/{seeds}")
+    for cell in np.argwhere((counts > 0) & (counts < seeds)):
+        _count(axes, cell, f"{counts[tuple(cell)]}/{seeds}")
     axes.set_xlim(0, columns)
     axes.set_ylim(0, rows)
     if np.isfinite(medians).any():
@@ -197,8 +197,9 @@ def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
     axes.set_title("grey: median later than the budget", loc="left")
 
 
-def _count(axes: Axes, i: int, j: int, text: str) -> None:
-    """Writes a number of seeds into a cell."""
+def _count(axes: Axes, cell: np.ndarray, text: str) -> None:
+    """Writes a number of seeds into a cell, given as (row, column)."""
+    i, j = cell
     outline = [withStroke(linewidth=1.5, foreground="white")]
     axes.annotate(
         text, (j + 0.5, i + 0.5), ha="center", va="center", fontsize=7, path_effects=outline

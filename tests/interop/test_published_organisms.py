@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from mi_jax.cli.overrides import with_overrides
-from mi_jax.dynamics import interpolated_crossings, transitions
+from mi_jax.dynamics import GrokkingRule, grokking_dates, interpolated_crossings
 from mi_jax.runs.library import find
 from mi_jax.runs.train import train
 
@@ -42,13 +42,15 @@ def _last(dataset: xr.Dataset, name: str) -> np.ndarray:
 
 @pytest.mark.slow
 def test_doshi_groks_within_a_quarter_of_the_published_steps(tmp_path: Path) -> None:
-    dates = transitions(_read("doshi_2023", "--seeds 0-2", tmp_path), train=1.0, test=1.0)
-    np.testing.assert_allclose(np.median(dates.memorised), 28, rtol=0.25)
-    np.testing.assert_allclose(np.median(dates.grokked), 44, rtol=0.25)
-    assert np.median(dates.memorised) == pytest.approx(
-        _number("doshi_2023", "medians {} (training)"), abs=1.5
+    dataset = _read("doshi_2023", "--seeds 0-2", tmp_path)
+    train_step, test_step = (
+        float(np.median(interpolated_crossings(dataset[f"{split}_accuracy"], 1.0)))
+        for split in ("train", "test")
     )
-    assert np.median(dates.grokked) == pytest.approx(_number("doshi_2023", "and {} (test)"), abs=2)
+    assert train_step == pytest.approx(28, rel=0.25)
+    assert test_step == pytest.approx(44, rel=0.25)
+    assert train_step == pytest.approx(_number("doshi_2023", "medians {} (training)"), abs=1.5)
+    assert test_step == pytest.approx(_number("doshi_2023", "and {} (test)"), abs=2)
 
 
 @pytest.mark.slow
@@ -63,8 +65,7 @@ def test_doshi_inverts_wrong_labels_under_decay_15(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_merrill_parity_groks_onto_a_few_neurons(tmp_path: Path) -> None:
     dataset = _read("merrill_2023", "--seeds 0,3", tmp_path, "effective_sparsity", "sensitivity")
-    dates = transitions(dataset)
-    assert (dates.grokked > 3 * dates.memorised).all()
+    assert (grokking_dates(dataset, GrokkingRule(gap=3.0))["verdict"] == "grokked").all()
     np.testing.assert_allclose(_last(dataset, "test_accuracy"), 1)
     np.testing.assert_allclose(_last(dataset, "sensitivity"), 3, atol=0.01)
     fewest = dataset["effective_sparsity"]
@@ -103,8 +104,11 @@ def test_the_lazier_a_network_the_less_it_moves_and_the_later_it_generalises(
             f"--seeds 0 --model.output-scale {scale} --optimizer.learning-rate {rate} --steps 1500"
         )
         dataset = _read("lazy_to_rich", given, tmp_path / str(scale), "hidden_progress")
-        dates = transitions(dataset, train=0.9, test=0.9)
-        delays.append(float(dates.grokked[0] / dates.memorised[0]))
+        train_step, test_step = (
+            float(interpolated_crossings(dataset[f"{split}_accuracy"], 0.9)[0])
+            for split in ("train", "test")
+        )
+        delays.append(test_step / train_step)
         moves.append(float(_last(dataset, "hidden_progress")[0]))
     assert delays == sorted(delays)
     assert delays[0] < 1.5

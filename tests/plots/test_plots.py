@@ -513,6 +513,30 @@ def test_effects_are_a_line_per_seed_with_medians_and_their_intervals() -> None:
     assert (axes.get_ylabel(), other.get_ylabel()) == ("delay (steps)", "kept")
 
 
+def test_an_effect_on_a_date_keeps_the_seeds_that_have_not_got_there() -> None:
+    shifts = np.array([[[100.0, 200], [300, np.inf], [400, np.inf]], [[-50, 50]] * 3])
+    coords = {"condition": ["removed", "kept"], "seed": [0, 1, 2], "bound": ["lower", "upper"]}
+    delay = xr.DataArray(shifts, coords, ("condition", "seed", "bound"))
+    (axes,) = plots.paired_effects(xr.Dataset({"delay": delay})).axes
+    top = axes.get_ylim()[1]
+    seeds = [
+        tuple(np.asarray(line.get_ydata()))
+        for line in axes.get_lines()
+        if line.get_linewidth() == 1.6
+    ]
+    assert sorted(seeds) == sorted([(100, 200), (300, top), (400, top), *[(-50.0, 50.0)] * 3])
+    medians = [
+        tuple(np.asarray(line.get_ydata()))
+        for line in axes.get_lines()
+        if line.get_linewidth() == 5.0
+    ]
+    assert medians == [(300, top), (-50, 50)]
+    arrows = [line for line in axes.get_lines() if line.get_marker() == "^"]
+    assert all(np.asarray(line.get_ydata()) == top for line in arrows)
+    # Two seeds, the median, and its interval.
+    assert len(arrows) == 4
+
+
 def test_shares_stay_linear_and_losses_of_many_decades_do_not() -> None:
     values, dims = np.geomspace(1e-4, 1, 4).reshape(1, 1, 4), ("condition", "seed", "step")
     loss = xr.DataArray(values, dims=dims, attrs={"units": "nats"})

@@ -312,8 +312,8 @@ def test_a_flag_is_up_or_not() -> None:
 def test_an_interval_says_what_it_covers_and_one_seed_has_none() -> None:
     table = _table(_readings(x=[1.0, 2, 3, 4, 5, 6, 7, 8, 9]), xr.Dataset())
     assert table["x"][-1] == "5 [2, 8; 96.1 %]"
-    assert _table(_readings(x=[1.0, NAN, NAN]), None, None)["x"][-1] == "1 [1 of 3]"
-    assert _table(_readings(x=[1.0]), None, None)["x"] == ["1", ""]
+    assert _table(_readings(x=[1.0, NAN, NAN]), xr.Dataset())["x"][-1] == "1 [1 of 3]"
+    assert _table(_readings(x=[1.0]), xr.Dataset())["x"] == ["1", ""]
 
 
 def test_a_reading_that_no_seed_has_is_not_finite_and_no_date() -> None:

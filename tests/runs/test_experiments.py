@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import mi_jax
 from mi_jax.cli.overrides import with_overrides
-from mi_jax.dynamics import phases, transitions
+from mi_jax.dynamics import grokking_dates
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.library import find
 from mi_jax.runs.train import train
@@ -75,7 +76,34 @@ def test_the_settings_that_a_file_names_are_settings_of_its_experiment(name: str
             with_overrides(experiment, given, name).build()
 
 
-def _dates(experiment: Experiment, path: Path) -> tuple[Any, Any, Any]:
+def _stated_dates(text: str, did: str) -> np.ndarray:
+    """The dates that follow a word: "memorised between 78 and 80, 82 and 85"."""
+    found = re.search(rf"{did} between ((?:[\d,]+ and [\d,]*\d(?:, )?)+)", text)
+    assert found, f"{did!r} isn't in: {text}"
+    pairs = re.findall(r"([\d,]+) and ([\d,]*\d)", found[1])
+    return np.array([[float(bound.replace(",", "")) for bound in pair] for pair in pairs])
+
+
+def _meet(dates: xr.DataArray, stated: np.ndarray, atol: float = 0, rtol: float = 0) -> bool:
+    """Whether dates overlap the stated ones, which other last bits may have moved so far."""
+    low, high = dates.transpose("seed", "bound").values.T
+    room = atol + rtol * stated
+    return bool(
+        (low <= stated[:, 1] + room[:, 1]).all() and (high >= stated[:, 0] - room[:, 0]).all()
+    )
+
+
+def test_stated_dates_are_read_and_compared() -> None:
+    stated = _stated_dates("x; memorised between 78 and 80, 1,082 and 1,085; end", "memorised")
+    assert stated.tolist() == [[78, 80], [1082, 1085]]
+    dates = xr.DataArray(
+        [[80.0, 82.0], [1070.0, 1080.0]], {"bound": ["lower", "upper"]}, ("seed", "bound")
+    )
+    assert not _meet(dates, stated, atol=1.5)
+    assert _meet(dates, stated, atol=2)
+
+
+def _dates(experiment: Experiment, path: Path) -> tuple[xr.Dataset, xr.Dataset]:
     dataset = train(experiment, path).measure(
         [
             "train_accuracy",
@@ -88,7 +116,7 @@ def _dates(experiment: Experiment, path: Path) -> tuple[Any, Any, Any]:
         if "random" not in str(experiment.task)
         else ["train_accuracy", "test_accuracy", "test_loss"]
     )
-    return dataset, transitions(dataset), phases(dataset)
+    return dataset, grokking_dates(dataset)
 
 
 @pytest.mark.slow
@@ -102,14 +130,14 @@ def test_a_control_that_never_groks_is_dated_so(
 ) -> None:
     experiment = find("never_groks")
     assert isinstance(experiment.task, ModularArithmetic)
-    dataset, dates, found = _dates(
+    dataset, dates = _dates(
         replace(experiment, task=replace(experiment.task, **changes)), tmp_path / "run"
     )
-    assert found.verdict.values.tolist() == ["did not grok"] * 3
-    assert np.isnan(dates.grokked.values).all()
+    assert dates["verdict"].values.tolist() == ["did not grok"] * 3
+    assert np.isposinf(dates["generalised"].sel(bound="upper")).all()
     stated = _text("never_groks").split(begins, 1)[1]
     # Other processors have other last bits, which thousands of steps amplify.
-    np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
+    assert _meet(dates["memorised"], _stated_dates(stated, "memorised"), atol=1.5)
     np.testing.assert_allclose(
         dataset["test_accuracy"][:, -1], _stated(stated, "test accuracy")[:3], atol=0.02
     )
@@ -117,11 +145,15 @@ def test_a_control_that_never_groks_is_dated_so(
 
 @pytest.mark.slow
 def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
-    dataset, dates, found = _dates(find("grokking"), tmp_path / "run")
+    dataset, dates = _dates(find("grokking"), tmp_path / "run")
     stated = _text("grokking")
-    assert found.verdict.values.tolist() == ["grokked"] * 3
-    np.testing.assert_allclose(dates.memorised, _stated(stated, "memorised at step"), atol=1.5)
-    np.testing.assert_allclose(dates.grokked, _stated(stated, "grokked at step"), rtol=0.15)
+    assert dates["verdict"].values.tolist() == ["grokked"] * 3
+    assert _meet(dates["memorised"], _stated_dates(stated, "memorised"), atol=1.5)
+    for name, did in (
+        ("generalised", "generalised"),
+        ("circuit_formation_end", "circuit formation ended"),
+    ):
+        assert _meet(dates[name], _stated_dates(stated, did), rtol=0.15)
     keys = [
         [int(k) for k in row["frequency"].values[row.values]]
         for row in dataset["key_frequencies"][:, -1]
@@ -132,7 +164,7 @@ def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
         dataset["excluded_loss"][:, -1], _stated(stated, "excluded loss"), rtol=0.2
     )
     assert (dataset["restricted_loss"][:, -1] < 1e-5).all()
-    ends = [found.memorisation_end, found.circuit_formation_end, found.cleanup_end]
+    ends = [dates[name] for name in ("memorised", "circuit_formation_end", "cleanup_end")]
     assert all((later > earlier).all() for earlier, later in pairwise(ends))
 
 

@@ -20,6 +20,7 @@ from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.cli.main import main
 from mi_jax.cli.overrides import with_swept
 from mi_jax.dynamics import DATES, VERDICTS, grokking_dates
+from mi_jax.plots.style import COLOURS
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.run import open_run
 from mi_jax.runs.sweep import grid, sweep
@@ -371,7 +372,7 @@ def test_a_setting_at_which_few_seeds_generalise_looks_no_earlier() -> None:
         {"level": 0.99, "gap": 2.0, "gap_unit": "ratio", "steps": 2500},
     )
     axes = plots.dates_against(summary, "a.x")
-    orange = plots.style.COLOURS["test"]
+    orange = COLOURS["test"]
     low, high = (
         np.asarray(line.get_ydata(), float)
         for line in axes.lines
