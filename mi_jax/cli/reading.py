@@ -42,6 +42,10 @@ _REPORT = """\
 Writes figures/ and report.html, one file without links to other files, into the run, and prints
 the numbers of each seed. Measure the run first.
 
+--json also gives every claim that was tested (findings): its sentence, the reading that it is
+about, its level of evidence (0 observed, 1 beats nulls, 2 replicated, 3 causal, 4 predictive), its
+p-value, and whether it is supported at the error rate of the page.
+
 Example:
   mi-jax report checkpoints/grokking
 """
@@ -165,6 +169,7 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
 def show_report(options: argparse.Namespace, run: Any) -> int:
     """Write the report of a measured run, and print its numbers by seed."""
     from mi_jax.measuring.merging import last_step
+    from mi_jax.report.claims import findings_json
     from mi_jax.report.findings import numbers_table
     from mi_jax.report.study import report
 
@@ -176,6 +181,7 @@ def show_report(options: argparse.Namespace, run: Any) -> int:
         "report": str(study.report),
         "run": str(run.path),
         "seeds": {str(seed): readings for seed, readings in last_step(study.dataset)},
+        "findings": findings_json(study.claims),
     }
     if options.json or not sys.stdout.isatty():
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)

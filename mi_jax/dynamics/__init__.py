@@ -15,7 +15,7 @@ from mi_jax.dynamics.dating import (
     grokking_dates,
     retrospective_phases,
 )
-from mi_jax.dynamics.evidence import LEVELS, Claim, judge
+from mi_jax.dynamics.evidence import LEVELS, REPLICATED, Claim, ClaimTest, judge, judge_page
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import (
     DateInterval,
@@ -35,7 +35,14 @@ from mi_jax.dynamics.paths import (
     walk_path,
 )
 from mi_jax.dynamics.phases import AT_ONCE, RULE, Phases, phases
-from mi_jax.dynamics.probing import Verdict, probe_claims, probe_readings, readout_site, verdicts
+from mi_jax.dynamics.probing import (
+    Verdict,
+    probe_claims,
+    probe_readings,
+    probe_tests,
+    readout_site,
+    verdicts,
+)
 from mi_jax.dynamics.regimes import GAP, LEVEL, REGIMES, regimes
 from mi_jax.dynamics.transitions import (
     ACCURACY,
@@ -56,10 +63,12 @@ __all__ = [
     "LIU_2022",
     "PHASE_RULE",
     "REGIMES",
+    "REPLICATED",
     "RULE",
     "VERDICTS",
     "ChangePoint",
     "Claim",
+    "ClaimTest",
     "DateInterval",
     "Dates",
     "GrokkingRule",
@@ -82,6 +91,7 @@ __all__ = [
     "interpolated_crossings",
     "interval",
     "judge",
+    "judge_page",
     "likeness",
     "null_penalty",
     "path_of_products",
@@ -89,6 +99,7 @@ __all__ = [
     "principal_path",
     "probe_claims",
     "probe_readings",
+    "probe_tests",
     "readout_site",
     "regimes",
     "retrospective_phases",

@@ -17,6 +17,7 @@ from mi_jax.dynamics import (
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.stored import EARLIER
+from mi_jax.report.statements import draws_for
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.run import Run
 
@@ -103,7 +104,7 @@ def read_inputs(run: Run) -> ReportInputs:
     lines, path = _follow(run)
     return ReportInputs(
         dataset=dataset,
-        nulls=run.nulls(),
+        nulls=run.nulls(draws_for(dataset)),
         dates=dates,
         phases=ends,
         births=born,

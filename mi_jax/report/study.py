@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from mi_jax.basics.files import replace_file
-from mi_jax.dynamics import Dates, Phases
+from mi_jax.dynamics import Claim, Dates, Phases
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.stored import LEFT_OUT
@@ -34,6 +34,7 @@ class Study:
             training or no test accuracy.
         phases: the ends of memorisation, circuit formation and clean-up; None if the run has
             no training accuracy, test accuracy or test loss.
+        claims: the claims of the report, supported or not, with their levels of evidence.
         report: the path of ``report.html``.
     """
 
@@ -42,6 +43,7 @@ class Study:
     nulls: Nulls
     dates: Dates | None
     phases: Phases | None
+    claims: list[Claim]
     report: Path
 
 
@@ -93,9 +95,17 @@ def report(run: Run) -> Study:
     """
     inputs = read_inputs(run)
     figures = draw_figures(run.report_path / "figures", inputs)
-    path = run.report_path / "report.html"
-    replace_file(path, render(_page(run, inputs, figures)).encode())
-    return Study(run, inputs.dataset, inputs.nulls, inputs.dates, inputs.phases, path)
+    path, page = run.report_path / "report.html", _page(run, inputs, figures)
+    replace_file(path, render(page).encode())
+    return Study(
+        run,
+        inputs.dataset,
+        inputs.nulls,
+        inputs.dates,
+        inputs.phases,
+        list(page.claims),
+        path,
+    )
 
 
 def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
