@@ -353,33 +353,58 @@ def _renamed(
     *,
     shared: bool,
 ) -> xr.Dataset:
-    """Readings of the last snapshot with other names for the elements, dims (seed, draw).
+    """Readings of the last snapshot with other names for the elements, dims (seed, draw); see
+    ``read_renamed``.
+    """
+    last = trajectory.stack([trajectory.steps[-1]])
+    networks = [
+        Network(seed, jax.tree.map(lambda x, index=index: x[0, index], last), context)
+        for index, (seed, context) in enumerate(
+            zip(trajectory.seeds, seed_contexts(trajectory, subject, measures), strict=True)
+        )
+    ]
+    with computing_in(subject.precision):
+        return read_renamed(RenamedReader(measures, anew=shared), networks, draws, shared=shared)
+
+
+class Network(NamedTuple):
+    """A network whose elements are renamed.
+
+    Attributes:
+        seed: label of its seed.
+        params: its parameters.
+        context: context that it is read with.
+    """
+
+    seed: int
+    params: Params
+    context: Context
+
+
+def read_renamed(
+    program: "RenamedReader", networks: Sequence[Network], draws: int, *, shared: bool
+) -> xr.Dataset:
+    """Readings of networks with other names for their elements, dims (seed, draw).
 
     NaN for measures of the key frequencies in seeds where more than half are key.
 
     Args:
-        trajectory: the run.
-        subject: the model, task and loss that are measured.
-        measures: measures without dims of their own.
-        draws: number of permutations.
-        shared: whether a permutation is the same in all seeds and key frequencies are chosen anew;
-            otherwise each seed has its own permutations and keeps its key frequencies.
+        program: the compiled measures.
+        networks: one network per seed.
+        draws: number of permutations, from the stream "null".
+        shared: whether a permutation is the same in all seeds; otherwise each has its own.
     """
-    count, program = subject.task.inputs.classes, RenamedReader(measures, anew=shared)
-    last = trajectory.stack([trajectory.steps[-1]])
     by_seed: list[dict[str, np.ndarray]] = []
+    # Otherwise LAPACK starts threads of its own beside those of XLA.
     with threadpool_limits(1, user_api="blas"):
-        contexts = seed_contexts(trajectory, subject, measures)
-        for index, (seed, context) in enumerate(zip(trajectory.seeds, contexts, strict=True)):
+        for seed, params, context in networks:
             key = jax.random.fold_in(stream(0 if shared else seed, "null"), _RENAMING)
-            names = random_names(key, count, draws)
-            params = jax.tree.map(lambda x, index=index: x[0, index], last)
-            with computing_in(subject.precision):
-                by_seed.append(program.read(params, context, names))
+            names = random_names(key, context.inputs.classes, draws)
+            by_seed.append(program.read(params, context, names))
     variables = {
         name: (("seed", "draw"), np.stack([read[name] for read in by_seed])) for name in by_seed[0]
     }
-    return xr.Dataset(variables, {"seed": list(trajectory.seeds)})
+    return xr.Dataset(variables, {"seed": [network.seed for network in networks]})
 
 
 class RenamedReader:
@@ -394,6 +419,11 @@ class RenamedReader:
         self._measures = tuple(measures)
         self._anew = anew
         self._program = jax.jit(self._all)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that are read."""
+        return self._measures
 
     def read(self, params: Params, context: Context, names: np.ndarray) -> dict[str, np.ndarray]:
         """Readings by name, [draw]; NaN where more than half of the frequencies are key.
