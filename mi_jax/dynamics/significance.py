@@ -148,7 +148,7 @@ def _ranks(row: Float[np.ndarray, " draw"]) -> Int[np.ndarray, " draw"]:
 
     A sort takes their number times its logarithm; comparing all pairs would take its square.
     """
-    least = np.where(np.isfinite(row), row - _ROUNDING * np.abs(row), row)
+    least = row - _ROUNDING * np.where(np.isfinite(row), np.abs(row), 0)
     return len(row) - np.searchsorted(np.sort(row), least)
 
 

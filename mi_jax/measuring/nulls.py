@@ -84,7 +84,7 @@ CLAIMS = Draws()
 class Nulls(NamedTuple):
     """Readings under the nulls of the measures.
 
-    The first two are bands of figures, beside all readings; claims are tested by the others.
+    Figures draw the first three (``bands``), claims are tested by the last three.
 
     Attributes:
         untrained: readings of freshly initialised networks, each compared with itself as the final
@@ -110,6 +110,12 @@ class Nulls(NamedTuple):
     expensive: xr.Dataset = xr.Dataset()
     renamed: xr.Dataset = xr.Dataset()
     relabelled: xr.Dataset = xr.Dataset()
+
+    @property
+    def bands(self) -> dict[str, xr.Dataset]:
+        """Nulls that figures draw beside readings, by name."""
+        names = ("untrained", "frequencies", "expensive")
+        return {name: getattr(self, name) for name in names}
 
 
 def read_nulls(
