@@ -362,7 +362,7 @@ def _renamed(
     """Readings of the last snapshot with other names for the elements, dims (seed, draw); see
     ``read_renamed``.
     """
-    last = trajectory.stack([trajectory.steps[-1]])
+    last = trajectory.stack([int(trajectory.steps[-1])])
     networks = [
         Network(seed, jax.tree.map(lambda x, index=index: x[0, index], last), context)
         for index, (seed, context) in enumerate(

@@ -17,7 +17,7 @@ from mi_jax.dynamics.significance import (
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report.findings import at_once
 from mi_jax.report.inputs import ReportInputs
-from mi_jax.report.statements import LEAST_SHARE, PROBES, STATEMENTS, Statement
+from mi_jax.report.statements import PROBES, STATEMENTS, Statement
 
 
 def claims(inputs: ReportInputs) -> list[Claim]:
@@ -133,12 +133,12 @@ def _too_small(statement: Statement, dataset: xr.Dataset) -> str:
     if not statement.size:
         return ""
     shares = dataset[statement.size].isel(step=-1).values
-    small = ~(shares >= LEAST_SHARE)
+    small = ~(shares >= statement.least)
     if not small.any():
         return ""
     return (
-        f"{statement.size} is below {LEAST_SHARE} in {int(small.sum())} of {len(shares)} seeds"
-        f" (least {np.min(shares):.2g}), which explains too little"
+        f"{statement.size} is below {statement.least:g} in {int(small.sum())} of {len(shares)}"
+        f" seeds (least {np.min(shares):.2g}), too little for the sentence"
     )
 
 

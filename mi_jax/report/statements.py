@@ -14,8 +14,16 @@ from mi_jax.measuring.nulls import CLAIMS, Draws
 
 LEAST_SHARE = 0.5
 """Share of the logits' variance that the key waves must explain in every seed before anything is
-said to be explained by them.
+said to be explained by them, and share of the leading modes that must lie along them.
 """
+
+LEAST_GINI = 0.25
+"""Gini coefficient from which on a table is called sparse: that of equal components of which a
+quarter are empty. Memorised tables have up to .15, those of grokked networks .4 to .8.
+"""
+
+LEAST_BITS = 0.25
+"""Divergence, in bits, from which on a table is said to prefer some irreps."""
 
 
 class Statement(NamedTuple):
@@ -28,54 +36,65 @@ class Statement(NamedTuple):
         null: field of ``Nulls`` that holds the null: the same network with its elements renamed
             (for "there is structure") or with its answers relabelled (for "the waves explain"), or
             untrained networks.
-        size: name of the reading that must be at least ``LEAST_SHARE`` in every seed; empty if the
-            statement is about no size.
+        least: value that a reading must reach in every seed; 0 if the statement is about no size.
+        size: name of the reading that must reach it.
     """
 
     reading: str
     text: str
     direction: Direction
     null: Literal["renamed", "relabelled", "expensive"]
+    least: float = 0.0
     size: str = ""
 
 
 STATEMENTS = (
     Statement(
         "gini_unembedding",
-        "The unembedding is sparser in the Fourier basis than with its residues in random order",
+        "The unembedding is sparse in the Fourier basis",
         "above",
         "renamed",
+        LEAST_GINI,
+        "gini_unembedding",
     ),
     Statement(
         "gini_embedding",
-        "The embedding is sparser in the Fourier basis than with its residues in random order",
+        "The embedding is sparse in the Fourier basis",
         "above",
         "renamed",
+        LEAST_GINI,
+        "gini_embedding",
     ),
     Statement(
         "key_mode_share_unembedding",
-        "The leading singular modes of the unembedding lie nearer to waves of its key frequencies"
-        " than with its residues in random order",
+        "The leading singular modes of the unembedding are waves of its key frequencies",
         "above",
         "renamed",
+        LEAST_SHARE,
+        "key_mode_share_unembedding",
     ),
     Statement(
         "irrep_divergence_unembedding",
-        "The unembedding prefers some irreps more than with its elements in random order",
+        "The unembedding prefers some irreps",
         "above",
         "renamed",
+        LEAST_BITS,
+        "irrep_divergence_unembedding",
     ),
     Statement(
         "irrep_divergence_embedding",
-        "The embedding prefers some irreps more than with its elements in random order",
+        "The embedding prefers some irreps",
         "above",
         "renamed",
+        LEAST_BITS,
+        "irrep_divergence_embedding",
     ),
     Statement(
         "logit_fve",
         "Cosines of a o b - c at the key frequencies explain the logits",
         "above",
         "relabelled",
+        LEAST_SHARE,
         "logit_fve",
     ),
     Statement(
@@ -84,6 +103,7 @@ STATEMENTS = (
         " with the answers relabelled",
         "below",
         "relabelled",
+        LEAST_SHARE,
         "logit_fve",
     ),
     Statement(
@@ -92,6 +112,7 @@ STATEMENTS = (
         " with the answers relabelled",
         "above",
         "relabelled",
+        LEAST_SHARE,
         "logit_fve",
     ),
     Statement(
@@ -99,6 +120,7 @@ STATEMENTS = (
         "Characters of irreps explain the logits",
         "above",
         "relabelled",
+        LEAST_SHARE,
         "logits_explained",
     ),
     Statement(
@@ -107,6 +129,7 @@ STATEMENTS = (
         " with the answers relabelled",
         "below",
         "relabelled",
+        LEAST_SHARE,
         "logits_explained",
     ),
     Statement(
@@ -115,6 +138,7 @@ STATEMENTS = (
         " higher than with the answers relabelled",
         "above",
         "relabelled",
+        LEAST_SHARE,
         "logits_explained",
     ),
     Statement(

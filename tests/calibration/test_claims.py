@@ -6,9 +6,9 @@ What is false in a family was decided before it was simulated:
   updates whose entries were shuffled, or of a network trained on a random table or on labels that
   were all replaced: every claim is false, but for sharpness, which grows with the weights and is
   tested in untrained networks alone.
-- A network that memorised a true table without weight decay has seen data in which the residues
-  differ, so that structure in its tables may be true. Claims that waves of the answer explain it,
-  or carry the answer, are false: it does not know the answers of other pairs.
+- A network that memorised a true table without weight decay knows the answers of no other pairs:
+  every claim is false in it, too. The order of the residues does leave a trace in its tables, so
+  that it is their least size that keeps it from being called sparse.
 """
 
 from collections.abc import Callable, Sequence
@@ -164,7 +164,9 @@ def _walk(model: Model, task: Task, settings: Architecture, page: int, folder: P
 def _shuffled(
     model: Model, task: Task, settings: Architecture, page: int, folder: Path
 ) -> _Network:
-    """Networks whose updates are those of a trained run with the entries of each array shuffled."""
+    """Untrained networks plus the updates of a trained run with the entries of each array
+    shuffled, anew on each page.
+    """
     path = folder / f"{type(settings).__name__}"
     experiment = Experiment(
         task=task,
@@ -178,13 +180,13 @@ def _shuffled(
     stack = train(experiment, path).stack()
     rng = np.random.default_rng(page)
 
-    def shuffled(x: np.ndarray) -> np.ndarray:
+    def shuffled(start: Any, x: np.ndarray) -> np.ndarray:
         moves = np.diff(x, axis=0).reshape(len(x) - 1, -1)
-        return x[0] + rng.permuted(moves, axis=1).sum(axis=0).reshape(x.shape[1:])
+        return start + rng.permuted(moves, axis=1).sum(axis=0).reshape(x.shape[1:])
 
     return task, [
-        jax.tree.map(lambda x, seed=seed: shuffled(np.asarray(x)[:, seed]), stack)
-        for seed in range(SEEDS)
+        jax.tree.map(lambda start, x, seed=seed: shuffled(start, x[:, seed]), params, stack)
+        for seed, params in enumerate(_fresh(model, page))
     ]
 
 
@@ -235,7 +237,7 @@ _FAMILIES: dict[str, tuple[Callable[..., _Network], set[str]]] = {
     "untrained networks": (_untrained, _ALL),
     "random tables": (_random_table, _ALL),
     "random labels": (_random_labels, _ALL),
-    "memorised, not generalised": (_memorised, set(EXPLANATION)),
+    "memorised, not generalised": (_memorised, _ALL),
     "random walks": (_walk, _ALL),
     "shuffled updates": (_shuffled, _ALL),
 }

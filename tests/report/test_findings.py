@@ -91,22 +91,28 @@ def _claim(found: list[Claim], name: str) -> Claim:
 
 @pytest.mark.parametrize(("seeds", "level"), [(1, 1), (3, 1), (5, 2)])
 @pytest.mark.parametrize(
-    "name",
+    ("name", "least"),
     [
-        "gini_unembedding",
-        "gini_embedding",
-        "key_mode_share_unembedding",
-        "irrep_divergence_embedding",
+        ("gini_unembedding", 0.25),
+        ("gini_embedding", 0.25),
+        ("key_mode_share_unembedding", 0.5),
+        ("irrep_divergence_embedding", 0.25),
+        ("irrep_divergence_unembedding", 0.25),
     ],
 )
-def test_structure_is_claimed_above_other_orders_of_the_residues(
-    name: str, seeds: int, level: int
+def test_structure_is_claimed_above_other_orders_of_the_residues_where_it_is_large_enough(
+    name: str, least: float, seeds: int, level: int
 ) -> None:
-    null = _renamed(**{name: _draws(seeds, 0.2, 0.3)})
-    claim = _claim(_claims(_readings(**{name: [0.31] * seeds}), null), name)
+    null = _renamed(**{name: _draws(seeds, least + 0.1, least + 0.2)})
+    beyond, within = least + 0.21, least + 0.15
+    claim = _claim(_claims(_readings(**{name: [beyond] * seeds}), null), name)
     assert (claim.level, claim.supported, claim.p) == (level, True, 1 / 200)
-    within = _claim(_claims(_readings(**{name: [0.31] * (seeds - 1) + [0.25]}), null), name)
-    assert (within.level, within.supported) == (0, False)
+    claim = _claim(_claims(_readings(**{name: [beyond] * (seeds - 1) + [within]}), null), name)
+    assert (claim.level, claim.supported) == (0, False)
+    low = _renamed(**{name: _draws(seeds, 0.0, least - 0.02)})
+    small = [beyond] * (seeds - 1) + [least - 0.01]
+    claim = _claim(_claims(_readings(**{name: small}), low), name)
+    assert (claim.p, claim.supported, claim.contradicted) == (1 / 200, False, True)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,7 @@ def test_findings_as_json_hold_every_tested_claim() -> None:
     assert (high["reading"], high["level"], high["supported"]) == ("gini_embedding", 2, True)
     assert (low["reading"], low["level"], low["supported"]) == ("gini_unembedding", 0, False)
     assert high["p"] == 1 / 200
-    assert high["claim"].startswith("The embedding is sparser in the Fourier basis than")
+    assert high["claim"] == "The embedding is sparse in the Fourier basis (gini_embedding)"
     assert set(high) == {"claim", "reading", "level", "p", "supported"}
     json.dumps(findings_json(made), allow_nan=False)
 
