@@ -50,6 +50,11 @@ With --json, dates holds the two bounds of each seed, of the median and of its i
 an open side.
 
 Examples:
+--json also gives every claim that was tested (findings): its sentence, the reading that it is
+about, its level of evidence (0 observed, 1 beats nulls, 2 replicated, 3 causal, 4 predictive), its
+p-value, and whether it is supported at the error rate of the page.
+
+Example:
   mi-jax report checkpoints/grokking
   mi-jax report checkpoints/grokking --level 0.95 --gap 3 --json
 """
@@ -191,6 +196,7 @@ def show_report(options: argparse.Namespace, run: Any, rule: Any) -> int:
         rule: the rule of its dates.
     """
     from mi_jax.measuring.merging import last_step
+    from mi_jax.report.claims import findings_json
     from mi_jax.report.findings import numbers_table
     from mi_jax.report.study import report
     from mi_jax.runs.dates import dates_json, verdicts_json
@@ -206,6 +212,7 @@ def show_report(options: argparse.Namespace, run: Any, rule: Any) -> int:
         "dates": dates_json(study.dates),
         "verdicts": verdicts_json(study.dates),
         "rule": dict(study.dates.attrs),
+        "findings": findings_json(study.claims),
     }
     if options.json or not sys.stdout.isatty():
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)

@@ -15,7 +15,7 @@ from mi_jax.dynamics.dating import (
     grokking_dates,
     rule_of,
 )
-from mi_jax.dynamics.evidence import LEVELS, Claim, judge
+from mi_jax.dynamics.evidence import LEVELS, REPLICATED, Claim, ClaimTest, judge, judge_page
 from mi_jax.dynamics.fits import Sigmoid, fit_sigmoid
 from mi_jax.dynamics.intervals import (
     DateInterval,
@@ -40,7 +40,14 @@ from mi_jax.dynamics.paths import (
     walk_likeness,
     walk_path,
 )
-from mi_jax.dynamics.probing import Verdict, probe_claims, probe_readings, readout_site, verdicts
+from mi_jax.dynamics.probing import (
+    Verdict,
+    probe_claims,
+    probe_readings,
+    probe_tests,
+    readout_site,
+    verdicts,
+)
 from mi_jax.dynamics.retrospective import retrospective_phases
 from mi_jax.dynamics.wording import date_text, date_texts, difference_text, median_text
 
@@ -52,9 +59,11 @@ __all__ = [
     "LEVELS",
     "LIU_2022",
     "PHASE_RULE",
+    "REPLICATED",
     "VERDICTS",
     "ChangePoint",
     "Claim",
+    "ClaimTest",
     "DateInterval",
     "GrokkingRule",
     "Interval",
@@ -78,6 +87,7 @@ __all__ = [
     "interpolated_crossings",
     "interval",
     "judge",
+    "judge_page",
     "likeness",
     "median_text",
     "null_penalty",
@@ -85,6 +95,7 @@ __all__ = [
     "principal_path",
     "probe_claims",
     "probe_readings",
+    "probe_tests",
     "readout_site",
     "retrospective_phases",
     "rule_of",

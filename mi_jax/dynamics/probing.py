@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics.evidence import REPLICATED, Claim
+from mi_jax.dynamics.evidence import Claim, ClaimTest, judge_page
+from mi_jax.dynamics.significance import own_draws_p, sign_flip_p_values, within_family
 
 DECODABLE = 0.9
 """Accuracy on the test half from which a concept counts as decodable."""
@@ -28,6 +29,7 @@ class Verdict(NamedTuple):
         control: the same on the control task, where only tokens can be decoded.
         effect: how far erasing the concept moves the answers (total variation, from 0 to 1).
         null: the largest effect of erasing random subspaces of the same rank.
+        draws: the effect of erasing each of them, [seed draw].
     """
 
     concept: str
@@ -36,6 +38,7 @@ class Verdict(NamedTuple):
     control: np.ndarray
     effect: np.ndarray
     null: np.ndarray
+    draws: np.ndarray
 
     @property
     def decodable(self) -> bool:
@@ -161,36 +164,36 @@ def verdicts(dataset: xr.Dataset, site: str | None = None) -> list[Verdict]:
     dataset = probe_readings(dataset)
     site = site or readout_site(dataset)
     last = dataset.sel(site=site).isel(step=-1)
-    readings = (
-        last["probe_accuracy"],
-        last["probe_accuracy_control"],
-        last["probe_effect"],
-        last["probe_effect_null"].max("draw"),
-    )
+    null = last["probe_effect_null"].transpose(..., "draw")
+
+    def by_seed(values: xr.DataArray, concept: str) -> np.ndarray:
+        return np.atleast_1d(values.sel(concept=concept).values)
+
     return [
         Verdict(
             str(concept),
             site,
-            *(np.atleast_1d(values.sel(concept=concept).values) for values in readings),
+            accuracy=by_seed(last["probe_accuracy"], concept),
+            control=by_seed(last["probe_accuracy_control"], concept),
+            effect=by_seed(last["probe_effect"], concept),
+            null=by_seed(null.max("draw"), concept),
+            draws=np.atleast_2d(by_seed(null, concept)),
         )
         for concept in last["concept"].values
     ]
 
 
-def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
-    """One claim per decodable concept, those that are used first.
+def probe_tests(dataset: xr.Dataset, site: str | None = None) -> list[ClaimTest]:
+    """ClaimTest claims about decodable concepts, two each: it is decodable, and it is used.
 
-    The levels (see ``LEVELS``):
+    - used: erasing the concept moves the answers more than erasing random subspaces of its rank
+      (``significance.own_draws_p``). The evidence is an intervention.
+    - decodable: its probe reads it better than the probe of the control task in every seed
+      (``significance.sign_flip_p_values``).
 
-    - 3, causal: erasing the concept moves the answers more than erasing any random subspace of
-      its rank, in every seed.
-    - 2, replicated over seeds: not causal, but the concept is decoded better than on the control
-      task in every one of at least five seeds.
-    - 1, beats nulls: the same with fewer seeds.
-    - 0, observed: decodable, but not better than on the control task in every seed.
-
-    A concept that is not decodable makes no claim: the class means of labels that a site does not
-    know lie along what it does know, so that an effect says nothing.
+    All concepts of the site, decodable or not, are one family in each of the two, and the p-values
+    are adjusted for it. A concept that is not decodable makes no claim: the class means of labels
+    that a site does not know lie along what it does know, so that an effect says nothing.
 
     Args:
         dataset: holds probe_accuracy, probe_accuracy_control, probe_effect and probe_effect_null,
@@ -198,46 +201,91 @@ def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
         site: name of the site; by default ``readout_site``.
 
     Returns:
-        The claims, each with its numbers as the reason.
+        The claims on use, then those on decodability, by name of the concept.
 
     Raises:
         ValueError: if the dataset lacks a variable, or holds several variants of it.
 
     Example:
-        >>> dims, one = ("seed", "step", "site", "concept"), np.ones((1, 1, 1, 1))
+        >>> dims, one = ("seed", "step", "site", "concept"), np.ones((5, 1, 1, 1))
         >>> dataset = xr.Dataset(
         ...     {
         ...         "probe_accuracy": (dims, one),
         ...         "probe_accuracy_control": (dims, 0.1 * one),
         ...         "probe_effect": (dims, 0.5 * one),
-        ...         "probe_effect_null": ((*dims, "draw"), np.full((1, 1, 1, 1, 20), 0.02)),
+        ...         "probe_effect_null": ((*dims, "draw"), np.full((5, 1, 1, 1, 20), 0.02)),
         ...     },
         ...     {"site": ["resid_post"], "concept": ["answer"]},
         ... )
-        >>> [(claim.text, claim.level) for claim in probe_claims(dataset)]
-        [("'answer' is decodable and used at resid_post (probe_accuracy, probe_effect)", 3)]
+        >>> [(test.text, test.p) for test in probe_tests(dataset)]
+        [("'answer' is decodable and used at resid_post (probe_effect)", 2.448...e-07),
+         ("'answer' is decodable at resid_post beyond the control task (probe_accuracy)", 0.03125)]
     """
-    claims: list[Claim] = []
-    for verdict in sorted(verdicts(dataset, site), key=lambda v: (not v.used, v.concept)):
-        if not verdict.decodable:
-            continue
-        if verdict.used:
-            level, use = 3, "used"
-        else:
-            level, use = 0, "not seen to be used"
-            if verdict.selective:
-                level = 2 if len(verdict.accuracy) >= REPLICATED else 1
-        text = (
-            f"'{verdict.concept}' is decodable and {use} at {verdict.site} (probe_accuracy,"
-            " probe_effect)"
-        )
-        reason = (
-            f"probe accuracy {_range(verdict.accuracy)}, control task {_range(verdict.control)};"
-            f" erasing it moves the answers by {_range(verdict.effect)} (total variation), random"
-            f" subspaces by up to {_range(verdict.null)}"
-        )
-        claims.append(Claim(text, level, reason))
-    return claims
+    each = sorted(verdicts(dataset, site), key=lambda verdict: verdict.concept)
+    used = within_family([own_draws_p(v.effect, v.draws, "above") for v in each])
+    decoded = sign_flip_p_values(np.stack([v.accuracy - v.control for v in each], axis=1))
+    chosen = [index for index, verdict in enumerate(each) if verdict.decodable]
+    return [
+        *(_used_test(each[index], used[index]) for index in chosen),
+        *(_decodable_test(each[index], float(decoded[index])) for index in chosen),
+    ]
+
+
+def _used_test(verdict: Verdict, p: float) -> ClaimTest:
+    """The claim that a decodable concept is used."""
+    reason = (
+        f"erasing it moves the answers by {_range(verdict.effect)} (total variation), random"
+        f" subspaces by up to {_range(verdict.null)}; probe accuracy {_range(verdict.accuracy)},"
+        f" control task {_range(verdict.control)}"
+    )
+    middle = np.median(verdict.draws, axis=1)
+    return ClaimTest(
+        f"'{verdict.concept}' is decodable and used at {verdict.site} (probe_effect)",
+        "probe_effect",
+        p,
+        len(verdict.effect),
+        reason,
+        family="probe_effect",
+        causal=True,
+        contradicted=bool((verdict.effect < middle).all()),
+    )
+
+
+def _decodable_test(verdict: Verdict, p: float) -> ClaimTest:
+    """The claim that a concept is decodable beyond the control task."""
+    seeds = len(verdict.accuracy)
+    reason = (
+        f"probe accuracy {_range(verdict.accuracy)}, control task {_range(verdict.control)};"
+        f" {seeds} {'seed allows' if seeds == 1 else 'seeds allow'} no p-value below"
+        f" {2.0**-seeds:.2g}"
+    )
+    return ClaimTest(
+        f"'{verdict.concept}' is decodable at {verdict.site} beyond the control task"
+        " (probe_accuracy)",
+        "probe_accuracy",
+        p,
+        seeds,
+        reason,
+        family="probe_accuracy",
+        contradicted=bool((verdict.accuracy < verdict.control).all()),
+    )
+
+
+def probe_claims(dataset: xr.Dataset, site: str | None = None) -> list[Claim]:
+    """Claims of ``probe_tests``, judged by themselves (``judge_page``): what a page of nothing but
+    these probes would claim.
+
+    Args:
+        dataset: see ``probe_tests``.
+        site: name of the site; by default ``readout_site``.
+
+    Returns:
+        The claims, each with its numbers as the reason; "causal" needs five seeds.
+
+    Raises:
+        ValueError: if the dataset lacks a variable, or holds several variants of it.
+    """
+    return judge_page(probe_tests(dataset, site))
 
 
 def _range(values: np.ndarray) -> str:

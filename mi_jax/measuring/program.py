@@ -153,20 +153,9 @@ def read_trajectory(
     reader = reader or Reader(measures, subject.precision)
     steps = trajectory.steps if chosen is None else np.asarray(chosen)
     history = History(trajectory)
-    end = history.final(reference)
-    if end is None and any(measure.retrospective for measure in measures):
-        raise RunError(
-            f"{history.no_final} Retrospective measures cannot be read without its last snapshot."
-            " Pass reference='own' to compare with this run's own end."
-        )
-    initial = trajectory.initial()
-    final = None if end is None else _snapshot(end, trajectory.seeds)
-    contexts: list[Context] = []
-    for index, seed in enumerate(trajectory.seeds):
-        references = Reference(
-            initial=_at(initial, index), final=None if final is None else final[index]
-        )
-        contexts.append(change(make_context(subject, seed, references, measures)))
+    contexts = [
+        change(context) for context in seed_contexts(trajectory, subject, measures, reference)
+    ]
     wants_previous = any("previous" in measure.uses for measure in measures)
     begins = len(steps) > 0 and int(steps[0]) == int(trajectory.steps[0])
     earlier = history.before() if wants_previous and begins else None
@@ -197,6 +186,43 @@ def read_trajectory(
         measure.name: Read({name: values[name] for name in measure.variables}, prepared)
         for measure in measures
     }
+
+
+def seed_contexts(
+    trajectory: Trajectory,
+    subject: Subject,
+    measures: Sequence[Measure],
+    reference: ReferenceChoice = "root",
+) -> list[Context]:
+    """Contexts that the seeds of a trajectory are read with, in their order.
+
+    Args:
+        trajectory: the stored snapshots.
+        subject: the model, task and loss that are measured.
+        measures: measures whose ``prepare`` is run.
+        reference: whose end is the final model; see ``history.ReferenceChoice``.
+
+    Raises:
+        RunError: if a measure needs the final model and the history has none.
+    """
+    history = History(trajectory)
+    end = history.final(reference)
+    if end is None and any(measure.retrospective for measure in measures):
+        raise RunError(
+            f"{history.no_final} Retrospective measures cannot be read without its last snapshot."
+            " Pass reference='own' to compare with this run's own end."
+        )
+    initial = trajectory.initial()
+    final = None if end is None else _snapshot(end, trajectory.seeds)
+    return [
+        make_context(
+            subject,
+            seed,
+            Reference(initial=_at(initial, index), final=None if final is None else final[index]),
+            measures,
+        )
+        for index, seed in enumerate(trajectory.seeds)
+    ]
 
 
 def _snapshot(snapshot: Snapshot, seeds: Sequence[int]) -> list[Params]:

@@ -1,134 +1,143 @@
 """Claims of a report: the level of evidence that its readings beside their nulls allow."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mi_jax.dynamics import Claim, judge, probe_claims, rule_of
+from mi_jax.dynamics import Claim, ClaimTest, judge_page, probe_tests, rule_of
+from mi_jax.dynamics.evidence import opposed, shared_draws_test
+from mi_jax.dynamics.significance import (
+    ALPHA,
+    joint_draws_p,
+    own_draws_p,
+    seed_p_values,
+)
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report.inputs import ReportInputs
-
-
-class _Finding(NamedTuple):
-    """A claim that a reading makes by lying beyond its null at the end of training.
-
-    Attributes:
-        name: of the reading.
-        text: the claim.
-        direction: the side of the null on which the reading must lie.
-        null: which null: untrained networks, or other frequencies in place of the key ones.
-    """
-
-    name: str
-    text: str
-    direction: Literal["above", "below"]
-    null: Literal["untrained", "frequencies"]
-
-
-_FINDINGS = (
-    _Finding(
-        "gini_unembedding",
-        "The unembedding is sparse in the Fourier basis",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "gini_embedding",
-        "The embedding is sparse in the Fourier basis",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "logit_fve",
-        "Cosines of a o b - c at the key frequencies explain the logits",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "restricted_loss",
-        "The key frequencies alone solve the task",
-        "below",
-        "frequencies",
-    ),
-    _Finding(
-        "excluded_loss",
-        "Without the key frequencies the network fails on the training set",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "key_mode_share_unembedding",
-        "The leading singular modes of the unembedding are waves of the key frequencies",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "logits_explained",
-        "Characters of irreps explain the logits",
-        "above",
-        "untrained",
-    ),
-    _Finding(
-        "hidden_restricted_loss",
-        "The key irreps of the neurons alone solve the task",
-        "below",
-        "frequencies",
-    ),
-    _Finding(
-        "hidden_excluded_loss",
-        "Without the key irreps of the neurons the network fails on the training set",
-        "above",
-        "frequencies",
-    ),
-    _Finding(
-        "ablation_loss_null_space",
-        "Neurons matter along the output directions of the key frequencies",
-        "above",
-        "frequencies",
-    ),
-)
-_PROBES = {"probe_accuracy", "probe_accuracy_control", "probe_effect", "probe_effect_null"}
+from mi_jax.report.statements import PROBES, STATEMENTS, Statement
 
 
 def claims(inputs: ReportInputs) -> list[Claim]:
     """The claims that the readings allow, each with its level of evidence.
 
+    All that are tested are judged together (``dynamics.judge_page``), so that at most one page in
+    twenty with nothing to find makes any of these claims.
+
     Args:
         inputs: readings, nulls and dates.
     """
-    dataset, nulls = inputs.dataset, inputs.nulls
     stated: list[Claim] = []
     if "verdict" in inputs.dates:
         stated.append(_grokking_claim(inputs.dates))
-    for finding in _FINDINGS:
-        null = getattr(nulls, finding.null)
-        if finding.name in dataset and finding.name in null:
-            draws = null[finding.name]
-            last = draws.isel(step=-1) if "step" in draws.dims else draws
-            values = dataset[finding.name].isel(step=-1).values
-            text = f"{finding.text} ({finding.name})"
-            without = _seeds_without_null(last)
-            if without:
-                stated.append(Claim(text, 0, f"there is no null for the seeds {without}: {_MANY}"))
-            else:
-                stated.append(judge(text, values, last.values.ravel(), finding.direction))
-    stated += _landscape_claims(dataset, nulls)
-    if set(dataset) >= _PROBES:
-        stated += probe_claims(dataset)
-    return stated
+    return stated + judge_page(claim_tests(inputs.dataset, inputs.nulls))
 
 
-_MANY = "more than half of the frequencies are key, so there are not as many others"
+def findings_json(stated: Sequence[Claim]) -> list[dict[str, Any]]:
+    """The claims as JSON values, those that are only observed included.
+
+    Args:
+        stated: the claims of a report.
+
+    Returns:
+        For each claim its sentence (``claim``), ``reading``, ``level`` from 0 to 4, ``p`` (None if
+        it was not tested) and whether it is ``supported``.
+    """
+    return [
+        {
+            "claim": claim.text,
+            "reading": claim.reading,
+            "level": claim.level,
+            "p": claim.p,
+            "supported": claim.supported,
+        }
+        for claim in stated
+    ]
 
 
-def _seeds_without_null(draws: xr.DataArray) -> list[int]:
-    """Labels of the seeds of which a null by seed has no draw."""
-    if "seed" not in draws.dims:
-        return []
-    empty = draws.isnull().all([dim for dim in draws.dims if dim != "seed"])
+def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
+    """The tested claims of a run, before they are judged together.
+
+    Args:
+        dataset: the readings, dims (seed, step, ...); the last snapshot is judged, never a largest
+            value over snapshots, which exceeds single draws of the same distribution by chance.
+        nulls: readings where there is nothing to find.
+    """
+    tested = [
+        _test(statement, dataset, getattr(nulls, statement.null)[statement.reading])
+        for statement in STATEMENTS
+        if statement.null != "expensive"
+        if statement.reading in dataset and statement.reading in getattr(nulls, statement.null)
+    ]
+    tested += _landscape_tests(dataset, nulls)
+    if set(dataset) >= PROBES:
+        tested += probe_tests(dataset)
+    return tested
+
+
+_MANY = "more than half of the frequencies are key, so that they would explain anything"
+
+
+def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> ClaimTest:
+    """The test of a statement whose null has draws of every seed, dims (seed, draw)."""
+    reading, direction = statement.reading, statement.direction
+    text = f"{statement.text} ({reading})"
+    values = dataset[reading].isel(step=-1).values.astype(np.float64)
+    draws = null.values.astype(np.float64)
+    without = _labels(null, np.isnan(draws).all(axis=1) & ~np.isnan(values))
+    if without:
+        reason = f"there is no null for the seeds {without}: {_MANY}"
+        return ClaimTest(text, reading, None, len(values), reason)
+    if statement.size and statement.size not in dataset:
+        reason = f"{statement.size} was not read, so that its size is unknown"
+        return ClaimTest(text, reading, None, len(values), reason)
+    each = seed_p_values(values, draws, direction)
+    joint = statement.null == "renamed"
+    p = (joint_draws_p if joint else own_draws_p)(values, draws, direction)
+    count, beyond = draws.shape[1], int((each <= 1 / (draws.shape[1] + 1) + 1e-12).sum())
+    changed = (
+        f"{count} random orders, the same in all seeds"
+        if joint
+        else f"{count} random relabellings by seed"
+    )
+    reason = (
+        f"{beyond} of {len(values)} seeds lie {direction} all of {changed}; median"
+        f" {np.median(values):.3g}, with them {np.nanmedian(draws):.3g}"
+    )
+    smallest = 1 / (count + 1) if joint else (1 / (count + 1)) ** len(values)
+    if smallest > ALPHA:
+        reason = f"so few elements allow no p-value below {smallest:.2g}; {reason}"
+    small = _too_small(statement, dataset)
+    if small:
+        reason = f"{small}; {reason}"
+    return ClaimTest(
+        text,
+        reading,
+        p,
+        len(values),
+        reason,
+        large_enough=not small,
+        contradicted=bool(small) or opposed(values, draws, direction),
+    )
+
+
+def _labels(null: xr.DataArray, chosen: np.ndarray) -> list[int]:
+    """Labels of the chosen seeds."""
+    return [int(seed) for seed in null["seed"].values[chosen]]
+
+
+def _too_small(statement: Statement, dataset: xr.Dataset) -> str:
+    """A half sentence that says where a reading is smaller than the statement; empty otherwise."""
+    if not statement.size:
+        return ""
+    shares = dataset[statement.size].isel(step=-1).values
+    small = ~(shares >= statement.least)
+    if not small.any():
+        return ""
     return (
-        [int(seed) for seed in empty["seed"].values[empty.values]] if "seed" in draws.coords else []
+        f"{statement.size} is below {statement.least:g} in {int(small.sum())} of {len(shares)}"
+        f" seeds (least {np.min(shares):.2g}), too little for the sentence"
     )
 
 
@@ -145,30 +154,23 @@ def _grokking_claim(dates: xr.Dataset) -> Claim:
     )
 
 
-def _landscape_claims(dataset: xr.Dataset, nulls: Nulls) -> list[Claim]:
-    """Claims that the learning coefficient and the sharpness at the end exceed those of untrained
+def _landscape_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
+    """Tests that the learning coefficient and the sharpness at the end exceed those of untrained
     networks.
-
-    The last snapshot is judged, not the largest of all: a maximum over many snapshots exceeds a
-    few single draws of the same distribution almost always.
     """
-    stated: list[Claim] = []
-    null = nulls.expensive
-    if "learning_coefficient" in dataset and "learning_coefficient" in null:
-        text = (
-            "The learning coefficient ends above that of untrained networks (learning_coefficient;"
-            " an estimate whose steps are too large counts for nothing)"
-        )
-        estimates = dataset["learning_coefficient"].where(~_overestimated(dataset))
-        values = estimates.isel(step=-1).values
-        draws = null["learning_coefficient"].where(~_overestimated(null)).values
-        if np.isfinite(draws).any():
-            stated.append(judge(text, values, draws[np.isfinite(draws)], "above"))
-    if "sharpness" in dataset and "sharpness" in null:
-        text = "Sharpness ends above that of untrained networks (sharpness)"
-        values = dataset["sharpness"].isel(step=-1).values
-        stated.append(judge(text, values, null["sharpness"].values, "above"))
-    return stated
+    tested: list[ClaimTest] = []
+    for statement in STATEMENTS:
+        name, null = statement.reading, nulls.expensive
+        if statement.null != "expensive" or name not in dataset or name not in null:
+            continue
+        text, readings, draws = f"{statement.text} ({name})", dataset[name], null[name]
+        if name == "learning_coefficient":
+            text = f"{text[:-1]}; an estimate whose steps are too large counts for nothing)"
+            readings = readings.where(~_overestimated(dataset))
+            draws = draws.where(~_overestimated(null))
+        values = readings.isel(step=-1).values
+        tested.append(shared_draws_test(text, name, values, draws.values, statement.direction))
+    return tested
 
 
 def _overestimated(dataset: xr.Dataset) -> xr.DataArray:

@@ -101,7 +101,7 @@ def _marks(inputs: ReportInputs) -> dict[str, xr.DataArray]:
     and the draws of the nulls.
     """
     marks: dict[str, xr.DataArray] = {}
-    for kind, draws in inputs.nulls._asdict().items():
+    for kind, draws in inputs.nulls.bands.items():
         # Nulls of different kinds have different numbers of draws and other steps than readings.
         renamed = {dim: f"{dim}_{kind}" for dim in ("draw", "step") if dim in draws.dims}
         for name, values in draws.rename(renamed).data_vars.items():

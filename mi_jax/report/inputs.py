@@ -9,6 +9,7 @@ from mi_jax.dynamics import GROKKING, GrokkingRule, births
 from mi_jax.measures import PICTURES
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.stored import EARLIER
+from mi_jax.report.statements import draws_for
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.dates import run_dates
 from mi_jax.runs.run import Run
@@ -85,7 +86,7 @@ def read_inputs(run: Run, rule: GrokkingRule = GROKKING) -> ReportInputs:
     lines, path = _follow(run)
     return ReportInputs(
         dataset=dataset,
-        nulls=run.nulls(),
+        nulls=run.nulls(draws_for(dataset)),
         dates=run_dates(run, rule, readings=dataset),
         births=born,
         pictures=pictures,

@@ -41,7 +41,7 @@ class Page(NamedTuple):
         figures: in their order.
         numbers: the rows of a table. Each is a label and its cells: one per seed, then the median
             and interval over seeds. The first row is the header.
-        claims: the findings with their levels of evidence.
+        claims: the claims with their levels of evidence, supported or not.
         status: how training of each seed ended, by the label of the seed.
         how: pairs of readings and how they were measured.
         manifest: the contents of ``run.json``.
@@ -77,9 +77,23 @@ def render(page: Page) -> str:
         pictures=pictures,
         manifest=json.dumps(manifest, indent=1),
         levels=LEVELS,
-        findings=[claim for claim in page.claims if claim.level > 0],
-        unsupported=[claim for claim in page.claims if claim.level == 0],
+        probability=_probability,
+        tested=sum(claim.p is not None for claim in page.claims),
+        findings=[claim for claim in page.claims if claim.supported],
+        observed=[c for c in page.claims if not (c.supported or c.contradicted)],
+        contradicted=[claim for claim in page.claims if claim.contradicted],
     )
+
+
+def _probability(p: float | None) -> str:
+    """A p-value to two digits, such as "p = 0.0042"; empty where there is none."""
+    if p is None:
+        return ""
+    return f"p = {p:.2g}" if p >= _SMALLEST else f"p < {_SMALLEST:g}"
+
+
+_SMALLEST = 1e-6
+"""p-value below which only its bound is printed."""
 
 
 def _embedded(file: Path) -> str:

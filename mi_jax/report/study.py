@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from mi_jax.basics.files import replace_file
-from mi_jax.dynamics import GROKKING, PHASE_RULE, GrokkingRule, rule_of
+from mi_jax.dynamics import GROKKING, PHASE_RULE, Claim, GrokkingRule, rule_of
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.stored import LEFT_OUT
@@ -33,6 +33,7 @@ class Study:
         dates: the dates of every seed, dims (seed, bound), and its verdict; see
             ``dynamics.grokking_dates``. A run without training accuracy has ``generalised`` alone,
             and one without test accuracy has none.
+        claims: the claims of the report, supported or not, with their levels of evidence.
         report: the path of ``report.html``.
     """
 
@@ -40,6 +41,7 @@ class Study:
     dataset: xr.Dataset
     nulls: Nulls
     dates: xr.Dataset
+    claims: list[Claim]
     report: Path
 
 
@@ -94,9 +96,9 @@ def report(run: Run, *, rule: GrokkingRule = GROKKING) -> Study:
     """
     inputs = read_inputs(run, rule)
     figures = draw_figures(run.report_path / "figures", inputs)
-    path = run.report_path / "report.html"
-    replace_file(path, render(_page(run, inputs, figures)).encode())
-    return Study(run, inputs.dataset, inputs.nulls, inputs.dates, path)
+    path, page = run.report_path / "report.html", _page(run, inputs, figures)
+    replace_file(path, render(page).encode())
+    return Study(run, inputs.dataset, inputs.nulls, inputs.dates, list(page.claims), path)
 
 
 def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:

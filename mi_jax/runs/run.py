@@ -482,27 +482,36 @@ class Run:
             ]
         )
 
-    def nulls(self) -> nulls.Nulls:
+    def nulls(self, claims: nulls.Draws = nulls.CLAIMS) -> nulls.Nulls:
         """Read the measures where there is nothing to find, for comparison.
 
-        The nulls are freshly initialised networks, and other frequencies in place of the key ones;
-        see ``measuring.nulls.read_nulls``. Slow measures are included if the run has readings of
-        them. Where the run was opened from several directories, the untrained networks are those of
-        the first, since all have the same, and the other frequencies are of every seed.
+        The nulls are freshly initialised networks, other frequencies in place of the key ones, and
+        the same networks with other names for the elements; see ``measuring.nulls.Nulls``. Slow
+        measures are included if the run has readings of them. Where the run was opened from several
+        directories, the untrained networks are those of the first, since all have the same, and the
+        other nulls are of every seed.
+
+        Args:
+            claims: numbers of draws by which claims are tested.
         """
         chosen, _ = self.choose()
         stored = set(self.measures)
         names = [name for name, measure in EXPENSIVE.items() if set(measure.variables) <= stored]
         expensive, _ = self.choose(names)
         first, *others = self.trajectories
-        read = nulls.read_nulls(first, self.subject, chosen, expensive=expensive)
-        if not others or not read.frequencies:
+        read = nulls.read_nulls(first, self.subject, chosen, expensive=expensive, claims=claims)
+        if not others:
             return read
-        swapped = [measure for measure in chosen if measure.null == "other_frequencies"]
-        by_run = [
-            nulls.read_nulls(trajectory, self.subject, swapped).frequencies for trajectory in others
+        rest = [
+            nulls.read_nulls(trajectory, self.subject, chosen, claims=claims, fresh=False)
+            for trajectory in others
         ]
-        return read._replace(frequencies=_by_seed([read.frequencies, *by_run]))
+        by_run = [read, *rest]
+        return read._replace(
+            frequencies=_by_seed([each.frequencies for each in by_run]),
+            renamed=_by_seed([each.renamed for each in by_run]),
+            relabelled=_by_seed([each.relabelled for each in by_run]),
+        )
 
     @property
     def report_path(self) -> Path:
@@ -547,7 +556,7 @@ def _by_seed(datasets: list[xr.Dataset], left_out: Sequence[str] = ()) -> xr.Dat
         datasets: readings with the same variables.
         left_out: sentences about readings that are not among them.
     """
-    if len(datasets) == 1:
+    if len(datasets) == 1 or not any(datasets):
         return datasets[0]
     whole = xr.concat(datasets, "seed", join="exact", combine_attrs="override")
     if left_out:

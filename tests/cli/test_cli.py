@@ -173,6 +173,12 @@ def test_report_makes_the_page_again(capsys: pytest.CaptureFixture[str], path: P
     assert (answer["run"], answer["report"]) == (str(path), str(path / "report.html"))
     assert answer["seeds"] == _run_command(capsys, "measure", str(path), "--json").json
     assert (path / "report.html").is_file()
+    findings = {finding["reading"]: finding for finding in answer["findings"]}
+    assert {"gini_embedding", "gini_unembedding"} <= set(findings)
+    gini = findings["gini_embedding"]
+    assert set(gini) == {"claim", "reading", "level", "p", "supported"}
+    assert 0 < gini["p"] <= 1
+    assert gini["supported"] == (gini["level"] > 0)
 
 
 def test_measure_of_a_run_is_the_last_step_by_seed(

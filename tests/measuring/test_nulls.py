@@ -17,7 +17,7 @@ from mi_jax.landscape import measure_sharpness
 from mi_jax.measures import MEASURES
 from mi_jax.measures.norms import sum_squared_weights
 from mi_jax.measuring import nulls
-from mi_jax.measuring.nulls import Nulls, read_nulls
+from mi_jax.measuring.nulls import Draws, Nulls, read_nulls
 from mi_jax.measuring.program import Reader
 from mi_jax.measuring.stored import measure_weights
 from mi_jax.runs.run import Run, open_run
@@ -93,10 +93,15 @@ def test_untrained_draws_are_the_readings_of_fresh_networks(copy: Run) -> None:
     np.testing.assert_array_equal(found["frequency"], np.arange(1, 6))
 
 
-def test_expensive_measures_are_read_of_a_quarter_as_many_networks(copy: Run) -> None:
+def test_expensive_measures_are_read_of_as_many_networks_as_claims_need(copy: Run) -> None:
     sharpness = measure_sharpness(order=3)
     found = read_nulls(
-        copy.trajectories[0], copy.subject, [], expensive=[sharpness], draws=8
+        copy.trajectories[0],
+        copy.subject,
+        [],
+        expensive=[sharpness],
+        draws=8,
+        claims=Draws(untrained=2),
     ).expensive
     assert dict(found.sizes) == {"draw": 2}
     params = copy.subject.model.init(jax.random.fold_in(stream(0, "null"), 1))
@@ -188,6 +193,47 @@ def test_each_measure_has_only_the_null_that_it_names(copy: Run) -> None:
         not _nulls(copy, _masks("few")).untrained,
         not _nulls(copy, sum_squared_weights()).frequencies,
     ) == (True, True)
+
+
+# --- Other names ---
+
+_CLAIMED = ("gini_embedding", "key_mode_share_unembedding", "logit_fve", "excluded_loss")
+
+
+def _claimed(run: Run, claims: Draws) -> Nulls:
+    measures, _ = run.choose(_CLAIMED)
+    return read_nulls(run.trajectories[0], run.subject, measures, claims=claims)
+
+
+def test_each_claim_is_read_under_its_own_renaming_at_the_last_snapshot(copy: Run) -> None:
+    found = _claimed(copy, Draws(renamed=7, relabelled=5))
+    assert set(found.renamed) == {"gini_embedding", "key_mode_share_unembedding"}
+    assert set(found.relabelled) == {"logit_fve", "excluded_loss"}
+    assert dict(found.renamed.sizes) == {"seed": 2, "draw": 7}
+    assert dict(found.relabelled.sizes) == {"seed": 2, "draw": 5}
+    read = copy.read(["gini_embedding"], [60])["gini_embedding"].values.ravel()
+    # One permutation, of different networks.
+    assert not np.isclose(found.renamed["gini_embedding"], read[:, None]).any()
+    columns = found.renamed["gini_embedding"].values
+    assert (columns[0] != columns[1]).all()
+
+
+def test_where_most_frequencies_are_key_only_readings_without_keys_have_a_null(copy: Run) -> None:
+    fve = MEASURES["logit_fve"]
+    many = Measure(**{**vars(fve), "prepare": _prepared(_KEYS["most"])})
+    few = Measure(**{**vars(fve), "prepare": _prepared(_KEYS["few"])})
+    for measure, missing in ((many, True), (few, False)):
+        found = read_nulls(copy.trajectories[0], copy.subject, [measure]).relabelled
+        assert found["logit_fve"].isnull().values.all() == missing
+
+
+def test_renamed_readings_are_stored_and_read_again_for_other_numbers_of_draws(
+    copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, more = (_claimed(copy, Draws(renamed=draws, relabelled=3)) for draws in (4, 8))
+    xr.testing.assert_allclose(few.renamed, more.renamed.isel(draw=slice(4)))
+    monkeypatch.setattr(nulls, "read_renamed", None)
+    _same(_claimed(copy, Draws(renamed=8, relabelled=3)), more)
 
 
 # --- Stored nulls ---

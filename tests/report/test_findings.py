@@ -16,13 +16,16 @@ from PIL import Image
 
 from mi_jax.cli.main import main
 from mi_jax.dynamics import DATES, GROKKING, LIU_2022, Claim, GrokkingRule
-from mi_jax.measuring.nulls import Nulls
+from mi_jax.dynamics.significance import shared_draws_needed
+from mi_jax.measuring.nulls import EXPLANATION, STRUCTURE, Draws, Nulls
+from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.report import Figure
 from mi_jax.report.catalogue import plans
-from mi_jax.report.claims import claims
+from mi_jax.report.claims import claims, findings_json
 from mi_jax.report.figures import draw_figures
 from mi_jax.report.findings import how_measured, numbers_table, summary
 from mi_jax.report.inputs import ReportInputs
+from mi_jax.report.statements import STATEMENTS, draws_for
 from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
 
@@ -71,25 +74,25 @@ def _dates(
     )
 
 
-def _untrained(**draws: list[float]) -> Nulls:
-    return Nulls(
-        xr.Dataset({name: (("draw",), np.array(values)) for name, values in draws.items()}),
-        xr.Dataset(),
-    )
+def _renamed(**draws: Any) -> Nulls:
+    """Draws of readings with the elements renamed, shape (seed, draw)."""
+    return Nulls(xr.Dataset(), xr.Dataset(), renamed=_by_draw(draws))
 
 
-def _swapped(**draws: list[list[float]]) -> Nulls:
-    """Draws of the null, shape (seed, draw), at the last of two steps; those at the first step lie
-    beyond any reading in both directions.
-    """
-    last = {name: np.array(values) for name, values in draws.items()}
-    both = {
-        name: np.stack([np.where(np.arange(x.shape[1]) % 2, 1e9, -1e9) + 0 * x, x], axis=1)
-        for name, x in last.items()
-    }
-    return Nulls(
-        xr.Dataset(), xr.Dataset({name: (("seed", "step", "draw"), x) for name, x in both.items()})
-    )
+def _relabelled(**draws: Any) -> Nulls:
+    """Draws of readings with the answers relabelled, shape (seed, draw)."""
+    return Nulls(xr.Dataset(), xr.Dataset(), relabelled=_by_draw(draws))
+
+
+def _by_draw(draws: dict[str, Any]) -> xr.Dataset:
+    arrays = {name: np.asarray(values, float) for name, values in draws.items()}
+    seeds = len(next(iter(arrays.values()))) if arrays else 0
+    variables = {name: (("seed", "draw"), values) for name, values in arrays.items()}
+    return xr.Dataset(variables, {"seed": np.arange(seeds) + 3})
+
+
+def _draws(seeds: int, low: float, high: float, count: int = 199) -> np.ndarray:
+    return np.tile(np.linspace(low, high, count), (seeds, 1))
 
 
 # --- Claims
@@ -99,89 +102,186 @@ def _claims(dataset: xr.Dataset, nulls: Nulls, dates: xr.Dataset | None = None) 
     return claims(ReportInputs(dataset, nulls, xr.Dataset() if dates is None else dates))
 
 
-def _level(found: list[Claim], name: str) -> int:
-    (claim,) = [claim for claim in found if f"({name})" in claim.text]
-    return claim.level
+def _claim(found: list[Claim], name: str) -> Claim:
+    (claim,) = [claim for claim in found if claim.reading == name]
+    assert f"({name}" in claim.text
+    return claim
 
 
-@pytest.mark.parametrize(("seeds", "level"), [(3, 1), (5, 2)])
-@pytest.mark.parametrize("name", ["gini_unembedding", "gini_embedding"])
-def test_sparsity_is_claimed_above_untrained_networks(name: str, seeds: int, level: int) -> None:
-    null = _untrained(**{name: [0.2, 0.3]})
-    assert _level(_claims(_readings(**{name: [0.31] * seeds}), null), name) == level
-    assert _level(_claims(_readings(**{name: [0.31] * (seeds - 1) + [0.29]}), null), name) == 0
+@pytest.mark.parametrize(("seeds", "level"), [(1, 1), (3, 1), (5, 2)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("gini_unembedding", 0.25),
+        ("gini_embedding", 0.25),
+        ("key_mode_share_unembedding", 0.5),
+        ("irrep_divergence_embedding", 0.25),
+        ("irrep_divergence_unembedding", 0.25),
+    ],
+)
+def test_structure_is_claimed_above_other_orders_of_the_residues_where_it_is_large_enough(
+    name: str, least: float, seeds: int, level: int
+) -> None:
+    null = _renamed(**{name: _draws(seeds, least + 0.1, least + 0.2)})
+    beyond, within = least + 0.21, least + 0.15
+    claim = _claim(_claims(_readings(**{name: [beyond] * seeds}), null), name)
+    assert (claim.level, claim.supported, claim.p) == (level, True, 1 / 200)
+    claim = _claim(_claims(_readings(**{name: [beyond] * (seeds - 1) + [within]}), null), name)
+    assert (claim.level, claim.supported) == (0, False)
+    low = _renamed(**{name: _draws(seeds, 0.0, least - 0.02)})
+    small = [beyond] * (seeds - 1) + [least - 0.01]
+    claim = _claim(_claims(_readings(**{name: small}), low), name)
+    assert (claim.p, claim.supported, claim.contradicted) == (1 / 200, False, True)
 
 
 @pytest.mark.parametrize(
-    ("name", "beyond", "within"),
+    ("name", "size", "beyond", "within"),
     [
-        ("logit_fve", 0.9, 0.1),
-        ("restricted_loss", 0.1, 0.9),
-        ("excluded_loss", 0.9, 0.1),
-        ("ablation_loss_null_space", 0.9, 0.1),
+        ("logit_fve", "logit_fve", 0.9, 0.6),
+        ("restricted_loss", "logit_fve", 0.1, 0.9),
+        ("excluded_loss", "logit_fve", 0.9, 0.1),
+        ("logits_explained", "logits_explained", 0.9, 0.6),
+        ("hidden_restricted_loss", "logits_explained", 0.1, 0.9),
+        ("hidden_excluded_loss", "logits_explained", 0.9, 0.1),
     ],
 )
-def test_key_frequencies_are_claimed_beyond_others_on_the_side_where_they_matter(
-    name: str, beyond: float, within: float
+def test_an_explanation_is_claimed_beyond_relabelled_answers_where_its_share_is_large_enough(
+    name: str, size: str, beyond: float, within: float
 ) -> None:
-    null = _swapped(**{name: [[0.4, 0.5], [0.6, 0.5], [0.5, 0.5]]})
-    assert _level(_claims(_readings(**{name: [beyond] * 3}), null), name) == 1
-    assert _level(_claims(_readings(**{name: [within] * 3}), null), name) == 0
+    null = _relabelled(**{name: _draws(3, 0.3, 0.8, 19)})
+    shares = {} if name == size else {size: [0.6, 0.5, 0.9]}
+    claim = _claim(_claims(_readings(**{name: [beyond] * 3}, **shares), null), name)
+    assert (claim.level, claim.p) == (1, pytest.approx(1 / 20**3))
+    assert _claim(_claims(_readings(**{name: [within] * 3}, **shares), null), name).level == 0
+    if name != size:
+        small = {size: [0.6, 0.49, 0.9]}
+        claim = _claim(_claims(_readings(**{name: [beyond] * 3}, **small), null), name)
+        assert (claim.level, claim.contradicted) == (0, True)
+        assert claim.reason.startswith(f"{size} is below 0.5 in 1 of 3 seeds (least 0.49)")
+        unknown = _claim(_claims(_readings(**{name: [beyond] * 3}), null), name)
+        assert (unknown.level, unknown.p) == (0, None)
 
 
-def test_the_draws_of_all_seeds_are_the_null() -> None:
-    null = _swapped(logit_fve=[[0.1, 0.1], [0.1, 0.7], [0.1, 0.1]])
-    (claim,) = _claims(_readings(logit_fve=[0.6, 0.8, 0.8]), null)
-    assert (claim.level, claim.reason) == (
-        0,
-        "2 of 3 seeds lie above all 6 draws of the null (0.7)",
+def test_a_share_below_one_half_explains_nothing_whatever_its_null() -> None:
+    null = _relabelled(logit_fve=_draws(5, 0.0, 0.001, 19))
+    claim = _claim(_claims(_readings(logit_fve=[0.4] * 5), null), "logit_fve")
+    assert (claim.level, claim.supported, claim.contradicted) == (0, False, True)
+
+
+def test_the_reason_says_how_many_seeds_lie_beyond_their_own_draws() -> None:
+    draws = _draws(3, 0.1, 0.2, 19)
+    draws[1, 4] = 0.7
+    claim = _claim(
+        _claims(_readings(logit_fve=[0.8, 0.6, 0.8]), _relabelled(logit_fve=draws)), "logit_fve"
     )
+    assert claim.p == pytest.approx((2 / 20) ** 3)
+    assert (
+        claim.reason
+        == "2 of 3 seeds lie above all of 19 random relabellings by seed; median 0.8, with them"
+        " 0.15; 5 seeds are needed to count as replicated"
+    )
+
+
+def test_the_page_judges_all_its_claims_together() -> None:
+    """A p-value of 1 / 21 holds alone, and not beside another claim that does not hold."""
+    null = xr.Dataset(
+        {name: ("draw", np.arange(20.0)) for name in ("sharpness", "learning_coefficient")}
+    )
+    nulls = Nulls(xr.Dataset(), xr.Dataset(), null)
+    assert _claim(_claims(_readings(sharpness=[30.0]), nulls), "sharpness").level == 1
+    both = _claims(_readings(sharpness=[30.0], learning_coefficient=[5.0]), nulls)
+    assert _claim(both, "sharpness").level == 0
+    assert _claim(both, "sharpness").p == pytest.approx(1 / 21)
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 5])
 def test_noise_over_many_snapshots_makes_no_claim_of_the_landscape(seeds: int) -> None:
-    """Readings and nulls of one distribution: about one page in C(5 + n, n) makes each claim,
-    where the largest of 200 snapshots made it on most pages.
+    """Readings and nulls of one distribution: at most one page in twenty makes a claim, where the
+    largest of 200 snapshots made it on most pages.
     """
     rng, pages, claimed = np.random.default_rng(seeds), 200, 0
     names = ("learning_coefficient", "sharpness")
+    count = shared_draws_needed(seeds, len(names))
     for _ in range(pages):
         readings = {name: (("seed", "step"), rng.normal(size=(seeds, 200))) for name in names}
-        null = xr.Dataset({name: ("draw", rng.normal(size=5)) for name in names})
+        null = xr.Dataset({name: ("draw", rng.normal(size=count)) for name in names})
         nulls = Nulls(xr.Dataset(), xr.Dataset(), null)
-        claimed += sum(claim.level > 0 for claim in _claims(xr.Dataset(readings), nulls))
-    expected = 1 / math.comb(5 + seeds, seeds)
-    error = math.sqrt(expected * (1 - expected) / (2 * pages))
-    assert claimed / (2 * pages) <= expected + 3 * error
+        claimed += any(claim.level > 0 for claim in _claims(xr.Dataset(readings), nulls))
+    assert claimed / pages <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / pages)
 
 
 def test_where_most_frequencies_are_key_there_is_no_null_and_no_claim() -> None:
-    null = _swapped(logit_fve=[[0.1, 0.1], [NAN, NAN]])
-    null.frequencies.coords["seed"] = [3, 4]
-    (claim,) = _claims(_readings(logit_fve=[0.9, 0.9]), null)
-    assert claim.level == 0
+    null = _relabelled(logit_fve=np.stack([np.full(19, 0.1), np.full(19, NAN)]))
+    claim = _claim(_claims(_readings(logit_fve=[0.9, 0.9]), null), "logit_fve")
+    assert (claim.level, claim.p, claim.supported) == (0, None, False)
     assert "no null for the seeds [4]" in claim.reason
 
 
-def test_a_null_of_the_other_kind_backs_no_claim() -> None:
+def test_where_there_are_few_elements_the_reason_says_which_p_is_the_smallest() -> None:
+    null = _renamed(gini_embedding=_draws(5, 0.1, 0.2, 5))
+    claim = _claim(_claims(_readings(gini_embedding=[0.9] * 5), null), "gini_embedding")
+    assert (claim.level, claim.p) == (0, pytest.approx(1 / 6))
+    assert claim.reason.startswith("so few elements allow no p-value below 0.17")
+
+
+def test_readings_on_the_other_side_of_their_null_are_not_supported() -> None:
+    null = _renamed(gini_embedding=_draws(3, 0.2, 0.3))
+    low = _claim(_claims(_readings(gini_embedding=[0.1] * 3), null), "gini_embedding")
+    assert (low.contradicted, low.level) == (True, 0)
+    middle = _claim(_claims(_readings(gini_embedding=[0.26] * 3), null), "gini_embedding")
+    assert not middle.contradicted
+
+
+def test_a_null_of_another_kind_backs_no_claim() -> None:
     readings = _readings(logit_fve=[0.9] * 3, gini_embedding=[0.9] * 3)
-    null = Nulls(
-        _untrained(logit_fve=[0.1]).untrained, _swapped(gini_embedding=[[0.1]] * 3).frequencies
-    )
+    untrained = xr.Dataset({"gini_embedding": ("draw", [0.1])})
+    null = Nulls(untrained, xr.Dataset(), renamed=_by_draw({"logit_fve": _draws(3, 0.1, 0.2)}))
     assert _claims(readings, null) == []
 
 
 def test_nothing_is_claimed_without_a_reading() -> None:
-    assert _claims(_readings(test_loss=[0.1]), _untrained(gini_embedding=[0.1])) == []
+    null = _renamed(gini_embedding=_draws(1, 0.1, 0.2))
+    assert _claims(_readings(test_loss=[0.1]), null) == []
+
+
+def test_every_statement_has_a_null_and_a_measure_that_is_read_under_it() -> None:
+    by_null = {
+        null: {each.reading for each in STATEMENTS if each.null == null}
+        for null in ("renamed", "relabelled", "expensive")
+    }
+    assert by_null["renamed"] == set(STRUCTURE) <= set(READINGS)
+    assert by_null["relabelled"] == set(EXPLANATION) <= set(READINGS)
+    assert by_null["expensive"] <= {name for each in EXPENSIVE.values() for name in each.variables}
+
+
+def test_draws_suffice_for_the_claims_of_the_page() -> None:
+    many = _readings(**{each.reading: [0.5] for each in STATEMENTS})
+    assert draws_for(many) == Draws(renamed=259, relabelled=259, untrained=259)
+    five = _readings(**{each.reading: [0.5] * 5 for each in STATEMENTS})
+    assert draws_for(five) == Draws(renamed=259, relabelled=19, untrained=6)
+    assert draws_for(_readings(test_loss=[0.5] * 5)) == Draws(
+        renamed=199, relabelled=19, untrained=5
+    )
 
 
 def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
     probed = [name for name in dataset if str(name).startswith("probe")]
-    claimed = _claims(_only(dataset, *map(str, probed)), _untrained())
-    assert [(claim.text.split(" (")[0], claim.level) for claim in claimed] == [
-        (f"'{concept}' is decodable and used at stream", 3) for concept in "ab"
-    ]
-    assert _claims(_only(dataset, "probe_accuracy", "probe_effect"), _untrained()) == []
+    claimed = _claims(_only(dataset, *map(str, probed)), _renamed())
+    assert {claim.reading for claim in claimed} == {"probe_effect", "probe_accuracy"}
+    assert {claim.text.split("'")[1] for claim in claimed} == {"a", "b"}
+    assert _claims(_only(dataset, "probe_accuracy", "probe_effect"), _renamed()) == []
+
+
+def test_findings_as_json_hold_every_tested_claim() -> None:
+    null = _renamed(gini_embedding=_draws(5, 0.2, 0.3), gini_unembedding=_draws(5, 0.2, 0.3))
+    made = _claims(_readings(gini_embedding=[0.9] * 5, gini_unembedding=[0.25] * 5), null)
+    (low, high) = findings_json(made)
+    assert (high["reading"], high["level"], high["supported"]) == ("gini_embedding", 2, True)
+    assert (low["reading"], low["level"], low["supported"]) == ("gini_unembedding", 0, False)
+    assert high["p"] == 1 / 200
+    assert high["claim"] == "The embedding is sparse in the Fourier basis (gini_embedding)"
+    assert set(high) == {"claim", "reading", "level", "p", "supported"}
+    json.dumps(findings_json(made), allow_nan=False)
 
 
 _FOUR = _dates(
@@ -192,7 +292,7 @@ _FOUR = _dates(
 
 
 def test_grokking_is_observed_and_counted_by_seed() -> None:
-    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), _FOUR)
+    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _renamed(), _FOUR)
     assert claim.text == (
         "The network groks: test accuracy reaches 0.99 at 2 times the step of training accuracy or"
         " later"
@@ -202,7 +302,7 @@ def test_grokking_is_observed_and_counted_by_seed() -> None:
         "observed in 1 of 4 seeds; there is no null to compare a date with",
     )
     published = _FOUR.assign_attrs(level=0.9, gap=1000.0, gap_unit="steps")
-    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _untrained(), published)
+    (claim,) = _claims(_readings(test_loss=[0.1] * 4), _renamed(), published)
     assert "reaches 0.9 at 1,000 steps after training accuracy" in claim.text
 
 
@@ -709,7 +809,7 @@ def test_without_readings_there_is_no_figure(tmp_path: Path, dataset: xr.Dataset
 def test_without_readings_report_fails_and_says_how_to_measure(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "nulls", lambda self: Nulls(xr.Dataset(), xr.Dataset()))
+    monkeypatch.setattr(Run, "nulls", lambda self, claims: Nulls(xr.Dataset(), xr.Dataset()))
     run = train(tiny_mlp_experiment(seeds=(0,), steps=4), tmp_path / "run")
     assert main(["report", str(run.path)]) == 2
     assert "mi-jax measure" in capsys.readouterr().err

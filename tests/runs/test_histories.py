@@ -364,3 +364,5 @@ def test_the_report_of_several_runs_has_a_folder_of_its_own(pair: list[Path]) ->
     assert "mi-jax reproduce a" in text
     assert "mi-jax reproduce b" in text
     assert study.nulls.frequencies["seed"].values.tolist() == [0, 3, 7]
+    assert study.nulls.renamed["seed"].values.tolist() == [0, 3, 7]
+    assert study.nulls.relabelled["seed"].values.tolist() == [0, 3, 7]

@@ -87,5 +87,9 @@ def readings(inputs: ReportInputs, shown: set[str]) -> list[FigurePlan]:
 
 
 def _nulls_by_name(inputs: ReportInputs) -> dict[str, xr.DataArray]:
-    """The nulls of all kinds, by reading."""
-    return {str(name): draws for kind in inputs.nulls for name, draws in kind.data_vars.items()}
+    """The nulls that figures draw, by reading."""
+    return {
+        str(name): draws
+        for kind in inputs.nulls.bands.values()
+        for name, draws in kind.data_vars.items()
+    }
