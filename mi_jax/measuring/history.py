@@ -90,6 +90,20 @@ class History:
             return f"The run {root.path}, at the root of this history, is not trained to its end."
         return ""
 
+    @cached_property
+    def departs(self) -> bool:
+        """Whether the run learns something that its parent does not: it has interventions of its
+        own, or goes on beyond the parent's last step. A zoom does neither.
+        """
+        if not self.ancestors:
+            return False
+        own, parents = (
+            trajectory.record["experiment"].get("interventions", [])
+            for trajectory in (self.trajectory, self.ancestors[0])
+        )
+        changed = any(intervention not in parents for intervention in own)
+        return changed or self.trajectory.last > self.ancestors[0].last
+
     def final(self, choice: ReferenceChoice = "root") -> Snapshot | None:
         """The snapshot that serves as the final model; None where there is none (``no_final``).
 

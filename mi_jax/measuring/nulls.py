@@ -20,7 +20,7 @@ from mi_jax.basics.records import digest
 from mi_jax.basics.streams import stream
 from mi_jax.contracts import Context, Measure, Reference, Shared, Subject
 from mi_jax.measuring.files import cached, write_dataset
-from mi_jax.measuring.history import History
+from mi_jax.measuring.history import OWN_SUFFIX, History, ReferenceChoice
 from mi_jax.measuring.labelling import labelled
 from mi_jax.measuring.merging import united
 from mi_jax.measuring.program import (
@@ -128,6 +128,7 @@ def read_nulls(
     snapshots: int = SNAPSHOTS,
     claims: Draws = CLAIMS,
     fresh: bool = True,
+    reference: ReferenceChoice = "root",
 ) -> Nulls:
     """Reads each measure under its own ``null``, and those of claims under other names.
 
@@ -143,6 +144,7 @@ def read_nulls(
         snapshots: number of snapshots, evenly along the run, that are read with other frequencies.
         claims: numbers of draws by which claims are tested.
         fresh: whether untrained networks are read.
+        reference: whose end is the final model; see ``history.ReferenceChoice``.
 
     Returns:
         The readings by kind of null.
@@ -153,6 +155,7 @@ def read_nulls(
         if fresh and measure.null in _FRESH and measure.uses <= {"final"} and measure.variables
     ]
     swapped = [measure for measure in measures if measure.null == "other_frequencies"]
+    suffix = OWN_SUFFIX if reference == "own" else ""
     first = _stored(
         trajectory,
         subject,
@@ -164,10 +167,11 @@ def read_nulls(
     second = _stored(
         trajectory,
         subject,
-        "frequencies",
+        f"frequencies{suffix}",
         swapped,
         (draws, snapshots),
-        lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots),
+        lambda: _swapped(trajectory, subject, swapped, draws // 4, snapshots, reference),
+        reference,
     )
     costly = [
         measure
@@ -183,18 +187,22 @@ def read_nulls(
     fourth = _stored(
         trajectory,
         subject,
-        "renamed",
+        f"renamed{suffix}",
         structure,
         (claims.renamed,),
-        lambda: _renamed(trajectory, subject, structure, claims.renamed, shared=True),
+        lambda: _renamed(trajectory, subject, structure, claims.renamed, reference, shared=True),
+        reference,
     )
     fifth = _stored(
         trajectory,
         subject,
-        "relabelled",
+        f"relabelled{suffix}",
         explanation,
         (claims.relabelled,),
-        lambda: _renamed(trajectory, subject, explanation, claims.relabelled, shared=False),
+        lambda: _renamed(
+            trajectory, subject, explanation, claims.relabelled, reference, shared=False
+        ),
+        reference,
     )
     return Nulls(first, second, third, fourth, fifth)
 
@@ -206,6 +214,7 @@ def _stored(
     measures: Sequence[Measure],
     options: tuple[int, ...],
     make: Callable[[], xr.Dataset],
+    reference: ReferenceChoice = "root",
 ) -> xr.Dataset:
     """Readings of one kind of null, from their file if it has the same key, else made and written.
 
@@ -216,11 +225,12 @@ def _stored(
         measures: the measures that are read.
         options: numbers of draws and snapshots, part of the key.
         make: reads the null.
+        reference: whose end is the final model.
     """
     if not measures:
         return xr.Dataset()
     file = trajectory.path / "nulls" / f"{name}.nc"
-    code, final = code_digest(subject, *measures), History(trajectory).final()
+    code, final = code_digest(subject, *measures), History(trajectory).final(reference)
     content = [
         trajectory.hashes(),
         trajectory.record["hash"],
@@ -297,6 +307,7 @@ def _swapped(
     measures: Sequence[Measure],
     draws: int,
     snapshots: int,
+    reference: ReferenceChoice,
 ) -> xr.Dataset:
     """Readings of some snapshots with other frequencies in place of the key ones, dims (seed, step,
     draw, ...).
@@ -325,7 +336,15 @@ def _swapped(
         return dataclasses.replace(context, prepared={**context.prepared, **changed})
 
     read = [
-        read_trajectory(trajectory, subject, measures, chosen=chosen, change=swap, reader=reader)
+        read_trajectory(
+            trajectory,
+            subject,
+            measures,
+            chosen=chosen,
+            change=swap,
+            reader=reader,
+            reference=reference,
+        )
         for _ in range(draws)
     ]
     datasets: list[xr.Dataset] = []
@@ -356,6 +375,7 @@ def _renamed(
     subject: Subject,
     measures: Sequence[Measure],
     draws: int,
+    reference: ReferenceChoice,
     *,
     shared: bool,
 ) -> xr.Dataset:
@@ -363,11 +383,10 @@ def _renamed(
     ``read_renamed``.
     """
     last = trajectory.stack([int(trajectory.steps[-1])])
+    contexts = seed_contexts(trajectory, subject, measures, reference)
     networks = [
         Network(seed, jax.tree.map(lambda x, index=index: x[0, index], last), context)
-        for index, (seed, context) in enumerate(
-            zip(trajectory.seeds, seed_contexts(trajectory, subject, measures), strict=True)
-        )
+        for index, (seed, context) in enumerate(zip(trajectory.seeds, contexts, strict=True))
     ]
     with computing_in(subject.precision):
         return read_renamed(RenamedReader(measures, anew=shared), networks, draws, shared=shared)

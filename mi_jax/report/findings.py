@@ -108,11 +108,12 @@ def numbers_table(dataset: xr.Dataset, dates: xr.Dataset) -> list[Row]:
     by_seed = [readings for _, readings in last_step(dataset)]
     for name, variable in dataset.data_vars.items():
         values: list[Any] = [readings[str(name)] for readings in by_seed]
+        label = variable.attrs.get("stored_name", str(name))
         if variable.dims == ("seed", "step"):
-            rows.append(_scalar_row(str(name), variable, values))
-        elif str(name).startswith(("key_frequencies", "key_irreps")):
-            plural = "irreps" if "irreps" in str(name) else "frequencies"
-            rows.append((str(name), [*(_listed(keys, plural) for keys in values), ""]))
+            rows.append(_scalar_row(label, variable, values))
+        elif label.startswith(("key_frequencies", "key_irreps")):
+            plural = "irreps" if "irreps" in label else "frequencies"
+            rows.append((label, [*(_listed(keys, plural) for keys in values), ""]))
     return rows
 
 
@@ -180,8 +181,8 @@ def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name, variable in dataset.data_vars.items():
         provenance = json.loads(variable.attrs["provenance"])
-        key = (provenance.get("measure", str(name)), _description(provenance))
-        groups.setdefault(key, []).append(str(name))
+        key = (provenance.get("measure", str(name)), _description(provenance, variable.attrs))
+        groups.setdefault(key, []).append(variable.attrs.get("stored_name", str(name)))
     for (_, description), (first, *others) in groups.items():
         # The names of one measure begin alike: learning_coefficient, _se, _by_chain.
         names = ", ".join([first, *(name.removeprefix(first) for name in others)])
@@ -189,8 +190,13 @@ def how_measured(dataset: xr.Dataset) -> list[tuple[str, str]]:
     return rows
 
 
-def _description(provenance: dict[str, Any]) -> str:
-    """The text of ``how_measured`` for one variable."""
+def _description(provenance: dict[str, Any], attrs: dict[str, Any]) -> str:
+    """The text of ``how_measured`` for one variable.
+
+    Args:
+        provenance: how it was read.
+        attrs: of the variable, with the snapshot that a retrospective one is compared with.
+    """
     options = {
         key: value
         for key, value in provenance["options"].items()
@@ -201,6 +207,15 @@ def _description(provenance: dict[str, Any]) -> str:
         # Numbers that are the same for all seeds, such as n and n_beta; not keys or examples.
         if len(set(map(str, values))) == 1 and isinstance(values[0], (int, float)):
             options[name.removeprefix(f"{provenance['measure']}_")] = f"{values[0]:.4g}"
-    kind = "retrospective (uses the final model)" if provenance["retrospective"] else "online"
+    kind = "online"
+    if provenance["retrospective"]:
+        kind = "retrospective (uses the final model)"
+        if "reference_step" in attrs:
+            own = attrs["reference_run"] == provenance["hash"]
+            whose = "this run" if own else "the run that it was forked from"
+            kind = (
+                f"retrospective (the final model is that of {whose} at step"
+                f" {int(attrs['reference_step']):,})"
+            )
     settings = ", ".join(f"{key}: {value}" for key, value in options.items())
     return "; ".join(part for part in (kind, settings, provenance["source"]) if part)

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from mi_jax.basics.errors import RunError
+from mi_jax.contracts import Measure
 from mi_jax.dynamics import GROKKING, GrokkingRule, births
 from mi_jax.measures import PICTURES
+from mi_jax.measuring.history import OWN_SUFFIX, ReferenceChoice
 from mi_jax.measuring.nulls import Nulls
+from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.measuring.stored import EARLIER
 from mi_jax.report.statements import draws_for
 from mi_jax.runs.across import mode_lines, weight_path
@@ -60,9 +63,47 @@ class ReportInputs:
 def read_inputs(run: Run, rule: GrokkingRule = GROKKING) -> ReportInputs:
     """Gathers the inputs of a run's report: the only part of a report that reads the run's arrays.
 
+    A fork that departs from its parent is reported on by what it learned itself: its retrospective
+    readings are compared with its own last snapshot. All other runs, zooms included, are compared
+    with the last snapshot of the run at the root of their history.
+
     Args:
         run: with stored readings (``run.measure()``).
         rule: the rule of the dates.
+
+    Raises:
+        RunError: if the run has no readings.
+    """
+    reference: ReferenceChoice = "own" if run.departs else "root"
+    dataset = _read_dataset(run, reference)
+    readings = set(dataset)
+    born = None
+    if {"fourier_power_unembedding", "key_frequencies"} <= readings:
+        keys = dataset["key_frequencies"].isel(step=-1, drop=True)
+        born = births(dataset["fourier_power_unembedding"], keys)
+    pictures, frames = _read_pictures(run, reference)
+    lines, path = _follow(run)
+    return ReportInputs(
+        dataset=dataset,
+        nulls=run.nulls(draws_for(dataset), reference=reference),
+        dates=run_dates(run, rule, readings=dataset),
+        births=born,
+        pictures=pictures,
+        frames=frames,
+        mode_lines=lines,
+        weight_path=path,
+    )
+
+
+def _read_dataset(run: Run, reference: ReferenceChoice) -> xr.Dataset:
+    """The stored readings of a run that its report shows.
+
+    With the reference "own", retrospective readings that compare the run with its own end take the
+    place of those that compare it with the root's, and are read first where they are not stored.
+
+    Args:
+        run: the run.
+        reference: whose end is the final model.
 
     Raises:
         RunError: if the run has no readings.
@@ -77,26 +118,47 @@ def read_inputs(run: Run, rule: GrokkingRule = GROKKING) -> ReportInputs:
             f"Cannot report on {run.path}: it has no readings of its snapshots yet. Run `mi-jax"
             f" measure {run.path}` first."
         )
-    readings = set(dataset)
-    born = None
-    if {"fourier_power_unembedding", "key_frequencies"} <= readings:
-        keys = dataset["key_frequencies"].isel(step=-1, drop=True)
-        born = births(dataset["fourier_power_unembedding"], keys)
-    pictures, frames = _read_pictures(run)
-    lines, path = _follow(run)
-    return ReportInputs(
-        dataset=dataset,
-        nulls=run.nulls(draws_for(dataset)),
-        dates=run_dates(run, rule, readings=dataset),
-        births=born,
-        pictures=pictures,
-        frames=frames,
-        mode_lines=lines,
-        weight_path=path,
+    if reference == "root":
+        own = [name for name in dataset if str(name).endswith(OWN_SUFFIX)]
+        return dataset.drop_vars(own)
+    among = {**READINGS, **EXPENSIVE}
+    by_root = {measure.name for measure in run.choose(among=among)[0]}
+    chosen = [
+        measure
+        for measure in run.choose(reference="own", among=among)[0]
+        if measure.retrospective
+        if _is_stored(measure, dataset)
+        # Without the end of the root, the run could not be read against it.
+        or (measure.name in READINGS and measure.name not in by_root)
+    ]
+    if chosen:
+        run.measure(chosen, reference="own")
+        dataset = run.measures
+    replaced = [name for measure in chosen for name in measure.variables if name in dataset]
+    return _plain(dataset.drop_vars(replaced))
+
+
+def _is_stored(measure: Measure, dataset: xr.Dataset) -> bool:
+    """Whether a measure was read, whatever its final model."""
+    return any(
+        {f"{name}{suffix}" for name in measure.variables} <= set(dataset)
+        for suffix in ("", OWN_SUFFIX)
     )
 
 
-def _read_pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
+def _plain(dataset: xr.Dataset) -> xr.Dataset:
+    """Readings against the run's own end under the names that they have against the root's.
+
+    The attribute ``stored_name`` holds the name under which each is stored.
+    """
+    own = [str(name) for name in dataset if str(name).endswith(OWN_SUFFIX)]
+    renamed = dataset.rename({name: name.removesuffix(OWN_SUFFIX) for name in own})
+    for name in own:
+        renamed[name.removesuffix(OWN_SUFFIX)].attrs["stored_name"] = name
+    return renamed
+
+
+def _read_pictures(run: Run, reference: ReferenceChoice) -> tuple[xr.Dataset, xr.Dataset]:
     """Reads what is drawn as a picture of single snapshots.
 
     Returns:
@@ -104,13 +166,14 @@ def _read_pictures(run: Run) -> tuple[xr.Dataset, xr.Dataset]:
         ``_PICTURED`` snapshots; and the planes of tokens at ``_FRAMES`` snapshots, for the
         animation.
     """
-    measures, _ = run.choose(among=PICTURES)
+    measures, _ = run.choose(reference=reference, among=PICTURES)
     if not measures:
         return xr.Dataset(), xr.Dataset()
-    pictures = run.read(measures, _spread(run, _PICTURED))
+    pictures = _plain(run.read(measures, _spread(run, _PICTURED), reference=reference))
     moving = [measure for measure in measures if measure.name == "circle_coordinates"]
-    frames = run.read(moving, _spread(run, _FRAMES)) if moving else xr.Dataset()
-    return pictures, frames
+    if not moving:
+        return pictures, xr.Dataset()
+    return pictures, _plain(run.read(moving, _spread(run, _FRAMES), reference=reference))
 
 
 def _spread(run: Run, count: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The main job on one page: train, measure, date, plot, report."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
             "A planted run: its parameters were set to known values at every step; nothing was"
             f" trained. {story}"
         )
+    if run.parent is not None:
+        story = f"{_descent(run)} {story}"
     return Page(
         title=run.experiment.name,
         summary=story,
@@ -126,9 +129,34 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
         ],
         manifest=run.record,
         command="\n".join(
-            f"mi-jax reproduce {trajectory.path.name}" for trajectory in run.trajectories
+            f"mi-jax reproduce {shlex.quote(_from_here(trajectory.path))}"
+            for trajectory in run.trajectories
         ),
     )
+
+
+def _descent(run: Run) -> str:
+    """What a fork or a zoom comes from, and with what its retrospective readings are compared."""
+    assert run.parent is not None
+    path, step = run.parent
+    here = f"of {Path(path).name} at step {step:,}"
+    if not run.departs:
+        return (
+            f"A part {here}, trained again with other snapshots. Retrospective readings are"
+            " compared with the last snapshot of the run that it descends from."
+        )
+    own = [change for change in run.experiment.interventions if change.start >= step]
+    names = ", ".join(sorted({type(change).__name__ for change in own}))
+    return (
+        f"A fork {here}{f' with {names}' if names else ', trained further'}. Retrospective readings"
+        " are compared with its own last snapshot."
+    )
+
+
+def _from_here(path: Path) -> str:
+    """A path as it is typed in the current directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _how_dated(dates: xr.Dataset) -> list[tuple[str, str]]:

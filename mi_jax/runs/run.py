@@ -482,7 +482,9 @@ class Run:
             ]
         )
 
-    def nulls(self, claims: nulls.Draws = nulls.CLAIMS) -> nulls.Nulls:
+    def nulls(
+        self, claims: nulls.Draws = nulls.CLAIMS, *, reference: ReferenceChoice = "root"
+    ) -> nulls.Nulls:
         """Read the measures where there is nothing to find, for comparison.
 
         The nulls are freshly initialised networks, other frequencies in place of the key ones, and
@@ -493,17 +495,33 @@ class Run:
 
         Args:
             claims: numbers of draws by which claims are tested.
+            reference: whose end is the final model of retrospective measures; see
+                ``mi_jax.measure``.
         """
-        chosen, _ = self.choose()
+        chosen, _ = self.choose(reference=reference)
         stored = set(self.measures)
         names = [name for name, measure in EXPENSIVE.items() if set(measure.variables) <= stored]
-        expensive, _ = self.choose(names)
+        expensive, _ = self.choose(names, reference=reference)
         first, *others = self.trajectories
-        read = nulls.read_nulls(first, self.subject, chosen, expensive=expensive, claims=claims)
+        read = nulls.read_nulls(
+            first,
+            self.subject,
+            chosen,
+            expensive=expensive,
+            claims=claims,
+            reference=reference,
+        )
         if not others:
             return read
         rest = [
-            nulls.read_nulls(trajectory, self.subject, chosen, claims=claims, fresh=False)
+            nulls.read_nulls(
+                trajectory,
+                self.subject,
+                chosen,
+                claims=claims,
+                fresh=False,
+                reference=reference,
+            )
             for trajectory in others
         ]
         by_run = [read, *rest]
@@ -512,6 +530,13 @@ class Run:
             renamed=_by_seed([each.renamed for each in by_run]),
             relabelled=_by_seed([each.relabelled for each in by_run]),
         )
+
+    @property
+    def departs(self) -> bool:
+        """Whether this is a fork that learns something which its parent does not: it has
+        interventions of its own, or goes on beyond the parent's last step.
+        """
+        return all(History(trajectory).departs for trajectory in self.trajectories)
 
     @property
     def report_path(self) -> Path:

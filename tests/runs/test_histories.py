@@ -19,6 +19,7 @@ from mi_jax import across, compare
 from mi_jax.basics.errors import MeasureError
 from mi_jax.cli.main import main
 from mi_jax.contracts import Context, Measure
+from mi_jax.interventions import Freeze
 from mi_jax.measuring.registry import READINGS
 from mi_jax.report.study import report
 from mi_jax.runs.fork import fork, zoom
@@ -174,6 +175,41 @@ def test_the_command_line_reads_against_either_end(
     weights = histories["fork"].export(48, tmp_path / "w.npz", seed=0)
     assert main(["measure", str(weights), "--like", path, "--reference", "own"]) != 0
     assert "Leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_report_compares_a_fork_with_its_own_end_and_a_zoom_with_the_roots(
+    histories: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, path = histories["parent"], histories["fork"].path
+    changed = fork(parent, step=FORK, interventions=[Freeze("embed*")], out=path / "../changed")
+    assert [run.departs for run in (*histories.values(), changed)] == [
+        False,
+        True,  # it goes on beyond the parent's end
+        False,
+        False,
+        False,
+        True,
+    ]
+    monkeypatch.chdir(path.parent)
+    for run, whose in ((histories["zoom"], parent), (changed, changed)):
+        run.measure(NAMES)
+        study = report(run)
+        read = study.dataset["restricted_loss"].attrs
+        assert (read["reference_run"], read["reference_step"]) == (whose.record["hash"], 40)
+        assert set(study.dataset) == set(NAMES)
+        text = study.report.read_text()
+        assert f"mi-jax reproduce {run.path.name}" in text
+        if whose is changed:
+            own = changed.measures["restricted_loss_own"]
+            np.testing.assert_array_equal(study.dataset["restricted_loss"], own)
+            assert "A fork of parent at step 16 with Freeze" in text
+            assert "restricted_loss_own" in text
+            assert "the final model is that of this run at step 40" in text
+            assert (changed.path / "nulls" / "frequencies_own.nc").exists()
+        else:
+            assert "A part of parent" in text
+            assert "_own" not in text
 
 
 def _remove(parent: Path) -> None:
@@ -361,8 +397,7 @@ def test_the_report_of_several_runs_has_a_folder_of_its_own(pair: list[Path]) ->
     assert study.report == pair[0].parent / "a+b" / "report.html"
     assert not (pair[0] / "report.html").exists()
     text = study.report.read_text()
-    assert "mi-jax reproduce a" in text
-    assert "mi-jax reproduce b" in text
+    assert all(f"mi-jax reproduce {path}" in text for path in pair)
     assert study.nulls.frequencies["seed"].values.tolist() == [0, 3, 7]
     assert study.nulls.renamed["seed"].values.tolist() == [0, 3, 7]
     assert study.nulls.relabelled["seed"].values.tolist() == [0, 3, 7]
