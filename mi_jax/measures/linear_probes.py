@@ -150,9 +150,16 @@ def logistic_fit(
     Minimises mean cross-entropy (nats) + ridge v ||W||^2 / 2. The same as scikit-learn's
     ``LogisticRegression(C=1 / (n ridge v))``.
 
-    The Hessian is at most (X^T X / n) / 2 + ridge v for every class (Boehning 1992). Gradient steps
-    are preconditioned by that bound, which is factored once, and are accelerated. Each concept's
-    momentum restarts where it points uphill.
+    The Hessian is at most M = X^T X / (2 n) + ridge v I for every class (Boehning 1992). Each of
+    the ``ITERATIONS`` accelerated gradient steps is preconditioned by that bound. They begin at
+    W = V = 0, b = c = 0 and t = 1. With the gradients G and g of the objective at (V, c),
+
+        W' = V - G M^-1,  b' = c - 2 g
+        t' = (1 + sqrt(1 + 4 t^2)) / 2
+        (V, c) = (W', b') + (t - 1) / t' (W' - W, b' - b)
+
+    where each concept's t is set to 1 before t' if its momentum points uphill:
+    <G, W' - W> + <g, b' - b> > 0. The objective ends within about 2e-3 nats of its minimum.
 
     Args:
         X: centred vectors.

@@ -123,12 +123,13 @@ def probe_effect(
     The effect is the mean total variation distance (``total_variation``) between the outputs
     before and after the edit. The subspace is spanned by the class means of the whitened vectors
     of all examples (see ``erasure``): it is what ridge regression reads, leading directions first.
-    A concept is used at a site where its effect exceeds those of all random subspaces.
+    A concept is used at a site where its effect exceeds those of all random subspaces. Where the
+    last direction of the subspace and the next one are nearly equal, rounding decides between them.
 
     Args:
         how: "erase" removes a vector's part in the subspace. "steer" moves each vector within the
             subspace from its class's mean to another example's. "swap" puts another example's part
-            in its place.
+            in its place. The other example is the next one in the order in which they are drawn.
         rank: most directions of the subspace. There are at most classes - 1, and at most half of
             the site's dimensions: with all directions erased, a subspace could not be told from a
             random one.

@@ -401,6 +401,12 @@ def _right_shares(
 def probe_accuracy(**options: Any) -> Measure:
     """Accuracy of linear probes by site and concept.
 
+    The mean over a half's rows of [s_y > max_{c != y} s_c], 1 / m for a row whose class y shares
+    the largest score s with m - 1 others. The scores are s = W x + b (see ``linear_probes``), x the
+    vectors less their mean over the training half; for a circular probe they are those of
+    ``angle_scores``. Test rows of a class that no training row has are left out (NaN if none is
+    left), except by a circular probe, which knows the angle of every class.
+
     High accuracy means that the concept is decodable at the site, if accuracy on the control task
     is clearly lower.
 

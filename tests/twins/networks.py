@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from fakes import context_of
 
 from mi_jax.contracts import Context, Model, Reference, Roles, Shared, Site, batch_loss
@@ -30,6 +31,11 @@ CASES = [
     for weights in ("random", "trained")
 ]
 """Modulus, operation and weights of every network that the twins read."""
+
+SPREAD = [
+    pytest.param(*case, marks=() if case[0] in (2, 6, 13) else pytest.mark.slow) for case in CASES
+]
+"""The same cases for programs that compile slowly: p = 3, 4 and 12 are read with the slow tests."""
 
 RELATIVE = 1e-5
 """Difference that a twin allows, relative to the largest entry of the reading."""

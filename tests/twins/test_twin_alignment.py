@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from networks import CASES, Network, network
+from networks import SPREAD, Network, network
 
 from mi_jax.measures import nlm_alignment
 
@@ -24,7 +24,7 @@ def _gradients(net: Network) -> list[np.ndarray]:
     return [d_a, d_b, net.H[pairs].T @ wrong]
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_alignment_is_its_formula(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     used = [net.E_a, net.E_b, net.U]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from attending import Attending, attending, forward
-from networks import CASES, assert_twin, frequencies, read, waves
+from networks import SPREAD, assert_twin, frequencies, read, waves
 
 NAMES = ("attention_fve", "attention_frequency", "attention_pattern")
 
@@ -18,7 +18,7 @@ def _scores(net: Attending) -> np.ndarray:
     return np.stack(scores).transpose(0, 2, 1).reshape(len(scores), -1, p, p)
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_frequencies_of_attention_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
     net = attending(p, operation, weights)
     values, scores = net.read(*NAMES), _scores(net)

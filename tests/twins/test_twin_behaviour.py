@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import CASES, Network, assert_twin, cross_entropy, network, read
+from networks import SPREAD, Network, assert_twin, cross_entropy, network, read
 
 from mi_jax.training.losses import LOSSES
 
@@ -32,7 +32,7 @@ def _share_right(logits: np.ndarray, labels: np.ndarray) -> float:
     return (margins > 0).mean() if len(margins) else np.nan
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_losses_accuracies_and_margins_are_their_formulas(
     p: int, operation: str, weights: str
 ) -> None:
@@ -106,7 +106,7 @@ def _scaled(net: Network, factor: float) -> tuple[Any, np.ndarray]:
     return params, factor**3 * net.L[net.trained]
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_softmax_collapse_is_its_formula(p: int, operation: str, weights: str, factor: int) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
@@ -135,7 +135,7 @@ def cross_entropy_of_margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarr
         return np.log1p(np.exp(apart).sum(axis=1))
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_a_loss_of_exactly_zero_counts_as_collapsed(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     context = dataclasses.replace(net.context, loss=LOSSES["hinge"]())

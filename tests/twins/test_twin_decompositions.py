@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from attending import Attending, attending
 from networks import (
-    CASES,
+    SPREAD,
     Network,
     assert_twin,
     cross_entropy,
@@ -136,7 +136,7 @@ def _matrices(net: Attending) -> list[np.ndarray]:
     return matrices
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_spectra_of_a_transformer_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
     net = attending(p, operation, weights)
     values = net.read(*SPECTRA)
@@ -146,7 +146,7 @@ def test_spectra_of_a_transformer_are_their_formulas(p: int, operation: Any, wei
     _assert_arrays(values, _matrices(net))
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_spectra_of_an_mlp_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
     at = _checkpoints(p, operation, weights)
     values = read(SPECTRA, at.net.params, at.context)
@@ -180,7 +180,7 @@ def _angle(here: np.ndarray, there: np.ndarray) -> float:
     return np.sqrt(np.square(np.arctan2(sines, cosines)).mean())
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_modes_are_their_formulas(p: int, operation: Any, weights: Any) -> None:
     at = _checkpoints(p, operation, weights)
     values = read(MODES, at.net.params, at.context)
@@ -241,7 +241,7 @@ def _barrier(
     return max(np.array(losses) - chord), max(np.abs(losses))
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), SPREAD)
 def test_likeness_is_its_formula(p: int, operation: Any, weights: Any) -> None:
     at = _checkpoints(p, operation, weights)
     values = read(LIKENESS, at.net.params, at.context)

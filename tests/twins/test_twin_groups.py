@@ -58,7 +58,12 @@ GROUPS = [
 ]
 """Groups with irreps of real, complex and quaternionic type, and the forms of composition."""
 
-CASES = [(name, form, weights) for name, form in GROUPS for weights in ("random", "trained")]
+CASES = [
+    pytest.param(name, form, weights, marks=() if name in ("C4", "S3", "Q8") else pytest.mark.slow)
+    for name, form in GROUPS
+    for weights in ("random", "trained")
+]
+"""The groups with their weights. Programs compile slowly, so that three are read always."""
 
 
 class Composing(NamedTuple):
@@ -250,7 +255,8 @@ def _concentrations(name: str, table: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "weights"), [case for case in CASES if case[0] not in ("C2", "C3", "C13")]
+    ("name", "form", "weights"),
+    [case for case in CASES if case.values[0] not in ("C2", "C3", "C13")],
 )
 def test_coset_concentration_is_its_formula(name: str, form: str, weights: Any) -> None:
     net = _network(name, form, weights)
@@ -277,7 +283,9 @@ def _attending(name: str, weights: Weights) -> Attending:
     return Attending(task, settings, params, context)
 
 
-@pytest.mark.parametrize("name", ["C2", "C3", "S3", "Q8"])
+@pytest.mark.parametrize(
+    "name", ["S3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("C2", "C3", "Q8"))]
+)
 @pytest.mark.parametrize("weights", ["random", "trained"])
 def test_irreps_of_queries_keys_values_and_readout_are_their_formulas(
     name: str, weights: Any

@@ -42,6 +42,10 @@ SETTINGS = {
 }
 """Task and transformer by name: single heads, odd lengths, with and without biases and MLP."""
 
+NAMED = [
+    pytest.param(name, marks=pytest.mark.slow if name == "one layer" else ()) for name in SETTINGS
+]
+
 
 class Repeating(NamedTuple):
     """A transformer on sequences, with the context to read it with."""
@@ -105,7 +109,7 @@ def _attention_scores(net: Repeating) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("weights", ["random", "trained"])
 @pytest.mark.parametrize("repeats", [False, True])
 def test_attention_of_heads_is_its_formula(name: str, weights: Any, repeats: bool) -> None:
@@ -120,7 +124,7 @@ def test_attention_of_heads_is_its_formula(name: str, weights: Any, repeats: boo
     assert (apart > 1e-3) == repeats
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("weights", ["random", "trained"])
 def test_losses_with_and_without_heads_are_their_formulas(name: str, weights: Any) -> None:
     net = _network(name, weights)
