@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import xarray as xr
+from recording import record
 
 from mi_jax.dynamics import date_differences, date_interval, interval
 
@@ -69,7 +70,10 @@ def _check_numbers(name: str, n: int, draws: int) -> None:
     found = [interval(draw(rng, n)) for _ in range(draws)]
     covered = np.mean([over.low <= truth <= over.high for over in found])
     label = found[0].coverage
-    print(f"numbers, {name}, {n} seeds: {covered:.3f} where the label is {label:.3f}")
+    if draws == DRAWS:
+        record(
+            "numbers", {"seeds": n, "label": label, "distribution": name, "covered": float(covered)}
+        )
     assert abs(covered - label) <= 3 * _standard_error(label, draws)
 
 
@@ -102,7 +106,8 @@ def _check_dates(kind: str, n: int, draws: int) -> None:
         assert over.middle[0] <= sample <= over.middle[1]
     label = over.coverage  # pyright: ignore[reportPossiblyUnboundVariable]
     share = covered / draws
-    print(f"dates, {kind}, {n} seeds: {share:.3f} where the label is {label:.3f}")
+    if draws == DRAWS:
+        record("dates", {"seeds": n, "label": label, "kind": kind, "covered": share})
     assert share >= label - 3 * _standard_error(label, draws)
     if kind == "exact":
         assert share <= label + 3 * _standard_error(label, draws)
@@ -117,7 +122,8 @@ def _check_differences(n: int, draws: int) -> None:
         over = date_interval(date_differences(_seen(first, SNAPSHOTS), _seen(second, SNAPSHOTS)))
         covered += over.low <= 500 <= over.high
     label = over.coverage  # pyright: ignore[reportPossiblyUnboundVariable]
-    print(f"differences, {n} seeds: {covered / draws:.3f} where the label is {label:.3f}")
+    if draws == DRAWS:
+        record("differences", {"seeds": n, "label": label, "covered": covered / draws})
     assert covered / draws >= label - 3 * _standard_error(label, draws)
 
 

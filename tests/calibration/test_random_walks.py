@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from recording import record
 
 from mi_jax.dynamics import walk_likeness
 
@@ -36,5 +37,9 @@ def test_true_walks_look_like_walks(seeds: int) -> None:
 @pytest.mark.parametrize("seeds", range(1, 11))
 def test_true_walks_of_one_to_ten_seeds_look_like_walks(seeds: int, uneven: bool) -> None:
     medians = _medians(seeds, 4, 20_000, uneven)
-    print(f"walk_likeness of {seeds} true walks, medians of modes 1 to {MODES}: {medians.round(3)}")
+    record(
+        "walks",
+        {"seeds": seeds, "step lengths": "uneven" if uneven else "even"}
+        | {str(mode): float(likeness) for mode, likeness in enumerate(medians, 1)},
+    )
     assert (medians >= 0.9).all(), medians
