@@ -75,8 +75,8 @@ TABLES = {
     ),
     "budgets": Table(
         "Dates and the length of training",
-        "Runs of four kinds, trained to five numbers of steps: how many dates had happened, and how"
-        " many of these another number of steps changed. Required: none.",
+        "Runs of five kinds, ten seeds each, trained to five numbers of steps: how many dates had"
+        " happened, and how many of these another number of steps changed. Required: none.",
         "kind",
     ),
     "claims": Table(

@@ -25,9 +25,9 @@ burn_in, draws, chains, tolerance = 150, 250, 4, 0.1  # of the sampler, and of i
 # %% [markdown]
 # ## A run that groks
 #
-# A one-layer transformer learns $a + b \bmod 29$ from half of the pairs: memorised at step 93,
-# grokked at 2,397. It is one seed, so that nothing here is replicated; another seed may not grok
-# within these 3,000 steps.
+# A one-layer transformer learns $a + b \bmod 29$ from half of the pairs: memorised between steps 84
+# and 95, generalised between 2,149 and 2,402. It is one seed, so that nothing here is replicated;
+# another seed may not grok within these 3,000 steps.
 
 # %%
 # %matplotlib inline

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mi_jax.dynamics import date_interval, interval
 from mi_jax.plots.style import (
@@ -20,6 +21,8 @@ _PANEL = 1.9
 """Height of a row of panels, in inches."""
 _LOG_FROM = 1e2
 """Largest over smallest positive value from which on an axis is logarithmic."""
+_ROW = 0.06
+"""Height of a row of the median dates, as a share of a panel's."""
 _FIRST = "#000000"
 """Colour of the first history, which no other has."""
 
@@ -72,10 +75,16 @@ def diverging_histories(
         for step in np.unique(np.atleast_1d(dataset.attrs.get("parted", []))):
             axes.axvline(step, color=COLOURS["date"], lw=0.6, ls=":")
         if dates is not None and "generalised" in dates:
+            _make_room(axes, _ROW * (len(conditions) + 0.5))
             for row, (condition, colour) in enumerate(zip(conditions, colours, strict=True)):
-                _draw_median(axes, dates["generalised"].sel(condition=condition), row, colour)
+                height = 1 - (row + 1) * _ROW / (1 + _ROW * (len(conditions) + 0.5))
+                of_condition = dates["generalised"].sel(condition=condition)
+                _draw_median(axes, of_condition, height, colour)
     finish_panels(figure, grid, len(names), columns)
     handles, conditions = grid[0].get_legend_handles_labels()
+    if dates is not None and "generalised" in dates:
+        handles.append(Line2D([], [], color=COLOURS["date"], marker="|", ms=4, lw=1.6))
+        conditions.append("generalised (median date)")
     figure.legend(
         handles,
         conditions,
@@ -124,8 +133,17 @@ def _draw_history(axes: Axes, values: xr.DataArray, colour: str, label: str) -> 
     )
 
 
-def _draw_median(axes: Axes, dates: xr.DataArray, row: int, colour: str) -> None:
-    """Draws the median date of one history along the top, one row below another.
+def _make_room(axes: Axes, share: float) -> None:
+    """Extends the vertical axis upwards by a share of its height."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low, high * (high / low) ** share)
+    else:
+        axes.set_ylim(low, high + share * (high - low))
+
+
+def _draw_median(axes: Axes, dates: xr.DataArray, height: float, colour: str) -> None:
+    """Draws the median date of one history, at a height given as a share of the axes'.
 
     A median that is open below has no left tick, one that is open above an arrow instead of the
     right one.
@@ -134,7 +152,6 @@ def _draw_median(axes: Axes, dates: xr.DataArray, row: int, colour: str) -> None
     if np.isnan(low):
         return
     left, right = axes.get_xlim()
-    height = 0.97 - 0.05 * row
     place = axes.get_xaxis_transform()
     begin, end = np.clip([low, high], left, right)
     axes.plot([begin, end], [height] * 2, "-", lw=1.6, color=colour, transform=place, zorder=4)

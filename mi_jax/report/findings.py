@@ -53,7 +53,7 @@ def summary(dates: xr.Dataset) -> str:
     if seeds == 1:
         did = _DID[str(dates["verdict"].values[0])]
         return f"This run {did}. It {memorised}, and {generalised}."
-    return f"Of {seeds} seeds, {_counted(dates)}. They {memorised}, and {generalised}."
+    return f"{_counted(dates)}. They {memorised}, and {generalised}."
 
 
 _DID = {
@@ -79,11 +79,14 @@ def _when(dates: xr.DataArray, did: str) -> str:
 
 
 def _counted(dates: xr.Dataset) -> str:
-    """How many seeds have each verdict, in the order of ``VERDICTS``."""
+    """How many seeds have each verdict, in the order of ``VERDICTS``, as a clause."""
     verdicts = [str(verdict) for verdict in dates["verdict"].values]
     counts = [(verdicts.count(verdict), verdict) for verdict in VERDICTS if verdict in verdicts]
+    if len(counts) == 1 and not counts[0][1].startswith("did not memorise"):
+        return f"All {len(verdicts)} seeds {_DID[counts[0][1]]}"
     *first, last = [f"{count} {_DID[verdict]}" for count, verdict in counts]
-    return f"{', '.join(first)} and {last}" if first else last
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"Of {len(verdicts)} seeds, {listed}"
 
 
 def numbers_table(dataset: xr.Dataset, dates: xr.Dataset) -> list[Row]:

@@ -313,6 +313,10 @@ def test_the_summary_counts_seeds_of_each_kind_and_leaves_none_out_of_the_median
         " on; range, 87.5 %; dated in 3 of 4 seeds], and generalised in the median between 430 and"
         " 485 [from 8 on; range, 87.5 %; dated in 3 of 4 seeds]."
     )
+    all_grokked = _dates([(8, 10)] * 2, [(800, 900)] * 2, ["grokked"] * 2)
+    assert summary(all_grokked).startswith("All 2 seeds grokked. They memorised in the median")
+    none_learned = _dates([(900, INF)] * 2, [(900, INF)] * 2, ["did not memorise"] * 2)
+    assert summary(none_learned).startswith("Of 2 seeds, 2 did not memorise. They memorised in the")
     one_of_three = _dates(
         [(8, 10)] * 3, [(800, 900), (6000, INF), (6000, INF)], ["grokked", *["did not grok"] * 2]
     )

@@ -71,18 +71,16 @@ def date_note(inputs: ReportInputs) -> str:
     dates, note = inputs.dates, ""
     if "circuit_formation_end" in dates and bool(dates["circuit_formation_end"].notnull().any()):
         note += (
-            " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), in the"
-            " median over the seeds that have these phases. In the white strip after a shading lies"
-            " the median end of the phase: the strip reaches from one snapshot to the next, and to"
-            " the right edge where the median lies beyond the last snapshot. Bars at the bottom:"
-            " interval of each median end."
+            " Shading: memorisation (grey), circuit formation (blue) and clean-up (yellow), each up"
+            " to its median end over the seeds that have phases. A white strip is the pair of"
+            " snapshots around that end; it goes on to the right edge where the end lies beyond the"
+            " last snapshot. Bars at the bottom: intervals of these ends."
         )
     if "generalised" in dates:
         level = f"{rule_of(dates.attrs).level:g}"
         note += (
-            f" Bars at the top: the two snapshots between which a seed reached {level} training"
-            f" accuracy (blue) and {level} test accuracy (orange); seeds that had not by the last"
-            " snapshot are counted at the right (later), seeds that had by the first one at the"
-            " left (by then)."
+            " Bars at the top: the pair of snapshots around the step at which a seed reached"
+            f" {level} training accuracy (blue) and {level} test accuracy (orange). At the edges:"
+            " numbers of seeds that got there later than the last snapshot, or by the first one."
         )
     return note
