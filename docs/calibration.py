@@ -23,14 +23,14 @@ class Table(NamedTuple):
     Attributes:
         heading: above it.
         text: says what was simulated and how to read the table.
-        index: the column whose values are the labels of the lines.
+        line: the column whose values are the labels of the lines.
         across: the column whose values become columns of their own, if any.
         value: with ``across``, the column whose values fill the cells.
     """
 
     heading: str
     text: str
-    index: str
+    line: str
     across: str = ""
     value: str = ""
 
@@ -130,14 +130,14 @@ def page(recorded: list[dict[str, Any]]) -> str:
 
 
 def _table(table: Table, rows: list[Row]) -> str:
-    """Rows as Markdown, one line per value of the index if there is a column to spread."""
+    """Rows as Markdown, one line per value of ``line`` if there is a column to spread."""
     if not table.across:
-        lines = sorted(rows, key=lambda row: row[table.index])
+        lines = sorted(rows, key=lambda row: row[table.line])
     else:
         spread: dict[Any, Row] = {}
-        for row in sorted(rows, key=lambda row: (row[table.index], str(row[table.across]))):
+        for row in sorted(rows, key=lambda row: (row[table.line], str(row[table.across]))):
             rest = {k: v for k, v in row.items() if k not in (table.across, table.value)}
-            spread.setdefault(row[table.index], rest)[str(row[table.across])] = row[table.value]
+            spread.setdefault(row[table.line], rest)[str(row[table.across])] = row[table.value]
         lines = list(spread.values())
     columns = list(dict.fromkeys(column for line in lines for column in line))
     cells = [columns, ["---"] * len(columns)]

@@ -70,6 +70,13 @@ def _add_measure_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.nc",
         help="for weights: file to write the readings to (default: none)",
     )
+    parser.add_argument(
+        "--reference",
+        choices=("root", "own"),
+        help="for a run: whose last snapshot is the final model of retrospective measures. 'root': "
+        "that of the run that a fork or zoom descends from; 'own': that of RUN itself, with "
+        "variables named _own (default: root)",
+    )
     add_common_options(parser)
 
 
@@ -116,10 +123,10 @@ def _measure_run(
     from mi_jax.cli.progress import measuring_progress
     from mi_jax.runs.run import open_run
 
-    run = open_run(path)
-    _, skipped = run.choose(names)
+    run, reference = open_run(path), options.reference or "root"
+    _, skipped = run.choose(names, reference=reference)
     with measuring_progress(options.quiet) as watch:
-        return run.measure(names, watch=watch), skipped
+        return run.measure(names, reference=reference, watch=watch), skipped
 
 
 def _measure_weights(
@@ -130,6 +137,11 @@ def _measure_weights(
     Returns:
         The dataset, and the measures that were skipped as pairs of a name and a reason.
     """
+    if options.reference:
+        raise ConfigError(
+            f"--reference={options.reference} is for a run, and {file} is a file of weights, which"
+            " serve as their own final model. Leave it out."
+        )
     if not options.like:
         raise ConfigError(
             f"{file} is a file of weights, which does not name its model and task. Name the "

@@ -48,7 +48,7 @@ def _edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-# --- Code of the package (S6) ---
+# --- Code of the package ---
 
 
 def test_a_reading_by_code_that_changed_since_is_left_out_with_a_sentence(
@@ -154,7 +154,7 @@ def test_text_alone_gives_the_key_of_a_stored_reading() -> None:
     assert set(sys.modules) == imported
 
 
-# --- Code of users (new-user 1) ---
+# --- Code of users ---
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_what_cannot_be_followed_is_always_read_again(run: Run, make: Any) -> No
     np.testing.assert_array_equal(values[1], 2 * values[0])
 
 
-# --- Names (new-user 5) ---
+# --- Names ---
 
 
 @pytest.mark.parametrize("name", ["test_loss", "key_frequencies", "sharpness", "test_accuracy"])

@@ -162,6 +162,20 @@ def test_the_runs_own_end_is_an_option_with_names_of_its_own(histories: dict[str
     assert set(forked.measures.data_vars) == set(root.data_vars) | set(own.data_vars)
 
 
+def test_the_command_line_reads_against_either_end(
+    histories: dict[str, Run], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path, names = str(histories["fork"].path), ("--measures", "cka_final", "--quiet")
+    root = _json(capsys, "measure", path, *names)
+    own = _json(capsys, "measure", path, *names, "--reference", "own")
+    assert set(root["0"]) == {"cka_final"}
+    assert own["0"] == {"cka_final_own": pytest.approx(1)}
+    assert root["0"]["cka_final"] < 0.9999
+    weights = histories["fork"].export(48, tmp_path / "w.npz", seed=0)
+    assert main(["measure", str(weights), "--like", path, "--reference", "own"]) != 0
+    assert "Leave it out" in capsys.readouterr().err
+
+
 def _remove(parent: Path) -> None:
     shutil.rmtree(parent)
 
@@ -243,7 +257,7 @@ def test_the_first_snapshot_of_a_fork_has_the_one_before_it_in_its_history(
     np.testing.assert_allclose(first, np.sum(moved, axis=0), rtol=1e-5)
 
 
-# --- Modes (S8) ---
+# --- Modes ---
 
 
 def test_modes_of_a_zoom_are_compared_with_the_untrained_table(histories: dict[str, Run]) -> None:
@@ -256,7 +270,7 @@ def test_modes_of_a_zoom_are_compared_with_the_untrained_table(histories: dict[s
         )
 
 
-# --- Side by side (S1, T1, new-user 9) ---
+# --- Side by side ---
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -300,7 +314,7 @@ def test_info_says_to_which_step_a_history_was_trained(
     assert (answer["steps"], answer["trained_to"]) == (done, done)
 
 
-# --- Runs opened as one (S7, S13) ---
+# --- Runs opened as one ---
 
 
 @pytest.fixture(scope="module")
