@@ -89,8 +89,8 @@ TABLES = {
     ),
     "power": Table(
         "Claims where an effect was planted",
-        "Of 100 pages of 5 seeds with a planted effect (two circuits under noise of half their size,"
-        " or shifted readings), how many make the claim. Required: at least 90.",
+        "Of 100 pages of 5 seeds with a planted effect (two circuits under half their size of"
+        " noise, or shifted readings), how many make the claim. Required: at least 90.",
         "claim",
     ),
 }
