@@ -81,14 +81,16 @@ TABLES = {
     ),
     "claims": Table(
         "Claims where there is nothing to find",
-        "Of 40 pages in each family, how many make a claim that is false. Required: at most 5 of 40"
-        " in a family and 16 of 200 in all.",
+        "Of 40 pages in each family (p = 23, transformers and MLPs), how many make a claim that is"
+        " false there, and which claims are made. Every claim is false in these families, but for"
+        " sharpness in networks with larger weights, which is not tested there. Required: at most 5"
+        " of 40 in a family and 16 in all families of five seeds together.",
         "family",
     ),
     "power": Table(
         "Claims where an effect was planted",
-        "Of 100 pages of 5 seeds with a planted effect, how many make the claim. Required: at least"
-        " 90.",
+        "Of 100 pages of 5 seeds with a planted effect (two circuits under half their size of"
+        " noise, or shifted readings), how many make the claim. Required: at least 90.",
         "claim",
     ),
 }

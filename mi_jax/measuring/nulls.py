@@ -6,7 +6,7 @@ networks with other names for the elements of the task.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -296,9 +296,9 @@ def _read_fresh(
     ]
 
 
-def _has_others(keys: np.ndarray) -> bool:
+def _has_others(keys: Any) -> Any:
     """Whether as many frequencies are not key as are key."""
-    return bool((~keys).sum() >= keys.sum())
+    return (~keys).sum() >= keys.sum()
 
 
 def _swapped(
@@ -474,12 +474,17 @@ class RenamedReader:
                 seen = prepared_context(seen, self._measures)
             seen = dataclasses.replace(seen, shared=Shared())
             return {
-                name: value
+                name: jnp.where(self._few_keys(measure, seen), value, 0)
                 for measure in self._measures
                 for name, value in measure.read(params, seen).items()
             }
 
         return jax.lax.map(_step, names)
+
+    def _few_keys(self, measure: Measure, seen: Context) -> jax.Array:
+        """Whether a reading makes a claim as far as its key frequencies, chosen anew, are few."""
+        masks = [seen.prepared[name] for name in KEYS if self._anew and name in measure.prepare]
+        return jnp.array([_has_others(mask) for mask in masks], bool).all()
 
 
 def _possible(measure: Measure, context: Context) -> bool:

@@ -96,21 +96,25 @@ def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> Clai
     joint = statement.null == "renamed"
     p = (joint_draws_p if joint else own_draws_p)(values, draws, direction)
     count, beyond = draws.shape[1], int((each <= 1 / (draws.shape[1] + 1) + 1e-12).sum())
-    changed = (
-        f"{count} random orders, the same in all seeds"
-        if joint
-        else f"{count} random relabellings by seed"
-    )
+    if joint:
+        changed, under = f"{count} random orders of the elements", "in random order"
+    else:
+        changed, under = f"{count} random relabellings of their own answers", "relabelled"
+    middle = np.nanmedian(draws)
     reason = (
-        f"{beyond} of {len(values)} seeds lie {direction} all of {changed}; median"
-        f" {np.median(values):.3g}, with them {np.nanmedian(draws):.3g}"
+        f"{beyond} of {len(values)} seeds lie {direction} all {changed}; median"
+        f" {np.median(values):.3g}, {under} {middle:.3g}"
     )
+    if joint and middle == 0:
+        reason = f"{reason} (counted as 0 where more than half of the frequencies are key)"
     smallest = 1 / (count + 1) if joint else (1 / (count + 1)) ** len(values)
     if smallest > ALPHA:
         reason = f"so few elements allow no p-value below {smallest:.2g}; {reason}"
     small = _too_small(statement, dataset)
     if small:
         reason = f"{small}; {reason}"
+    elif statement.least:
+        reason = f"{reason}; {statement.size} is at least {statement.least:g} in every seed"
     return ClaimTest(
         text,
         reading,

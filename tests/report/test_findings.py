@@ -177,8 +177,9 @@ def test_the_reason_says_how_many_seeds_lie_beyond_their_own_draws() -> None:
     assert claim.p == pytest.approx((2 / 20) ** 3)
     assert (
         claim.reason
-        == "2 of 3 seeds lie above all of 19 random relabellings by seed; median 0.8, with them"
-        " 0.15; 5 seeds are needed to count as replicated"
+        == "2 of 3 seeds lie above all 19 random relabellings of their own answers; median 0.8,"
+        " relabelled 0.15; logit_fve is at least 0.5 in every seed; 5 seeds are needed to count as"
+        " replicated"
     )
 
 
