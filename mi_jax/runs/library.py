@@ -86,9 +86,12 @@ def _from_file(path: Path) -> Experiment:
 
 def _from_record(file: Path) -> Experiment:
     try:
-        record = json.loads(file.read_text())["experiment"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(file.read_text())
+        settings = dict(record["experiment"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{file} holds no experiment ({error}). Give the directory of a run."
         ) from error
-    return Experiment.from_json(record)
+    recorded = record.get("modules")
+    hashes = recorded if isinstance(recorded, dict) else None
+    return Experiment.from_json(settings, recorded=hashes)
