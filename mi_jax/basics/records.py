@@ -102,7 +102,7 @@ def _constructed(settings: dict[str, Any], registry: Registry, expected: Any, pa
     _check_class(cls, expected, registry, path)
     old, hints = old_names(cls), get_type_hints(cls)
     names = {f.name for f in fields(cls)}
-    is_own = cls not in registry.values() and cls.__module__.split(".")[0] != "mi_jax"
+    is_own = cls.__module__.split(".")[0] != "mi_jax"
     arguments: dict[str, Any] = {}
     for stored, item in settings.items():
         key = old.get(stored, stored)
