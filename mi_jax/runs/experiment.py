@@ -24,11 +24,10 @@ from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 from mi_jax.training.program_schedule import ProgramSchedule
+from mi_jax.training.record import forked_hash, identity
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
-
-_OUTSIDE_IDENTITY = ("name", "seeds", "storage")
 
 
 class Plan(NamedTuple):
@@ -56,8 +55,7 @@ class Plan(NamedTuple):
 
     def forked_hash(self, parent: Mapping[str, Any]) -> str:
         """The identity of this experiment as a fork of a run at a step."""
-        origin = {"hash": parent["hash"], "step": parent["step"]}
-        return digest({"experiment": self.hash, "parent": origin})
+        return forked_hash(self.hash, parent)
 
 
 @dataclass(frozen=True)
@@ -288,8 +286,3 @@ def _roles(model: Architecture) -> list[Roles]:
 def stored_experiment(record: Mapping[str, Any]) -> Experiment:
     """The experiment that the contents of a ``run.json`` describe. Raises as ``from_json``."""
     return Experiment.from_json(record["experiment"], recorded=record.get("modules"))
-
-
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage."""
-    return {name: value for name, value in record.items() if name not in _OUTSIDE_IDENTITY}

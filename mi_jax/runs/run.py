@@ -36,7 +36,8 @@ from mi_jax.measuring.stored import (
     stored_measures,
 )
 from mi_jax.runs import replay
-from mi_jax.runs.experiment import Experiment, identity, stored_experiment
+from mi_jax.runs.experiment import Experiment, stored_experiment
+from mi_jax.training.record import identity
 from mi_jax.training.state import Mode, TrainState
 from mi_jax.training.trajectory import Status, Trajectory
 

@@ -18,12 +18,13 @@ from mi_jax.basics.errors import ConfigError, NotAllowedError
 from mi_jax.basics.records import decode, digest
 from mi_jax.cli.main import main
 from mi_jax.contracts import Task
-from mi_jax.runs.experiment import REGISTRY, Experiment, identity
+from mi_jax.runs.experiment import REGISTRY, Experiment
 from mi_jax.runs.library import find
 from mi_jax.runs.run import Run, open_run
 from mi_jax.runs.sweep import sweep
 from mi_jax.runs.train import train
 from mi_jax.tasks import ModularArithmetic
+from mi_jax.training.record import identity
 
 _STORED = Path(__file__).parents[1] / "data" / "run_format_1"
 
