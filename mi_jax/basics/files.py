@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, and arrays that are read as data."""
 
 import contextlib
+import hashlib
 import lzma
 import math
 import os
+import platform
 import struct
 import tokenize
 import zipfile
@@ -54,7 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Context manager to replace a file in one step.
 
     Inside the block, write to the temporary file that it gives. When the block ends, that file is
-    renamed to ``path``; when the block fails, it is removed. A reader of ``path`` sees the old file
+    renamed to ``path``; when the block fails, it is removed. Temporary files that killed processes
+    of this machine left in the folder are removed too. A reader of ``path`` sees the old file
     or the new one, never a part.
 
     Example:
@@ -65,7 +68,8 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> file.read_text()
         '1 2 3'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_abandoned(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{_host()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -82,6 +86,29 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes of this machine that are no longer alive."""
+    for file in folder.glob(f".*.{_host()}.tmp"):
+        process = file.name.split(".")[-3]
+        if process.isdecimal() and not _is_alive(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it belongs to another user
+    return True
+
+
+def _host() -> str:
+    """A short name of this machine: processes are numbered by machine."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def read_npz(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:

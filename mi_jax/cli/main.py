@@ -70,6 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        # A full disk, a path that is too long, a folder without permission.
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"mi-jax: error: {place}{error.strerror or error}. What was stored before is kept."
+            " Free disk space, or give a path that can be read and written, and run the same"
+            " command again.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ file, or by a run.
 import ast
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,14 +48,15 @@ def find(name: str) -> Experiment:
     """
     path = Path(name)
     if path.suffix == ".py":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"There is no file {name}. Experiments that come with the package are"
                 f" {', '.join(shipped())}."
             )
         return _from_file(path)
-    record = path / "run.json" if path.is_dir() else path
-    if record.is_file() and record.suffix == ".json":
+    # Not ``path.is_file``, which fails for a path that is too long for the system.
+    record = path / "run.json" if os.path.isdir(path) else path
+    if os.path.isfile(record) and record.suffix == ".json":
         return _from_record(record)
     if name in shipped():
         return _from_file(shipped()[name])

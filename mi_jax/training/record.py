@@ -141,7 +141,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _wrong(record: Mapping[str, Any]) -> str:
-    """What is wrong with the contents of a ``run.json``; empty if nothing is."""
+    """The first fault in the contents of a ``run.json``; empty if there is none."""
     for name, (describes, is_right) in _ENTRIES.items():
         if name not in record and name not in _OPTIONAL:
             return f"'{name}' is missing"
