@@ -37,7 +37,9 @@ class GroupComposition(PairTask):
             ``characters[:, product[answer[x, y], inverse[z]]]``.
         irrep_basis [token mode]: orthonormal basis of the functions on the group, made of matrix
             elements of the irreps. It splits a table of elements by irrep; for a cyclic group it is
-            the Fourier basis. For products, rho(x y) is looked up at ``product``.
+            the Fourier basis. For products, rho(x y) is looked up at ``product``. The irreps are
+            homomorphisms to 1e-12; for A5 the published code's are not, so that its readings
+            differ from these by up to 5 % (see ``representations.irreps``).
         irrep_of_mode [mode]: irrep that each column of the basis belongs to.
         cosets [subgroup side element]: left and right coset of each element, for each proper
             subgroup in the order of ``subgroups``, named by its smallest element. Absent if

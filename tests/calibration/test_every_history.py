@@ -47,7 +47,7 @@ class _Organism(NamedTuple):
             model=self.model,
             optimizer=AdamW(learning_rate=1e-2),
             steps=24,
-            schedule=every(4),
+            schedule=every(8),
             storage=Storage(states=2, snapshots=5),
             seeds=(0, 3),
         )
@@ -90,15 +90,15 @@ def _joined(experiment: Experiment, parent: Run, folder: Path) -> Run:
 
 
 def _forked_twice(experiment: Experiment, parent: Run, folder: Path) -> Run:
-    once = fork(parent, step=8, steps=28, out=folder / "once")
+    once = fork(parent, step=8, steps=24, out=folder / "once")
     return fork(once, step=16, steps=24, out=folder / "twice")
 
 
 HISTORIES: dict[str, Callable[[Experiment, Run, Path], Run]] = {
-    "fork": lambda _, parent, folder: fork(parent, step=8, steps=28, out=folder),
+    "fork": lambda _, parent, folder: fork(parent, step=8, steps=24, out=folder),
     "fork of a fork": _forked_twice,
     "zoom": lambda experiment, parent, folder: zoom(
-        parent, around=14, every=1, width=6, out=folder
+        parent, around=15, every=1, width=2, out=folder
     ),
     "resumed": _resumed,
     "joined": _joined,
