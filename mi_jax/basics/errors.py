@@ -2,7 +2,7 @@
 
 import difflib
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,6 +12,20 @@ class MiJaxError(Exception):
 
 class ConfigError(MiJaxError, ValueError):
     """An invalid setting. It is refused where it enters, before anything is built or written."""
+
+
+class NotAllowedError(ConfigError):
+    """Settings that name classes of a user's modules which this process has not imported.
+
+    Attributes:
+        modules: names of the modules.
+        recorded: SHA-256 of each module's source file, as the run recorded it.
+    """
+
+    def __init__(self, message: str, modules: Sequence[str], recorded: Mapping[str, str]):
+        super().__init__(message)
+        self.modules = tuple(modules)
+        self.recorded = dict(recorded)
 
 
 class RunError(MiJaxError, RuntimeError):

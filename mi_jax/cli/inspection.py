@@ -118,11 +118,16 @@ def _info(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
     from mi_jax.training.trajectory import Trajectory
-    from mi_jax.training.verifying import problems
+    from mi_jax.training.verifying import began, problems
 
     trajectory = Trajectory(options.run)
     damage = list(problems(trajectory))
-    text = "\n".join(damage) or f"{trajectory.path}: every stored number is as it was written"
+    sound = f"{trajectory.path}: nothing is stored yet; the command that began it begins it again"
+    if not damage and began(trajectory):
+        sound = f"{trajectory.path}: every stored number is as it was written"
+        if trajectory.done < trajectory.last:
+            sound += f"; it is trained to step {trajectory.done} of {trajectory.last}"
+    text = "\n".join(damage) or sound
     print_answer(options, {"run": str(trajectory.path), "problems": damage}, text)
     return 1 if damage else 0
 

@@ -10,9 +10,10 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from mi_jax.basics.errors import Interrupted, MiJaxError
+from mi_jax.basics.errors import Interrupted, MiJaxError, NotAllowedError
+from mi_jax.basics.modules import allow, not_allowed
 from mi_jax.cli import histories, inspection, reading, training
-from mi_jax.cli.verbs import Verb, refuse_overrides
+from mi_jax.cli.verbs import Verb, beside, refuse_overrides
 
 VERBS: Mapping[str, Verb] = {
     **training.VERBS,
@@ -48,10 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not verb.takes_overrides:
             refuse_overrides(overrides, options.verb)
+        if getattr(options, "allow_module", None):
+            allow(options.allow_module, beside(options))
         return verb.handle(options, overrides)
     except Interrupted as error:
         print(f"mi-jax: {error}. To resume:\n  mi-jax {shlex.join(words)}", file=sys.stderr)
         return 130
+    except NotAllowedError as error:
+        allowed = [word for name in error.modules for word in ("--allow-module", name)]
+        command = f"mi-jax {shlex.join([*words, *allowed])}"
+        error = not_allowed(error.modules, error.recorded, command, beside(options))
+        print(f"mi-jax: error: {error}", file=sys.stderr)
+        return 2
     except MiJaxError as error:
         print(f"mi-jax: error: {error}", file=sys.stderr)
         return 2
@@ -61,6 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        # A full disk, a path that is too long, a folder without permission.
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"mi-jax: error: {place}{error.strerror or error}. What was stored before is kept."
+            " Free disk space, or give a path that can be read and written, and run the same"
+            " command again.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ Nothing heavy is imported before one of them works.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +96,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
 
     names = split_calls(options.measures) if options.measures else None
     target = Path(options.target)
-    if target.is_dir():
+    if os.path.isdir(target):
         dataset, skipped = _measure_run(target, names, options, overrides)
         answer: dict[str, Any] = {str(seed): readings for seed, readings in last_step(dataset)}
         lines = [
@@ -103,7 +104,7 @@ def _measure(options: argparse.Namespace, overrides: list[str]) -> int:
             for seed, readings in answer.items()
             for line in lines_of_readings(readings, f"{seed}.")
         ]
-    elif target.is_file():
+    elif os.path.isfile(target):
         dataset, skipped = _measure_weights(target, names, options, overrides)
         answer = next(readings for _, readings in last_step(dataset))
         lines = lines_of_readings(answer)

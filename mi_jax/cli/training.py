@@ -4,9 +4,9 @@ Nothing heavy is imported before one of them works.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mi_jax.cli import histories
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
     experiment = load_experiment(options.experiment, overrides, options.verb)
     experiment = histories.with_interventions(experiment, options.intervention)
     use_cache(options)
-    is_run = (Path(options.experiment) / "run.json").is_file()
+    is_run = os.path.isfile(os.path.join(options.experiment, "run.json"))
     out = options.out or (options.experiment if is_run else None)
     if options.dry_run:
         return _dry_run(experiment, options)

@@ -58,6 +58,14 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile everything again (default: reuse compiled programs from ~/.cache/mi_jax)",
     )
+    parser.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import MODULE, from the current folder or from beside a file that the command names, "
+        "if a run uses its classes; may be repeated (default: a run imports no code)",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +131,13 @@ def refuse_overrides(arguments: Sequence[str], verb: str) -> None:
         raise ConfigError(
             f"{verb} does not take {' '.join(arguments)}. See mi-jax {name} --help for its options."
         )
+
+
+def beside(options: argparse.Namespace) -> list[Path]:
+    """Folders of the files that a command names, in which allowed modules are looked for too."""
+    names = (getattr(options, option, None) for option in ("experiment", "like", "target"))
+    files = [Path(name) for name in names if isinstance(name, str) and os.path.isfile(name)]
+    return [file.parent for file in files]
 
 
 def use_cache(options: argparse.Namespace) -> str | None:

@@ -17,6 +17,9 @@ from mi_jax.measuring.history import History, ReferenceChoice
 from mi_jax.measuring.sources import Code, Source, code_of, source_of, text_digest
 from mi_jax.training.trajectory import Trajectory
 
+SOURCE_GONE = "A source file that it was read by is not there any more."
+"""Sentence about a reading whose code cannot be compared with the code that is here."""
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the whole package."""
 _WRITTEN_OUT = 512
@@ -198,10 +201,15 @@ def stale(dataset: xr.Dataset, weights: str, history: History) -> str:
     recipe = recipe._replace(previous=None if before is None else before.attrs)
     key = content_key(weights, recipe)
     if key is None:
-        return "A source file that it was read by is not there any more."
+        return SOURCE_GONE
     if key != dataset.attrs.get("key"):
         return "The weights, the code, its references, or the version of jax or numpy changed."
     return ""
+
+
+def is_followed(dataset: xr.Dataset) -> bool:
+    """Whether a stored reading's key says everything that the reading depends on."""
+    return Recipe.from_json(dataset.attrs["recipe"]).reusable
 
 
 def cached(file: Path, key: str | None) -> xr.Dataset | None:

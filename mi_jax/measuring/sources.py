@@ -138,7 +138,7 @@ def text_digest(modules: Iterable[str], files: Iterable[str]) -> str | None:
     try:
         ours = _package_digest(tuple(sorted(modules)), _PACKAGE, _stamp(_PACKAGE))
         theirs = [[Path(file).name, _file_digest(Path(file))] for file in files]
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return digest([ours, theirs, [[name, metadata.version(name)] for name in _VERSIONED]])
 
@@ -195,7 +195,8 @@ def still_defined(source: Source) -> bool:
 
 def _file_digest(file: Path | None) -> str:
     """Hash of a file's syntax tree without docstrings."""
-    if file is None:
+    # A stored recipe may name anything: a device or a pipe would never end.
+    if file is None or not file.is_file():
         raise FileNotFoundError
     stat = file.stat()
     return _parsed(file, stat.st_mtime_ns, stat.st_size).digest

@@ -13,12 +13,15 @@ import xarray as xr
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import MeasureError, RunError
+from mi_jax.basics.modules import not_imported
 from mi_jax.contracts import Measure, Reference
 from mi_jax.contracts.measure import Subject
 from mi_jax.measuring.files import (
+    SOURCE_GONE,
     Recipe,
     cached,
     content_key,
+    is_followed,
     load_dataset,
     provenance_of,
     recipe_of,
@@ -226,6 +229,10 @@ def stored_measures(trajectory: Trajectory, *, earlier: bool = True) -> xr.Datas
     never stand beside others: where a run holds nothing else, they are returned with the attr
     ``earlier_version``, a sentence, and everywhere else they are left out.
 
+    Where the run names modules of a user that are not imported, readings whose code cannot be
+    followed from source text here are returned too; their variables have the attr ``checked``,
+    which is False.
+
     Args:
         trajectory: the run.
         earlier: whether readings of an earlier version may be returned.
@@ -246,9 +253,12 @@ def stored_measures(trajectory: Trajectory, *, earlier: bool = True) -> xr.Datas
     history, weights = History(trajectory), weights_digest(trajectory)
     datasets: list[xr.Dataset] = []
     sentences: list[str] = []
+    foreign = bool(not_imported(trajectory.record["experiment"]))
     for dataset in stored:
         reason = stale(dataset, weights, history)
-        if reason:
+        if foreign and (reason == SOURCE_GONE or (not reason and not is_followed(dataset))):
+            datasets.append(_unchecked(dataset))
+        elif reason:
             names = ", ".join(str(name) for name in dataset.data_vars)
             sentences.append(
                 f"{names} of {trajectory.path} is left out. {reason} Measure it again."
@@ -260,6 +270,14 @@ def stored_measures(trajectory: Trajectory, *, earlier: bool = True) -> xr.Datas
         merged.attrs[LEFT_OUT] = "\n".join(sentences)
     _say(sentences)
     return merged
+
+
+def _unchecked(dataset: xr.Dataset) -> xr.Dataset:
+    """A reading whose variables say that nobody compared its code with the code that is here."""
+    dataset = dataset.copy()
+    for name in dataset.data_vars:
+        dataset[name].attrs["checked"] = False
+    return dataset
 
 
 def _say(sentences: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Experiments: frozen settings with a JSON form, an identity, and the parts that they train."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Int
 
+from mi_jax.basics import modules
 from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import added
 from mi_jax.basics.precision import Precision
@@ -23,11 +24,10 @@ from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 from mi_jax.training.program_schedule import ProgramSchedule
+from mi_jax.training.record import forked_hash, identity
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
-
-_OUTSIDE_IDENTITY = ("name", "seeds", "storage")
 
 
 class Plan(NamedTuple):
@@ -55,8 +55,7 @@ class Plan(NamedTuple):
 
     def forked_hash(self, parent: Mapping[str, Any]) -> str:
         """The identity of this experiment as a fork of a run at a step."""
-        origin = {"hash": parent["hash"], "step": parent["step"]}
-        return digest({"experiment": self.hash, "parent": origin})
+        return forked_hash(self.hash, parent)
 
 
 @dataclass(frozen=True)
@@ -205,16 +204,33 @@ class Experiment:
         return encode(self, REGISTRY)
 
     @staticmethod
-    def from_json(record: Mapping[str, Any]) -> "Experiment":
+    def from_json(
+        record: Mapping[str, Any],
+        *,
+        allow_modules: Sequence[str] = (),
+        recorded: Mapping[str, str] | None = None,
+    ) -> "Experiment":
         """The experiment whose ``to_json`` is ``record``.
+
+        No code that the record names is imported: a class of the user is found only if its module
+        is imported already, or is allowed here by name.
 
         Args:
             record: as ``run.json`` holds it under ``experiment``.
+            allow_modules: modules of the user that may be imported; see ``mi_jax.open_run``.
+            recorded: SHA-256 of each module's file, as ``run.json`` holds it under ``modules``.
 
         Raises:
-            ConfigError: a key is unknown, or a class cannot be imported here.
+            NotAllowedError: if a class of a module is named that is neither imported nor allowed.
+            ConfigError: a key is unknown, or a value is refused.
         """
-        return decode(dict(record), REGISTRY)
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"{record!r} is no experiment. Give what `to_json` returned.")
+        modules.allow(allow_modules)
+        missing = modules.not_imported(record)
+        if missing:
+            raise modules.not_allowed(missing, recorded)
+        return decode(dict(record), REGISTRY, Experiment)
 
     @property
     def hash(self) -> str:
@@ -267,6 +283,6 @@ def _roles(model: Architecture) -> list[Roles]:
     return roles
 
 
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage."""
-    return {name: value for name, value in record.items() if name not in _OUTSIDE_IDENTITY}
+def stored_experiment(record: Mapping[str, Any]) -> Experiment:
+    """The experiment that the contents of a ``run.json`` describe. Raises as ``from_json``."""
+    return Experiment.from_json(record["experiment"], recorded=record.get("modules"))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mi_jax.basics.errors import ConfigError, RunError, whole
+from mi_jax.basics.modules import sources
 from mi_jax.basics.pytrees import dotted
 from mi_jax.interventions import Intervention
 from mi_jax.runs import replay
@@ -162,7 +163,11 @@ def train_again(
     check_resumable(folder)
     with lock(folder):
         if not (folder / "run.json").exists():
-            write_record(folder, {**run.record, "machine": machine()})
+            own = sources(run.record["experiment"])
+            write_record(
+                folder,
+                {**run.record, "machine": machine(), **({"modules": own} if own else {})},
+            )
         trajectory = Trajectory(folder)
         if not (folder / ORIGIN).exists():
             origin = read_arrays(first.path / ORIGIN, first.record["hash"])

@@ -5,6 +5,7 @@ file, or by a run.
 import ast
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,14 +48,15 @@ def find(name: str) -> Experiment:
     """
     path = Path(name)
     if path.suffix == ".py":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"There is no file {name}. Experiments that come with the package are"
                 f" {', '.join(shipped())}."
             )
         return _from_file(path)
-    record = path / "run.json" if path.is_dir() else path
-    if record.is_file() and record.suffix == ".json":
+    # Not ``path.is_file``, which fails for a path that is too long for the system.
+    record = path / "run.json" if os.path.isdir(path) else path
+    if os.path.isfile(record) and record.suffix == ".json":
         return _from_record(record)
     if name in shipped():
         return _from_file(shipped()[name])
@@ -86,9 +88,12 @@ def _from_file(path: Path) -> Experiment:
 
 def _from_record(file: Path) -> Experiment:
     try:
-        record = json.loads(file.read_text())["experiment"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(file.read_text())
+        settings = dict(record["experiment"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{file} holds no experiment ({error}). Give the directory of a run."
         ) from error
-    return Experiment.from_json(record)
+    recorded = record.get("modules")
+    hashes = recorded if isinstance(recorded, dict) else None
+    return Experiment.from_json(settings, recorded=hashes)

@@ -12,7 +12,7 @@ from mi_jax.basics.errors import RunError
 from mi_jax.basics.pytrees import take
 from mi_jax.contracts import PLAIN
 from mi_jax.interventions.places import LoadParams
-from mi_jax.runs.experiment import Experiment
+from mi_jax.runs.experiment import stored_experiment
 from mi_jax.training import loop, machine
 from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.state import Mode, Parts, TrainState
@@ -87,8 +87,7 @@ def state_at(trajectory: Trajectory, step: int, *, allow_other_machine: bool = F
             f"{trajectory.path} holds snapshots but no train states. Use `.params` for the"
             " parameters of a snapshot."
         )
-    settings = {**trajectory.record["experiment"], "seeds": list(trajectory.seeds)}
-    parts = Experiment.from_json(settings).parts(*mode_of(trajectory.record))
+    parts = stored_experiment(trajectory.record).parts(*mode_of(trajectory.record))
     programs = programs_of(trajectory, parts)
     start, state = loop.stored_state(programs, trajectory, step)
     # Step 0 is not stored but computed, so its bits depend on the machine too.

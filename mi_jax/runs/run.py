@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
+from mi_jax.basics import modules
 from mi_jax.basics.dims import Params, Scalar
-from mi_jax.basics.errors import ConfigError, RunError, nearest, require, whole
+from mi_jax.basics.errors import ConfigError, NotAllowedError, RunError, nearest, require, whole
 from mi_jax.basics.files import replacing
 from mi_jax.basics.precision import computing_in
 from mi_jax.basics.pytrees import dotted, take
@@ -35,7 +36,8 @@ from mi_jax.measuring.stored import (
     stored_measures,
 )
 from mi_jax.runs import replay
-from mi_jax.runs.experiment import Experiment, identity
+from mi_jax.runs.experiment import Experiment, stored_experiment
+from mi_jax.training.record import identity
 from mi_jax.training.state import Mode, TrainState
 from mi_jax.training.trajectory import Status, Trajectory
 
@@ -49,24 +51,36 @@ _LONGEST_NAME = 100
 """Characters of a directory's name above which it counts the runs instead of naming them."""
 
 
-def open_run(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> "Run":
+def open_run(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    allow_modules: Sequence[str] = (),
+) -> "Run":
     """Open a run, or several runs of one experiment with different seeds as one.
+
+    No code that a run names is imported. A run whose task, model or other part is a class of your
+    own gives its parameters, losses and stored readings; what needs the class itself raises
+    ``NotAllowedError``, unless the module is imported already or is allowed here by name.
 
     Args:
         path: the directory of a run, or the directories of several.
+        allow_modules: names of modules that may be imported. They are looked for in the current
+            folder alone, and never in the directory of a run.
 
     Returns:
         The run. Nothing but ``run.json`` is read until it is asked for.
 
     Raises:
-        ConfigError: for an empty list of paths.
+        ConfigError: for an empty list of paths, or an allowed module that is not there.
         RunError: if there is no run, its format is newer than this version of mi_jax, or the
             runs are not of one experiment, hold different steps, or share a seed.
 
     Example:
         run = mi_jax.open_run("checkpoints/grokking")
         both = mi_jax.open_run(["checkpoints/seeds_0_1", "checkpoints/seeds_2_3"])
+        theirs = mi_jax.open_run("checkpoints/cosine", allow_modules=["cosine"])  # cosine.py
     """
+    modules.allow(allow_modules)
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     if not paths:
         raise ConfigError("open_run was given no path. Give the directory of a run.")
@@ -140,10 +154,10 @@ class Run:
         """The settings that the run was trained with.
 
         Raises:
-            ConfigError: if a class of the user cannot be imported here. Arrays are readable all
-                the same.
+            NotAllowedError: if a class of the user is needed and its module is not imported. Arrays
+                are readable all the same.
         """
-        return Experiment.from_json(self.record["experiment"])
+        return stored_experiment(self.record)
 
     @cached_property
     def subject(self) -> Subject:
@@ -193,7 +207,7 @@ class Run:
         """The training loss at every step, dims (seed, step), in the units of the loss.
 
         The loss at step s is that of the parameters after s updates, on the next update's batch.
-        The attr ``units`` is missing if a class of the experiment cannot be imported any more.
+        The attr ``units`` is missing if the module of a class of the user is not imported.
         """
         values = np.concatenate([trajectory.losses() for trajectory in self.trajectories], axis=1).T
         origin = self.trajectories[0].origin
@@ -618,9 +632,13 @@ def _lines(text: str | None) -> list[str]:
 def _shared(trajectory: Trajectory) -> dict[str, Any]:
     """Return the settings that runs of one experiment share, and for forks the parent.
 
-    Settings that an older version did not write have their defaults.
+    Settings that an older version did not write have their defaults, unless they are a user's whose
+    module is not imported.
     """
-    settings = identity(Experiment.from_json(trajectory.record["experiment"]).to_json())
+    try:
+        settings = identity(stored_experiment(trajectory.record).to_json())
+    except NotAllowedError:
+        settings = identity(trajectory.record["experiment"])
     parent = trajectory.record.get("parent")
     if parent is None:
         return settings

@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from mi_jax import plots
+from mi_jax.basics import modules
 from mi_jax.basics.errors import ConfigError, Interrupted, MiJaxError, RunError, require
 from mi_jax.basics.fields import with_setting
 from mi_jax.basics.files import replace_file
@@ -59,12 +60,14 @@ class Job(NamedTuple):
         record: the JSON form of its experiment.
         folder: the directory of its run.
         source: the .py file whose classes the experiment uses; None for classes of the package.
+        modules: the user's modules whose classes it uses, each with the folder that holds it.
     """
 
     name: str
     record: dict[str, Any]
     folder: Path
     source: str | None
+    modules: tuple[tuple[str, str], ...]
 
 
 def sweep(
@@ -123,7 +126,8 @@ def sweep(
         raise ConfigError(f"processes={processes} is too small. Give at least 1.")
     _claim(folder, experiment, axes)
     jobs = [
-        Job(name, point.to_json(), folder / "runs" / name, source) for name, point in points.items()
+        Job(name, record, folder / "runs" / name, source, modules.places(record))
+        for name, record in ((name, point.to_json()) for name, point in points.items())
     ]
     cores = sorted(os.sched_getaffinity(0))
     at_once = min(processes or (len(cores) if jax.default_backend() == "cpu" else 1), len(jobs))
@@ -261,6 +265,7 @@ def _work(job: Job) -> str:
     if job.source is not None:
         # Imports the file, so that its classes are known when the record is read.
         find(job.source)
+    modules.import_placed(job.modules)
     run = train(Experiment.from_json(job.record), job.folder)
     chosen, _ = choose(None, run.subject)
     run.measure([measure for measure in chosen if measure.name in READ])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from mi_jax.basics.errors import RunError
+from mi_jax.basics.modules import sources
 from mi_jax.basics.records import differences
 from mi_jax.runs import replay
-from mi_jax.runs.experiment import Experiment, Plan
+from mi_jax.runs.experiment import Experiment, Plan, stored_experiment
 from mi_jax.runs.run import Run, open_run
 from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
@@ -138,6 +139,7 @@ def run_record(
     if plan.planted is not None:
         path, context = plan.planted
         truth = {"truth": path.truth(context, plan.parts.seeds)}
+    own = sources(plan.experiment)
     return {
         "format": FORMAT if parent is not None or plan.keeps_arrays else 1,
         **({} if parent is None else {"parent": dict(parent)}),
@@ -149,6 +151,7 @@ def run_record(
         "numbers": dict(plan.parts.numbers),
         "machine": dict(here),
         "mode": {"seeds": plan.parts.mode.seed_mode, "route": plan.parts.mode.route},
+        **({"modules": own} if own else {}),
         **truth,
     }
 
@@ -165,7 +168,7 @@ def check_same(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]
         RunError: naming each setting that differs.
     """
     # Both in the form of today's version, which older records lack.
-    there = Experiment.from_json(stored["experiment"]).to_json()
+    there = stored_experiment(stored).to_json()
     free = ("name", "storage")
     different = differences(
         {name: value for name, value in there.items() if name not in free},

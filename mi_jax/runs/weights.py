@@ -1,14 +1,13 @@
 """Weights from a file: an npz of arrays by the dotted names of a model's parameters."""
 
 import os
-import zipfile
 
 import jax
 import numpy as np
 
 from mi_jax.basics.dims import Params
 from mi_jax.basics.errors import WeightsError
-from mi_jax.basics.files import UNREADABLE
+from mi_jax.basics.files import UNREADABLE, read_npz
 from mi_jax.basics.precision import Precision
 from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.contracts import Model
@@ -39,9 +38,7 @@ def load_weights(
         params, ignored = mi_jax.load_weights("weights.npz", experiment.build())
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            stored = [entry for entry in archive.namelist() if entry.endswith(".npy")]
-            arrays = {entry.removesuffix(".npy"): _stored_array(archive, entry) for entry in stored}
+        arrays = read_npz(file)
     except UNREADABLE as error:
         raise WeightsError(
             f"{file} cannot be read as an npz of arrays ({error}). Give a file that numpy.savez"
@@ -102,8 +99,3 @@ def _not_finite(
             " precision='float64'"
         )
     return None
-
-
-def _stored_array(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
-    with archive.open(entry) as opened:
-        return np.lib.format.read_array(opened, allow_pickle=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mi_jax.basics.errors import DamagedError, RunError
-from mi_jax.basics.files import UNREADABLE, replacing
+from mi_jax.basics.files import UNREADABLE, read_npz, replacing
 
 _DIGEST = "sha256"
 
@@ -54,9 +54,7 @@ def read_arrays(file: Path, run: str) -> dict[str, np.ndarray]:
         DamagedError: if the file is missing, was changed, or belongs to another run.
     """
     try:
-        # Opened here: where np.load finds no zip it leaves a file that it opened itself open.
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_npz(file)
         stored_digest = str(arrays.pop(_DIGEST))
     except UNREADABLE as error:
         raise DamagedError(f"{file} cannot be read ({error}). {_remedy(file)}") from error

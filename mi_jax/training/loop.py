@@ -271,10 +271,17 @@ def signals() -> Iterator[threading.Event]:
 
 
 def check_resumable(path: Path) -> None:
-    """Raises RunError for a directory that holds something other than a run."""
-    if (
-        path.is_dir()
-        and not (path / "run.json").exists()
-        and any(file.name != ".lock" for file in path.iterdir())
-    ):
+    """Raises RunError for a directory that holds something other than a run, or the remains of one
+    whose ``run.json`` could not be written.
+    """
+    if not path.is_dir() or (path / "run.json").exists():
+        return
+    if not all(_is_remains(file) for file in path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run.json. Give another --out.")
+
+
+def _is_remains(file: Path) -> bool:
+    """Whether a file is made before ``run.json`` is written, and holds nothing."""
+    if file.name == "segments" and file.is_dir():
+        return not any(file.iterdir())
+    return file.name == ".lock" or file.match(".run.json.*.tmp")

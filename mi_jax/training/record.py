@@ -3,7 +3,8 @@
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ Version 2 is written for runs that begin at the state of another run (``origin.n
 that interventions prepared (``prepared/``); all other runs are still written as version 1.
 """
 
+LARGEST_STEP = 2**31 - 1
+"""Largest step, and largest label of a seed: JAX counts steps in 32 bits."""
+
+_OUTSIDE_IDENTITY = ("name", "seeds", "storage")
+"""Settings of an experiment that its hash does not cover."""
+
 
 def read_record(path: Path) -> dict[str, Any]:
     """Contents of ``run.json``.
@@ -27,14 +34,23 @@ def read_record(path: Path) -> dict[str, Any]:
     Args:
         path: the run's directory.
 
+    Everything that the file says is checked here, so that what uses the record need not.
+
     Raises:
         RunError: if there is no such file, it cannot be read, or its format is newer.
-        DamagedError: if it was changed.
+        DamagedError: if it was changed, an entry is missing or of another type, or two entries
+            contradict each other.
     """
     file = path / "run.json"
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is not a file")
         record = json.loads(file.read_text())
-        version = int(record["format"])
+        # Half a character, which JSON can name, could be neither printed nor looked up.
+        json.dumps(record, ensure_ascii=False).encode()
+        version = record["format"]
+        if not _is_whole(version, 1):
+            raise ValueError(f"format={version!r}")
     except FileNotFoundError as error:
         raise RunError(
             f"{path} is no run: it holds no run.json. Train one with `mi-jax run EXPERIMENT --out"
@@ -44,7 +60,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path} is a file, but a run is a directory. Give the directory of a run."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"{file} cannot be read ({error}). Restore it from a copy of this run."
         ) from error
@@ -58,7 +74,28 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{file} was changed since the run began, so its contents cannot be trusted. Restore it"
             " from a copy of this run."
         )
+    wrong = _wrong(record)
+    if wrong:
+        raise DamagedError(
+            f"{file} does not describe a run: {wrong}. Restore it from a copy of this run."
+        )
     return record
+
+
+def identity(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage."""
+    return {name: value for name, value in experiment.items() if name not in _OUTSIDE_IDENTITY}
+
+
+def forked_hash(experiment: str, parent: Mapping[str, Any]) -> str:
+    """The identity of an experiment as a fork of a run at a step.
+
+    Args:
+        experiment: the identity hash of the experiment.
+        parent: the entry ``parent`` of the fork's record.
+    """
+    origin = {"hash": parent["hash"], "step": parent["step"]}
+    return digest({"experiment": experiment, "parent": origin})
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -101,6 +138,110 @@ def lock(path: Path) -> Iterator[None]:
                 f"Another process is training {path}. Wait for it, or give another --out."
             ) from error
         yield
+
+
+def _wrong(record: Mapping[str, Any]) -> str:
+    """The first fault in the contents of a ``run.json``; empty if there is none."""
+    for name, (describes, is_right) in _ENTRIES.items():
+        if name not in record and name not in _OPTIONAL:
+            return f"'{name}' is missing"
+        if name in record and not is_right(record[name]):
+            return f"'{name}' must be {describes}, and is {_shown(record[name])}"
+    experiment, parent = record["experiment"], record.get("parent")
+    for name in ("seeds", "steps"):
+        if experiment.get(name) != record[name]:
+            return f"'{name}' is {_shown(record[name])}, but that of its experiment is another"
+    origin = 0 if parent is None else parent["step"]
+    snapshots = record["snapshots"]
+    if (snapshots[0], snapshots[-1]) != (origin, record["steps"]):
+        return f"its snapshots do not run from step {origin} to step {record['steps']}"
+    own = digest(identity(experiment))
+    if record["hash"] != (own if parent is None else forked_hash(own, parent)):
+        return "'hash' is not that of its experiment"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _is_whole(value: Any, minimum: int) -> bool:
+    return type(value) is int and minimum <= value <= LARGEST_STEP
+
+
+def _is_list(value: Any, minimum: int) -> bool:
+    """Whether a value is a list of whole numbers, at least one and each once."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(_is_whole(item, minimum) for item in value) and len(set(value)) == len(value)
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_parent(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    path = value.get("path")
+    is_path = isinstance(path, str) and bool(path) and "\0" not in path
+    states = ("exact", "fresh optimizer state")
+    is_state = value.get("state") in states
+    return is_path and is_state and _is_hash(value.get("hash")) and _is_whole(value.get("step"), 0)
+
+
+def _is_storage(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "storage"
+
+
+def _is_experiment(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("type") == "experiment"
+        and _is_storage(value.get("storage"))
+        and isinstance(value.get("name"), str)
+    )
+
+
+def _is_mode(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("seeds") in ("mapped", "vmapped")
+        and isinstance(value.get("route", ""), str)
+    )
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(number, (int, float)) and not isinstance(number, bool)
+        for number in value.values()
+    )
+
+
+_ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "parent": ("an object with path, hash, step and state", _is_parent),
+    "experiment": ("an experiment with a name and a storage", _is_experiment),
+    "hash": ("a SHA-256 in hexadecimal digits", _is_hash),
+    "seeds": ("a list of whole numbers, each once", lambda value: _is_list(value, 0)),
+    "steps": (f"a whole number from 1 to {LARGEST_STEP}", lambda value: _is_whole(value, 1)),
+    "snapshots": (
+        "a rising list of whole numbers",
+        lambda value: _is_list(value, 0) and value == sorted(value),
+    ),
+    "numbers": ("an object of numbers", _is_numbers),
+    "machine": ("an object", lambda value: isinstance(value, dict)),
+    "mode": ("an object with seeds 'mapped' or 'vmapped', and a route", _is_mode),
+    "modules": (
+        "an object of SHA-256 by module",
+        lambda value: isinstance(value, dict) and all(map(_is_hash, value.values())),
+    ),
+    "truth": ("an object", lambda value: isinstance(value, dict)),
+}
+"""Of each entry of ``run.json``, what it must be, in words and as a test."""
+
+_OPTIONAL = ("parent", "numbers", "modules", "truth")
+"""Entries that a run may lack."""
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:

@@ -2,6 +2,7 @@
 nothing half-written.
 """
 
+import errno
 import os
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ from conftest import tiny_mlp_experiment
 
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.pytrees import dotted
-from mi_jax.cli.main import main
+from mi_jax.cli.main import VERBS, main
 from mi_jax.models import capture
 from mi_jax.runs.library import find
 from mi_jax.runs.run import Run
@@ -607,3 +608,42 @@ def test_a_reading_on_a_full_disk_is_refused_and_leaves_no_file(run: Run) -> Non
     assert "train_loss.nc cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert {name: stat for name, stat in _listing(run.path).items() if name != "measures"} == before
+
+
+_LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"measure weights.npz --like {_LONG}",
+        f"measure {_LONG}",
+        f"train {_LONG}",
+        f"info {_LONG}",
+        f"verify {_LONG}",
+        f"report {_LONG}",
+        f"fork {_LONG} --step 3",
+        f"train grokking --steps 2 --out {_LONG}",
+    ],
+)
+def test_a_path_that_is_too_long_for_the_system_is_a_sentence(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.npz").write_bytes(b"")
+    assert "mi-jax: error:" in _refused(capsys, tmp_path, *command.split())
+
+
+def test_a_full_disk_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(options: Any, overrides: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.html")
+
+    verb = VERBS["report"]._replace(handle=full)
+    monkeypatch.setattr("mi_jax.cli.main.VERBS", {**VERBS, "report": verb})
+    assert main(["report", "run"]) == 2
+    assert "report.html: No space left on device. What was" in capsys.readouterr().err

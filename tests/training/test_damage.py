@@ -1,5 +1,6 @@
 """Damage: whatever happens to the files of a run, a number is as it was written, or refused."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -17,8 +18,10 @@ import pytest
 from conftest import SEGMENTED, few
 
 from mi_jax.basics.errors import DamagedError, RunError
+from mi_jax.basics.records import digest
 from mi_jax.cli.main import main
 from mi_jax.runs.experiment import Experiment
+from mi_jax.runs.fork import fork
 from mi_jax.runs.run import open_run
 from mi_jax.runs.train import train
 from mi_jax.training import segments
@@ -422,3 +425,69 @@ def test_a_flipped_byte_of_the_record_is_refused(
             isinstance(value, DamagedError) or value == true_readings[name]
             for name, value in readings.items()
         )
+
+
+def test_a_run_whose_segments_are_all_gone_is_not_called_sound(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy / "segments")
+    assert main(["verify", str(copy)]) == 1
+    out = capsys.readouterr().out
+    assert "there is no segment in" in out
+    assert "5 snapshots from step 0 to step 24 belong there" in out
+    shutil.rmtree(copy / "measures", ignore_errors=True)
+    train(SEGMENTED, copy)
+    assert main(["verify", str(copy)]) == 0
+
+
+def test_verify_says_how_far_an_unfinished_run_is_trained(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy / "segments" / "000000024")
+    assert main(["verify", str(copy)]) == 0
+    assert "it is trained to step 16 of 24" in capsys.readouterr().out
+
+
+def test_verify_names_a_snapshot_that_the_record_does_not_list(copy: Path) -> None:
+    file = copy / "run.json"
+    record = json.loads(file.read_text())
+    del record["digest"]
+    record["snapshots"].remove(11)
+    file.write_text(json.dumps({**record, "digest": digest(record)}))
+    assert list(problems(Trajectory(copy))) == [
+        "snapshots at steps [11] are stored, and run.json has none there"
+    ]
+
+
+def test_a_fork_that_was_stopped_before_it_stored_anything_is_not_damaged(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forked = fork(copy, step=16, out=copy / "fork")
+    expected = _bits(forked.stack())
+    shutil.rmtree(forked.path / "segments")
+    (forked.path / "origin.npz").unlink()
+    assert main(["verify", str(forked.path)]) == 0
+    assert "nothing is stored yet" in capsys.readouterr().out
+    assert _bits(fork(copy, step=16, out=copy / "fork").stack()) == expected
+    (forked.path / "origin.npz").unlink()
+    assert main(["verify", str(forked.path)]) == 1
+
+
+def test_a_folder_whose_record_could_not_be_written_is_begun_again(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        path.with_name(f".{path.name}.1.tmp").write_bytes(content[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "full"
+    with monkeypatch.context() as patch:
+        patch.setattr("mi_jax.training.record.replace_file", full)
+        with pytest.raises(RunError, match=r"cannot be written .No space left"):
+            train(SEGMENTED, out)
+    assert (out / "segments").is_dir()
+    assert _bits(train(SEGMENTED, out).stack()) == _bits(open_run(copy).stack())
+    other = tmp_path / "other"
+    (other / "segments" / "000000008").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"is not empty and holds no run\.json"):
+        train(SEGMENTED, other)
