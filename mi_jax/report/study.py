@@ -136,7 +136,7 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
 
 
 def _descent(run: Run) -> str:
-    """What a fork or a zoom comes from, and with what its retrospective readings are compared."""
+    """Sentences on the parent of a fork or a zoom, and on the final model of its readings."""
     assert run.parent is not None
     path, step = run.parent
     here = f"of {Path(path).name} at step {step:,}"
