@@ -93,7 +93,15 @@ def _draw_range(
     """Draws a bar between two bounds, with an arrow at the edge where one is open."""
     if np.isnan(pair).any():
         return
-    axes.plot([x, x], np.clip(pair, *limits), "-", color=colour, lw=width, solid_capstyle="butt")
+    axes.plot(
+        [x, x],
+        np.clip(pair, *limits),
+        "-",
+        color=colour,
+        lw=width,
+        solid_capstyle="butt",
+        zorder=3 if colour == COLOURS["used"] else 2,
+    )
     for bound, edge, mark in ((pair[1], limits[1], "^"), (pair[0], limits[0], "v")):
         if np.isinf(bound):
             axes.plot([x], [edge], mark, color=colour, ms=3 + width / 2, mew=0, clip_on=False)
