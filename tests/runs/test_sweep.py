@@ -396,3 +396,13 @@ def test_dates_against_a_setting_show_what_never_happened() -> None:
     }
     assert sorted(map(len, marks.values())) == [0, 1, 3, 4]
     assert axes.get_yscale() == "log"
+
+
+def test_a_sweep_runs_where_the_system_does_not_say_which_cores_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sched_setaffinity")
+    experiment = tiny_mlp_experiment(steps=2, seeds=(0,))
+    summary = sweep(experiment, {"steps": (2, 3)}, tmp_path / "sweep", processes=1)
+    assert summary.sizes["steps"] == 2
