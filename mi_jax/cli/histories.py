@@ -143,6 +143,7 @@ def _fork(options: argparse.Namespace, overrides: list[str]) -> int:
             out=options.out,
             watch=watch,
             allow_other_machine=options.allow_other_machine,
+            allow_no_lock=options.allow_no_lock,
         )
     note = ""
     if run.record["parent"]["state"] != "exact":
@@ -181,6 +182,7 @@ def _zoom(options: argparse.Namespace, overrides: list[str]) -> int:
             out=options.out,
             watch=watch,
             allow_other_machine=options.allow_other_machine,
+            allow_no_lock=options.allow_no_lock,
         )
     steps = f"{len(run.steps)} snapshots from step {run.steps[0]} to {run.steps[-1]}"
     print_answer(options, describe(run), f"zoomed: {steps}: {run.path}")

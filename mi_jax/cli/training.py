@@ -121,6 +121,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
             out,
             watch=watch,
             allow_other_machine=options.allow_other_machine,
+            allow_no_lock=options.allow_no_lock,
             route=options.route,
             seed_mode=options.seed_mode,
         )

@@ -74,12 +74,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_other_machine(parser: argparse.ArgumentParser) -> None:
-    """Add the option to continue a run on another machine."""
+    """Add the options to continue a run on another machine, and to write it without a lock."""
     parser.add_argument(
         "--allow-other-machine",
         action="store_true",
         help="continue although versions, flags or the number of cores differ from those that the "
         "run started with, so that results may differ in their last bits (default: refuse)",
+    )
+    parser.add_argument(
+        "--allow-no-lock",
+        action="store_true",
+        help="write the run although its file system has no locks: see that no other process "
+        "trains it (default: refuse)",
     )
 
 

@@ -42,6 +42,7 @@ def fork(
     out: str | os.PathLike[str] | None = None,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
+    allow_no_lock: bool = False,
 ) -> Run:
     """Trains another history of a run, from its exact state at a step, on the same batches.
 
@@ -60,6 +61,8 @@ def fork(
         out: the fork's folder; ``NAME-fork-STEP`` beside the run by default.
         watch: called with a ``Progress`` after each chunk of training.
         allow_other_machine: continue even if versions, cores or flags differ from the run's.
+        allow_no_lock: write the folder even if its file system has no locks. No other process may
+            then train it.
 
     Returns:
         The finished fork.
@@ -85,7 +88,7 @@ def fork(
         _snapshots(parent, step, last),
         _folder(out, parent, f"fork-{step}"),
     )
-    return _train(plan, watch, allow_other_machine)
+    return _train(plan, watch, allow_other_machine, allow_no_lock)
 
 
 def zoom(
@@ -97,6 +100,7 @@ def zoom(
     out: str | os.PathLike[str] | None = None,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
+    allow_no_lock: bool = False,
 ) -> Run:
     """Dense snapshots of a run around a step: bitwise those that the run would have kept there.
 
@@ -109,6 +113,8 @@ def zoom(
         out: the folder; ``NAME-zoom-STEP`` beside the run by default.
         watch: called with a ``Progress`` after each chunk of training.
         allow_other_machine: continue even if versions, cores or flags differ from the run's.
+        allow_no_lock: write the folder even if its file system has no locks. No other process may
+            then train it.
 
     Returns:
         A run of the steps around.
@@ -144,7 +150,8 @@ def zoom(
     first = around - (around - begin) // every * every
     snapshots = np.unique([begin, *range(first, end, every), end])
     folder = _folder(out, parent, f"zoom-{around}")
-    return _train(_Fork(parent, begin, (), end, snapshots, folder), watch, allow_other_machine)
+    plan = _Fork(parent, begin, (), end, snapshots, folder)
+    return _train(plan, watch, allow_other_machine, allow_no_lock)
 
 
 def train_again(
@@ -264,7 +271,7 @@ def _snapshots(parent: Run, step: int, last: int) -> Int[np.ndarray, " step"]:
     return np.unique([step, *(s for s in planned if step < s < last), last])
 
 
-def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
+def _train(asked: _Fork, watch: Watch, allow_other_machine: bool, allow_no_lock: bool) -> Run:
     folder, here, parent = asked.folder, machine(), asked.parent.trajectories[0]
     check_resumable(folder)
     if folder == asked.parent.path:
@@ -277,7 +284,7 @@ def _train(asked: _Fork, watch: Watch, allow_other_machine: bool) -> Run:
         programs = ProgramSchedule(plan.parts, origin=asked.step, load_params=load_params)
         programs.check(asked.new)
     replay.check_machine(parent, here, allow_other_machine)
-    with lock(folder):
+    with lock(folder, allow_no_lock=allow_no_lock):
         if not (folder / "run.json").exists():
             record = run_record(plan, here, asked.record)
             write_record(folder, {**record, "snapshots": asked.snapshots.tolist()})

@@ -129,7 +129,7 @@ def sweep(
         Job(name, record, folder / "runs" / name, source, modules.places(record))
         for name, record in ((name, point.to_json()) for name, point in points.items())
     ]
-    cores = sorted(os.sched_getaffinity(0))
+    cores = _cores()
     at_once = min(processes or (len(cores) if jax.default_backend() == "cpu" else 1), len(jobs))
     if at_once == 1:
         _one_by_one(jobs, watch)
@@ -139,6 +139,13 @@ def sweep(
     write_dataset(folder / "summary.nc", summary)
     _draw(summary, list(axes), folder / "figures")
     return summary
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use; all of the machine where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def grid(experiment: Experiment, axes: Axes) -> dict[str, Experiment]:
@@ -328,7 +335,9 @@ def _begin(free_cores: Any, stop: Any, parent: int, compile_cache: str | None) -
     """
     global _stop
     _stop = stop
-    os.sched_setaffinity(0, {free_cores.get()})
+    core = free_cores.get()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
     # Signals are ignored here: while a run is trained, training itself answers SIGTERM by saving,
     # and a process that died at another moment could hold the pool's locks.
     for number in (signal.SIGINT, signal.SIGTERM):

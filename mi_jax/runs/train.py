@@ -28,6 +28,7 @@ def train(
     *,
     watch: Watch = lambda progress: None,
     allow_other_machine: bool = False,
+    allow_no_lock: bool = False,
     route: str | None = None,
     seed_mode: SeedMode | None = None,
 ) -> Run:
@@ -42,6 +43,8 @@ def train(
         watch: called with a ``Progress`` after each chunk of training (about 0.7 s).
         allow_other_machine: resume even if versions, cores or flags differ from those that the
             run began with. Its bits will then differ too.
+        allow_no_lock: write the run even if its file system has no locks. No other process may
+            then train it.
         route: how to compute the model, one of ``Model.routes``; by default the one with the fewest
             multiply-adds. A resumed run keeps its own.
         seed_mode: "mapped" trains one seed after another, each with the bits it has alone;
@@ -71,7 +74,7 @@ def train(
     else:
         check_same(folder, stored, plan.experiment)
     here = machine.machine()
-    with lock(folder):
+    with lock(folder, allow_no_lock=allow_no_lock):
         if not (folder / "run.json").exists():
             write_record(folder, run_record(plan, here))
         trajectory = Trajectory(folder)

@@ -1,11 +1,12 @@
 """``run.json``, the record of a run: reading it, writing it, and the lock that its writer holds."""
 
 import contextlib
-import fcntl
+import errno
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mi_jax.basics.errors import DamagedError, RunError
@@ -18,6 +19,12 @@ FORMAT = 2
 Version 2 is written for runs that begin at the state of another run (``origin.npz``) or hold arrays
 that interventions prepared (``prepared/``); all other runs are still written as version 1.
 """
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows has no such module
+    fcntl = None
 
 LARGEST_STEP = 2**31 - 1
 """Largest step, and largest label of a seed: JAX counts steps in 32 bits."""
@@ -119,12 +126,23 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, allow_no_lock: bool = False) -> Iterator[None]:
     """Hold the lock of a run's writer until the block ends or the process dies.
 
+    Args:
+        path: the run's directory.
+        allow_no_lock: go on where the file system has no locks.
+
     Raises:
-        RunError: if another process holds it, or the directory cannot be written.
+        RunError: if another process holds it, the file system or the operating system has no
+            locks, or the directory cannot be written.
     """
+    if fcntl is None and not allow_no_lock:
+        raise RunError(
+            "This operating system has no POSIX file locks, so two processes could write one run."
+            " On Windows, use the Windows Subsystem for Linux, or see that one process alone"
+            f" trains {path} and pass --allow-no-lock (allow_no_lock=True)."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / ".lock").open("w")
@@ -132,11 +150,20 @@ def lock(path: Path) -> Iterator[None]:
         raise _unwritable(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(
-                f"Another process is training {path}. Wait for it, or give another --out."
-            ) from error
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise RunError(
+                    f"Another process is training {path}. Wait for it, or give another --out."
+                ) from error
+            if not allow_no_lock:
+                raise RunError(
+                    f"{path} cannot be locked ({error.strerror}): its file system has no locks, so"
+                    " two processes could write one run. Give an --out on another file system; or"
+                    " see that one process alone trains this run, and pass --allow-no-lock"
+                    " (allow_no_lock=True)."
+                ) from error
         yield
 
 

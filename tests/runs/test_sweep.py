@@ -401,3 +401,13 @@ def test_dates_against_a_setting_are_bars_between_their_bounds() -> None:
         [*[(80.0, 90.0)] * 4, (800.0, 900.0), *[(2500.0, top)] * 3]
     )
     assert axes.get_yscale() == "log"
+
+
+def test_a_sweep_runs_where_the_system_does_not_say_which_cores_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sched_setaffinity")
+    experiment = tiny_mlp_experiment(steps=2, seeds=(0,))
+    summary = sweep(experiment, {"steps": (2, 3)}, tmp_path / "sweep", processes=1)
+    assert summary.sizes["steps"] == 2

@@ -1,6 +1,8 @@
 """run.json is checked once, where it is read: whatever it says is a run, or a sentence."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from mi_jax.basics.errors import DamagedError, MiJaxError, RunError
 from mi_jax.basics.records import digest
 from mi_jax.cli.main import main
 from mi_jax.runs.run import open_run
-from mi_jax.training.record import forked_hash, identity, read_record
+from mi_jax.training.record import forked_hash, identity, lock, read_record
 
 _DATA = Path(__file__).parents[1] / "data"
 _FORMATS = ["run_format_1", "run_format_2"]
@@ -151,3 +153,42 @@ def test_a_command_says_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
     for verb in ("info", "verify", "measure", "report", "train", "reproduce"):
         assert main([verb, str(run)]) == 2
         assert "does not describe a run: 'machine' must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_named_and_used_when_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(file: Any, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(RunError, match=f"locked .{os.strerror(number)}.*--allow-no-lock"),
+        lock(tmp_path / "run"),
+    ):
+        raise AssertionError
+    with lock(tmp_path / "run", allow_no_lock=True):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_lock_that_another_process_holds_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+    with (
+        lock(tmp_path),
+        pytest.raises(RunError, match="Another process is training"),
+        lock(tmp_path, allow_no_lock=True),
+    ):
+        raise AssertionError
+
+
+def test_a_system_without_locks_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mi_jax.training.record.fcntl", None)
+    with (
+        pytest.raises(RunError, match=r"no POSIX file locks.*Windows.*--allow-no-lock"),
+        lock(tmp_path),
+    ):
+        raise AssertionError
+    with lock(tmp_path, allow_no_lock=True):
+        assert (tmp_path / ".lock").exists()
