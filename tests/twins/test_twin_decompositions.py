@@ -262,3 +262,22 @@ def test_likeness_is_its_formula(p: int, operation: Any, weights: Any) -> None:
         # A barrier is a difference of losses, whose size is what rounds it.
         value = values[f"loss_barrier_{split}_{other}"]
         assert value == pytest.approx(height, abs=1e-6 * largest), (split, other)
+
+
+@pytest.mark.parametrize("p", [6, 13])
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+def test_a_barrier_between_opposite_networks_is_its_formula(p: int, operation: Any) -> None:
+    at = _checkpoints(p, operation, "trained")
+    # The neurons are even in the embeddings, so that both ends know the answers.
+    opposite = {**at.net.params}
+    for name in ("embed_a", "embed_b"):
+        opposite[name] = jax.tree.map(lambda x: -1.5 * x, opposite[name])
+    reference = at.context.reference._replace(final=opposite)
+    context = dataclasses.replace(at.context, reference=reference)
+    values = read(LIKENESS, at.net.params, context)
+    pairs, there = at.net.trained, _tables(opposite, p)
+    height, largest = _barrier(at.here, there, pairs, at.net.labels)
+    assert height > 0.1
+    value = values["loss_barrier_train_final"]
+    assert value == pytest.approx(height, abs=1e-6 * largest)
+    assert values["procrustes_final"] == pytest.approx(0, abs=1e-5)

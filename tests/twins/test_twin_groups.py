@@ -271,6 +271,27 @@ def test_coset_concentration_is_its_formula(name: str, form: str, weights: Any) 
     assert values["coset_order"].tolist() == best.tolist()
 
 
+def test_the_largest_of_equally_good_subgroups_counts() -> None:
+    net = _network("Q8", "xyx^-1", "random")
+    rng, product = np.random.default_rng(0), group("Q8").table
+    by_order = {len(members): members for members in _subgroups("Q8")}
+    columns = []
+    for members in (by_order[2], by_order[4]):
+        coset = [min(product[x, members]) for x in range(8)]
+        columns.append(rng.normal(size=8)[coset])
+    # The second column is a function of both subgroups' cosets; a tenth of the first breaks it.
+    table = np.stack([columns[0], columns[1], columns[1] + 0.1 * columns[0]], axis=1)
+    width = net.params["embed_a"]["W_E"].shape[1]
+    embedding = np.array(net.params["embed_a"]["W_E"])
+    embedding[:8] = np.tile(table, width // 3)
+    params = {**net.params, "embed_a": {"W_E": embedding}}
+    values = read(("coset_concentration",), params, net.context)
+    left, orders = _concentrations("Q8", net.tables(params)[0])
+    best = np.where(left.max(axis=0) - left < 1e-3, orders[:, None], 0).max(axis=0)
+    assert best[:3].tolist() == [2, 4, 2]
+    assert values["coset_order"].tolist() == best.tolist()
+
+
 @lru_cache
 def _attending(name: str, weights: Weights) -> Attending:
     """A transformer of two layers on a group."""
