@@ -219,7 +219,7 @@ def _is_parent(value: Any) -> bool:
 
 
 def _is_storage(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "storage"
+    return isinstance(value, dict) and isinstance(value.get("type"), str)
 
 
 def _is_experiment(value: Any) -> bool:

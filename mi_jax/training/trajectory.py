@@ -95,11 +95,10 @@ def segment_ends(
         origin: the step at which the run begins.
     """
     most = max(1, min(storage.snapshots, int(storage.megabytes * 2**20 // max(snapshot_bytes, 1))))
-    parts = {
-        # Rounded up: -(-a // b).
-        origin - (-(last - origin) * part // storage.states)
-        for part in range(1, storage.states + 1)
-    } | {last}
+    # More parts than steps would end at the same steps.
+    states = min(storage.states, last - origin)
+    # Rounded up: -(-a // b).
+    parts = {origin - (-(last - origin) * part // states) for part in range(1, states + 1)} | {last}
     ends, count = set[int](), 0
     for step in sorted(parts | set(snapshots.tolist())):
         count += step in snapshots

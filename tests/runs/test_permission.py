@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import tiny_mlp_experiment
 
-from mi_jax.basics.errors import ConfigError, NotAllowedError
+from mi_jax.basics.errors import ConfigError, DamagedError, NotAllowedError
 from mi_jax.basics.records import decode, digest
 from mi_jax.cli.main import main
 from mi_jax.contracts import Task
@@ -77,7 +77,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop(name, None)
 
 
-_PLACES = [("task",), ("model",), ("optimizer",), ("loss",), ("schedule",), ("storage",), ("name",)]
+_PLACES = [("task",), ("model",), ("optimizer",), ("loss",), ("schedule",), ("storage",)]
 
 
 @pytest.mark.parametrize("place", _PLACES, ids=lambda place: place[-1])
@@ -92,6 +92,14 @@ def test_no_module_that_a_run_names_is_imported(
         assert run.params(6)["embed"]["W_E"].shape[0] == 2
     assert mine not in sys.modules
     assert not (tmp_path / "imported").exists()
+
+
+def test_a_class_in_the_place_of_a_name_is_refused_before_it_is_looked_for(
+    mine: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DamagedError, match="must be an experiment with a name"):
+        open_run(_named(tmp_path / "run", f"{mine}:Writes", "name"))
+    assert mine not in sys.modules
 
 
 _COMMANDS = [

@@ -603,3 +603,9 @@ def test_a_path_list_of_one_run_is_that_run(sparse_run: Run) -> None:
     assert _same(open_run([sparse_run.path]).params(31), sparse_run.params(31))
     with pytest.raises(ConfigError):
         open_run(())
+
+
+@pytest.mark.parametrize("states", [24, 25, 1000, 10**9, 2**62])
+def test_more_states_than_steps_are_one_at_each_step(states: int) -> None:
+    ends = segment_ends(np.array([0, 24]), 24, 8, Storage(states=states))
+    assert ends == list(range(1, 25))
