@@ -48,14 +48,11 @@ the numbers of each seed. Measure the run first.
 A date is the pair of snapshots between which it happened: "between 2,676 and 2,757", "by step
 10" where it had happened by the first snapshot, "later than 6,000" where it had not by the last.
 With --json, dates holds the two bounds of each seed, of the median and of its interval; null is
-an open side.
-
-Examples:
---json also gives every claim that was tested (findings): its sentence, the reading that it is
+an open side. findings holds every claim that was tested: its sentence, the reading that it is
 about, its level of evidence (0 observed, 1 beats nulls, 2 replicated, 3 causal, 4 predictive), its
 p-value, and whether it is supported at the error rate of the page.
 
-Example:
+Examples:
   mi-jax report checkpoints/grokking
   mi-jax report checkpoints/grokking --level 0.95 --gap 3 --json
 """
