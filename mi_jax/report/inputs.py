@@ -11,7 +11,7 @@ from mi_jax.measures import PICTURES
 from mi_jax.measuring.history import OWN_SUFFIX, ReferenceChoice
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
-from mi_jax.measuring.stored import EARLIER
+from mi_jax.measuring.stored import EARLIER, LEFT_OUT
 from mi_jax.report.statements import draws_for
 from mi_jax.runs.across import mode_lines, weight_path
 from mi_jax.runs.dates import run_dates
@@ -114,9 +114,11 @@ def _read_dataset(run: Run, reference: ReferenceChoice) -> xr.Dataset:
         run.measure()
         dataset = run.measures
     if not dataset:
+        why = "it has no readings of its snapshots yet"
+        if LEFT_OUT in dataset.attrs:
+            why = "all its readings are of other code, other weights or another version of jax"
         raise RunError(
-            f"Cannot report on {run.path}: it has no readings of its snapshots yet. Run `mi-jax"
-            f" measure {run.path}` first."
+            f"Cannot report on {run.path}: {why}. Run `mi-jax measure {run.path}` first."
         )
     if reference == "root":
         own = [name for name in dataset if str(name).endswith(OWN_SUFFIX)]

@@ -16,7 +16,7 @@ import xarray as xr
 from conftest import tiny_experiment, tiny_mlp_experiment
 
 from mi_jax import across, compare
-from mi_jax.basics.errors import MeasureError
+from mi_jax.basics.errors import MeasureError, RunError
 from mi_jax.cli.main import main
 from mi_jax.contracts import Context, Measure
 from mi_jax.interventions import Freeze
@@ -267,6 +267,19 @@ def test_a_fork_whose_root_was_trained_again_otherwise_is_read_again(
     dataset.attrs |= {"recipe": json.dumps(recipe), "key": "another"}
     dataset.to_netcdf(file, engine="h5netcdf")
     assert "restricted_loss of " in forked.measures.attrs["left_out"]
+
+
+def test_a_report_of_readings_that_all_are_stale_says_so(histories: dict[str, Run]) -> None:
+    run = histories["parent"]
+    with pytest.raises(RunError, match="it has no readings of its snapshots yet"):
+        report(run)
+    run.measure(["test_loss"])
+    file = run.path / "measures" / "test_loss.nc"
+    with xr.open_dataset(file, engine="h5netcdf") as opened:
+        dataset = opened.load()
+    dataset.assign_attrs(key="another").to_netcdf(file, engine="h5netcdf")
+    with pytest.raises(RunError, match="all its readings are of other code"):
+        report(run)
 
 
 # --- The snapshot before ---
