@@ -196,6 +196,7 @@ def show_report(options: argparse.Namespace, run: Any, rule: Any) -> int:
     from mi_jax.measuring.merging import last_step
     from mi_jax.report.claims import findings_json
     from mi_jax.report.findings import numbers_table
+    from mi_jax.report.inputs import as_stored
     from mi_jax.report.study import report
     from mi_jax.runs.dates import dates_json, verdicts_json
 
@@ -206,11 +207,11 @@ def show_report(options: argparse.Namespace, run: Any, rule: Any) -> int:
     answer = {
         "report": str(study.report),
         "run": str(run.path),
-        "seeds": {str(seed): readings for seed, readings in last_step(study.dataset)},
+        "seeds": {str(seed): readings for seed, readings in last_step(as_stored(study.dataset))},
         "dates": dates_json(study.dates),
         "verdicts": verdicts_json(study.dates),
         "rule": dict(study.dates.attrs),
-        "findings": findings_json(study.claims),
+        "findings": findings_json(study.claims, study.dataset),
     }
     if options.json or not sys.stdout.isatty():
         text = "\n".join("\t".join([label, *cells]) for label, cells in rows)

@@ -71,9 +71,10 @@ class GrokkingRule:
         if not 0 < self.level <= 1:
             raise ValueError(f"level={self.level} is no accuracy. Give one above 0 and up to 1.")
         least = 1 if self.unit == "ratio" else 0
-        if not self.gap >= least:
+        if not least <= self.gap < float("inf"):
             raise ValueError(
-                f"gap={self.gap} is too small for a gap in {self.unit}. Give at least {least}."
+                f"gap={self.gap} is no gap in {self.unit}. Give a finite number of at least"
+                f" {least}."
             )
 
     @property
@@ -214,8 +215,10 @@ def _formation_end(
     # A larger loss may have come before the first snapshot, with an earlier end.
     began_before = np.isinf(before_memorised) and steps[0] > 0
     if not len(inside):
-        lower = float("-inf") if began_before else float(memorised)
-        return (lower, float("inf")) if np.isinf(generalised) else absent
+        if began_before:
+            # Both may lie before the first snapshot, with the phases between them.
+            return float("-inf"), float(generalised)
+        return (float(memorised), float("inf")) if np.isinf(generalised) else absent
     near = inside[loss[inside] >= NEAR_LARGEST * loss[inside].max()]
     later = inside[inside > near[-1]]
     upper = float(steps[later[0]]) if len(later) else float(generalised)

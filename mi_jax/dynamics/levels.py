@@ -27,7 +27,8 @@ def first_crossing(
     Args:
         steps: in rising order; may be unevenly spaced.
         values: the curve. Values that are not finite say nothing and are left out.
-        level: in the unit of the values.
+        level: in the unit of the values. A value that differs from it by no more than the rounding
+            of the values' precision is at the level: 9 of 10 in float32 is .9.
         direction: "up" looks for values >= level, "down" for values <= level.
 
     Returns:
@@ -42,10 +43,12 @@ def first_crossing(
         (99.0, inf)
     """
     finite = np.isfinite(values)
+    precision = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
+    rounding = 2 * float(np.finfo(precision).eps) * abs(level)
     x, y = np.asarray(steps, np.float64)[finite], np.asarray(values, np.float64)[finite]
     # Comparing the readings themselves, not interpolated dates, keeps a level that is met exactly
     # at a snapshot free of rounding.
-    reached = y >= level if direction == "up" else y <= level
+    reached = y >= level - rounding if direction == "up" else y <= level + rounding
     i = int(reached.argmax()) if reached.any() else len(x)
     lower = float(x[i - 1]) if i > 0 else float("-inf")
     upper = float(x[i]) if i < len(x) else float("inf")
@@ -110,8 +113,10 @@ def interpolated_crossing(
         30.62...
     """
     finite = np.isfinite(values)
+    precision = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
+    rounding = 2 * float(np.finfo(precision).eps) * abs(level)
     x, y = np.log1p(np.asarray(steps, np.float64)[finite]), np.asarray(values, np.float64)[finite]
-    reached = y >= level if direction == "up" else y <= level
+    reached = y >= level - rounding if direction == "up" else y <= level + rounding
     if not reached.any():
         return float("nan")
     i = int(reached.argmax())

@@ -192,8 +192,10 @@ def probe_tests(dataset: xr.Dataset, site: str | None = None) -> list[ClaimTest]
       (``significance.sign_flip_p_values``).
 
     All concepts of the site, decodable or not, are one family in each of the two, and the p-values
-    are adjusted for it. A concept that is not decodable makes no claim: the class means of labels
-    that a site does not know lie along what it does know, so that an effect says nothing.
+    are adjusted for it. Neither claim is supported of a concept that is not decodable: the class
+    means of labels that a site does not know lie along what it does know, so that an effect says
+    nothing. Use is not supported either of one whose probe reads the control task as well in some
+    seed: what is erased may then be the tokens.
 
     Args:
         dataset: holds probe_accuracy, probe_accuracy_control, probe_effect and probe_effect_null,
@@ -224,10 +226,9 @@ def probe_tests(dataset: xr.Dataset, site: str | None = None) -> list[ClaimTest]
     each = sorted(verdicts(dataset, site), key=lambda verdict: verdict.concept)
     used = within_family([own_draws_p(v.effect, v.draws, "above") for v in each])
     decoded = sign_flip_p_values(np.stack([v.accuracy - v.control for v in each], axis=1))
-    chosen = [index for index, verdict in enumerate(each) if verdict.decodable]
     return [
-        *(_used_test(each[index], used[index]) for index in chosen),
-        *(_decodable_test(each[index], float(decoded[index])) for index in chosen),
+        *(_used_test(verdict, p) for verdict, p in zip(each, used, strict=True)),
+        *(_decodable_test(verdict, float(p)) for verdict, p in zip(each, decoded, strict=True)),
     ]
 
 
@@ -247,7 +248,10 @@ def _used_test(verdict: Verdict, p: float) -> ClaimTest:
         reason,
         family="probe_effect",
         causal=True,
-        contradicted=bool((verdict.effect < middle).all()),
+        large_enough=verdict.decodable and verdict.selective,
+        contradicted=not verdict.decodable
+        or bool((verdict.accuracy <= verdict.control).all())
+        or bool((verdict.effect < middle).all()),
     )
 
 
@@ -267,7 +271,8 @@ def _decodable_test(verdict: Verdict, p: float) -> ClaimTest:
         seeds,
         reason,
         family="probe_accuracy",
-        contradicted=bool((verdict.accuracy < verdict.control).all()),
+        large_enough=verdict.decodable,
+        contradicted=not verdict.decodable or bool((verdict.accuracy < verdict.control).all()),
     )
 
 

@@ -94,9 +94,17 @@ class History:
     def departs(self) -> bool:
         """Whether the run learns something that its parent does not: it has interventions of its
         own, or goes on beyond the parent's last step. A zoom does neither.
+
+        It is recorded when a fork is made; of a fork of an earlier version it is found out from the
+        parent, and taken to be so where that is missing.
         """
-        if not self.ancestors:
+        origin = self.trajectory.record.get("parent")
+        if origin is None:
             return False
+        if "departs" in origin:
+            return origin["departs"]
+        if not self.ancestors:
+            return True
         own, parents = (
             trajectory.record["experiment"].get("interventions", [])
             for trajectory in (self.trajectory, self.ancestors[0])

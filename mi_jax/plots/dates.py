@@ -40,14 +40,16 @@ def mark_dates(axes: Axes, dates: xr.Dataset) -> Axes:
         axes = plots.curves(dataset, {"weight_gap": "unembedding: weight gap"})
         plots.mark_dates(axes, dynamics.grokking_dates(dataset))
     """
+    # A fork's curves begin later than its history, in which it may be dated.
+    begun = float(axes.dataLim.x0) if np.isfinite(axes.dataLim.x0) else float("-inf")
     for name, split in _SPLITS.items():
         if name not in dates:
             continue
         bounds = dates[name].transpose("seed", "bound").values
-        closed = np.isfinite(bounds).all(axis=1)
+        closed = np.isfinite(bounds).all(axis=1) & (bounds[:, 1] > begun)
         for pair in bounds[closed]:
             axes.plot(
-                pair,
+                np.maximum(pair, begun),
                 [1.0, 1.0],
                 "|-",
                 ms=6,
@@ -58,7 +60,7 @@ def mark_dates(axes: Axes, dates: xr.Dataset) -> Axes:
                 clip_on=False,
             )
         later = np.isposinf(bounds[:, 1])
-        earlier = np.isneginf(bounds[:, 0]) & ~later
+        earlier = ~closed & ~later & ~np.isnan(bounds[:, 1])
         notes = (
             (1.0, int(later.sum()), "later \N{RIGHTWARDS ARROW}"),
             (0.0, int(earlier.sum()), "by then"),

@@ -34,11 +34,12 @@ def claims(inputs: ReportInputs) -> list[Claim]:
     return stated + judge_page(claim_tests(inputs.dataset, inputs.nulls))
 
 
-def findings_json(stated: Sequence[Claim]) -> list[dict[str, Any]]:
+def findings_json(stated: Sequence[Claim], dataset: xr.Dataset) -> list[dict[str, Any]]:
     """The claims as JSON values, those that are only observed included.
 
     Args:
         stated: the claims of a report.
+        dataset: its readings, which say under which names they are stored.
 
     Returns:
         For each claim its sentence (``claim``), ``reading``, ``level`` from 0 to 4, ``p`` (None if
@@ -47,13 +48,17 @@ def findings_json(stated: Sequence[Claim]) -> list[dict[str, Any]]:
     return [
         {
             "claim": claim.text,
-            "reading": claim.reading,
+            "reading": _stored_name(claim.reading, dataset),
             "level": claim.level,
             "p": claim.p,
             "supported": claim.supported,
         }
         for claim in stated
     ]
+
+
+def _stored_name(reading: str, dataset: xr.Dataset) -> str:
+    return dataset[reading].attrs.get("stored_name", reading) if reading in dataset else reading
 
 
 def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
@@ -136,7 +141,9 @@ def _too_small(statement: Statement, dataset: xr.Dataset) -> str:
     if not statement.size:
         return ""
     shares = dataset[statement.size].isel(step=-1).values
-    small = ~(shares >= statement.least)
+    if np.isnan(shares).any():
+        return f"{statement.size} is not finite in {int(np.isnan(shares).sum())} seeds"
+    small = shares < statement.least
     if not small.any():
         return ""
     return (
@@ -149,12 +156,15 @@ def _grokking_claim(dates: xr.Dataset) -> Claim:
     """The claim that seeds grokked, with the number of those that did."""
     grokked, rule = int((dates["verdict"] == "grokked").sum()), rule_of(dates.attrs)
     distance = "times the step of" if rule.unit == "ratio" else "steps after"
+    undecided = bool((dates["verdict"] == "undecided").any())
     return Claim(
         f"The network groks: test accuracy reaches {rule.level:g} at {rule.gap:,g} {distance}"
         " training accuracy or later",
         0,
         f"observed in {grokked} of {dates.sizes['seed']} seeds; there is no null to compare a date"
         " with",
+        reading="generalised",
+        contradicted=not grokked and not undecided,
     )
 
 

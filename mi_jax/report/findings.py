@@ -215,7 +215,7 @@ def _description(provenance: dict[str, Any], attrs: dict[str, Any]) -> str:
         kind = "retrospective (uses the final model)"
         if "reference_step" in attrs:
             own = attrs["reference_run"] == provenance["hash"]
-            whose = "this run" if own else "the run that it was forked from"
+            whose = "this run" if own else "the run at the root of its history"
             kind = (
                 f"retrospective (the final model is that of {whose} at step"
                 f" {int(attrs['reference_step']):,})"

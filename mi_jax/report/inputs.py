@@ -137,7 +137,22 @@ def _read_dataset(run: Run, reference: ReferenceChoice) -> xr.Dataset:
         run.measure(chosen, reference="own")
         dataset = run.measures
     replaced = [name for measure in chosen for name in measure.variables if name in dataset]
-    return _plain(dataset.drop_vars(replaced))
+    plain = _plain(dataset.drop_vars(replaced))
+    # Readings by functions of the user's, and by measures with options, are not read anew here.
+    others = [
+        name
+        for name, variable in plain.data_vars.items()
+        if "reference_run" in variable.attrs and "stored_name" not in variable.attrs
+    ]
+    if others:
+        lines = [plain.attrs[LEFT_OUT]] if LEFT_OUT in plain.attrs else []
+        lines.append(
+            f"{', '.join(map(str, others))} is left out. It is compared with the end of the run"
+            " that this fork descends from; the report compares with the fork's own. Measure it"
+            " with reference='own'."
+        )
+        plain = plain.drop_vars(others).assign_attrs({LEFT_OUT: "\n".join(lines)})
+    return plain
 
 
 def _is_stored(measure: Measure, dataset: xr.Dataset) -> bool:
@@ -145,6 +160,21 @@ def _is_stored(measure: Measure, dataset: xr.Dataset) -> bool:
     return any(
         {f"{name}{suffix}" for name in measure.variables} <= set(dataset)
         for suffix in ("", OWN_SUFFIX)
+    )
+
+
+def as_stored(dataset: xr.Dataset) -> xr.Dataset:
+    """Readings of a report under the names under which they are stored.
+
+    Args:
+        dataset: of ``ReportInputs``.
+    """
+    return dataset.rename(
+        {
+            name: variable.attrs["stored_name"]
+            for name, variable in dataset.data_vars.items()
+            if "stored_name" in variable.attrs
+        }
     )
 
 

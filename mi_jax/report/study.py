@@ -9,6 +9,7 @@ import xarray as xr
 
 from mi_jax.basics.files import replace_file
 from mi_jax.dynamics import GROKKING, PHASE_RULE, Claim, GrokkingRule, rule_of
+from mi_jax.measuring.history import History
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.stored import LEFT_OUT
@@ -145,7 +146,14 @@ def _descent(run: Run) -> str:
             f"A part {here}, trained again with other snapshots. Retrospective readings are"
             " compared with the last snapshot of the run that it descends from."
         )
-    own = [change for change in run.experiment.interventions if change.start >= step]
+    ancestors = History(run.trajectories[0]).ancestors
+    inherited = ancestors[0].record["experiment"].get("interventions", []) if ancestors else []
+    stored = run.record["experiment"].get("interventions", [])
+    own = [
+        change
+        for change, text in zip(run.experiment.interventions, stored, strict=True)
+        if text not in inherited and change.start >= step
+    ]
     names = ", ".join(sorted({type(change).__name__ for change in own}))
     return (
         f"A fork {here}{f' with {names}' if names else ', trained further'}. Retrospective readings"

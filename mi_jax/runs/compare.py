@@ -43,7 +43,7 @@ class Comparison(NamedTuple):
             ``dynamics.grokking_dates`` by condition, dims (condition, seed, bound), ``verdict``
             with dims (condition, seed); and for each date <name>_shift, the steps by which it comes
             later than in the parent, paired by seed (``dynamics.date_differences``). What happened
-            before a fork has the date of its parent. Empty where a history has no test accuracy.
+            before a fork has the date of its parent and the shift 0. Empty where a history has no test accuracy.
     """
 
     dataset: xr.Dataset
@@ -155,10 +155,17 @@ def _dates(histories: Mapping[str, Run], rule: GrokkingRule, watch: MeasureWatch
         if not dates:
             return xr.Dataset()
         by_history.append(dates)
-    first = by_history[0]
-    for dates in by_history:
+    first, path = by_history[0], next(iter(histories.values())).path
+    for dates, run in zip(by_history, histories.values(), strict=True):
+        parted = run.parent[1] if run.parent is not None and run.parent[0] == path else None
         for name in [name for name in DATES if name in first and name in dates]:
-            dates[f"{name}_shift"] = date_differences(first[name], dates[name])
+            shift = date_differences(first[name], dates[name])
+            if parted is not None:
+                # What had happened when the histories parted is one event in both. The phases
+                # are fixed at generalising, the other dates when they happen.
+                fixed = first["memorised" if name == "memorised" else "generalised"]
+                shift = shift.where(~(fixed.sel(bound="upper", drop=True) <= parted), 0.0)
+            dates[f"{name}_shift"] = shift
     return xr.concat(
         by_history, xr.IndexVariable("condition", list(histories)), combine_attrs="override"
     )

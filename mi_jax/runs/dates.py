@@ -49,6 +49,16 @@ def run_dates(
         dates["generalised"].sel(seed=0).values  # the two snapshots between which it happened
     """
     curves = history_curves(run, run.measures if readings is None else readings)
+    # Each directory by itself: the ancestors of one may be missing.
+    dates = [_dated(one, rule) for one in curves]
+    if len(dates) == 1:
+        return dates[0]
+    joined = xr.concat(dates, "seed", combine_attrs="override") if dates[0] else dates[0]
+    return joined.sel(seed=list(run.seeds)) if joined else joined
+
+
+def _dated(curves: xr.Dataset, rule: GrokkingRule) -> xr.Dataset:
+    """The dates of the seeds of one directory."""
     attrs = {"level": rule.level, "gap": rule.gap, "gap_unit": rule.unit}
     if "test_accuracy" not in curves:
         return xr.Dataset(attrs=attrs)
@@ -58,7 +68,7 @@ def run_dates(
     return grokking_dates(curves, rule)
 
 
-def history_curves(run: Run, readings: xr.Dataset) -> xr.Dataset:
+def history_curves(run: Run, readings: xr.Dataset) -> list[xr.Dataset]:
     """Losses and accuracies of a run from the beginning of its history on.
 
     Args:
@@ -67,19 +77,17 @@ def history_curves(run: Run, readings: xr.Dataset) -> xr.Dataset:
         readings: of the run, dims (seed, step, ...).
 
     Returns:
-        The variables of ``CURVES`` that the readings hold, dims (seed, step).
+        For each directory of the run, the variables of ``CURVES`` that the readings hold, dims
+        (seed, step).
     """
     own = readings[[name for name in CURVES if name in readings]].reset_coords(drop=True)
     if run.parent is None or not own:
-        return own
+        return [own]
     names = [str(name) for name in own.data_vars]
-    whole = [
+    return [
         _with_ancestors(trajectory, own.sel(seed=list(trajectory.seeds)), names)
         for trajectory in run.trajectories
     ]
-    # The ancestors of one folder may be missing: all begin where the last of them does.
-    joined = whole[0] if len(whole) == 1 else xr.concat(whole, "seed", join="inner")
-    return joined.sel(seed=own["seed"])
 
 
 def dates_json(dates: xr.Dataset) -> dict[str, Any]:

@@ -216,6 +216,7 @@ class _Fork(NamedTuple):
             "hash": self.parent.record["hash"],
             "step": self.step,
             "state": "exact" if exact else "fresh optimizer state",
+            "departs": bool(self.new) or self.last > self.parent.trajectories[0].last,
         }
 
 

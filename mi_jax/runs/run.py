@@ -550,7 +550,7 @@ class Run:
         """Whether this is a fork that learns something which its parent does not: it has
         interventions of its own, or goes on beyond the parent's last step.
         """
-        return all(History(trajectory).departs for trajectory in self.trajectories)
+        return any(History(trajectory).departs for trajectory in self.trajectories)
 
     @property
     def report_path(self) -> Path:

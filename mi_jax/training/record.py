@@ -215,7 +215,9 @@ def _is_parent(value: Any) -> bool:
     is_path = isinstance(path, str) and bool(path) and "\0" not in path
     states = ("exact", "fresh optimizer state")
     is_state = value.get("state") in states
-    return is_path and is_state and _is_hash(value.get("hash")) and _is_whole(value.get("step"), 0)
+    is_kind = isinstance(value.get("departs", False), bool)
+    is_origin = _is_hash(value.get("hash")) and _is_whole(value.get("step"), 0)
+    return is_path and is_state and is_kind and is_origin
 
 
 def _is_storage(value: Any) -> bool:

@@ -263,8 +263,8 @@ def test_retrospective_phases_of_a_settled_curve_are_decided() -> None:
     ("settings_of_rule", "message"),
     [
         ({"level": 99.0}, r"level=99\.0 is no accuracy"),
-        ({"gap": 0.5}, r"gap=0\.5 is too small for a gap in ratio\. Give at least 1"),
-        ({"gap": -1, "unit": "steps"}, r"gap=-1 is too small for a gap in steps"),
+        ({"gap": 0.5}, r"gap=0\.5 is no gap in ratio\. Give a finite number of at least 1"),
+        ({"gap": -1, "unit": "steps"}, r"gap=-1 is no gap in steps"),
     ],
 )
 def test_a_rule_refuses_invalid_numbers(settings_of_rule: Any, message: str) -> None:
@@ -277,3 +277,25 @@ def test_missing_curves_are_named() -> None:
     for dates in (grokking_dates, retrospective_phases):
         with pytest.raises(ValueError, match=r"no test_accuracy\. It has"):
             dates(dataset)
+
+
+def test_a_share_of_examples_that_equals_the_level_is_at_the_level() -> None:
+    for count in range(1, 1000):
+        for right in {round(level * count) for level in (0.3, 0.8, 0.9, 0.95, 0.99)}:
+            share = np.float32(right) / np.float32(count)
+            below = np.float32(right - 1) / np.float32(count)
+            reached = first_crossing(np.array([0, 1]), np.array([below, share]), right / count)
+            assert reached == (0.0, 1.0), (right, count)
+
+
+def test_phases_that_may_lie_before_the_first_snapshot_are_open_and_not_absent() -> None:
+    dataset = xr.Dataset(
+        {
+            name: (("seed", "step"), np.array([[1.0, 1.0]]))
+            for name in ("train_accuracy", "test_accuracy", "test_loss")
+        },
+        {"seed": [0], "step": [500, 600]},
+    )
+    dates = grokking_dates(dataset)
+    for name in ("memorised", "generalised", "circuit_formation_end", "cleanup_end"):
+        assert dates[name].values.tolist() == [[-np.inf, 500]], name

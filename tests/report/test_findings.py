@@ -275,14 +275,17 @@ def test_probes_and_their_effects_make_claims(dataset: xr.Dataset) -> None:
 
 def test_findings_as_json_hold_every_tested_claim() -> None:
     null = _renamed(gini_embedding=_draws(5, 0.2, 0.3), gini_unembedding=_draws(5, 0.2, 0.3))
-    made = _claims(_readings(gini_embedding=[0.9] * 5, gini_unembedding=[0.25] * 5), null)
-    (low, high) = findings_json(made)
+    readings = _readings(gini_embedding=[0.9] * 5, gini_unembedding=[0.25] * 5)
+    made = _claims(readings, null)
+    (low, high) = findings_json(made, readings)
     assert (high["reading"], high["level"], high["supported"]) == ("gini_embedding", 2, True)
     assert (low["reading"], low["level"], low["supported"]) == ("gini_unembedding", 0, False)
     assert high["p"] == 1 / 200
     assert high["claim"] == "The embedding is sparse in the Fourier basis (gini_embedding)"
     assert set(high) == {"claim", "reading", "level", "p", "supported"}
-    json.dumps(findings_json(made), allow_nan=False)
+    json.dumps(findings_json(made, readings), allow_nan=False)
+    readings["gini_embedding"].attrs["stored_name"] = "gini_embedding_own"
+    assert findings_json(made, readings)[1]["reading"] == "gini_embedding_own"
 
 
 _FOUR = _dates(
@@ -305,6 +308,13 @@ def test_grokking_is_observed_and_counted_by_seed() -> None:
     published = _FOUR.assign_attrs(level=0.9, gap=1000.0, gap_unit="steps")
     (claim,) = _claims(_readings(test_loss=[0.1] * 4), _renamed(), published)
     assert "reaches 0.9 at 1,000 steps after training accuracy" in claim.text
+
+
+def test_grokking_in_no_seed_is_contradicted_unless_a_seed_is_undecided() -> None:
+    for verdict, contradicted in (("did not grok", True), ("undecided", False)):
+        dates = _dates([(8, 10)], [(900, INF)], [verdict])
+        (claim,) = _claims(_readings(test_loss=[0.1]), _renamed(), dates)
+        assert (claim.reading, claim.contradicted) == ("generalised", contradicted)
 
 
 def test_the_summary_counts_seeds_of_each_kind_and_leaves_none_out_of_the_medians() -> None:

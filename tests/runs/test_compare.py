@@ -135,6 +135,7 @@ def test_the_verbs_do_the_same_as_the_functions(
         "hash": PARENT.hash,
         "step": 13,
         "state": "exact",
+        "departs": True,
     }
     for one, other in zip(
         *(jax.tree.leaves(run.stack()) for run in (open_run(folder), forks["no decay"])),

@@ -1,5 +1,6 @@
 """Dates of runs, forks and zooms: those of the history, whatever folder they are read of."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,29 @@ def test_without_its_parent_what_happened_before_a_fork_is_open_below(
     memorised = dates_json(run_dates(alone, readings=readings))["memorised"]
     assert memorised["seeds"] == {"0": [None, 84], "3": [None, 84]}
     assert memorised["interval"] == [None, 84]
+    # It is known to be a fork that goes its own way, although its parent is not there.
+    assert alone.parent is not None
+    assert alone.record["parent"]["departs"] is alone.departs is False
+    changed = Change("optimizer.weight_decay", 0.0, start=120)
+    moved = open_run(shutil.copytree(parent.path, tmp_path / "again"))
+    other = fork(moved, step=84, steps=130, interventions=[changed], out=tmp_path / "changed")
+    shutil.rmtree(moved.path)
+    assert open_run(other.path).departs
+
+
+def test_runs_opened_as_one_have_the_dates_of_each_though_one_lacks_its_parent(
+    tmp_path: Path,
+) -> None:
+    forks: list[Run] = []
+    for seed in PARENT.seeds:
+        run = train(dataclasses.replace(PARENT, seeds=(seed,), steps=140), tmp_path / f"p{seed}")
+        forks.append(fork(run, step=84, steps=120, out=tmp_path / f"f{seed}"))
+        forks[-1].measure(CURVES)
+    alone = [run_dates(run) for run in forks]
+    shutil.rmtree(tmp_path / "p3")
+    joined = run_dates(open_run([run.path for run in forks]))
+    _equal(joined.sel(seed=[0]), alone[0])
+    assert joined["memorised"].sel(seed=3).values.tolist() == [-np.inf, 84]
 
 
 def test_a_comparison_has_the_dates_of_all_histories_and_their_shifts(
@@ -120,7 +144,9 @@ def test_a_comparison_has_the_dates_of_all_histories_and_their_shifts(
         shift = date_differences(
             *(dates[name].sel(condition=label) for label in ("parent", "no decay"))
         )
-        np.testing.assert_array_equal(dates[f"{name}_shift"].sel(condition="no decay"), shift)
+        # Memorising had happened when the histories parted: one event, no shift.
+        expected = 0 * shift if name == "memorised" else shift
+        np.testing.assert_array_equal(dates[f"{name}_shift"].sel(condition="no decay"), expected)
     shifts = shifts_json(dates)
     assert list(shifts) == ["no decay"]
     assert set(shifts["no decay"]) == set(DATES)

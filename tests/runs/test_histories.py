@@ -194,6 +194,8 @@ def test_a_report_compares_a_fork_with_its_own_end_and_a_zoom_with_the_roots(
     monkeypatch.chdir(path.parent)
     for run, whose in ((histories["zoom"], parent), (changed, changed)):
         run.measure(NAMES)
+        if whose is changed:
+            run.measure([_LEFT])
         study = report(run)
         read = study.dataset["restricted_loss"].attrs
         assert (read["reference_run"], read["reference_step"]) == (whose.record["hash"], 40)
@@ -207,6 +209,7 @@ def test_a_report_compares_a_fork_with_its_own_end_and_a_zoom_with_the_roots(
             assert "restricted_loss_own" in text
             assert "the final model is that of this run at step 40" in text
             assert (changed.path / "nulls" / "frequencies_own.nc").exists()
+            assert "left is left out. It is compared with the end of the run that" in text
         else:
             assert "A part of parent" in text
             assert "_own" not in text
