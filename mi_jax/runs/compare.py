@@ -43,7 +43,8 @@ class Comparison(NamedTuple):
             ``dynamics.grokking_dates`` by condition, dims (condition, seed, bound), ``verdict``
             with dims (condition, seed); and for each date <name>_shift, the steps by which it comes
             later than in the parent, paired by seed (``dynamics.date_differences``). What happened
-            before a fork has the date of its parent and the shift 0. Empty where a history has no test accuracy.
+            before a fork has the date of its parent and the shift 0.
+            Empty where a history has no test accuracy.
     """
 
     dataset: xr.Dataset
