@@ -167,7 +167,7 @@ def test_it_prints(browser: Any) -> None:
 
 def test_the_page_says_how_to_make_it_again_and_where_the_numbers_are(study: Study) -> None:
     page = study.report.read_text()
-    assert f"mi-jax reproduce {study.run.path.name}" in page
+    assert f"mi-jax reproduce {study.run.path}" in page
     for name in (
         "Findings",
         "Numbers",
