@@ -69,7 +69,7 @@ def curves(
             axes.plot(
                 steps,
                 line,
-                SEED_STYLES[row % len(SEED_STYLES)],
+                ls=SEED_STYLES[row % len(SEED_STYLES)],
                 color=COLOURS[meaning],
                 lw=1.3 if len(values) == 1 else 0.9,
                 alpha=0.85,
@@ -312,7 +312,7 @@ def reading_panels(
             axes.plot(
                 dataset["step"],
                 line,
-                SEED_STYLES[row % len(SEED_STYLES)],
+                ls=SEED_STYLES[row % len(SEED_STYLES)],
                 color=COLOURS["train"],
                 lw=0.9,
             )
@@ -364,7 +364,7 @@ def norm_curves(
             by_parameter["step"],
             by_parameter[row],
             # The next line style once all colours are in use.
-            SEED_STYLES[row // len(colours) % len(SEED_STYLES)],
+            ls=SEED_STYLES[row // len(colours) % len(SEED_STYLES)],
             color=colours[row % len(colours)],
             lw=1.1,
             label=str(name).removeprefix("blocks."),
@@ -408,7 +408,7 @@ def attention_curves(
             axes.plot(
                 patterns["step"],
                 patterns[layer, head, key],
-                SEED_STYLES[key % len(SEED_STYLES)],
+                ls=SEED_STYLES[key % len(SEED_STYLES)],
                 color=colours[index % len(colours)],
                 lw=1.0,
                 label=f"L{layer}H{head}" if key == 0 else None,
@@ -522,7 +522,7 @@ def aligned_seeds(
         axes.plot(
             steps / unit,
             dataset[variable].sel(seed=seed),
-            style,
+            ls=style,
             color=colour,
             lw=0.9,
             alpha=0.85,

@@ -15,6 +15,7 @@ from mi_jax.plots.style import (
     COLOURS,
     SEED_STYLES,
     Scale,
+    SeedStyle,
     legend_above,
     legend_beside,
     new_axes,
@@ -76,13 +77,13 @@ def learning_coefficient_curves(
     return figure
 
 
-def _draw_estimates(axes: Axes, dataset: xr.Dataset, name: str, style: str) -> None:
+def _draw_estimates(axes: Axes, dataset: xr.Dataset, name: str, style: SeedStyle) -> None:
     """Draws the estimates of one seed with their standard errors; flagged ones are hollow."""
     steps, values = dataset["step"].values, dataset[name].values
     errors = dataset[f"{name}_se"].values
     bad = _flagged(dataset, (f"{name}_{flag}" for flag in _BAD))
     colour = COLOURS["train"]
-    axes.plot(steps, values, style, color=colour, lw=0.9, alpha=0.7)
+    axes.plot(steps, values, ls=style, color=colour, lw=0.9, alpha=0.7)
     axes.vlines(steps, values - errors, values + errors, color=colour, lw=0.6, alpha=0.6)
     axes.plot(steps[~bad], values[~bad], "o", ms=2.2, color=colour)
     axes.plot(steps[bad], values[bad], "o", ms=2.4, mfc="white", mec=colour, mew=0.6)

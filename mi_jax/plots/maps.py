@@ -228,7 +228,7 @@ def frequency_lines(
         axes.plot(
             steps,
             values.sel(frequency=k),
-            SEED_STYLES[0],
+            ls=SEED_STYLES[0],
             color=cycle[i % len(cycle)],
             lw=1.2,
             label=f"k = {k}",

@@ -65,10 +65,10 @@ def mode_curves(
         colour = _OTHER if k is None else colours[index % len(colours)]
         style = SEED_STYLES[index // len(colours) % len(SEED_STYLES)]
         values, alive = modes["mode_value"].values[:, m], modes["mode_alive"].values[:, m]
-        axes.plot(steps, values, style, color=colour, lw=0.4, alpha=0.5)
+        axes.plot(steps, values, ls=style, color=colour, lw=0.4, alpha=0.5)
         label = f"k = {k}" if k is not None and k not in labelled else None
         above = np.where(alive, values, np.nan)
-        (line,) = axes.plot(steps, above, style, color=colour, lw=1.3, label=label)
+        (line,) = axes.plot(steps, above, ls=style, color=colour, lw=1.3, label=label)
         if k is not None:
             labelled.setdefault(k, line)
         if m in born:
@@ -128,7 +128,7 @@ def irrep_curves(
             axes.plot(
                 values["step"],
                 values[row, column],
-                SEED_STYLES[row % len(SEED_STYLES)],
+                ls=SEED_STYLES[row % len(SEED_STYLES)],
                 color=colour,
                 lw=1.0,
                 label=str(name) if shown and row == 0 else None,
@@ -186,7 +186,7 @@ def _draw_path(axes: Axes, score: xr.DataArray, share: xr.DataArray) -> None:
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.95, values.shape[1]))
     for row, line in enumerate(values):
         style = SEED_STYLES[row % len(SEED_STYLES)]
-        axes.plot(line[:, 0], line[:, 1], style, color=_OTHER, lw=0.8, zorder=1)
+        axes.plot(line[:, 0], line[:, 1], ls=style, color=_OTHER, lw=0.8, zorder=1)
         axes.scatter(line[:, 0], line[:, 1], c=shades, s=5, zorder=2)
     axes.set_xlabel(f"component 1 ({100 * float(share[0]):.0f} %)")
     axes.set_ylabel(f"component 2 ({100 * float(share[1]):.0f} %)")

@@ -55,9 +55,11 @@ def _draw_concept(axes: Axes, readings: xr.Dataset) -> None:
     steps, decoded, used = readings["step"].values, COLOURS["decodable"], COLOURS["used"]
     for row in range(readings.sizes["seed"]):
         style, values = SEED_STYLES[row % len(SEED_STYLES)], readings.isel(seed=row)
-        axes.plot(steps, values["probe_accuracy"], style, color=decoded, lw=1.1)
-        axes.plot(steps, values["probe_accuracy_control"], style, color=decoded, lw=0.7, alpha=0.45)
-        axes.plot(steps, values["probe_effect"], style, color=used, lw=1.1)
+        axes.plot(steps, values["probe_accuracy"], ls=style, color=decoded, lw=1.1)
+        axes.plot(
+            steps, values["probe_accuracy_control"], ls=style, color=decoded, lw=0.7, alpha=0.45
+        )
+        axes.plot(steps, values["probe_effect"], ls=style, color=used, lw=1.1)
     null = readings["probe_effect_null"]
     low, high = null.min(("seed", "draw")), null.max(("seed", "draw"))
     axes.fill_between(steps, low, high, color=used, alpha=0.2, lw=0)

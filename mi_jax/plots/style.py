@@ -39,8 +39,20 @@ COLOURS: Mapping[str, str] = {
 things that have no meaning of their own, in the order of use.
 """
 
-SEED_STYLES = ("-", "--", "-.", ":")
-"""Line styles of the seeds in one panel: colours already carry a meaning."""
+SeedStyle = str | tuple[int, tuple[int, ...]]
+"""A line style: a name, or an offset and the lengths of dashes and gaps."""
+
+SEED_STYLES: tuple[SeedStyle, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (8, 2)),
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (2, 3)),
+    (0, (10, 2, 3, 2)),
+)
+"""Line styles of the seeds in one panel, in their order: colours already carry a meaning."""
 
 COLUMN = 3.4
 """Width of a printed column, in inches."""
@@ -171,22 +183,31 @@ def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
 
 
 def step_axis(axes: Axes, steps: np.ndarray, scale: Scale = "log") -> None:
-    """Makes the horizontal axis one of training steps, from 0 to the last step.
+    """Makes the horizontal axis one of training steps: from 0, or from where a fork or a zoom
+    begins, to the last step.
 
     Args:
         axes: to change.
         steps: of the snapshots, shape (step,).
         scale: "log" is logarithmic above step 10 (above 1 in runs of fewer than 1,000 steps) and
-            linear below, so that step 0 can be shown; "linear" is linear throughout.
+            linear below, so that step 0 can be shown; in a fork or a zoom it is logarithmic where
+            the last step is at least four times the first, and linear otherwise. "linear" is linear
+            throughout.
     """
-    last = max(int(np.max(steps)), 1)
-    if scale == "log":
+    begin, last = int(np.min(steps)), max(int(np.max(steps)), 1)
+    if begin > 0:
+        if scale == "log" and last >= 4 * begin:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    elif scale == "log":
         first = 10 if last >= 1000 else 1
         axes.set_xscale("symlog", linthresh=first, linscale=0.4)
         decades = [10**k for k in range(len(str(last))) if first <= 10**k <= last]
         axes.set_xticks([0, *decades], ["0", *[f"{decade:,}" for decade in decades]])
         axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlim(0, last)
+    axes.set_xlim(begin, max(last, begin + 1))
     axes.set_xlabel("step (optimizer updates)")
 
 

@@ -477,9 +477,12 @@ def test_seeds_that_resemble_each_other_do_not_count_as_independent() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_few_seeds_reach_no_causal_claim(seeds: int) -> None:
-    """A concept of which every seed's effect lies beyond all random subspaces."""
+    """Concepts that every seed's probe reads beyond its control task, and of which every seed's
+    effect lies beyond all random subspaces.
+    """
     dataset, _ = _noise(np.random.default_rng(0), seeds, 0.0)
     dataset["probe_effect"] += 2
+    dataset["probe_accuracy_control"] -= 2
     made = probe_claims(dataset[list(PROBES)])
     assert {claim.level for claim in made if claim.reading == "probe_effect"} == (
         {0} if seeds == 1 else {1}

@@ -632,7 +632,7 @@ def test_the_rule_of_dates_is_an_option_with_the_defaults_of_the_package(
     ("given", "message"),
     [
         (["--level", "99"], "level=99.0 is no accuracy. Give one above 0 and up to 1."),
-        (["--gap", "0.5"], "gap=0.5 is too small for a gap in ratio. Give at least 1."),
+        (["--gap", "0.5"], "gap=0.5 is no gap in ratio. Give a finite number of at least 1."),
     ],
 )
 def test_an_invalid_rule_is_refused(

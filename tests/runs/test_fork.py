@@ -155,6 +155,7 @@ def test_a_fork_is_described_on_disk(parent: Run, projected: Run) -> None:
         "hash": PARENT.hash,
         "step": 21,
         "state": "exact",
+        "departs": True,
     }
     assert record["hash"] != PARENT.hash
     assert json.loads((parent.path / "run.json").read_text())["format"] == 1
