@@ -42,13 +42,7 @@ def first_crossing(
         >>> first_crossing(np.array([0, 9, 99]), np.array([0.0, 0.4, 0.45]), 0.5)
         (99.0, inf)
     """
-    finite = np.isfinite(values)
-    precision = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
-    rounding = 2 * float(np.finfo(precision).eps) * abs(level)
-    x, y = np.asarray(steps, np.float64)[finite], np.asarray(values, np.float64)[finite]
-    # Comparing the readings themselves, not interpolated dates, keeps a level that is met exactly
-    # at a snapshot free of rounding.
-    reached = y >= level - rounding if direction == "up" else y <= level + rounding
+    x, _, reached = _finite(steps, values, level, direction)
     i = int(reached.argmax()) if reached.any() else len(x)
     lower = float(x[i - 1]) if i > 0 else float("-inf")
     upper = float(x[i]) if i < len(x) else float("inf")
@@ -84,6 +78,22 @@ def crossings(
     return as_dates(curve["seed"].values, pairs)
 
 
+def _finite(
+    steps: Int[np.ndarray, " step"] | Float[np.ndarray, " step"],
+    values: Float[np.ndarray, " step"],
+    level: float,
+    direction: Literal["up", "down"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps and values of the finite part of a curve, and whether each value is at the level or
+    beyond, but for the rounding of the values' precision.
+    """
+    finite = np.isfinite(values)
+    precision = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
+    rounding = 2 * float(np.finfo(precision).eps) * abs(level)
+    x, y = np.asarray(steps, np.float64)[finite], np.asarray(values, np.float64)[finite]
+    return x, y, y >= level - rounding if direction == "up" else y <= level + rounding
+
+
 def interpolated_crossing(
     steps: Int[np.ndarray, " step"] | Float[np.ndarray, " step"],
     values: Float[np.ndarray, " step"],
@@ -112,11 +122,8 @@ def interpolated_crossing(
         >>> interpolated_crossing(np.array([0, 9, 99]), np.array([0.0, 0.0, 1.0]), 0.5)
         30.62...
     """
-    finite = np.isfinite(values)
-    precision = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
-    rounding = 2 * float(np.finfo(precision).eps) * abs(level)
-    x, y = np.log1p(np.asarray(steps, np.float64)[finite]), np.asarray(values, np.float64)[finite]
-    reached = y >= level - rounding if direction == "up" else y <= level + rounding
+    finite, y, reached = _finite(steps, values, level, direction)
+    x = np.log1p(finite)
     if not reached.any():
         return float("nan")
     i = int(reached.argmax())
