@@ -290,7 +290,7 @@ def test_an_allowed_module_is_looked_for_in_no_other_place(
     assert not list(tmp_path.rglob("imported"))
 
 
-@pytest.mark.parametrize("name", ["mine.py", "../mine", "", "a b", "/tmp/mine"])
+@pytest.mark.parametrize("name", ["mine.py", "../mine", "", "a b", "/mine"])
 def test_what_is_no_name_of_a_module_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="not the name of a module"):
         open_run(_STORED, allow_modules=[name])
