@@ -17,7 +17,7 @@ from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
 from mi_jax.training.planting import follow
 from mi_jax.training.program_schedule import ProgramSchedule
-from mi_jax.training.record import FORMAT, lock, read_record, write_record
+from mi_jax.training.record import FORMAT, identity, lock, read_record, write_record
 from mi_jax.training.state import Mode, Parts, SeedMode
 from mi_jax.training.trajectory import Storage, Trajectory
 
@@ -172,10 +172,8 @@ def check_same(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]
     """
     # Both in the form of today's version, which older records lack.
     there = stored_experiment(stored).to_json()
-    free = ("name", "storage")
     different = differences(
-        {name: value for name, value in there.items() if name not in free},
-        {name: value for name, value in asked.items() if name not in free},
+        *({**identity(form), "seeds": form["seeds"]} for form in (there, asked))
     )
     if not different:
         return

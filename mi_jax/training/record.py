@@ -90,8 +90,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def identity(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage."""
-    return {name: value for name, value in experiment.items() if name not in _OUTSIDE_IDENTITY}
+    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage, and
+    where a file of data lies whose own hash is part of the task.
+    """
+    covered = {name: value for name, value in experiment.items() if name not in _OUTSIDE_IDENTITY}
+    task = covered.get("task")
+    if isinstance(task, Mapping) and task.get("sha256"):
+        covered["task"] = {name: value for name, value in task.items() if name != "file"}
+    return covered
 
 
 def forked_hash(experiment: str, parent: Mapping[str, Any]) -> str:
