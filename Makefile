@@ -5,7 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-long test-all calibration check install
+# make test-lowest, make test-newest: the tests with the oldest versions that pyproject.toml allows,
+# and on the newest Python that jax supports, each in an environment of its own; by hand.
+NEWEST ?= 3.14
+
+.PHONY: demo test test-slow test-long test-all test-lowest test-newest calibration check install
 
 demo: $(VENV)/.core
 	$(BIN)/mi-jax run grokking
@@ -20,6 +24,19 @@ test-long: install
 	$(BIN)/python -m pytest -m long -n auto --dist worksteal
 
 test-all: test test-slow test-long
+
+# Old packages warn of what newer ones will take away.
+test-lowest: $(VENV)/.core
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct \
+		--editable '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning \
+		-W ignore::PendingDeprecationWarning -W 'ignore:It looks like .register_random'
+
+test-newest: $(VENV)/.core
+	$(BIN)/uv venv --quiet --clear --python $(NEWEST) $(VENV)-newest
+	$(BIN)/uv pip install --quiet --python $(VENV)-newest/bin/python --upgrade --editable '.[dev]'
+	$(VENV)-newest/bin/python -m pytest -n auto --dist worksteal
 
 calibration: install
 	$(BIN)/python docs/calibration.py

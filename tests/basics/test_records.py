@@ -113,9 +113,8 @@ def test_a_value_that_json_has_no_form_for_is_refused(value: Any) -> None:
 
 
 def test_a_class_that_no_other_process_could_import_is_refused() -> None:
-    local = make_dataclass(
-        "Local", [("x", int, 1)], frozen=True, namespace={"__module__": "__main__"}
-    )
+    local = make_dataclass("Local", [("x", int, 1)], frozen=True)
+    local.__module__ = "__main__"
     with pytest.raises(
         ConfigError, match="Local must be defined at the top of an importable module"
     ):
