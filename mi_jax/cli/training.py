@@ -72,7 +72,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print parameters, minutes and disk that training would take, and write nothing",
+        help="print parameters, minutes, memory and disk that training would take, and write "
+        "nothing",
     )
     parser.add_argument(
         "--route",
@@ -146,13 +147,19 @@ def _help(options: argparse.Namespace) -> int:
 
 def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
     from mi_jax.runs.cost import cost
+    from mi_jax.runs.limits import estimate, refuse_too_large
+    from mi_jax.runs.train import check
 
-    costs = cost(experiment)
+    needed = estimate(experiment, options.seed_mode)
+    costs = cost(experiment, needed)
     lines = []
     for name, value in costs.items():
         number = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
         lines.append(f"{name.replace('_', ' ')}\t{number}")
     print_answer(options, costs, "\n".join(lines))
+    refuse_too_large(needed, options.out or ".")
+    if experiment.interventions:
+        check(experiment.parts(options.route, options.seed_mode))
     return 0
 
 

@@ -24,7 +24,7 @@ from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 from mi_jax.training.program_schedule import ProgramSchedule
-from mi_jax.training.record import forked_hash, identity
+from mi_jax.training.record import LARGEST_STEP, forked_hash, identity
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
@@ -104,8 +104,10 @@ class Experiment:
     precision: Precision = added("float32")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ConfigError(f"steps={self.steps} must be a whole number of at least 1.")
+        if not isinstance(self.steps, int) or not 1 <= self.steps <= LARGEST_STEP:
+            raise ConfigError(
+                f"steps={self.steps} must be a whole number from 1 to {LARGEST_STEP}."
+            )
         self._check_seeds()
         if not self.name or "/" in self.name:
             raise ConfigError(f"name={self.name!r} must be the name of a folder, without '/'.")
