@@ -50,7 +50,8 @@ Examples:
 _SWEEP = """\
 A setting with several values, separated by commas, is swept; a setting with one value is
 changed for all runs. A list of whole numbers such as --seeds counts as one value. Each point of
-the grid is a run of its own. A sweep that was stopped is resumed by the same command.
+the grid is a run of its own. A sweep that was stopped is resumed by the same command. A run that
+fails is a row with its error; the others are trained, and the exit status is 1.
 
 Examples:
   mi-jax sweep liu_2022 --optimizer.weight-decay 0.1,1 --optimizer.learning-rate 1e-3,1e-2
@@ -207,7 +208,14 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     folder = options.out or f"checkpoints/{experiment.name}-sweep"
     rows, table = _rows(summary)
     print_answer(options, rows, "\n".join([*table, f"sweep: {folder}"]))
-    return 0
+    failed = [text for text in summary["error"].values.ravel().tolist() if text]
+    if failed:
+        print(
+            f"mi-jax: {len(failed)} of {summary['error'].size} runs failed, the first with: "
+            f"{failed[0]} The same command trains them again.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
 
 
 def _rows(summary: Any) -> tuple[list[dict[str, Any]], list[str]]:
@@ -240,7 +248,7 @@ def _rows(summary: Any) -> tuple[list[dict[str, Any]], list[str]]:
                 number = value.item()
                 # JSON has no NaN.
                 row[str(name)] = None if number != number else number
-                cells.append(number if isinstance(number, str) else f"{number:.6g}")
+                cells.append(f"{number:.6g}" if isinstance(number, float) else str(number))
         rows.append(row)
         lines.append("\t".join(cells))
     return rows, lines

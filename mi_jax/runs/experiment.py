@@ -29,6 +29,9 @@ from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
 
+AcceptMachine = Literal["same", "any"]
+"""Machines on which a run may be continued: see ``Experiment``."""
+
 
 class Plan(NamedTuple):
     """An experiment made ready for training.
@@ -80,6 +83,9 @@ class Experiment:
         precision: "float32", or "float64" for parameters, optimizer state, losses and readings of
             this run alone. Data and initial parameters are drawn in float32 and cast, so that both
             precisions start at the same weights and see the same batches.
+        accept_machine: "same" refuses to continue a run where its bits could differ: other
+            versions, processor model, number of cores or flags. "any" continues it there, as
+            ``allow_other_machine`` does for one call: for a cluster of several processor models.
 
     Raises:
         ConfigError: a setting is invalid, or two settings contradict each other.
@@ -102,6 +108,7 @@ class Experiment:
     storage: Storage = field(default_factory=Storage)
     path: PlantedTrajectory | None = added(None)
     precision: Precision = added("float32")
+    accept_machine: AcceptMachine = added("same")
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or not 1 <= self.steps <= LARGEST_STEP:
@@ -112,6 +119,7 @@ class Experiment:
         if not self.name or "/" in self.name:
             raise ConfigError(f"name={self.name!r} must be the name of a folder, without '/'.")
         check_choice("precision", self.precision, get_args(Precision))
+        check_choice("accept_machine", self.accept_machine, get_args(AcceptMachine))
         self.snapshots()
         late = [change for change in self.interventions if change.start >= self.steps]
         if late:
@@ -236,7 +244,9 @@ class Experiment:
 
     @property
     def hash(self) -> str:
-        """The experiment's identity: equal for runs that differ in seeds, name or storage only."""
+        """The experiment's identity: equal for runs that differ in seeds, name, storage or the
+        machines that they accept only.
+        """
         return digest(identity(self.to_json()))
 
 

@@ -61,7 +61,8 @@ class ModularArithmetic(PairTask):
     def __post_init__(self) -> None:
         if not (isinstance(self.p, int) and 2 <= self.p <= LARGEST_INDEX):
             raise ConfigError(
-                f"p={self.p}: the modulus must be a whole number from 2 to {LARGEST_INDEX}."
+                f"p={self.p}: the modulus must be a whole number of at least 2, and at most"
+                f" {LARGEST_INDEX}."
             )
         check_choice("operation", self.operation, get_args(Operation))
         if self.operation in DIVIDING and not is_prime(self.p):
