@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command after ``mi-jax``; those of this process by default.
 
     Returns:
-        The exit status: 0; 1 if ``verify`` found damage or ``reproduce`` found a difference; 2
-        for an error that the user can fix; 130 after a signal.
+        The exit status: 0; 1 if ``verify`` found damage, ``reproduce`` found a difference, or a run
+        of ``sweep`` failed; 2 for an error that the user can fix; 130 after a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options, overrides = _parser(words).parse_known_args(words)

@@ -177,6 +177,10 @@ def _with_new_names(experiment: Experiment, arguments: Sequence[str]) -> list[st
     return words
 
 
+_MOST_NUMBERS = 100_000
+"""The most numbers that a list on the command line may stand for."""
+
+
 def parse_whole_numbers(text: str) -> tuple[int, ...]:
     """Parse ``0,1,2`` and ``0-4`` as numbers.
 
@@ -191,11 +195,17 @@ def parse_whole_numbers(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         try:
-            numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+            values = range(int(first), int(last if dash else first) + 1)
         except ValueError as error:
             raise ConfigError(
                 f"Cannot read '{text}'. Give a list of whole numbers such as 0,1,2 or 0-4."
             ) from error
+        # Not len(values), which fails from 2^63 on.
+        if len(numbers) + values.stop - values.start > _MOST_NUMBERS:
+            raise ConfigError(
+                f"'{text}' lists more than {_MOST_NUMBERS} numbers. Give a shorter list."
+            )
+        numbers += values
     return tuple(numbers)
 
 

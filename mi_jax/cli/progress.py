@@ -30,6 +30,14 @@ class _TestAccuracy:
     """
 
     def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._prepared = False
+        self._values = np.full(len(experiment.seeds), np.nan)
+        self._time = -np.inf
+
+    def _prepare(self) -> None:
+        """Make the test examples: not before training has begun, which refuses too many."""
+        experiment, self._prepared = self._experiment, True
         task, model = experiment.task, experiment.build()
         seed = experiment.seeds[0]
         evaluation = task.evaluation(task.data(seed), stream(seed, "measure"))
@@ -39,10 +47,10 @@ class _TestAccuracy:
                 lambda p: accuracy(model.apply(p, batch.inputs, positions=task.read), batch), params
             )
         )
-        self._values = np.full(len(experiment.seeds), np.nan)
-        self._time = -np.inf
 
     def __call__(self, state: TrainState) -> np.ndarray:
+        if not self._prepared:
+            self._prepare()
         if self._batch is not None and time.monotonic() - self._time > _ACCURACY_SECONDS:
             self._values = np.asarray(self._program(state.params, self._batch))
             self._time = time.monotonic()

@@ -50,7 +50,8 @@ Examples:
 _SWEEP = """\
 A setting with several values, separated by commas, is swept; a setting with one value is
 changed for all runs. A list of whole numbers such as --seeds counts as one value. Each point of
-the grid is a run of its own. A sweep that was stopped is resumed by the same command.
+the grid is a run of its own. A sweep that was stopped is resumed by the same command. A run that
+fails is a row with its error; the others are trained, and the exit status is 1.
 
 Examples:
   mi-jax sweep liu_2022 --optimizer.weight-decay 0.1,1 --optimizer.learning-rate 1e-3,1e-2
@@ -72,7 +73,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print parameters, minutes and disk that training would take, and write nothing",
+        help="print parameters, minutes, memory and disk that training would take, and write "
+        "nothing",
     )
     parser.add_argument(
         "--route",
@@ -146,13 +148,19 @@ def _help(options: argparse.Namespace) -> int:
 
 def _dry_run(experiment: Any, options: argparse.Namespace) -> int:
     from mi_jax.runs.cost import cost
+    from mi_jax.runs.limits import estimate, refuse_too_large
+    from mi_jax.runs.train import check
 
-    costs = cost(experiment)
+    needed = estimate(experiment, options.seed_mode)
+    costs = cost(experiment, needed)
     lines = []
     for name, value in costs.items():
         number = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
         lines.append(f"{name.replace('_', ' ')}\t{number}")
     print_answer(options, costs, "\n".join(lines))
+    refuse_too_large(needed, options.out or ".")
+    if experiment.interventions:
+        check(experiment.parts(options.route, options.seed_mode))
     return 0
 
 
@@ -200,7 +208,14 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     folder = options.out or f"checkpoints/{experiment.name}-sweep"
     rows, table = _rows(summary)
     print_answer(options, rows, "\n".join([*table, f"sweep: {folder}"]))
-    return 0
+    failed = [text for text in summary["error"].values.ravel().tolist() if text]
+    if failed:
+        print(
+            f"mi-jax: {len(failed)} of {summary['error'].size} runs failed, the first with: "
+            f"{failed[0]} The same command trains them again.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
 
 
 def _rows(summary: Any) -> tuple[list[dict[str, Any]], list[str]]:
@@ -233,7 +248,7 @@ def _rows(summary: Any) -> tuple[list[dict[str, Any]], list[str]]:
                 number = value.item()
                 # JSON has no NaN.
                 row[str(name)] = None if number != number else number
-                cells.append(number if isinstance(number, str) else f"{number:.6g}")
+                cells.append(f"{number:.6g}" if isinstance(number, float) else str(number))
         rows.append(row)
         lines.append("\t".join(cells))
     return rows, lines

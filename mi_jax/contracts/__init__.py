@@ -38,6 +38,7 @@ from mi_jax.contracts.task import (
     Feed,
     Inputs,
     Task,
+    TaskSize,
     trained_labels,
 )
 from mi_jax.contracts.training import GradientTransformation, Loss, Optimizer, batch_loss, mean_loss
@@ -74,6 +75,7 @@ __all__ = [
     "Tap",
     "Taps",
     "Task",
+    "TaskSize",
     "batch_loss",
     "labels",
     "mean_loss",

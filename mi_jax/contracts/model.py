@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from mi_jax.basics.dims import Params, PRNGKey
 from mi_jax.basics.errors import ConfigError, nearest
+from mi_jax.basics.pytrees import dotted
 from mi_jax.contracts.task import Inputs
 
 
@@ -207,6 +209,11 @@ class Architecture(ABC):
         (3, 1, 5)
     """
 
+    repeated: ClassVar[str | None] = None
+    """Name of the setting that counts layers. From the third one on, every layer must have the same
+    parameters as the one before it, so that a model of very many is measured on two small ones.
+    """
+
     @classmethod
     def smallest(cls) -> "Architecture":
         """The smallest sensible setting, which trains in seconds: tests run it on every task."""
@@ -243,3 +250,16 @@ class Architecture(ABC):
         Raises:
             ConfigError: if the architecture cannot read these inputs.
         """
+
+    def shapes(self, inputs: Inputs) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every parameter, by dotted name; nothing is computed.
+
+        Args:
+            inputs: description of the task's inputs.
+
+        Raises:
+            ConfigError: if the architecture cannot read these inputs.
+        """
+        init = self.build(inputs).init
+        parameters = jax.eval_shape(lambda: init(jax.random.key(0)))
+        return {name: leaf.shape for name, leaf in dotted(parameters).items()}

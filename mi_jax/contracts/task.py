@@ -99,6 +99,26 @@ class Evaluation(NamedTuple):
         )
 
 
+class TaskSize(NamedTuple):
+    """Size of the arrays of a task, as its settings alone tell it, before anything is built.
+
+    Attributes:
+        batch: number of examples of one step.
+        examples: number of examples of the evaluation, all splits together.
+        data: bytes of ``Task.data`` of one seed.
+        evaluation: bytes of ``Task.evaluation`` of one seed: batches and ground truth.
+        making: bytes that are needed for a while, in addition, to make them.
+        drawing: bytes that the compiled program holds to draw the batches of a chunk.
+    """
+
+    batch: int
+    examples: int
+    data: int
+    evaluation: int
+    making: int = 0
+    drawing: int = 0
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """Data to train on, and exact facts about them.
@@ -172,6 +192,14 @@ class Task(ABC):
         Entries along all other dims are counted from 0.
         """
         return {}
+
+    def size(self) -> TaskSize | None:
+        """Size of the task's arrays, by arithmetic on the settings; None if it is not known.
+
+        A run that the machine cannot hold is refused by it. It must be right within a factor of 2,
+        and must not make anything that grows with the settings.
+        """
+        return None
 
     @abstractmethod
     def data(self, seed: int) -> PyTree:

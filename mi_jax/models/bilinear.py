@@ -45,10 +45,10 @@ class Bilinear(Architecture):
         Raises:
             ConfigError: if the task's inputs are not a pair of tokens.
         """
-        n, N = inputs.tokens, self.width
+        N = self.width
         position_a, position_b = pair_positions(inputs, "A bilinear network")
         sites = bilinear_sites()
-        shapes = {"embed_a.W_E": (n, N), "embed_b.W_E": (n, N), "unembed.W_U": (N, inputs.classes)}
+        shapes = self.shapes(inputs)
 
         def init(key: PRNGKey) -> Params:
             return normal_parameters(
@@ -81,6 +81,11 @@ class Bilinear(Architecture):
             linear_readout=True,
         )
         return Model(init, apply, roles, sites)
+
+    def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter, by dotted name."""
+        n, N = inputs.tokens, self.width
+        return {"embed_a.W_E": (n, N), "embed_b.W_E": (n, N), "unembed.W_U": (N, inputs.classes)}
 
 
 def bilinear_sites() -> tuple[Site, ...]:

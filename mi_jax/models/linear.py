@@ -68,9 +68,8 @@ class DeepLinear(Architecture):
                 distinguish its classes.
         """
         count = feature_count(inputs, "A deep linear network")
-        sizes = (count, *self.widths, output_count(self.outputs, inputs))
-        layers = len(sizes) - 1
-        shapes = {f"layers.{i}.W": (sizes[i], sizes[i + 1]) for i in range(layers)}
+        shapes = self.shapes(inputs)
+        layers = len(shapes)
         sites = linear_sites(layers)
 
         def init(key: PRNGKey) -> Params:
@@ -107,6 +106,12 @@ class DeepLinear(Architecture):
             linear_readout=True,
         )
         return Model(init, apply, hidden if self.widths else Roles(), sites)
+
+    def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter, by dotted name."""
+        count = feature_count(inputs, "A deep linear network")
+        sizes = (count, *self.widths, output_count(self.outputs, inputs))
+        return {f"layers.{i}.W": sizes[i : i + 2] for i in range(len(sizes) - 1)}
 
 
 def linear_sites(layers: int) -> tuple[Site, ...]:

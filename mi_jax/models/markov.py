@@ -72,7 +72,7 @@ class MarkovAttention(Architecture):
                 f"This model answers with one of its {k} tokens. The task has {inputs.classes}"
                 f" classes of {inputs.kind}. Choose a task whose answers are tokens."
             )
-        shapes = {"blocks.0.attn.W_rel": (inputs.positions,), "blocks.1.attn.W_QK": (k, k)}
+        shapes = self.shapes(inputs)
         sites = markov_sites()
 
         def init(key: PRNGKey) -> Params:
@@ -103,6 +103,11 @@ class MarkovAttention(Architecture):
             return tapped.at("logits", jnp.einsum("bqk,bkv->bqv", match, e))
 
         return Model(init, apply, Roles(), sites)
+
+    def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter, by dotted name."""
+        k = inputs.vocabulary
+        return {"blocks.0.attn.W_rel": (inputs.positions,), "blocks.1.attn.W_QK": (k, k)}
 
 
 def markov_sites() -> tuple[Site, ...]:

@@ -6,7 +6,7 @@ Most work on grokking without attention uses these networks.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Array, Float, Shaped
 
@@ -107,6 +107,8 @@ class MLP(Architecture):
     output_scale: float = added(1.0)
     initialization: MLPInitialization = added("fan_in")
 
+    repeated: ClassVar[str] = "depth"
+
     def __post_init__(self) -> None:
         check_at_least_one(self, "width", "depth", "d_embed", "outputs")
         check_init_scale(self.init_scale)
@@ -200,6 +202,11 @@ class MLP(Architecture):
             linear_readout=True,
         )
         return Model(lambda key: self._initial(key, parameters), apply, roles, sites)
+
+    def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter, by dotted name."""
+        parameters = self._parameters(self._entry(inputs), inputs)
+        return {name: shape for name, (shape, _) in parameters.items()}
 
     @property
     def biased_output(self) -> bool:

@@ -35,8 +35,8 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
     snapshot, the band goes on to the top.
 
     Args:
-        summary: memorised and generalised, dims (axis, seed, bound), in steps. Its attribute
-            ``steps`` is the budget: the steps that were trained.
+        summary: memorised and generalised, dims (axis, seed, bound), in steps; and budget, dims
+            (axis), the steps that were trained, or one number for all as its attribute ``steps``.
         axis: the name of the setting, such as "optimizer.weight_decay".
         ax: the Axes to draw on; new ones by default.
 
@@ -50,7 +50,8 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
     """
     axes = ax if ax is not None else new_axes()
     positions, tick_labels = _ticks(summary[axis].values)
-    budget = float(summary.attrs["steps"])
+    budgets = _budgets(summary, axis)
+    budget = float(budgets.max())
     # Step 0 and dates that are open below lie at the foot of a logarithmic axis.
     finite = [summary[name].values for name in ("memorised", "generalised")]
     positive = np.concatenate([x[np.isfinite(x) & (x > 0)] for x in finite])
@@ -64,19 +65,23 @@ def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> 
         for x, by_seed in zip(positions, dates.values, strict=True):
             for offset, pair in zip(offsets, by_seed, strict=True):
                 _draw_date(axes, x + offset, pair, (foot, top), colour)
-        medians = np.array([date_interval(at_setting).middle for at_setting in dates])
+        medians = np.array([_median(at_setting) for at_setting in dates])
         low, high = np.clip(medians, foot, top).T
         axes.fill_between(positions, low, high, color=colour, alpha=0.25, lw=0)
         # NaN ends the line where the median is not known from above.
         for edge in (low, np.where(np.isinf(medians[:, 1]), np.nan, high)):
             axes.plot(positions, edge, color=colour, lw=0.8, label=name if edge is low else None)
-    axes.axhline(budget, color=COLOURS["date"], lw=0.6, ls=":")
+    if len(set(budgets)) == 1:
+        axes.axhline(budget, color=COLOURS["date"], lw=0.6, ls=":")
+    else:
+        ends = positions - 0.5, positions + 0.5
+        axes.hlines(budgets, *ends, color=COLOURS["date"], lw=0.6, ls=":")
     axes.set_yscale("log")
     axes.set_ylim(foot, top)
     axes.set_xlim(positions[0] - 0.5, positions[-1] + 0.5)
     axes.annotate(
         "later",
-        (1, budget),
+        (1, budgets[-1]),
         xytext=(3, 3),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
@@ -113,13 +118,14 @@ def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
     Where seeds disagree, a cell on the left says how many of them have the verdict that is shown.
     On the right, seeds that had not generalised by the last snapshot are part of the median: a cell
     is grey where it lies beyond the last snapshot, and says how many seeds generalised where some
-    did not. Its colour is the geometric mean of the two bounds of the median. The title states the
-    accuracy, the gap and the budget.
+    did not. Its colour is the geometric mean of the two bounds of the median. A setting whose run
+    failed is an empty cell on both sides. The title states the accuracy, the gap and the budget.
 
     Args:
         summary: verdict (one of ``dynamics.VERDICTS``), dims (across, up, seed), and generalised in
             steps, dims (across, up, seed, bound). Its attributes ``level`` (accuracy), ``gap``,
-            ``gap_unit`` ("ratio" or "steps") and ``steps`` (the budget) stand in the title.
+            ``gap_unit`` ("ratio" or "steps") and the budget stand in the title: the variable
+            budget, dims (across, up), or the attribute ``steps``.
         across: the name of the setting on the horizontal axis.
         up: the name of the setting on the vertical axis.
 
@@ -141,8 +147,9 @@ def phase_diagram(summary: xr.Dataset, across: str, up: str) -> Figure:
             set_label(_words(name))
     level, gap, unit = (summary.attrs[name] for name in ("level", "gap", "gap_unit"))
     distance = f"gap {gap:,g} steps" if unit == "steps" else f"gap a factor of {gap:g}"
-    budget, seeds = summary.attrs["steps"], verdicts.shape[-1]
-    title = f"accuracy {level:.0%}, {distance}, budget {budget:,} steps, {seeds} seeds"
+    budgets, seeds = _budgets(summary, up, across), verdicts.shape[-1]
+    budget = " to ".join(f"{steps:,}" for steps in sorted({budgets.min(), budgets.max()}))
+    title = f"accuracy {level:.0%}, {distance}, budget {budget} steps, {seeds} seeds"
     figure.suptitle(title, x=0.01, ha="left", fontsize=8)
     return figure
 
@@ -152,12 +159,13 @@ def _draw_verdicts(axes: Axes, verdicts: np.ndarray) -> None:
     counts = np.stack([(verdicts == name).sum(axis=-1) for name in VERDICTS])
     most, seeds = counts.argmax(axis=0), verdicts.shape[-1]
     colours = ListedColormap([_VERDICT_COLOURS[name] for name in VERDICTS])
-    axes.pcolormesh(
-        most, cmap=colours, vmin=-0.5, vmax=len(VERDICTS) - 0.5, edgecolors="white", lw=1
-    )
-    for cell in np.argwhere(counts.max(axis=0) < seeds):
+    known = counts.max(axis=0) > 0
+    cells = np.ma.masked_array(most, ~known)
+    limits = {"vmin": -0.5, "vmax": len(VERDICTS) - 0.5}
+    axes.pcolormesh(cells, cmap=colours, **limits, edgecolors="white", lw=1)
+    for cell in np.argwhere(known & (counts.max(axis=0) < seeds)):
         _count(axes, cell, f"{counts.max(axis=0)[tuple(cell)]}/{seeds}")
-    shown = [VERDICTS[k] for k in np.unique(most)]
+    shown = [VERDICTS[k] for k in np.unique(most[known])]
     axes.legend(
         handles=[Patch(color=_VERDICT_COLOURS[name], label=name) for name in shown],
         frameon=False,
@@ -170,7 +178,7 @@ def _draw_verdicts(axes: Axes, verdicts: np.ndarray) -> None:
 def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
     """Draws the median date of each cell; ``dates`` has the dims (up, across, seed, bound)."""
     rows, columns, seeds = dates.shape[:3]
-    bounds = np.array([[date_interval(cell).middle for cell in row] for row in dates])
+    bounds = np.array([[_median(cell) for cell in row] for row in dates])
     # A median that is open below is drawn at its upper bound.
     lower = np.where(bounds[..., 0] > 0, bounds[..., 0], bounds[..., 1])
     medians = np.sqrt(np.maximum(lower, 1) * np.maximum(bounds[..., 1], 1))
@@ -195,6 +203,21 @@ def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
         bar.ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         bar.ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.set_title("grey: median later than the budget", loc="left")
+
+
+def _budgets(summary: xr.Dataset, *dims: str) -> np.ndarray:
+    """The steps of training at each setting, by the settings ``dims``."""
+    shape = [summary.sizes[dim] for dim in dims]
+    if "budget" not in summary:
+        return np.full(shape, summary.attrs["steps"])
+    return summary["budget"].transpose(*dims).values
+
+
+def _median(dates: xr.DataArray) -> tuple[float, float]:
+    """The bounds of the median date over seeds; NaN for a run that failed."""
+    if np.isnan(dates.values).all():
+        return np.nan, np.nan
+    return date_interval(dates).middle
 
 
 def _count(axes: Axes, cell: np.ndarray, text: str) -> None:

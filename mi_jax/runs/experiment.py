@@ -24,10 +24,13 @@ from mi_jax.training.losses import CrossEntropy
 from mi_jax.training.optimizers import AdamW
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 from mi_jax.training.program_schedule import ProgramSchedule
-from mi_jax.training.record import forked_hash, identity
+from mi_jax.training.record import LARGEST_STEP, forked_hash, identity
 from mi_jax.training.schedules import LogSpaced, Schedule
 from mi_jax.training.state import Mode, Parts, SeedMode, fastest
 from mi_jax.training.trajectory import Storage
+
+AcceptMachine = Literal["same", "any"]
+"""Machines on which a run may be continued: see ``Experiment``."""
 
 
 class Plan(NamedTuple):
@@ -80,6 +83,9 @@ class Experiment:
         precision: "float32", or "float64" for parameters, optimizer state, losses and readings of
             this run alone. Data and initial parameters are drawn in float32 and cast, so that both
             precisions start at the same weights and see the same batches.
+        accept_machine: "same" refuses to continue a run where its bits could differ: other
+            versions, processor model, number of cores or flags. "any" continues it there, as
+            ``allow_other_machine`` does for one call: for a cluster of several processor models.
 
     Raises:
         ConfigError: a setting is invalid, or two settings contradict each other.
@@ -102,14 +108,18 @@ class Experiment:
     storage: Storage = field(default_factory=Storage)
     path: PlantedTrajectory | None = added(None)
     precision: Precision = added("float32")
+    accept_machine: AcceptMachine = added("same")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ConfigError(f"steps={self.steps} must be a whole number of at least 1.")
+        if not isinstance(self.steps, int) or not 1 <= self.steps <= LARGEST_STEP:
+            raise ConfigError(
+                f"steps={self.steps} must be a whole number from 1 to {LARGEST_STEP}."
+            )
         self._check_seeds()
         if not self.name or "/" in self.name:
             raise ConfigError(f"name={self.name!r} must be the name of a folder, without '/'.")
         check_choice("precision", self.precision, get_args(Precision))
+        check_choice("accept_machine", self.accept_machine, get_args(AcceptMachine))
         self.snapshots()
         late = [change for change in self.interventions if change.start >= self.steps]
         if late:
@@ -234,7 +244,9 @@ class Experiment:
 
     @property
     def hash(self) -> str:
-        """The experiment's identity: equal for runs that differ in seeds, name or storage only."""
+        """The experiment's identity: equal for runs that differ in seeds, name, storage or the
+        machines that they accept only.
+        """
         return digest(identity(self.to_json()))
 
 

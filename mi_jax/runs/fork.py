@@ -17,6 +17,7 @@ from mi_jax.basics.pytrees import dotted
 from mi_jax.interventions import Intervention
 from mi_jax.runs import replay
 from mi_jax.runs.experiment import Experiment
+from mi_jax.runs.limits import check_fits
 from mi_jax.runs.run import Run, Step, open_run
 from mi_jax.runs.train import check_same, finish, run_record, train
 from mi_jax.training.kept import read_arrays, write_arrays
@@ -277,8 +278,11 @@ def _train(asked: _Fork, watch: Watch, allow_other_machine: bool, allow_no_lock:
     check_resumable(folder)
     if folder == asked.parent.path:
         raise ConfigError(f"{folder} is the run itself. Give another --out.")
-    plan = asked.experiment.plan(*replay.mode_of(parent.record))
-    if (folder / "run.json").exists():
+    mode = replay.mode_of(parent.record)
+    is_new = not (folder / "run.json").exists()
+    check_fits(asked.experiment, folder if is_new else None, mode.seed_mode)
+    plan = asked.experiment.plan(*mode)
+    if not is_new:
         _check_same(asked, plan.experiment)
     else:
         load_params = replay.load_params_of(parent.path, plan.parts.seeds)

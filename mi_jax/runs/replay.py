@@ -107,15 +107,17 @@ def check_machine(trajectory: Trajectory, here: dict[str, Any], allow: bool) -> 
     Args:
         trajectory: the run.
         here: this machine (see ``training.machine``).
-        allow: continue all the same.
+        allow: continue all the same, as the run's own experiment may allow too.
 
     Raises:
         RunError: naming what differs, unless that is allowed or nothing was trained yet.
     """
     different = machine.bit_differences(trajectory.record["machine"], here)
+    allow = allow or trajectory.record["experiment"].get("accept_machine") == "any"
     if different and not allow and (trajectory.done or trajectory.indexes):
         raise RunError(
             f"{trajectory.path} was trained on another machine or with other versions, so"
             f" continuing it here could change its bits: {'; '.join(different)}. To continue all"
-            " the same, pass --allow-other-machine (allow_other_machine=True)."
+            " the same, pass --allow-other-machine (allow_other_machine=True). An experiment with"
+            " accept_machine='any' (--accept-machine any) may be continued on any machine."
         )

@@ -37,6 +37,7 @@ from mi_jax.measuring.stored import (
 )
 from mi_jax.runs import replay
 from mi_jax.runs.experiment import Experiment, stored_experiment
+from mi_jax.runs.limits import check_readable
 from mi_jax.training.record import identity
 from mi_jax.training.state import Mode, TrainState
 from mi_jax.training.trajectory import Status, Trajectory
@@ -161,7 +162,12 @@ class Run:
 
     @cached_property
     def subject(self) -> Subject:
-        """The model, task, loss and precision that measures read."""
+        """The model, task, loss and precision that measures read.
+
+        Raises:
+            RunError: if this machine cannot hold the examples or the parameters.
+        """
+        check_readable(self.experiment)
         return self.experiment.subject()
 
     def params(self, step: Step, seed: int | None = None) -> Params:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -37,9 +37,19 @@ from mi_jax.runs.run import open_run
 from mi_jax.runs.train import train
 from mi_jax.training.loop import signals
 from mi_jax.training.machine import use_compile_cache
+from mi_jax.training.record import is_locked
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 """The measures that are read of every run, if the task has the split."""
+
+Status = Literal["absent", "queued", "running", "failed", "diverged", "finished"]
+"""Status of a point. "absent": its folder is not there. "queued": a sweep is to train it, or was
+stopped while it did. "running": a process trains it now. "failed": its last training ended with an
+error. "diverged": it is finished, and at least one seed became non-finite. "finished": all others.
+"""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""Every status of a point."""
 
 _POLL_SECONDS = 0.5
 """Seconds between two looks for a signal, for finished runs, or for the end of the parent."""
@@ -101,14 +111,17 @@ def sweep(
         compile_cache: a folder for compiled programs that the processes share; none by default.
 
     Returns:
-        Dims (*axes, seed): verdict, and final_<reading> for each reading; with a further dim bound
-        (lower, upper) the dates memorised, circuit_formation_end, cleanup_end and generalised, and
-        delay, the steps from memorising to generalising. See ``dynamics.grokking_dates``, whose
-        ``level``, ``gap`` and ``gap_unit`` are in the attrs.
+        Dims (*axes): status (one of ``STATUSES``), error (a sentence; empty unless the status is
+        failed) and budget (the steps of training). Dims (*axes, seed): verdict, and final_<reading>
+        for each reading; with a further dim bound (lower, upper) the dates memorised,
+        circuit_formation_end, cleanup_end and generalised, and delay, the steps from memorising to
+        generalising. See ``dynamics.grokking_dates``, whose ``level``, ``gap`` and ``gap_unit`` are
+        in the attrs. Of a point that failed, numbers are NaN and the verdict is empty; the same
+        call trains it again.
 
     Raises:
         ConfigError: for an unknown setting or an invalid value, before anything is written.
-        RunError: if the folder holds something else, or runs failed; the others are kept.
+        RunError: if the folder holds something else, or cannot be written.
         Interrupted: after SIGINT or SIGTERM; finished runs and segments are kept.
 
     Example:
@@ -129,12 +142,15 @@ def sweep(
         Job(name, record, folder / "runs" / name, source, modules.places(record))
         for name, record in ((name, point.to_json()) for name, point in points.items())
     ]
+    for job in jobs:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    outcome = _Outcome(folder, len(jobs), watch)
     cores = _cores()
     at_once = min(processes or (len(cores) if jax.default_backend() == "cpu" else 1), len(jobs))
     if at_once == 1:
-        _one_by_one(jobs, watch)
+        _one_by_one(jobs, outcome)
     else:
-        _in_processes(jobs, cores, at_once, watch, compile_cache)
+        _in_processes(jobs, cores, at_once, outcome, compile_cache)
     summary = summarised(experiment, axes, folder, rule)
     write_dataset(folder / "summary.nc", summary)
     _draw(summary, list(axes), folder / "figures")
@@ -190,32 +206,75 @@ def summarised(
         rule: the accuracy and the gap that date memorising, generalising and grokking.
 
     Returns:
-        The dataset that ``sweep`` returns.
+        The dataset that ``sweep`` returns, of the points as they are now.
     """
-    outcomes = [_outcome(folder / "runs" / name, rule) for name in grid(experiment, axes)]
+    points = grid(experiment, axes)
+    errors = _read(folder)["errors"] if (folder / "sweep.json").exists() else {}
+    found = [_point(folder / "runs" / name, errors.get(name, ""), rule) for name in points]
     shape = [len(values) for values in axes.values()]
     coords: dict[str, Any] = {name: list(values) for name, values in axes.items()}
     coords["seed"] = list(experiment.seeds)
-    variables = {
-        name: (
-            (*axes, *outcomes[0][name].dims),
-            np.stack([outcome[name].values for outcome in outcomes]).reshape(
-                *shape, *outcomes[0][name].shape
-            ),
-            outcomes[0][name].attrs,
-        )
-        for name in outcomes[0].data_vars
+    by_point = {
+        "status": [point.status for point in found],
+        "error": [point.error for point in found],
+        "budget": [point.steps for point in points.values()],
     }
-    if "bound" in outcomes[0].coords:
-        coords["bound"] = outcomes[0]["bound"].values
+    variables: dict[str, Any] = {
+        name: (tuple(axes), np.array(values).reshape(shape)) for name, values in by_point.items()
+    }
+    readings = [point.readings for point in found]
+    examples = {name: values for dataset in readings for name, values in dataset.data_vars.items()}
+    for name, example in examples.items():
+        nothing = np.full(example.shape, "" if example.dtype.kind in "OUT" else np.nan)
+        stacked = np.stack(
+            [dataset[name].values if name in dataset else nothing for dataset in readings]
+        )
+        dims = (*axes, *example.dims)
+        variables[str(name)] = (dims, stacked.reshape(*shape, *example.shape), example.attrs)
+        if "bound" in example.coords:
+            coords["bound"] = example["bound"].values
     attrs = {
         "level": rule.level,
         "gap": rule.gap,
         "gap_unit": rule.unit,
-        "steps": experiment.steps,
         "experiment": json.dumps(experiment.to_json()),
     }
+    if "steps" not in axes:
+        attrs["steps"] = experiment.steps
     return xr.Dataset(variables, coords, attrs)
+
+
+class _Point(NamedTuple):
+    """One point of the grid as it is on disk: its status, its error, and its readings, if any."""
+
+    status: Status
+    error: str = ""
+    readings: xr.Dataset = xr.Dataset()
+
+
+def _point(path: Path, error: str, rule: GrokkingRule) -> _Point:
+    """Read one point.
+
+    Args:
+        path: the run's directory.
+        error: the sentence with which its last training failed; empty if it did not.
+        rule: as for ``sweep``.
+    """
+    if error:
+        return _Point("failed", error)
+    if not path.is_dir():
+        return _Point("absent")
+    if not (path / "run.json").exists():
+        return _Point("queued")
+    try:
+        run = open_run(path)
+        if run.trajectories[0].done < run.trajectories[0].last:
+            return _Point("running" if is_locked(path) else "queued")
+        diverged = any(status.state == "non-finite" for status in run.status.values())
+        readings = _outcome(path, rule)
+    except MiJaxError as failure:
+        return _Point("failed", str(failure))
+    return _Point("diverged" if diverged else "finished", readings=readings)
 
 
 def _outcome(path: Path, rule: GrokkingRule) -> xr.Dataset:
@@ -232,8 +291,9 @@ def _outcome(path: Path, rule: GrokkingRule) -> xr.Dataset:
     variables = {str(name): dates[name] for name in dates.data_vars}
     if {"memorised", "generalised"} <= set(dates):
         variables["delay"] = date_differences(dates["memorised"], dates["generalised"])
-    last = dataset[[name for name in READ if name in dataset]].isel(step=-1, drop=True)
-    final = {f"final_{name}": values for name, values in last.data_vars.items()}
+    final = {
+        f"final_{name}": dataset[name].isel(step=-1, drop=True) for name in READ if name in dataset
+    }
     return xr.Dataset({**variables, **final})
 
 
@@ -246,10 +306,11 @@ def _claim(folder: Path, experiment: Experiment, axes: Axes) -> None:
         "experiment": experiment.hash,
         "name": experiment.name,
         "axes": {name: list(values) for name, values in axes.items()},
+        "errors": {},
     }
     file = folder / "sweep.json"
     if file.exists():
-        there = json.loads(file.read_text())
+        there = _read(folder)
         if there["experiment"] != record["experiment"] or list(there["axes"]) != list(axes):
             raise RunError(
                 f"{folder} holds another sweep, of {there['name']} over {list(there['axes'])}. Give"
@@ -258,7 +319,67 @@ def _claim(folder: Path, experiment: Experiment, axes: Axes) -> None:
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no sweep.json. Give another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps(record, indent=2).encode())
+    _write(folder, record)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The contents of ``sweep.json``. Raises RunError if it cannot be read or is something else."""
+    file = folder / "sweep.json"
+    try:
+        record = json.loads(file.read_text())
+        # Sweeps of mi_jax 0.1 have no errors.
+        record = {"errors": {}, **record}
+        kinds = {"experiment": str, "name": str, "axes": dict, "errors": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+        texts = [*record["errors"].values()] if not wrong else []
+        if wrong or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{', '.join(wrong) or 'errors'} is not what a sweep writes")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{file} cannot be read ({error}). Restore it from a copy; or remove it and its folder,"
+            " or give another --out, to train every point again."
+        ) from error
+    return record
+
+
+def _write(folder: Path, record: Mapping[str, Any]) -> None:
+    replace_file(folder / "sweep.json", json.dumps(record, indent=2).encode())
+
+
+class _Outcome:
+    """The outcome of each point while a sweep works: it counts them, and stores their errors.
+
+    Args:
+        folder: the folder of the sweep.
+        total: number of points.
+        watch: called after each finished run.
+    """
+
+    def __init__(self, folder: Path, total: int, watch: Watch):
+        self.total = total
+        self.done = 0
+        self._folder = folder
+        self._watch = watch
+
+    def finished(self, job: Job) -> None:
+        """Count a point that was trained and read."""
+        self.done += 1
+        self._watch(self.done, self.total, job.name)
+
+    def failed(self, job: Job, error: BaseException) -> None:
+        """Store the sentence with which a point failed."""
+        text = str(error) or "its process died"
+        if not isinstance(error, (MiJaxError, BrokenProcessPool)):
+            text = f"{type(error).__name__}: {text}"
+        record = _read(self._folder)
+        _write(self._folder, {**record, "errors": {**record["errors"], job.name: text}})
+
+    def stopped(self) -> Interrupted:
+        """The error that says how far the sweep is."""
+        return Interrupted(
+            f"Stopped with {self.done} of {self.total} runs finished. These, and the saved segments"
+            " of the others, are kept"
+        )
 
 
 _stop: Any = None
@@ -279,18 +400,54 @@ def _work(job: Job) -> str:
     return job.name
 
 
-def _one_by_one(jobs: Sequence[Job], watch: Watch) -> None:
-    for done, job in enumerate(jobs, 1):
+def _one_by_one(jobs: Sequence[Job], outcome: _Outcome) -> None:
+    for job in jobs:
         try:
             _work(job)
         except Interrupted as error:
-            raise _stopped(done - 1, len(jobs)) from error
-        watch(done, len(jobs), job.name)
+            raise outcome.stopped() from error
+        # Whatever one point fails of, the others are trained.
+        except Exception as error:
+            outcome.failed(job, error)
+        else:
+            outcome.finished(job)
 
 
 def _in_processes(
-    jobs: Sequence[Job], cores: list[int], at_once: int, watch: Watch, compile_cache: str | None
+    jobs: Sequence[Job],
+    cores: list[int],
+    at_once: int,
+    outcome: _Outcome,
+    compile_cache: str | None,
 ) -> None:
+    """Train and read the points in processes.
+
+    A process that dies takes the pool with it. A new pool trains the points that had not begun; of
+    those that had, each is tried again alone, so that only the one that kills its process fails.
+    """
+    rest, suspects = list(jobs), list[Job]()
+    while rest:
+        lost = _in_pool(rest, cores, at_once, outcome, compile_cache)
+        begun = [job for job in lost if (job.folder / "run.json").exists()] or lost
+        suspects += begun
+        rest = [job for job in lost if job not in begun]
+    for job in suspects:
+        if _in_pool([job], cores, 1, outcome, compile_cache):
+            outcome.failed(job, BrokenProcessPool())
+
+
+def _in_pool(
+    jobs: Sequence[Job],
+    cores: list[int],
+    at_once: int,
+    outcome: _Outcome,
+    compile_cache: str | None,
+) -> list[Job]:
+    """Train and read points in one pool.
+
+    Returns:
+        The points whose processes died, or that waited for them.
+    """
     # Not "fork": JAX's threads do not survive it.
     context = multiprocessing.get_context("spawn")
     free_cores, stop = context.Queue(), context.Event()
@@ -298,8 +455,7 @@ def _in_processes(
         free_cores.put(cores[i % len(cores)])
     arguments = (free_cores, stop, os.getpid(), compile_cache)
     pool = ProcessPoolExecutor(at_once, context, _begin, arguments)
-    failed: list[str] = []
-    done = 0
+    lost: list[Job] = []
     with signals() as asked, pool:
         waiting: dict[Future[str], Job] = {pool.submit(_work, job): job for job in jobs}
         while waiting and not asked.is_set():
@@ -307,26 +463,18 @@ def _in_processes(
                 job = waiting.pop(future)
                 try:
                     future.result()
-                except (MiJaxError, BrokenProcessPool) as error:
-                    failed.append(f"{job.name}: {error or 'its process died'}")
+                except BrokenProcessPool:
+                    lost.append(job)
+                # Whatever one point fails of, the others are trained.
+                except Exception as error:
+                    outcome.failed(job, error)
                 else:
-                    done += 1
-                    watch(done, len(jobs), job.name)
+                    outcome.finished(job)
         if waiting:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            raise _stopped(done, len(jobs))
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}. The others are kept."
-        )
-
-
-def _stopped(done: int, total: int) -> Interrupted:
-    return Interrupted(
-        f"Stopped with {done} of {total} runs finished. These, and the saved segments of the"
-        " others, are kept"
-    )
+            raise outcome.stopped()
+    return lost
 
 
 def _begin(free_cores: Any, stop: Any, parent: int, compile_cache: str | None) -> None:

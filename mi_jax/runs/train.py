@@ -12,6 +12,7 @@ from mi_jax.basics.modules import sources
 from mi_jax.basics.records import differences
 from mi_jax.runs import replay
 from mi_jax.runs.experiment import Experiment, Plan, stored_experiment
+from mi_jax.runs.limits import check_fits
 from mi_jax.runs.run import Run, open_run
 from mi_jax.training import machine
 from mi_jax.training.loop import Watch, check_resumable, train_to_end
@@ -55,7 +56,8 @@ def train(
 
     Raises:
         ConfigError: the experiment is invalid. Nothing was written.
-        RunError: the folder holds something else, or cannot be written. Nothing was lost.
+        RunError: the folder holds something else, or cannot be written; or the run takes more
+            memory or disk than this machine has. Nothing was lost.
         Interrupted: SIGINT or SIGTERM arrived. Everything up to that step is saved.
 
     Example:
@@ -68,6 +70,7 @@ def train(
     stored = read_record(folder) if (folder / "run.json").exists() else None
     if stored is not None:
         route, seed_mode = _resumed_mode(folder, stored, route, seed_mode)
+    check_fits(experiment, folder if stored is None else None, seed_mode)
     plan = experiment.plan(route, seed_mode)
     if stored is None:
         check(plan.parts)

@@ -12,8 +12,26 @@ from jaxtyping import Array, Int
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import accepts_old_names, renamed
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
-from mi_jax.tasks.sampling import check_at_least, check_sizes, distinct, finite_feed
+from mi_jax.contracts import (
+    Batch,
+    Evaluation,
+    Feed,
+    Inputs,
+    Labels,
+    Task,
+    TaskSize,
+    labels,
+    trained_labels,
+)
+from mi_jax.tasks.sampling import (
+    LONGEST_INPUT,
+    check_at_least,
+    check_sizes,
+    distinct,
+    example_bytes,
+    finite_feed,
+    orders_bytes,
+)
 
 PLUS, EQUALS = 10, 11
 """Tokens of '+' and '='."""
@@ -87,6 +105,11 @@ class MultiDigitAddition(Task):
     def __post_init__(self) -> None:
         check_at_least(self, digits=1, test_examples=1, cascade_examples=0, split_seed=0)
         check_sizes(self.examples, self.batch_size)
+        if 3 * self.digits + 2 > LONGEST_INPUT:
+            raise ConfigError(
+                f"digits={self.digits}: must be at most {(LONGEST_INPUT - 2) // 3}, so that an"
+                f" input has at most {LONGEST_INPUT} positions."
+            )
         taken = (self.examples or 0) + self.test_examples
         pairs, cascades = 100**self.digits, self._cascades
         if self.cascade_examples and taken + self.cascade_examples > cascades:
@@ -139,6 +162,20 @@ class MultiDigitAddition(Task):
     def read(self) -> tuple[int, ...]:
         """Positions of '=' and of all answer digits but the last: N + 1 positions."""
         return tuple(range(2 * self.digits + 1, 3 * self.digits + 2))
+
+    def size(self) -> TaskSize:
+        """Size of the finite set, if there is one, and of the test sets with their facts."""
+        trained, places = self.examples or 0, self.digits + 1
+        all_examples = trained + self.test_examples + self.cascade_examples
+        each = example_bytes(self.inputs, places)
+        return TaskSize(
+            batch=self.batch_size or trained,
+            examples=all_examples,
+            data=trained * each,
+            evaluation=all_examples * (each + 6 * 4 * places),
+            making=all_examples * 8 * self.digits,
+            drawing=orders_bytes(trained, self.batch_size) if trained else 0,
+        )
 
     def examples_of(self, pairs: Int[Array | np.ndarray, "b 2 digit"]) -> Batch:
         """Make the examples of pairs of numbers, given by their digits, highest place first."""

@@ -16,6 +16,7 @@ from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
 from mi_jax.tasks.operations import DIVIDING, Operation, is_prime, logarithms, operate
 from mi_jax.tasks.pairs import PairTask
+from mi_jax.tasks.sampling import LARGEST_INDEX
 
 
 @accepts_old_names
@@ -58,8 +59,11 @@ class ModularArithmetic(PairTask):
     paper: ClassVar[str] = "arXiv 2301.05217"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.p, int) and self.p >= 2):
-            raise ConfigError(f"p={self.p}: the modulus must be a whole number of at least 2.")
+        if not (isinstance(self.p, int) and 2 <= self.p <= LARGEST_INDEX):
+            raise ConfigError(
+                f"p={self.p}: the modulus must be a whole number of at least 2, and at most"
+                f" {LARGEST_INDEX}."
+            )
         check_choice("operation", self.operation, get_args(Operation))
         if self.operation in DIVIDING and not is_prime(self.p):
             raise ConfigError(
@@ -84,6 +88,11 @@ class ModularArithmetic(PairTask):
         """Flat indices of all pairs; for division of those with b != 0."""
         pairs = np.arange(self.p**2)
         return pairs[pairs % self.p != 0] if self.operation == "divide" else pairs
+
+    @property
+    def pair_count(self) -> int:
+        """p^2, or p (p - 1) for division."""
+        return self.p * (self.p - 1) if self.operation == "divide" else self.p**2
 
     def answers(
         self, a: Int[np.ndarray, " pair"], b: Int[np.ndarray, " pair"]

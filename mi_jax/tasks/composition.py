@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import accepts_old_names
 from mi_jax.contracts import Labels, labels
-from mi_jax.tasks.groups import conjugacy_classes, group, parse_group_name
+from mi_jax.tasks.groups import conjugacy_classes, group, group_order, parse_group_name
 from mi_jax.tasks.pairs import PairTask
 from mi_jax.tasks.representations import characters, irrep_basis
 from mi_jax.tasks.subgroups import cosets
@@ -83,7 +83,17 @@ class GroupComposition(PairTask):
     @property
     def elements(self) -> int:
         """Number of elements of the group."""
-        return len(group(self.group).table)
+        return group_order(self.group)
+
+    @property
+    def pair_count(self) -> int:
+        """The square of the number of elements."""
+        return self.elements**2
+
+    @property
+    def fact_bytes(self) -> int:
+        """Bytes of the products, the basis, the characters and the cosets."""
+        return (20 if self.elements <= _LARGEST_WITH_COSETS else 12) * self.elements**2
 
     @property
     def irrep_labels(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Finite groups as multiplication tables: cyclic, dihedral, symmetric, alternating, and Q8."""
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Hashable
 from functools import lru_cache
@@ -63,7 +64,7 @@ def parse_group_name(name: str) -> tuple[str, int]:
     Raises:
         ConfigError: if no group has this name.
     """
-    spelled = re.fullmatch(r"([CD])([1-9]\d*)", name)
+    spelled = re.fullmatch(r"([CD])([1-9]\d{0,8})", name)
     valid = name in _FIXED or (
         spelled is not None and int(spelled[2]) >= {"C": 2, "D": 3}[spelled[1]]
     )
@@ -75,6 +76,28 @@ def parse_group_name(name: str) -> tuple[str, int]:
             f"group={name!r} is unknown; {suggestion}Groups are spelled {_SPELLINGS}."
         )
     return name[0], int(name[1:])
+
+
+def group_order(name: str) -> int:
+    """Number of elements of a group, without making its table.
+
+    Example:
+        >>> [group_order(name) for name in ("C113", "D59", "S5", "A5", "Q8")]
+        [113, 118, 120, 60, 8]
+
+    Raises:
+        ConfigError: if no group has this name.
+    """
+    family, n = parse_group_name(name)
+    match family:
+        case "D":
+            return 2 * n
+        case "S":
+            return math.factorial(n)
+        case "A":
+            return math.factorial(n) // 2
+        case _:
+            return n
 
 
 def conjugacy_classes(name: str) -> Int[np.ndarray, " element"]:

@@ -12,8 +12,18 @@ from jaxtyping import Array, Bool, Int
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.fields import added, renamed
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
-from mi_jax.tasks.sampling import check_at_least, finite_feed
+from mi_jax.contracts import (
+    Batch,
+    Evaluation,
+    Feed,
+    Inputs,
+    Labels,
+    Task,
+    TaskSize,
+    labels,
+    trained_labels,
+)
+from mi_jax.tasks.sampling import check_at_least, example_bytes, finite_feed, orders_bytes
 from mi_jax.tasks.splits import Split, split_order, trained_count
 
 Format = Literal["a b =", "a b", "a op b = c"]
@@ -21,6 +31,12 @@ Format = Literal["a b =", "a b", "a op b = c"]
 
 _NOISE = 1
 """Extra seed of label noise, so that its numbers differ from those of the split."""
+
+
+_MAKING_BYTES = 64
+"""Bytes per pair that a split takes: a list of Python numbers, and arrays of pairs and answers."""
+
+_LARGEST_POWER_SEED = 2**31 - 1
 
 
 class Noise(NamedTuple):
@@ -101,13 +117,18 @@ class PairTask(Task):
                 f"fraction={self.fraction}: the trained share must lie between 0 and 1, both"
                 " excluded."
             )
-        pairs, trained = len(self.domain), self.trained
+        pairs, trained = self.pair_count, self.trained
         if not 0 < trained < pairs:
             raise ConfigError(
                 f"fraction={self.fraction} of {pairs} pairs leaves {trained} to train on and"
                 f" {pairs - trained} to test on; both must be at least 1."
             )
         check_at_least(self, split_seed=0)
+        if self.split == "power_2022" and self.split_seed > _LARGEST_POWER_SEED:
+            raise ConfigError(
+                f"split_seed={self.split_seed}: the published generator of split='power_2022' takes"
+                f" seeds up to {_LARGEST_POWER_SEED}."
+            )
         size = self.batch_size
         if size is not None and not (isinstance(size, int) and 1 <= size <= trained):
             raise ConfigError(
@@ -132,6 +153,19 @@ class PairTask(Task):
 
         n is the number of elements.
         """
+
+    @property
+    def pair_count(self) -> int:
+        """Number of pairs that have an answer: n^2, or n (n - 1) if b divides.
+
+        A task whose tables may be large computes it without making the ``domain``.
+        """
+        return len(self.domain)
+
+    @property
+    def fact_bytes(self) -> int:
+        """Bytes of the ground truth of ``facts``, within a factor of 2: two tables by default."""
+        return 2 * 4 * self.elements**2
 
     @abstractmethod
     def answers(
@@ -169,7 +203,7 @@ class PairTask(Task):
     @property
     def trained(self) -> int:
         """Number of trained pairs."""
-        return trained_count(self.split, self.domain, self.elements, self.fraction)
+        return trained_count(self.split, self.pair_count, self.elements, self.fraction)
 
     @property
     def per_seed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -194,6 +228,21 @@ class PairTask(Task):
     def read(self) -> tuple[int, ...]:
         """The last position."""
         return (len(self.inputs.alphabet) - 1,)
+
+    def size(self) -> TaskSize:
+        """Size of the trained pairs, and of all pairs with their ground truth."""
+        pairs, trained, n = self.pair_count, self.trained, self.elements
+        each = example_bytes(self.inputs, len(self.read))
+        noise = 5 * trained if self.label_noise else 0
+        tables = 2 * 4 * n * n if pairs == n * n else 0
+        return TaskSize(
+            batch=self.batch_size or trained,
+            examples=pairs,
+            data=trained * each + noise,
+            evaluation=pairs * each + noise + tables + self.fact_bytes,
+            making=pairs * _MAKING_BYTES,
+            drawing=orders_bytes(trained, self.batch_size),
+        )
 
     def order(self, seed: int = 0) -> Int[np.ndarray, " pair"]:
         """Flat indices a n + b of the pairs (a, b), in the order of the split.

@@ -12,8 +12,26 @@ from jaxtyping import Array, Bool, Float, Int
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import accepts_old_names, renamed
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels, trained_labels
-from mi_jax.tasks.sampling import check_at_least, check_sizes, distinct, finite_feed
+from mi_jax.contracts import (
+    Batch,
+    Evaluation,
+    Feed,
+    Inputs,
+    Labels,
+    Task,
+    TaskSize,
+    labels,
+    trained_labels,
+)
+from mi_jax.tasks.sampling import (
+    LARGEST_INDEX,
+    check_at_least,
+    check_sizes,
+    distinct,
+    example_bytes,
+    finite_feed,
+    orders_bytes,
+)
 
 Subset = Literal["first", "random"]
 """Choices of the relevant coordinates: see ``SparseParity``."""
@@ -80,11 +98,14 @@ class SparseParity(Task):
 
     def __post_init__(self) -> None:
         check_at_least(self, n=1, k=1, test_examples=1, split_seed=0)
+        if self.n > LARGEST_INDEX:
+            raise ConfigError(f"n={self.n}: the number of signs must be at most {LARGEST_INDEX}.")
         if self.k > self.n:
             raise ConfigError(f"k={self.k} of n={self.n} signs: k must be at most n.")
         check_choice("subset", self.subset, get_args(Subset))
         check_sizes(self.examples, self.batch_size)
-        if (self.examples or 0) + self.test_examples > 2**self.n:
+        # 2^63 inputs are more than any set can hold.
+        if (self.examples or 0) + self.test_examples > 2 ** min(self.n, 63):
             raise ConfigError(
                 f"examples={self.examples} and test_examples={self.test_examples}: there are only"
                 f" 2^{self.n} = {2**self.n} different inputs. Take fewer, or a larger n."
@@ -122,6 +143,19 @@ class SparseParity(Task):
             return np.arange(self.k)
         return np.sort(
             np.random.default_rng((self.split_seed, 1)).choice(self.n, self.k, replace=False)
+        )
+
+    def size(self) -> TaskSize:
+        """Size of the finite set, if there is one, and of the test set with its facts."""
+        trained, each = self.examples or 0, example_bytes(self.inputs, 1)
+        all_examples = trained + self.test_examples
+        return TaskSize(
+            batch=self.batch_size or trained,
+            examples=all_examples,
+            data=trained * each,
+            evaluation=all_examples * (each + 8 * self.k + 5) + self.n,
+            making=all_examples * 4 * self.n,
+            drawing=orders_bytes(trained, self.batch_size) if trained else 0,
         )
 
     def answers(

@@ -9,8 +9,14 @@ from jaxtyping import Array, Int
 
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError
-from mi_jax.contracts import Batch, Feed
+from mi_jax.contracts import Batch, Feed, Inputs
 from mi_jax.contracts.task import LONGEST_CHUNK
+
+LARGEST_INDEX = 2**31 - 1
+"""Largest token, and largest length of an array's axis: JAX counts them in 32 bits."""
+
+LONGEST_INPUT = 2**12
+"""The most positions of an input of the tasks here."""
 
 
 def minibatches(
@@ -36,7 +42,7 @@ def minibatches(
     first = start // per_epoch
     touched = (start + n - 1) // per_epoch - first + 1
     # Static bound on ``touched``, since the array of orders needs a static shape.
-    most = min(LONGEST_CHUNK, -(-LONGEST_CHUNK // per_epoch) + 1)
+    most = _epochs(per_epoch)
 
     def _draw(e: Count, orders: Int[Array, "epoch size"]) -> Int[Array, "epoch size"]:
         order = jax.random.permutation(jax.random.fold_in(key, first + e), size)
@@ -49,6 +55,31 @@ def minibatches(
         return jax.lax.dynamic_slice(orders, (epoch, number * batch), (1, batch))[0]
 
     return indices
+
+
+def orders_bytes(size: int, batch_size: int | None) -> int:
+    """Bytes that ``finite_feed`` holds to draw the minibatches of a chunk.
+
+    Args:
+        size: number of examples in the set.
+        batch_size: number of examples per step; None for all of them.
+    """
+    return 0 if batch_size is None else 4 * size * _epochs(size // batch_size)
+
+
+def _epochs(per_epoch: int) -> int:
+    """The most epochs that a chunk can touch."""
+    return min(LONGEST_CHUNK, -(-LONGEST_CHUNK // per_epoch) + 1)
+
+
+def example_bytes(inputs: Inputs, answers: int) -> int:
+    """Bytes of one example of a ``Batch``: its input, targets and weights.
+
+    Args:
+        inputs: description of the task's inputs.
+        answers: number of positions that are read.
+    """
+    return 4 * inputs.positions * max(inputs.features, 1) + 8 * answers
 
 
 def finite_feed(data: Batch, batch_size: int | None, key: PRNGKey, start: Count, n: Count) -> Feed:

@@ -13,8 +13,14 @@ from jaxtyping import Array, Int
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError, check_choice
 from mi_jax.basics.fields import accepts_old_names, renamed
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
-from mi_jax.tasks.sampling import check_at_least, distinct
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, TaskSize, labels
+from mi_jax.tasks.sampling import (
+    LARGEST_INDEX,
+    LONGEST_INPUT,
+    check_at_least,
+    distinct,
+    example_bytes,
+)
 
 Scored = Literal["repeated", "all"]
 """Choices of the answers that have weight in the loss: see ``RepeatedSequences``."""
@@ -79,7 +85,13 @@ class RepeatedSequences(Task):
                 " of a half are all different."
             )
         check_choice("scored", self.scored, get_args(Scored))
-        sequences = math.perm(self.symbols, self.length)
+        if self.symbols >= LARGEST_INDEX or 2 * self.length + 1 > LONGEST_INPUT:
+            raise ConfigError(
+                f"symbols={self.symbols} and length={self.length}: there must be fewer than"
+                f" {LARGEST_INDEX} symbols, and at most {LONGEST_INPUT} positions (2 length + 1)."
+            )
+        # 64 tokens make more sequences than any set can hold.
+        sequences = math.perm(self.symbols, min(self.length, 64))
         if self.test_examples > sequences:
             raise ConfigError(
                 f"test_examples={self.test_examples}: there are only {sequences} different"
@@ -109,6 +121,20 @@ class RepeatedSequences(Task):
     def read(self) -> tuple[int, ...]:
         """All positions but the last, 0 to 2 L - 1."""
         return tuple(range(2 * self.length))
+
+    def size(self) -> TaskSize:
+        """Size of the sequences of a step, and of the test set with its facts."""
+        answers = 2 * self.length
+        each = example_bytes(self.inputs, answers)
+        return TaskSize(
+            batch=self.batch_size,
+            examples=self.test_examples,
+            data=0,
+            evaluation=self.test_examples * (each + 3 * 4 * answers) + answers,
+            making=self.test_examples * 16 * self.symbols,
+            # A step draws its sequences by sorting every symbol by a random number.
+            drawing=self.batch_size * 16 * self.symbols,
+        )
 
     def examples_of(self, halves: Int[Array | np.ndarray, "b half"]) -> Batch:
         """Make the examples whose halves are these tokens."""

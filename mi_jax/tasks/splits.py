@@ -17,7 +17,7 @@ Split = Literal["published", "power_2022", "permutation", "unordered", "held_out
 """Names of the splits: see ``split_order``."""
 
 
-def trained_count(split: Split, domain: Int[np.ndarray, " pair"], n: int, fraction: float) -> int:
+def trained_count(split: Split, pairs: int, n: int, fraction: float) -> int:
     """Number of trained pairs.
 
     It is ``int(fraction * pairs)``, except for the splits by structure, where it may be less.
@@ -27,16 +27,17 @@ def trained_count(split: Split, domain: Int[np.ndarray, " pair"], n: int, fracti
 
     Args:
         split: name of the split.
-        domain: flat indices of the pairs, [pair].
+        pairs: number of pairs that have an answer: n^2, or n (n - 1) if b divides.
         n: number of elements.
         fraction: share of the pairs that is trained on.
     """
+    full = pairs == n * n
     if split == "unordered":
-        alone, mirrored = _orbits(domain, n)
-        return int(fraction * len(alone)) + 2 * int(fraction * len(mirrored))
-    target = int(fraction * len(domain))
+        # If b divides, the mirror images of the pairs (0, b) are not in the domain.
+        alone, mirrored = (n, n * (n - 1) // 2) if full else (2 * (n - 1), (n - 1) * (n - 2) // 2)
+        return int(fraction * alone) + 2 * int(fraction * mirrored)
+    target = int(fraction * pairs)
     if split == "held_out":
-        full = len(domain) == n * n
         return _pairs_of(_kept_count(target, full), full)
     return target
 

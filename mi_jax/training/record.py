@@ -29,7 +29,7 @@ except ImportError:  # Windows has no such module
 LARGEST_STEP = 2**31 - 1
 """Largest step, and largest label of a seed: JAX counts steps in 32 bits."""
 
-_OUTSIDE_IDENTITY = ("name", "seeds", "storage")
+_OUTSIDE_IDENTITY = ("name", "seeds", "storage", "accept_machine")
 """Settings of an experiment that its hash does not cover."""
 
 
@@ -90,8 +90,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def identity(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage, and
-    where a file of data lies whose own hash is part of the task.
+    """The part of an experiment's JSON form that its hash covers: all but seeds, name, storage, the
+    machines that it accepts, and where a file of data lies whose own hash is part of the task.
     """
     covered = {name: value for name, value in experiment.items() if name not in _OUTSIDE_IDENTITY}
     task = covered.get("task")
@@ -171,6 +171,22 @@ def lock(path: Path, *, allow_no_lock: bool = False) -> Iterator[None]:
                     " (allow_no_lock=True)."
                 ) from error
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run's writer; False where there are no locks.
+
+    Args:
+        path: the run's directory.
+    """
+    if fcntl is None:
+        return False
+    try:
+        with (path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+    return False
 
 
 def _wrong(record: Mapping[str, Any]) -> str:

@@ -15,6 +15,12 @@ from mi_jax.basics.errors import ConfigError, require, whole
 
 Steps = Int[np.ndarray, " step"]
 
+MOST_SNAPSHOTS = 1_000_000
+"""The most snapshots of a run, whose record lists the step of each."""
+
+_MOST_LOG_SPACED = 100_000
+"""The most snapshots of a log grid, which is found in about a second."""
+
 
 @dataclass(frozen=True)
 class Schedule(ABC):
@@ -24,12 +30,22 @@ class Schedule(ABC):
     def chosen(self, last: int) -> Any:
         """The chosen steps of a run of ``last`` steps, in any order; 0 and ``last`` are added."""
 
+    def at_most(self, last: int) -> int:
+        """A bound on the number of chosen steps, by arithmetic; 0 where it is not known."""
+        return 0
+
     def steps(self, last: int) -> Steps:
         """The steps of a run of ``last`` steps: sorted and distinct, with 0 and ``last``.
 
         Raises:
-            ConfigError: for steps outside the run.
+            ConfigError: for steps outside the run, or more than ``MOST_SNAPSHOTS`` of them.
         """
+        most = self.at_most(last)
+        if most > MOST_SNAPSHOTS:
+            raise ConfigError(
+                f"{self} keeps up to {most} snapshots of {last} steps; a run has at most"
+                f" {MOST_SNAPSHOTS}. Keep fewer."
+            )
         chosen = np.asarray(self.chosen(last), np.int64).ravel()
         steps = np.unique(np.concatenate([chosen, [0, last]]))
         outside = steps[(steps < 0) | (steps > last)].tolist()
@@ -57,6 +73,10 @@ class Every(Schedule):
         object.__setattr__(self, "n", whole("every", self.n))
         require(self.n >= 1, f"every({self.n}): must be at least 1.")
 
+    def at_most(self, last: int) -> int:
+        """One in n steps, and step 0."""
+        return last // self.n + 1
+
     def chosen(self, last: int) -> Steps:
         """Multiples of n, up to ``last``."""
         return np.arange(0, last + 1, self.n)
@@ -82,6 +102,10 @@ class LogSpaced(Schedule):
             f"log_spaced({self.n}): must be at least 2, for the first and the last step.",
         )
 
+    def at_most(self, last: int) -> int:
+        """n, or every step."""
+        return min(self.n, last + 1)
+
     def chosen(self, last: int) -> Steps:
         """n steps chosen evenly from a log grid.
 
@@ -89,6 +113,10 @@ class LogSpaced(Schedule):
         """
         if last + 1 <= self.n:
             return np.arange(last + 1)
+        require(
+            self.n <= _MOST_LOG_SPACED,
+            f"log_spaced({self.n}): must be at most {_MOST_LOG_SPACED} for a run of {last} steps.",
+        )
         # The first points of a rounded log grid coincide: 200 points leave 143 to 151 steps.
         points = self.n
         while True:
@@ -135,6 +163,10 @@ class Dense(Schedule):
             object.__setattr__(self, name, whole(f"dense: {name}", getattr(self, name)))
         require(self.width >= 0, f"dense(width={self.width}): must be at least 0.")
 
+    def at_most(self, last: int) -> int:
+        """The width on both sides, or every step."""
+        return min(2 * self.width, last) + 1
+
     def chosen(self, last: int) -> Steps:
         """Steps of the window. Raises ConfigError if its middle lies outside the run."""
         require(
@@ -156,6 +188,10 @@ class Union(Schedule):
 
     def __post_init__(self) -> None:
         require(len(self.parts) > 0, "A union of no schedules is empty. Give at least one.")
+
+    def at_most(self, last: int) -> int:
+        """The bounds of all parts together."""
+        return sum(part.at_most(last) for part in self.parts)
 
     def chosen(self, last: int) -> Steps:
         """Steps of all parts."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +15,20 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import tiny_mlp_experiment
+from matplotlib.collections import LineCollection
 
 from mi_jax import plots
 from mi_jax.basics.errors import ConfigError, RunError
+from mi_jax.basics.fields import with_setting
 from mi_jax.cli.main import main
 from mi_jax.cli.overrides import with_swept
 from mi_jax.dynamics import DATES, VERDICTS, grokking_dates
 from mi_jax.plots.style import COLOURS
 from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.run import open_run
-from mi_jax.runs.sweep import grid, sweep
+from mi_jax.runs.sweep import grid, summarised, sweep
 from mi_jax.training import AdamW, every
+from mi_jax.training.record import lock
 
 NAN, INF = float("nan"), float("inf")
 _AXES = {"optimizer.learning_rate": (1e-3, 1e-2), "optimizer.weight_decay": (0.0, 1.0)}
@@ -177,6 +181,125 @@ def test_one_process_trains_here_and_other_values_may_be_added_later(tmp_path: P
         sweep(_experiment(steps=61), axes, tmp_path / "sweep", processes=1)
     with pytest.raises(RunError, match=r"holds no sweep\.json"):
         sweep(_experiment(), axes, tmp_path / "sweep" / "runs", processes=1)
+
+
+# --- Points that fail
+
+_LARGE = {"task.p": (11, 1_000_000), "optimizer.weight_decay": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_point_that_fails_is_a_row_with_its_error(tmp_path: Path, processes: int) -> None:
+    summary = sweep(_experiment(steps=20), _LARGE, tmp_path / "sweep", processes=processes)
+    assert summary["status"].values.tolist() == [["finished"] * 2, ["failed"] * 2]
+    assert summary["error"].values[0].tolist() == ["", ""]
+    assert all("this machine has" in text for text in summary["error"].values[1])
+    assert np.isfinite(summary["final_test_loss"].sel({"task.p": 11})).all()
+    lost = summary.sel({"task.p": 1_000_000})
+    for name in ("final_test_loss", "final_train_accuracy", *DATES, "delay"):
+        assert np.isnan(lost[name]).all(), name
+    assert set(lost["verdict"].values.ravel()) == {""}
+    stored = xr.load_dataset(tmp_path / "sweep" / "summary.nc", engine="h5netcdf")
+    xr.testing.assert_equal(stored, summary)
+    assert (tmp_path / "sweep" / "figures" / "phase_diagram.png").stat().st_size > 10_000
+    # Where every point fails too.
+    axes = {"optimizer.weight_decay": (0.0, 1.0)}
+    large = with_setting(_experiment(steps=20), "task.p", 1_000_000)
+    summary = sweep(large, axes, tmp_path / "large", processes=1)
+    assert summary["status"].values.tolist() == ["failed", "failed"]
+    assert set(summary.data_vars) == {"status", "error", "budget"}
+
+
+def test_the_status_of_a_point_is_what_is_on_disk(tmp_path: Path) -> None:
+    axes = {"steps": (30, 20), "optimizer.learning_rate": (1e-2, 1e30)}
+    experiment = _experiment(steps=30, schedule=every(10))
+    before = summarised(experiment, axes, tmp_path / "sweep")
+    assert set(before["status"].values.ravel()) == {"absent"}
+    summary = sweep(experiment, axes, tmp_path / "sweep", processes=1)
+    assert summary["status"].values.tolist() == [["finished", "diverged"]] * 2
+    # The budget is that of each point.
+    assert summary["budget"].values.tolist() == [[30, 30], [20, 20]]
+    assert "steps" not in summary.attrs
+    title = plots.phase_diagram(summary, "steps", "optimizer.learning_rate").get_suptitle()
+    assert "budget 20 to 30 steps" in title
+    at_rate = summary.isel({"optimizer.learning_rate": 0})
+    drawn = plots.dates_against(at_rate, "steps")
+    (budgets,) = (part for part in drawn.collections if isinstance(part, LineCollection))
+    ends = [np.asarray(segment)[:, 1].tolist() for segment in budgets.get_segments()]
+    assert ends == [[30, 30], [20, 20]]
+    # One that was stopped, one that is trained at this moment, and one that has not begun.
+    runs = tmp_path / "sweep" / "runs"
+    first, second, third, _ = (runs / name for name in grid(experiment, axes))
+    for run in (first, second):
+        shutil.rmtree(sorted((run / "segments").iterdir())[-1])
+    for file in list(third.iterdir()):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    with lock(second):
+        now = summarised(experiment, axes, tmp_path / "sweep")
+    assert now["status"].values.tolist() == [["queued", "running"], ["queued", "diverged"]]
+
+
+def test_a_failed_point_is_printed_and_gives_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "long.py").write_text(_FILE)
+    command = ["sweep", "long.py", "--task.p", "11,1000000", "--steps", "20", "--schedule.n", "5"]
+    assert main([*command, "--processes", "1", "--json", "--quiet"]) == 1
+    output = capsys.readouterr()
+    assert [row["status"] for row in json.loads(output.out)] == ["finished", "failed"]
+    assert "1 of 2 runs failed" in output.err
+    record = json.loads((tmp_path / "checkpoints" / "long-sweep" / "sweep.json").read_text())
+    assert list(record["errors"]) == ["task.p=1000000"]
+
+
+_DYING = """
+import os
+from dataclasses import dataclass
+from mi_jax import Experiment
+from mi_jax.models import MLP
+from mi_jax.tasks import ModularArithmetic
+from mi_jax.training import every
+
+@dataclass(frozen=True)
+class Dying(ModularArithmetic):
+    def evaluation(self, data, key):
+        if self.p == 7:
+            os._exit(1)
+        return super().evaluation(data, key)
+
+experiment = Experiment(
+    name="dying", task=Dying(p=5), model=MLP(width=8), steps=9, schedule=every(3)
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_no_other_point_with_it(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(_DYING)
+    command = [sys.executable, "-m", "mi_jax.cli", "sweep", "dying.py", "--task.p", "7,5,11,13,17"]
+    done = subprocess.run(
+        [*command, "--out", "sweep", "--processes", "2", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    status = {row["task.p"]: row["status"] for row in json.loads(done.stdout)}
+    assert status == {7: "failed", **dict.fromkeys((5, 11, 13, 17), "finished")}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"experiment": 1, "name": "x", "axes": {}}', "[" * 10_000]
+)
+def test_a_sweep_json_that_is_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(content)
+    with pytest.raises(RunError, match=r"sweep\.json cannot be read"):
+        sweep(_experiment(), _AXES, folder)
+    assert (folder / "sweep.json").read_text() == content
 
 
 # --- Stopped and killed

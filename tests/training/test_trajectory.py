@@ -441,6 +441,29 @@ def test_another_machine_reads_everything_stored_and_replays_only_when_allowed(
     assert run.state_at(41, allow_other_machine=True).step.tolist() == [41, 41, 41]
 
 
+def test_an_experiment_may_say_beforehand_that_it_accepts_any_machine(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    accepting = replace(SPARSE, accept_machine="any")
+    # Nothing that is computed depends on it.
+    assert accepting.hash == SPARSE.hash
+    assert "accept_machine" not in SPARSE.to_json()
+    for experiment, name in ((SPARSE, "same"), (accepting, "any")):
+        _stopped(experiment, tmp_path / name, 25)
+    request.getfixturevalue("another_machine")
+    with pytest.raises(RunError, match=r"cores: \d+ there, 96 here.*accept_machine='any'"):
+        train(SPARSE, tmp_path / "same")
+    # Beforehand, and not when it is refused.
+    with pytest.raises(RunError, match="accept_machine"):
+        train(accepting, tmp_path / "same")
+    run = train(accepting, tmp_path / "any")
+    assert run.record["experiment"]["accept_machine"] == "any"
+    assert run.trajectories[0].done == SPARSE.steps
+    assert run.state_at(41).step.tolist() == [41, 41, 41]
+    with pytest.raises(ConfigError, match="accept_machine='some' is unknown"):
+        replace(SPARSE, accept_machine="some")  # pyright: ignore[reportArgumentType]
+
+
 def test_another_machine_resumes_a_run_only_when_allowed(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import PLAIN, Architecture, Inputs
@@ -54,6 +54,8 @@ class TransformerSettings(Architecture):
     logit_scale: float = 1.0
     initialization: Initialization = "nanda_2023"
     init_scale: float = 1.0
+
+    repeated: ClassVar[str] = "layers"
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "layers", "d_model", "heads", "d_head")
