@@ -15,8 +15,8 @@ from jaxtyping import Float, Int, Shaped
 from mi_jax.basics.dims import Count, PRNGKey
 from mi_jax.basics.errors import ConfigError
 from mi_jax.basics.files import UNREADABLE, read_npz
-from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, labels
-from mi_jax.tasks.sampling import finite_feed
+from mi_jax.contracts import Batch, Evaluation, Feed, Inputs, Labels, Task, TaskSize, labels
+from mi_jax.tasks.sampling import finite_feed, orders_bytes
 
 _EXAMPLE = Path(__file__).with_name("example.npz")
 _SPLITS = ("test", "train")
@@ -151,6 +151,21 @@ class FromArrays(Task):
             return self.read_at
         positions, columns = self._arrays.inputs.shape[1], self._arrays.targets.shape[1]
         return (positions - 1,) if columns == 1 else tuple(range(positions))
+
+    def size(self) -> TaskSize:
+        """Size of the splits and the facts, as the file holds them."""
+        arrays = self._arrays
+        each = sum(x.nbytes for x in (arrays.inputs, arrays.targets, arrays.weights))
+        each //= len(arrays.inputs)
+        trained, tested = len(arrays.train), len(arrays.test)
+        facts = sum(fact.nbytes for fact in arrays.facts.values())
+        return TaskSize(
+            batch=self.batch_size or trained,
+            examples=trained + tested,
+            data=trained * each,
+            evaluation=(trained + tested) * each + facts,
+            drawing=orders_bytes(trained, self.batch_size),
+        )
 
     def data(self, seed: int) -> Batch:
         """The trained examples, in the order of ``train``; the same for every seed."""
