@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 _ROOT = Path(__file__).parents[1]
 
 _TINY = ("--steps", "40", "--seeds", "0", "--quiet", "--no-compile-cache")
@@ -87,6 +85,7 @@ _SETTINGS = (
 _SMALL = (*_SETTINGS, "--model.d-mlp", "16")
 
 
+@pytest.mark.slow
 def test_a_task(copy: _Copy) -> None:
     copy.add(
         "tasks/maximum.py",
@@ -146,6 +145,7 @@ class Maximum(Task):
     assert "train_accuracy" in page
 
 
+@pytest.mark.long
 def test_a_model(copy: _Copy) -> None:
     copy.add(
         "models/sum.py",
@@ -200,6 +200,7 @@ class SumModel(Architecture):
     assert "gini_embedding" in page
 
 
+@pytest.mark.slow
 def test_a_measure(copy: _Copy) -> None:
     copy.add(
         "measures/largest.py",
@@ -233,6 +234,7 @@ def largest_weight():
     assert "largest_weight" in page
 
 
+@pytest.mark.long
 def test_an_optimizer(copy: _Copy) -> None:
     copy.add(
         "training/signs.py",
@@ -280,6 +282,7 @@ class SignDescent(Descent):
     assert "signs" in page
 
 
+@pytest.mark.slow
 def test_an_intervention(copy: _Copy) -> None:
     copy.add(
         "interventions/noise.py",
@@ -325,6 +328,7 @@ class ShiftGradient(AtGradient):
     assert "shift_gradient" in page
 
 
+@pytest.mark.long
 def test_a_figure(copy: _Copy) -> None:
     copy.add(
         "plots/squares.py",

@@ -72,8 +72,13 @@ def test_the_notebook_was_executed_to_its_end_with_its_figures_in(name: str) -> 
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", _notebooks())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("01") else pytest.mark.long)
+        for name in _notebooks()
+    ],
+)
 def test_the_script_runs_on_a_tiny_setting(name: str, tmp_path: Path) -> None:
     cells = [
         cell for cell in jupytext.read(_FOLDER / f"{name}.py").cells if cell.cell_type == "code"

@@ -173,7 +173,7 @@ def test_the_main_job_groks_as_it_states(tmp_path: Path) -> None:
     assert all((later > earlier).all() for earlier, later in pairwise(ends))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_groks_with_other_frequencies_if_the_forming_ones_are_removed(
     tmp_path: Path,
 ) -> None:

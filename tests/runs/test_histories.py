@@ -123,8 +123,13 @@ def test_a_reading_is_the_same_in_every_history_that_reaches_its_step(
     assert "reference_run" not in part["test_loss"].attrs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [tiny_experiment, tiny_mlp_experiment])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(tiny_mlp_experiment, marks=pytest.mark.slow),
+        pytest.param(tiny_experiment, marks=pytest.mark.long),
+    ],
+)
 def test_every_measure_is_the_same_in_every_history(tmp_path: Path, make: Any) -> None:
     experiment = make(seeds=(0, 3), steps=40, schedule=every(4), storage=Storage(states=2))
     histories = _histories(experiment, tmp_path)

@@ -32,10 +32,25 @@ CASES = [
 ]
 """Modulus, operation and weights of every network that the twins read."""
 
+ALWAYS = (
+    (2, "add", "random"),
+    (3, "subtract", "trained"),
+    (4, "add", "trained"),
+    (6, "subtract", "random"),
+    (12, "add", "random"),
+    (13, "subtract", "trained"),
+)
+"""The cases of every run of the tests: each modulus, operation and kind of weights. All cases are
+read by make test-long.
+"""
+
+EACH = [pytest.param(*case, marks=() if case in ALWAYS else pytest.mark.long) for case in CASES]
+"""Every case, for a parametrised test."""
+
 SPREAD = [
-    pytest.param(*case, marks=() if case[0] in (2, 6, 13) else pytest.mark.slow) for case in CASES
+    pytest.param(*case, marks=() if case in ALWAYS[::2] else pytest.mark.long) for case in CASES
 ]
-"""The same cases for programs that compile slowly: p = 3, 4 and 12 are read with the slow tests."""
+"""Every case, for programs that compile slowly: three of them in every run of the tests."""
 
 RELATIVE = 1e-5
 """Difference that a twin allows, relative to the largest entry of the reading."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from networks import (
-    CASES,
+    EACH,
     Network,
     along_keys,
     assert_twin,
@@ -44,7 +44,7 @@ def _polynomial(net: Network) -> np.ndarray:
     return H
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_ablation_losses_are_their_formulas(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     H, U, L = net.H, net.U, net.L

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from networks import CASES, Bilinear, assert_twin, bilinear, frequencies, waves
+from networks import EACH, Bilinear, assert_twin, bilinear, frequencies, waves
 
 from mi_jax.measures.clocks import CANDIDATES, CIRCLES
 
@@ -22,7 +22,7 @@ def _shares(v: np.ndarray) -> np.ndarray:
     return np.array([np.square(waves(p, k) @ v).sum() for k in frequencies(p)])
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_circularity_is_its_formula(p: int, operation: str, weights: str) -> None:
     net = bilinear(p, operation, weights)  # pyright: ignore[reportArgumentType]
     _, U, _ = _components(net)
@@ -30,7 +30,9 @@ def test_circularity_is_its_formula(p: int, operation: str, weights: str) -> Non
     assert_twin(net.read("circularity"), np.mean(best))
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), [case for case in CASES if case[0] % 2])
+@pytest.mark.parametrize(
+    ("p", "operation", "weights"), [case for case in EACH if case.values[0] % 2]
+)
 @pytest.mark.parametrize("name", ["distance_irrelevance", "distance_irrelevance_wrong"])
 def test_distance_irrelevance_is_its_formula(
     p: int, operation: str, weights: str, name: str
@@ -47,7 +49,7 @@ def test_distance_irrelevance_is_its_formula(
     assert_twin(net.read(name), M.std(axis=0).mean() / M.std())
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_symmetricity_of_gradients_is_its_formula(p: int, operation: str, weights: str) -> None:
     net = bilinear(p, operation, weights)  # pyright: ignore[reportArgumentType]
     E, A, B, U = (net.arrays[name] for name in "EABU")
@@ -85,7 +87,7 @@ def _half(k: int, p: int) -> int | None:
     return next((half for half in range(1, p) if 2 * half % p == k), None)
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_circles_are_their_formula(p: int, operation: str, weights: str) -> None:
     net = bilinear(p, operation, weights)  # pyright: ignore[reportArgumentType]
     mean, U, V = _components(net)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from networks import (
-    CASES,
+    EACH,
     Network,
     assert_twin,
     frequencies,
@@ -28,7 +28,7 @@ def _tables(net: Network) -> dict[str, np.ndarray]:
     return {"embedding": embedding, "neuron_inputs": embedding, "unembedding": net.U.T}
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_fourier_measures_are_their_formulas(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     values = net.read(*NAMES)
@@ -44,7 +44,7 @@ def test_fourier_measures_are_their_formulas(p: int, operation: str, weights: st
         assert values[f"gini_{place}"] == pytest.approx(gini, abs=1e-6)
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_key_frequencies_are_their_rule(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     tables = _tables(net)
@@ -57,7 +57,7 @@ def test_key_frequencies_are_their_rule(p: int, operation: str, weights: str) ->
         assert (1 + np.flatnonzero(net.read(name)[name])).tolist() == keys, name
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_the_participation_ratio_is_its_formula(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     ratios = []

@@ -59,7 +59,7 @@ GROUPS = [
 """Groups with irreps of real, complex and quaternionic type, and the forms of composition."""
 
 CASES = [
-    pytest.param(name, form, weights, marks=() if name in ("C4", "S3", "Q8") else pytest.mark.slow)
+    pytest.param(name, form, weights, marks=() if name in ("C4", "S3", "Q8") else pytest.mark.long)
     for name, form in GROUPS
     for weights in ("random", "trained")
 ]
@@ -305,7 +305,7 @@ def _attending(name: str, weights: Weights) -> Attending:
 
 
 @pytest.mark.parametrize(
-    "name", ["S3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("C2", "C3", "Q8"))]
+    "name", ["S3", *(pytest.param(name, marks=pytest.mark.long) for name in ("C2", "C3", "Q8"))]
 )
 @pytest.mark.parametrize("weights", ["random", "trained"])
 def test_irreps_of_queries_keys_values_and_readout_are_their_formulas(

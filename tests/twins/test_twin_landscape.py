@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fakes import context_of
-from networks import CASES, Network, assert_twin, network, read
+from networks import ALWAYS, CASES, Network, assert_twin, network, read
 
 from mi_jax.contracts import Context, Model
 from mi_jax.landscape import (
@@ -20,7 +20,9 @@ from mi_jax.landscape import (
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training.losses import MSE
 
-GRID = [pytest.param(*case, marks=() if case[0] == 6 else pytest.mark.slow) for case in CASES]
+GRID = [
+    pytest.param(*case, marks=() if case in ALWAYS[3:4] else pytest.mark.long) for case in CASES
+]
 """The cases: programs with loops compile slowly, so that p = 6 alone is read always."""
 
 

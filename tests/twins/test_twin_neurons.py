@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from networks import CASES, Network, answer_waves, assert_twin, frequencies, network, waves
+from networks import EACH, Network, answer_waves, assert_twin, frequencies, network, waves
 
 
 def _block(p: int, k: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def shares(net: Network) -> np.ndarray:
     return power / np.square(around).sum(axis=0)
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_frequencies_of_neurons_are_their_formulas(p: int, operation: str, weights: str) -> None:
     net = network(p, operation, weights)  # pyright: ignore[reportArgumentType]
     share = shares(net)
@@ -39,7 +39,7 @@ def test_frequencies_of_neurons_are_their_formulas(p: int, operation: str, weigh
     assert clusters == [size > 0 for size in sizes]
 
 
-@pytest.mark.parametrize(("p", "operation", "weights"), CASES)
+@pytest.mark.parametrize(("p", "operation", "weights"), EACH)
 def test_what_neurons_send_to_a_frequency_is_its_formula(
     p: int, operation: str, weights: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import CASES, RELATIVE, Network, assert_twin, network, read
+from networks import ALWAYS, CASES, RELATIVE, Network, assert_twin, network, read
 from scipy.optimize import minimize
 
 from mi_jax.basics.precision import Precision, cast, computing_in
@@ -103,15 +103,23 @@ def _probed(p: int, operation: Any, weights: Any, precision: Precision) -> Probe
     return Probed(net, dataclasses.replace(context, labels=labels), precision)
 
 
+def _probed(case: tuple[Any, ...], precision: str, mark: Any = pytest.mark.long) -> Any:
+    """A case with its precision, read with the long tests unless it is among the chosen."""
+    return pytest.param(*case, precision, marks=mark, id=f"{_id(case)}-{precision}")
+
+
+_SHORT = (3, "add", "random"), (3, "subtract", "trained")
+
 PROBED = [
-    *(pytest.param(*case, "float32", id=f"{_id(case)}-float32") for case in CASES if case[0] == 3),
+    *(_probed(case, "float32", ()) for case in _SHORT),
+    *(_probed(case, "float32") for case in CASES if case[0] == 3 and case not in _SHORT),
     *(
-        pytest.param(*case, "float64", marks=pytest.mark.slow, id=f"{_id(case)}-float64")
+        _probed(case, "float64", pytest.mark.slow if case in ALWAYS[1::4] else pytest.mark.long)
         for case in CASES
     ),
 ]
-"""The cases with their precision. Programs of probes compile slowly, so that p = 3 alone is read
-always.
+"""The cases with their precision. Programs of probes compile slowly, so that two of p = 3 are read
+always, and two in float64 with the slow tests.
 
 A fit of fewer rows than dimensions, or a subspace of nearly equal directions, amplifies the
 rounding of float32 activations beyond what a twin allows. All cases are therefore read in float64.
