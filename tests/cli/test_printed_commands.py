@@ -127,6 +127,7 @@ def test_a_command_of_the_documentation_is_one(
     # What takes minutes is followed up to where it begins.
     monkeypatch.setattr(training, "train", _reached)
     monkeypatch.setattr(sweeps, "_claim", _reached)
+    monkeypatch.setattr("mi_jax.measuring.stored.measure_weights", _reached)
     monkeypatch.setattr("mi_jax.runs.fork._train", _reached)
     monkeypatch.setattr("mi_jax.runs.fork.train_again", _reached)
     monkeypatch.setattr(reading, "show_report", lambda *arguments: 0)
