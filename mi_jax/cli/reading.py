@@ -159,9 +159,11 @@ def _measure_weights(
     from mi_jax.measuring.choosing import choose
     from mi_jax.measuring.files import write_dataset
     from mi_jax.measuring.stored import measure_weights
+    from mi_jax.runs.limits import check_readable
     from mi_jax.runs.weights import load_weights
     from mi_jax.training.machine import machine
 
+    check_readable(experiment)
     subject = experiment.subject()
     measures, skipped = choose(names, subject, frozenset({"final"}))
     params, ignored = load_weights(file, subject.model, subject.precision)

@@ -15,6 +15,7 @@ import argparse
 import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -325,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MiJaxError as error:
         print(f"mi_jax.interop.nanda: error: {error}", file=sys.stderr)
         return 2
-    print(f"{file}: mi-jax measure {file} --like nanda_2023 --task.split-seed 1")
+    print(f"{file}: mi-jax measure {shlex.quote(str(file))} --like nanda_2023 --task.split-seed 1")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -226,10 +227,37 @@ def cached(file: Path, key: str | None) -> xr.Dataset | None:
 def load_dataset(file: Path) -> xr.Dataset:
     """Dataset of a file. Raises RunError if it cannot be read."""
     try:
+        _read_attributes(file)
         with xr.open_dataset(file, engine="h5netcdf") as dataset:
             return dataset.load()
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"{file} cannot be read ({error}). Remove it and measure again.") from error
+
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+               TypeError, ValueError)  # fmt: skip
+"""Errors by which h5py, h5netcdf and xarray refuse a damaged file."""
+
+_LARGEST_SHARE = 100
+"""Bytes of an array for each byte of its file, at most: stored readings are not compressed."""
+
+
+def _read_attributes(file: Path) -> None:
+    """Read every header of a netCDF file, and hold the arrays that it claims against its size.
+
+    h5netcdf would open a file with a damaged header by half, and print a traceback at its end.
+    Raises OSError, ValueError or another error of h5py for a damaged file.
+    """
+    largest = max(2**20, _LARGEST_SHARE * file.stat().st_size)
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        dict(item.attrs)
+        if isinstance(item, h5py.Dataset) and (item.size or 0) * item.dtype.itemsize > largest:
+            raise ValueError(f"{name} of the shape {item.shape} is more than the file holds")
+
+    with h5py.File(file) as stored:
+        dict(stored.attrs)
+        stored.visititems(look)
 
 
 def write_dataset(file: Path, dataset: xr.Dataset) -> None:

@@ -161,8 +161,8 @@ def _draw_verdicts(axes: Axes, verdicts: np.ndarray) -> None:
     colours = ListedColormap([_VERDICT_COLOURS[name] for name in VERDICTS])
     known = counts.max(axis=0) > 0
     cells = np.ma.masked_array(most, ~known)
-    limits = {"vmin": -0.5, "vmax": len(VERDICTS) - 0.5}
-    axes.pcolormesh(cells, cmap=colours, **limits, edgecolors="white", lw=1)
+    last = len(VERDICTS) - 0.5
+    axes.pcolormesh(cells, cmap=colours, vmin=-0.5, vmax=last, edgecolors="white", lw=1)
     for cell in np.argwhere(known & (counts.max(axis=0) < seeds)):
         _count(axes, cell, f"{counts.max(axis=0)[tuple(cell)]}/{seeds}")
     shown = [VERDICTS[k] for k in np.unique(most[known])]

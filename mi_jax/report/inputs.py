@@ -1,5 +1,6 @@
 """Inputs of a report: everything that its figures, findings and tables are made from."""
 
+import shlex
 from dataclasses import dataclass, field
 
 import xarray as xr
@@ -118,7 +119,8 @@ def _read_dataset(run: Run, reference: ReferenceChoice) -> xr.Dataset:
         if LEFT_OUT in dataset.attrs:
             why = "all its readings are of other code, other weights or another version of jax"
         raise RunError(
-            f"Cannot report on {run.path}: {why}. Run `mi-jax measure {run.path}` first."
+            f"Cannot report on {run.path}: {why}. Run"
+            f" `mi-jax measure {shlex.quote(str(run.path))}` first."
         )
     if reference == "root":
         own = [name for name in dataset if str(name).endswith(OWN_SUFFIX)]

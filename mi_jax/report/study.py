@@ -2,11 +2,14 @@
 
 import os
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
+from mi_jax.basics import modules
 from mi_jax.basics.files import replace_file
 from mi_jax.dynamics import GROKKING, PHASE_RULE, Claim, GrokkingRule, rule_of
 from mi_jax.measuring.history import History
@@ -22,6 +25,7 @@ from mi_jax.runs.experiment import Experiment
 from mi_jax.runs.run import Run
 from mi_jax.runs.train import train
 from mi_jax.training.loop import Watch
+from mi_jax.training.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,7 @@ def _page(run: Run, inputs: ReportInputs, figures: list[Figure]) -> Page:
             *(("left out", line) for line in inputs.dataset.attrs.get(LEFT_OUT, "").splitlines()),
         ],
         manifest=run.record,
-        command="\n".join(
-            f"mi-jax reproduce {shlex.quote(_from_here(trajectory.path))}"
-            for trajectory in run.trajectories
-        ),
+        command="\n".join(_reproducing(trajectory) for trajectory in run.trajectories),
     )
 
 
@@ -159,6 +160,24 @@ def _descent(run: Run) -> str:
         f"A fork {here}{f' with {names}' if names else ', trained further'}. Retrospective readings"
         " are compared with its own last snapshot."
     )
+
+
+def _reproducing(trajectory: Trajectory) -> str:
+    """The command that makes a run again, as it is typed in the current directory."""
+    own = modules.named_modules(trajectory.record["experiment"])
+    allowed = [word for name in own for word in ("--allow-module", name)]
+    words = [*_program(), "reproduce", _from_here(trajectory.path), *allowed]
+    return shlex.join(words)
+
+
+def _program() -> list[str]:
+    """The words by which a shell here starts the command line: ``mi-jax`` if it is on the path."""
+    beside = Path(sys.executable).with_name("mi-jax")
+    if shutil.which("mi-jax") is not None:
+        return ["mi-jax"]
+    if beside.exists():
+        return [_from_here(beside)]
+    return [sys.executable, "-P", "-m", "mi_jax.cli"]
 
 
 def _from_here(path: Path) -> str:

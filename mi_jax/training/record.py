@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +62,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(
             f"{path} is no run: it holds no run.json. Train one with `mi-jax run EXPERIMENT --out"
-            f" {path}`."
+            f" {shlex.quote(str(path))}`."
         ) from error
     except NotADirectoryError as error:
         raise RunError(

@@ -222,10 +222,16 @@ def test_what_does_not_fit_the_disk_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_examples_of_a_run_that_no_machine_can_hold_are_not_made() -> None:
+def test_the_examples_of_a_run_that_no_machine_can_hold_are_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     experiment = with_setting(tiny_experiment(), "task.p", 10**6)
     with pytest.raises(RunError, match="Measuring this run would take at least"):
         limits.check_readable(experiment)
+    (tmp_path / "weights.npz").write_bytes(b"")
+    words = ["measure", str(tmp_path / "weights.npz"), "--like", "grokking"]
+    assert main([*words, "--task.p", "1000000000", "--no-compile-cache"]) == 2
+    assert "Measuring this run would take at least" in capsys.readouterr().err
 
 
 def test_schedules_and_lists_of_numbers_are_bounded() -> None:
