@@ -147,7 +147,7 @@ def run_record(
         truth = {"truth": path.truth(context, plan.parts.seeds)}
     own = sources(plan.experiment)
     return {
-        "format": FORMAT if parent is not None or plan.keeps_arrays else 1,
+        "format": FORMAT,
         **({} if parent is None else {"parent": dict(parent)}),
         "experiment": plan.experiment,
         "hash": plan.hash if parent is None else plan.forked_hash(parent),

@@ -3,6 +3,7 @@ of segments and at interventions.
 """
 
 import contextlib
+import shutil
 import signal
 import threading
 import time
@@ -14,16 +15,27 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mi_jax.basics.errors import Interrupted, RunError
+from mi_jax.basics.errors import DamagedError, Interrupted, RunError
 from mi_jax.basics.pytrees import byte_count, dotted
 from mi_jax.contracts import LONGEST_CHUNK
 from mi_jax.training import segments
 from mi_jax.training.program_schedule import ProgramSchedule
+from mi_jax.training.record import upgrade_record
 from mi_jax.training.state import TrainState, flat_state, state_from_flat
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
 
 CHUNK_SECONDS = 0.7
 """Approximate duration of a chunk. A signal is answered after one chunk at most."""
+
+HOLD_SECONDS = 25.0
+"""Time after which the unfinished segment is saved, so that a killed process loses little more."""
+
+HELD = "held"
+"""Folder, beside the segments, of the unfinished segment of a run that is being trained.
+
+It follows the clock, so that it is no segment: it is removed when the segment is finished, and no
+reader looks there.
+"""
 
 
 class Progress(NamedTuple):
@@ -69,7 +81,9 @@ def train_to_end(
         RunError: if a segment cannot be written.
     """
     with signals() as stopped:
+        upgrade_record(trajectory.path, trajectory.record)
         segments.remove_unfinished(trajectory.folder)
+        segments.remove_unfinished(trajectory.path / HELD)
         _, state = stored_state(programs, trajectory, trajectory.done)
         template = programs.template(trajectory.done)
         ends = segment_ends(
@@ -135,7 +149,10 @@ def _run(
     """
     parts, clock, done = programs.parts, _Clock(), trajectory.done
     recorder = _Recorder(trajectory, set(snapshots.tolist()))
-    if done == programs.origin:
+    held = recorder.restore()
+    if held is not None:
+        done, state = held.end, state_from_flat(programs.template(held.end), held.state)
+    elif done == programs.origin:
         recorder.snapshot(done, state)
     while done < parts.steps:
         stop = _next_stop(done, [*recorder.after(done), *ends], programs, clock.chunk)
@@ -149,6 +166,8 @@ def _run(
         interrupted = stopped.is_set()
         if done in ends or interrupted:
             recorder.write(done, state)
+        elif recorder.seconds >= HOLD_SECONDS:
+            recorder.hold(done, state)
         watch(Progress(done, parts.steps, recorder.last_losses, clock.steps_per_second, state))
         if interrupted and done < parts.steps:
             raise Interrupted(
@@ -187,6 +206,8 @@ class _Recorder:
         self._wanted = wanted
         self._start = trajectory.done
         self._snapshots: dict[int, segments.Flat] = {}
+        self._held = trajectory.path / HELD
+        self._saved = time.monotonic()
         self.losses: list[Float[np.ndarray, "step seed"]] = []
         self.last_losses: Float[np.ndarray, " seed"] = np.full(len(self._seeds), np.nan, np.float32)
 
@@ -203,12 +224,58 @@ class _Recorder:
                 name: np.array(value) for name, value in dotted(state.params).items()
             }
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the last save."""
+        return time.monotonic() - self._saved
+
+    def restore(self) -> segments.Segment | None:
+        """The unfinished segment of a process that was killed; None if there is none that fits.
+
+        One that is damaged or belongs to other segments is ignored, and its steps are trained
+        again.
+        """
+        for end in reversed(segments.finished(self._held)):
+            try:
+                index = segments.read_index(self._held, end)
+                fits = (index.start, index.seeds, index.run)
+                if fits != (self._start, self._seeds, self._run):
+                    continue
+                snapshots = segments.read_snapshots(self._held, index) if index.steps else {}
+                state = segments.read_state(self._held, index)
+                losses = segments.read_losses(self._held, index)
+            except DamagedError:
+                continue
+            for row, step in enumerate(index.steps):
+                self._snapshots[step] = {name: stack[row] for name, stack in snapshots.items()}
+            self.losses = [losses]
+            self.last_losses = losses[-1]
+            return segments.Segment(index.start, end, index.steps, snapshots, state, losses)
+        return None
+
+    def hold(self, end: int, state: TrainState) -> None:
+        """Saves the unfinished segment as it is at step ``end``, in place of the one before."""
+        before = segments.finished(self._held)
+        if end not in before:
+            segments.write(self._held, self._segment(end, state), self._seeds, self._run)
+        for old in before:
+            if old != end:
+                shutil.rmtree(segments.segment_path(self._held, old), ignore_errors=True)
+        self._saved = time.monotonic()
+
     def write(self, end: int, state: TrainState) -> None:
         """Writes the segment that ends at step ``end``, where training is."""
         if end == self._start:
             return
+        segments.write(self._folder, self._segment(end, state), self._seeds, self._run)
+        shutil.rmtree(self._held, ignore_errors=True)
+        self._snapshots, self.losses, self._start = {}, [], end
+        self._saved = time.monotonic()
+
+    def _segment(self, end: int, state: TrainState) -> segments.Segment:
+        """The segment from the end of the one before to step ``end``."""
         names = next(iter(self._snapshots.values()), {})
-        segment = segments.Segment(
+        return segments.Segment(
             start=self._start,
             end=end,
             steps=tuple(self._snapshots),
@@ -219,8 +286,6 @@ class _Recorder:
             state=flat_state(state),
             losses=np.concatenate(self.losses),
         )
-        segments.write(self._folder, segment, self._seeds, self._run)
-        self._snapshots, self.losses, self._start = {}, [], end
 
 
 class _Clock:

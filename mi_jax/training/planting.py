@@ -21,6 +21,7 @@ from mi_jax.basics.streams import stream
 from mi_jax.contracts import Architecture, Task, batch_loss
 from mi_jax.training import segments
 from mi_jax.training.loop import Progress, Watch, signals
+from mi_jax.training.record import upgrade_record
 from mi_jax.training.segments import Flat
 from mi_jax.training.state import Parts, TrainState
 from mi_jax.training.trajectory import Storage, Trajectory, segment_ends
@@ -105,6 +106,7 @@ def follow(
         Interrupted: after SIGINT or SIGTERM, with everything done so far saved.
         RunError: if a segment cannot be written.
     """
+    upgrade_record(trajectory.path, trajectory.record)
     segments.remove_unfinished(trajectory.folder)
     loss = _loss(parts)
     first = planted.parameters(context, parts.seeds[0], np.array([0]))

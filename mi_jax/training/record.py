@@ -14,11 +14,12 @@ from mi_jax.basics.errors import DamagedError, RunError
 from mi_jax.basics.files import replace_file
 from mi_jax.basics.records import digest
 
-FORMAT = 2
+FORMAT = 3
 """Newest version of the layout on disk. A reader refuses a newer one, and reads every older one.
 
-Version 2 is written for runs that begin at the state of another run (``origin.npz``) or hold arrays
-that interventions prepared (``prepared/``); all other runs are still written as version 1.
+Version 2 added runs that begin at the state of another run (``origin.npz``) or hold arrays that
+interventions prepared (``prepared/``). Version 3 has segments of nine files; a run of an earlier
+version that is resumed keeps its segments and becomes one of version 3.
 """
 
 fcntl: ModuleType | None
@@ -130,6 +131,22 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
         replace_file(path / "run.json", content.encode())
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def upgrade_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Rewrite the ``run.json`` of an earlier format before segments of today's are added.
+
+    The caller must hold the writer's lock.
+
+    Args:
+        path: the run's directory.
+        record: its contents.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    if record["format"] < FORMAT:
+        write_record(path, {**record, "format": FORMAT})
 
 
 @contextlib.contextmanager

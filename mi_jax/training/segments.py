@@ -4,6 +4,12 @@ A segment is the directory ``segments/<step>/``: the train state at its end, and
 losses since the segment before, committed together by one atomic rename. Orbax does not verify what
 it reads, so each array has a sha256 over its bytes, dtype, shape, name and step, and every read
 compares it. No other module imports Orbax.
+
+A segment has nine files, whatever the number of its arrays. The state, the snapshots and the losses
+are three Zarr arrays of bytes with one chunk each, so that each is read without the others. The
+index lies in Orbax's own metadata file: hashes, and the name, dtype and shape of every array, in
+the order of their bytes. Segments of earlier versions (an ``index`` folder, and one OCDBT store for
+each of the three) are still read.
 """
 
 import contextlib
@@ -11,6 +17,7 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 import threading
@@ -70,6 +77,8 @@ class Index(NamedTuple):
         seeds: the run's seeds.
         parameters: the dotted names of the parameters.
         hashes: the sha256 of every array, by label.
+        arrays: the name, dtype and shape of every array in the order of their bytes, by item
+            ("losses", "state", "snapshots"); None in a segment of an earlier version.
         run: the identity hash of the experiment; None in the oldest runs, which did not store it.
     """
 
@@ -80,6 +89,7 @@ class Index(NamedTuple):
     parameters: tuple[str, ...]
     hashes: dict[str, str]
     run: str | None
+    arrays: dict[str, list[tuple[str, str, list[int]]]] | None
 
 
 def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> Path:
@@ -96,6 +106,12 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
             are left as they are.
     """
     path = segment_path(folder, segment.end)
+    groups = {
+        "losses": {"losses": segment.losses},
+        "state": segment.state,
+        "snapshots": segment.snapshots,
+    }
+    items = {item: group for item, group in groups.items() if group}
     body = {
         "start": segment.start,
         "end": segment.end,
@@ -104,18 +120,15 @@ def write(folder: Path, segment: Segment, seeds: tuple[int, ...], run: str) -> P
         "parameters": list(segment.snapshots),
         "run": run,
         "hashes": _hashes(segment, seeds),
+        "arrays": {item: _layout(group) for item, group in items.items()},
     }
-    items = {
-        "losses": ocp.args.PyTreeSave({"losses": segment.losses}),
-        "index": ocp.args.JsonSave({**body, "digest": digest(body)}),
-    }
-    if segment.state:
-        items["state"] = ocp.args.PyTreeSave(dict(segment.state))
-    if segment.steps:
-        items["snapshots"] = ocp.args.PyTreeSave(dict(segment.snapshots))
     try:
         with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
-            checkpointer.save(path, ocp.args.Composite(**items))
+            checkpointer.save(
+                path,
+                ocp.args.PyTreeSave({item: _bytes(group) for item, group in items.items()}),
+                custom_metadata={"index": {**body, "digest": digest(body)}},
+            )
     except (OSError, ValueError) as error:
         _remove_for_good(folder)
         reason = _short(str(error).strip().splitlines()[0])
@@ -171,13 +184,23 @@ def read_index(folder: Path, end: int) -> Index:
     """
     path = segment_path(folder, end)
     with _reading(path):
-        body = json.loads((path / "index" / "metadata").read_text())
+        if (path / "index").is_dir():
+            body = json.loads((path / "index" / "metadata").read_text())
+        else:
+            body = json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"][
+                "index"
+            ]
         stored_digest = body.pop("digest")
         if stored_digest != digest(body) or body["end"] != end:
             raise ValueError("its index was changed")
         fields = {key: tuple(body[key]) for key in ("steps", "seeds", "parameters")}
         return Index(
-            start=body["start"], end=end, hashes=body["hashes"], run=body.get("run"), **fields
+            start=body["start"],
+            end=end,
+            hashes=body["hashes"],
+            run=body.get("run"),
+            arrays=body.get("arrays"),
+            **fields,
         )
 
 
@@ -193,7 +216,7 @@ def read_losses(folder: Path, index: Index) -> Float[np.ndarray, "step seed"]:
     """
     path = segment_path(folder, index.end)
     with _reading(path):
-        losses = _restore(path / "losses", ["losses"])["losses"]
+        losses = _read(path, index, "losses", ["losses"])["losses"]
         _check(index.hashes, f"losses@{index.end}", losses)
     return losses
 
@@ -211,7 +234,7 @@ def read_state(folder: Path, index: Index) -> Flat:
     path = segment_path(folder, index.end)
     names = [name.removeprefix("state@") for name in index.hashes if name.startswith("state@")]
     with _reading(path):
-        state = _restore(path / "state", names) if names else {}
+        state = _read(path, index, "state", names) if names else {}
         for name, value in state.items():
             _check(index.hashes, f"state@{name}", value, index.end)
     return state
@@ -232,7 +255,7 @@ def read_snapshots(folder: Path, index: Index, rows: Sequence[int] | None = None
     path = segment_path(folder, index.end)
     rows = range(len(index.steps)) if rows is None else rows
     with _reading(path):
-        stacks = _restore(path / "snapshots", list(index.parameters))
+        stacks = _read(path, index, "snapshots", list(index.parameters))
         for name, stack in stacks.items():
             if stack.shape[:2] != (len(index.steps), len(index.seeds)):
                 raise ValueError(f"{name} has the shape {stack.shape}")
@@ -272,11 +295,36 @@ def _check(hashes: dict[str, str], label: str, value: np.ndarray, step: int = -1
         raise ValueError(f"{label} was changed")
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+def _checkpointer(*, use_ocdbt: bool = False) -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=use_ocdbt))
 
 
-def _restore(path: Path, names: list[str]) -> Flat:
+def _layout(group: Flat) -> list[tuple[str, str, list[int]]]:
+    """The name, dtype and shape of each array, in the order of their bytes."""
+    return [(name, value.dtype.name, list(value.shape)) for name, value in group.items()]
+
+
+def _bytes(group: Flat) -> np.ndarray:
+    """The bytes of all arrays, one after another."""
+    return np.concatenate(
+        [np.ascontiguousarray(value).reshape(-1).view(np.uint8) for value in group.values()]
+    )
+
+
+def _read(path: Path, index: Index, item: str, names: list[str]) -> Flat:
+    """The named arrays of an item of a segment, without reading the other items."""
+    if index.arrays is None:
+        return _restore(_checkpointer(use_ocdbt=True), path / item, names)
+    joined = _restore(_checkpointer(), path, [item])[item]
+    arrays, begin = Flat(), 0
+    for name, dtype, shape in index.arrays[item]:
+        end = begin + np.dtype(dtype).itemsize * math.prod(shape)
+        arrays[name] = joined[begin:end].view(dtype).reshape(shape)
+        begin = end
+    return {name: arrays[name] for name in names}
+
+
+def _restore(checkpointer: ocp.Checkpointer, path: Path, names: list[str]) -> Flat:
     """The named arrays, without reading others."""
     request = ocp.args.PyTreeRestore(
         item={name: jax.ShapeDtypeStruct((), np.float32) for name in names},
@@ -284,7 +332,7 @@ def _restore(path: Path, names: list[str]) -> Flat:
         partial_restore=True,
     )
     with _quiet():
-        restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path, args=request)
+        restored = checkpointer.restore(path, args=request)
     for name in names:
         # Orbax raises nothing for a name that it does not find: it returns the request's struct.
         if not isinstance(restored.get(name), np.ndarray):

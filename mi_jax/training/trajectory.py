@@ -1,6 +1,6 @@
 """A run on disk: ``run.json`` beside its segments, read by step and seed.
 
-Parameters are read one segment at a time, so memory is bounded by the size of a segment (64 MB by
+Parameters are read one segment at a time, so memory is bounded by the size of a segment (128 MB by
 default), whatever the length of the run.
 """
 
@@ -36,9 +36,9 @@ class Storage:
         states: smallest number of segments, and so of stored train states, per run.
     """
 
-    snapshots: int = 64
-    megabytes: float = 64.0
-    states: int = 16
+    snapshots: int = 256
+    megabytes: float = 128.0
+    states: int = 8
 
     def __post_init__(self) -> None:
         for name in ("snapshots", "states"):
