@@ -175,9 +175,8 @@ def check_same(folder: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]
     """
     # Both in the form of today's version, which older records lack.
     there = stored_experiment(stored).to_json()
-    different = differences(
-        *({**identity(form), "seeds": form["seeds"]} for form in (there, asked))
-    )
+    compared, wanted = ({**identity(form), "seeds": form["seeds"]} for form in (there, asked))
+    different = differences(compared, wanted)
     if not different:
         return
     only = {line.split(":")[0] for line in different}
