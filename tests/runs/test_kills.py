@@ -32,7 +32,7 @@ experiment = Experiment(
     name="killed",
 )
 '''
-_MEASURES = ("--only", "train_loss,test_accuracy")
+_MEASURES = ("--measures", "train_loss,test_accuracy")
 _VERBS = ("train", "measure", "fork", "zoom", "report", "compare", "sweep")
 
 

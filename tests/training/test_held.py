@@ -38,10 +38,11 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if progress.step >= 40:
             raise _KilledError
 
-    with monkeypatch.context() as patched, pytest.raises(_KilledError):
+    with monkeypatch.context() as patched:
         patched.setattr(loop, "HOLD_SECONDS", 0.0)
         patched.setattr(loop, "CHUNK_SECONDS", 0.0)
-        train(_EXPERIMENT, tmp_path / "run", watch=watch)
+        with pytest.raises(_KilledError):
+            train(_EXPERIMENT, tmp_path / "run", watch=watch)
     return tmp_path / "run"
 
 
