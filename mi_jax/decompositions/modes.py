@@ -34,12 +34,19 @@ def _modes(params: Params, context: Context, place: str) -> tuple[Array, Array, 
 
 @shared
 def _left_modes(params: Params, context: Context, place: str) -> Float[Array, "residue mode"]:
-    """Left singular vectors of a table, in falling order of their singular values.
+    """Left singular vectors of a table, in falling order of their singular values; NaN for a table
+    of zeros, where they could be any.
 
     A wide table W has those of the square matrix R^T, where W^T = Q R. Reading them from R takes
     half the time.
     """
     table = TABLES[place][0](params, context)
+    return jnp.where((table == 0).all(), jnp.nan, _vectors(table, params, context, place))
+
+
+def _vectors(
+    table: Float[Array, "residue d"], params: Params, context: Context, place: str
+) -> Float[Array, "residue mode"]:
     if table.shape[1] <= table.shape[0]:
         return _modes(params, context, place)[0]
     # Never from W W^T: its rounding is relative to the square of the largest singular value, so
@@ -63,7 +70,7 @@ def mode_frequency_share(place: str) -> Measure:
 
     Returns:
         A measure ``mode_frequency_share_{place}`` with dims (mode,); NaN for modes that a narrow
-        table does not have. It needs the ground truth residues.
+        table does not have, and for a table of zeros. It needs the ground truth residues.
     """
     _, role = TABLES[place]
 
@@ -172,7 +179,8 @@ def subspace_angle(place: str, other: Literal["previous", "final"]) -> Measure:
         other: the checkpoint to compare with: the snapshot before, or the final one.
 
     Returns:
-        A measure ``subspace_angle_{place}_{other}`` without dims of its own, in radians.
+        A measure ``subspace_angle_{place}_{other}`` without dims of its own, in radians; NaN if
+        one of the tables is all zeros.
     """
     _, role = TABLES[place]
 

@@ -12,6 +12,7 @@ from mi_jax.dynamics.dating import (
     PHASE_RULE,
     VERDICTS,
     GrokkingRule,
+    first_reached,
     grokking_dates,
     rule_of,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "date_texts",
     "difference_text",
     "first_crossing",
+    "first_reached",
     "fit_sigmoid",
     "follow_modes",
     "grokking_dates",

@@ -4,14 +4,17 @@ import numpy as np
 import xarray as xr
 
 AHEAD = 2.0
-"""Multiple of an even share that a winner has to exceed."""
+"""Multiple of an even share that a winner among three or more competitors has to exceed."""
 
 
 def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
     """The first step from which a winner holds more than twice an even share until the end.
 
     An even share among n competitors is 1 / n. A winner that exceeds 2 / n and later falls back
-    is born at its last rise; a winner that ends at or below 2 / n, or at NaN, is never born.
+    is born at its last rise; a winner that ends at or below 2 / n, or at NaN, is never born. Where
+    more than half of the competitors win, they cannot all exceed 2 / n. Of two competitors, neither
+    can hold twice an even share; a winner is born there when it holds more than 3 / 4, half-way
+    from an even share to all.
 
     Args:
         shares: dims (seed, step, X), where X is the competitors' dim, for example the frequencies.
@@ -36,7 +39,7 @@ def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
     """
     (dim,) = [str(d) for d in shares.dims if d not in ("seed", "step")]
     ordered = shares.transpose("seed", "step", dim)
-    ahead = ordered.values > AHEAD / shares.sizes[dim]
+    ahead = ordered.values > ahead_of(shares.sizes[dim])
     # Ahead from here to the end: a running "and", taken from the last step backwards.
     lasting = np.flip(np.minimum.accumulate(np.flip(ahead, axis=1), axis=1), axis=1)
     first = lasting.argmax(axis=1)
@@ -48,3 +51,18 @@ def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(
         born, {"seed": shares["seed"], dim: shares[dim]}, ("seed", dim), attrs={"units": "steps"}
     )
+
+
+def ahead_of(competitors: int) -> float:
+    """The share that a winner has to exceed: min(2 / n, (1 + 1 / n) / 2).
+
+    The second, half-way from an even share to all, is the smaller one for two competitors alone.
+
+    Args:
+        competitors: their number n.
+
+    Example:
+        >>> ahead_of(2), ahead_of(8)
+        (0.75, 0.25)
+    """
+    return min(AHEAD / competitors, (1 + 1 / competitors) / 2)

@@ -20,6 +20,9 @@ from mi_jax.dynamics.levels import as_dates, check_curves, crossings
 ACCURACY = 0.99
 """Accuracy at which a seed has memorised (training) or generalised (test)."""
 
+_MAY_HAVE_BEEN = 0.5
+"""Share of a level from which on a curve that begins late may have reached the level before."""
+
 NEAR_LARGEST = 0.95
 """Share of the largest test loss down to which a circuit still counts as forming."""
 
@@ -134,8 +137,9 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
     whatever happened between the snapshots. Other verdicts: "generalised at once" where both
     happened and that does not hold; "generalised without memorising"; "did not grok" (memorised
     alone); "did not memorise"; "diverged" in place of the last two where a curve is not finite at
-    the last snapshot; "undecided" where training or generalising lies before the first snapshot of
-    a history that does not begin at step 0, and the rule does not hold all the same.
+    the last snapshot; "undecided" where memorising or generalising may lie before the first
+    snapshot of a history that does not begin at step 0 (``first_reached``), and the rule does not
+    hold all the same.
 
     Args:
         dataset: holds train_accuracy and test_accuracy, between 0 and 1, dims (seed, step); and
@@ -168,14 +172,14 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
     """
     check_curves(dataset, ("train_accuracy", "test_accuracy"))
     seeds = dataset["seed"].values
-    memorised = crossings(dataset["train_accuracy"], rule.level)
-    generalised = crossings(dataset["test_accuracy"], rule.level)
+    memorised = first_reached(dataset["train_accuracy"], rule.level)
+    generalised = first_reached(dataset["test_accuracy"], rule.level)
     dates = {"memorised": memorised, "generalised": generalised}
     if "test_loss" in dataset:
         steps, losses = dataset["step"].values, dataset["test_loss"].transpose("seed", "step")
         pairs = list(zip(memorised.values, generalised.values, strict=True))
         formed = [
-            _formation_end(steps, loss, learned[0], learned[1], known[1])
+            _formation_end(steps, loss, learned, known)
             for loss, (learned, known) in zip(losses.values, pairs, strict=True)
         ]
         absent = np.isnan(np.array(formed).reshape(-1, 2))
@@ -191,34 +195,72 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
     )
 
 
+def first_reached(accuracy: xr.DataArray, level: float) -> xr.DataArray:
+    """The snapshots between which each seed's accuracy first reaches a level.
+
+    As ``crossings``, but for a history whose beginning is missing: a seed whose accuracy is half of
+    the level or more at a first snapshot after step 0 may have reached it before and have fallen
+    back for a while, so that the lower bound of its date is -inf.
+
+    Args:
+        accuracy: dims (seed, step).
+        level: accuracy, between 0 and 1.
+
+    Returns:
+        Dates in steps, dims (seed, bound).
+
+    Example:
+        >>> curve = xr.DataArray(
+        ...     [[0.9, 0.8, 1.0], [0.1, 0.8, 1.0]],
+        ...     {"seed": [0, 1], "step": [500, 600, 700]},
+        ...     ("seed", "step"),
+        ... )
+        >>> first_reached(curve, 0.99).values.tolist()
+        [[-inf, 700.0], [600.0, 700.0]]
+    """
+    dates = crossings(accuracy, level)
+    curves = accuracy.transpose("seed", "step")
+    if curves["step"].values[0] == 0:
+        return dates
+    for row, values in enumerate(curves.values):
+        finite = values[np.isfinite(values)]
+        if len(finite) and finite[0] >= _MAY_HAVE_BEEN * level:
+            dates[row, 0] = float("-inf")
+    return dates
+
+
 def _formation_end(
     steps: np.ndarray,
     loss: Float[np.ndarray, " step"],
-    before_memorised: float,
-    memorised: float,
-    generalised: float,
+    memorising: Float[np.ndarray, " 2"],
+    generalising: Float[np.ndarray, " 2"],
 ) -> tuple[float, float]:
     """The last snapshot at which test loss is near its largest, and the next; NaN where absent.
 
     Args:
         steps: of the snapshots.
         loss: test loss at the snapshots.
-        before_memorised: lower bound of memorising.
-        memorised: its upper bound, the first snapshot of the phase; inf for never.
-        generalised: upper bound of generalising, the first snapshot after the phase; inf for never.
+        memorising: its two bounds. The upper one is the first snapshot of the phase; inf for never.
+        generalising: its two bounds. The upper one is the first snapshot after the phase; inf for
+            never.
     """
     absent = (float("nan"), float("nan"))
-    if np.isinf(memorised):
-        # Seeds that may still memorise have their phases after the last snapshot.
-        return (float(steps[-1]), float("inf")) if np.isinf(generalised) else absent
-    inside = np.flatnonzero((steps >= memorised) & (steps < generalised) & np.isfinite(loss))
+    memorised, generalised = memorising[1], generalising[1]
+    late = steps[0] > 0
+    memorised_before = late and bool(np.isinf(memorising[0]))
     # A larger loss may have come before the first snapshot, with an earlier end.
-    began_before = np.isinf(before_memorised) and steps[0] > 0
+    began_before = memorised_before or (late and bool(np.isinf(generalising[0])))
+    if np.isinf(memorised) and not memorised_before:
+        # Seeds that may still memorise have their phases after the last snapshot.
+        lower = float("-inf") if began_before else float(steps[-1])
+        return (lower, float("inf")) if np.isinf(generalised) else absent
+    inside = np.flatnonzero((steps >= memorised) & (steps < generalised) & np.isfinite(loss))
     if not len(inside):
-        if began_before:
+        if memorised_before:
             # Both may lie before the first snapshot, with the phases between them.
             return float("-inf"), float(generalised)
-        return (float(memorised), float("inf")) if np.isinf(generalised) else absent
+        lower = float("-inf") if began_before else float(memorised)
+        return (lower, float("inf")) if np.isinf(generalised) else absent
     near = inside[loss[inside] >= NEAR_LARGEST * loss[inside].max()]
     later = inside[inside > near[-1]]
     upper = float(steps[later[0]]) if len(later) else float(generalised)
@@ -238,11 +280,14 @@ def _verdict(
     rule: GrokkingRule,
 ) -> str:
     """The verdict on one seed, by the bounds of its two dates."""
+    begun_late = curves["step"].values[0] > 0
     if np.isinf(generalised[1]):
         names = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
         last = [curves[name].values[-1] for name in names if name in curves]
         if not np.isfinite(last).all():
             return "diverged"
+        if begun_late and (np.isinf(generalised).all() or np.isinf(memorised).all()):
+            return "undecided"
         return "did not memorise" if np.isinf(memorised[1]) else "did not grok"
     if np.isinf(memorised[1]):
         return "generalised without memorising"
@@ -253,6 +298,5 @@ def _verdict(
         late = generalised[0] >= rule.gap * max(memorised[1], 1.0)
     if late:
         return "grokked"
-    begun_late = curves["step"].values[0] > 0
     is_open = np.isinf(memorised[0]) or np.isinf(generalised[0])
     return "undecided" if begun_late and is_open else "generalised at once"

@@ -143,6 +143,37 @@ def joint_draws_p(
     return float((statistic <= statistic[0]).mean())
 
 
+def smallest_p(
+    values: Float[np.ndarray, " seed"], null: Float[np.ndarray, "seed draw"], *, joint: bool
+) -> float:
+    """The p-value that readings would have if they lay beyond every draw that differs from them.
+
+    Draws that leave a reading as it is (a group of p elements has symmetries, and with few elements
+    they are a good part of all permutations) count against the claim whatever the network learned.
+
+    Args:
+        values: reading per seed.
+        null: draws by seed, those of ``joint_draws_p`` or ``own_draws_p``. A NaN is left out.
+        joint: whether a draw is one change in all seeds.
+
+    Returns:
+        Jointly (1 + number of draws that equal the readings of all seeds) / (B + 1), otherwise
+        max_i ((1 + number of draws that equal reading i) / (B_i + 1))^n.
+
+    Example:
+        >>> values, null = np.array([3.0, 4.0]), np.array([[3.0, 1.0, 2.0], [4.0, 4.0, 2.0]])
+        >>> smallest_p(values, null, joint=True), smallest_p(values, null, joint=False)
+        (0.5, 0.5625)
+    """
+    values, null = np.asarray(values, np.float64), np.asarray(null, np.float64)
+    equal = np.isclose(null, values[:, None], rtol=_ROUNDING, atol=0)
+    if joint:
+        known = ~np.isnan(null).any(axis=0)
+        return float((1 + equal[:, known].all(axis=0).sum()) / (known.sum() + 1))
+    draws = (~np.isnan(null)).sum(axis=1)
+    return float(((1 + equal.sum(axis=1)) / (draws + 1)).max() ** len(values))
+
+
 def _ranks(row: Float[np.ndarray, " draw"]) -> Int[np.ndarray, " draw"]:
     """Number of entries that are at least as large as each one but for rounding, itself included.
 

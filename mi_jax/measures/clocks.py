@@ -64,15 +64,17 @@ def circularity() -> Measure:
     (arXiv 2306.17844).
 
     Returns:
-        A Measure with the scalar ``circularity``, from 0 to 1. It needs the role ``embedding`` and
-        a task on residues.
+        A Measure with the scalar ``circularity``, from 0 to 1; NaN if all rows of the embedding
+        are equal. It needs the role ``embedding`` and a task on residues.
     """
 
     def _circularity(params: Params, context: Context) -> Scalar:
         table = embedding_table(params, context)
         # A centred table of p tokens has p - 1 components; the next one is arbitrary.
         components = principal_components(table)[0][:, : min(4, table.shape[0] - 1)]
-        return jnp.clip(frequency_shares(components).max(axis=0), 0, 1).mean()
+        purity = jnp.clip(frequency_shares(components).max(axis=0), 0, 1).mean()
+        # A table of equal rows has no components.
+        return jnp.where((table == table[:1]).all(), jnp.nan, purity)
 
     return Measure(
         "circularity", _circularity, roles=("embedding",), ground_truth=("residues",), source=SOURCE

@@ -13,10 +13,11 @@ from mi_jax.dynamics.significance import (
     joint_draws_p,
     own_draws_p,
     seed_p_values,
+    smallest_p,
 )
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report.inputs import ReportInputs
-from mi_jax.report.statements import PROBES, STATEMENTS, Statement
+from mi_jax.report.statements import PROBES, STATEMENTS, Statement, count_tests
 
 
 def claims(inputs: ReportInputs) -> list[Claim]:
@@ -69,8 +70,9 @@ def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
             value over snapshots, which exceeds single draws of the same distribution by chance.
         nulls: readings where there is nothing to find.
     """
+    bar = ALPHA / count_tests(dataset)
     tested = [
-        _test(statement, dataset, getattr(nulls, statement.null)[statement.reading])
+        _test(statement, dataset, getattr(nulls, statement.null)[statement.reading], bar)
         for statement in STATEMENTS
         if statement.null != "expensive"
         if statement.reading in dataset and statement.reading in getattr(nulls, statement.null)
@@ -84,8 +86,15 @@ def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
 _MANY = "more than half of the frequencies are key, so that they would explain anything"
 
 
-def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> ClaimTest:
-    """The test of a statement whose null has draws of every seed, dims (seed, draw)."""
+def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray, bar: float) -> ClaimTest:
+    """The test of a statement whose null has draws of every seed.
+
+    Args:
+        statement: the statement.
+        dataset: the readings, dims (seed, step, ...).
+        null: its draws, dims (seed, draw).
+        bar: p-value that the best claim of the page needs.
+    """
     reading, direction = statement.reading, statement.direction
     text = f"{statement.text} ({reading})"
     values = dataset[reading].isel(step=-1).values.astype(np.float64)
@@ -112,10 +121,13 @@ def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> Clai
     )
     if joint and middle == 0:
         reason = f"{reason} (counted as 0 where more than half of the frequencies are key)"
-    smallest = 1 / (count + 1) if joint else (1 / (count + 1)) ** len(values)
-    if smallest > ALPHA:
-        reason = f"so few elements allow no p-value below {smallest:.2g}; {reason}"
-    small = _too_small(statement, dataset)
+    smallest = smallest_p(values, draws, joint=joint)
+    if smallest > bar:
+        reason = (
+            f"so few elements allow no p-value below {smallest:.2g}, and the best claim of this"
+            f" page needs {bar:.2g}; {reason}"
+        )
+    small, opposite = _too_small(statement, dataset)
     if small:
         reason = f"{small}; {reason}"
     elif statement.least:
@@ -127,7 +139,7 @@ def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> Clai
         len(values),
         reason,
         large_enough=not small,
-        contradicted=bool(small) or opposed(values, draws, direction),
+        contradicted=opposite or opposed(values, draws, direction),
     )
 
 
@@ -136,20 +148,26 @@ def _labels(null: xr.DataArray, chosen: np.ndarray) -> list[int]:
     return [int(seed) for seed in null["seed"].values[chosen]]
 
 
-def _too_small(statement: Statement, dataset: xr.Dataset) -> str:
-    """A half sentence that says where a reading is smaller than the statement; empty otherwise."""
+def _too_small(statement: Statement, dataset: xr.Dataset) -> tuple[str, bool]:
+    """Tells where a reading is smaller than the statement.
+
+    Returns:
+        A half sentence, empty where the reading is large enough in every seed; and whether some
+        seed has a reading that is too small. A reading that is not finite is not large enough, but
+        it does not contradict the statement.
+    """
     if not statement.size:
-        return ""
+        return "", False
     shares = dataset[statement.size].isel(step=-1).values
-    if np.isnan(shares).any():
-        return f"{statement.size} is not finite in {int(np.isnan(shares).sum())} seeds"
-    small = shares < statement.least
-    if not small.any():
-        return ""
-    return (
-        f"{statement.size} is below {statement.least:g} in {int(small.sum())} of {len(shares)}"
-        f" seeds (least {np.min(shares):.2g}), too little for the sentence"
-    )
+    small, unknown = int((shares < statement.least).sum()), int(np.isnan(shares).sum())
+    if small:
+        return (
+            f"{statement.size} is below {statement.least:g} in {small} of {len(shares)} seeds"
+            f" (least {np.nanmin(shares):.2g}), too little for the sentence"
+        ), True
+    if unknown:
+        return f"{statement.size} is not finite in {unknown} of {len(shares)} seeds", False
+    return "", False
 
 
 def _grokking_claim(dates: xr.Dataset) -> Claim:

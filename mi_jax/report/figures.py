@@ -9,7 +9,7 @@ from mi_jax import plots
 from mi_jax.dynamics import DATES
 from mi_jax.measuring.merging import united
 from mi_jax.report.catalogue import FigurePlan, plans
-from mi_jax.report.inputs import ReportInputs
+from mi_jax.report.inputs import ReportInputs, as_stored
 from mi_jax.report.page import Figure
 
 
@@ -56,7 +56,7 @@ def _draw(
     # values, a reading has more modes than its null. ``united`` fills up with NaN.
     readings, marked = united([source[sorted(plan.needs & set(source))], xr.Dataset(shown)])
     data = folder / f"{plan.name}.nc"
-    _without_attrs(readings.assign(marked.data_vars)).to_netcdf(data, engine="h5netcdf")
+    _write(readings.assign(marked.data_vars), data)
     return Figure(plan.title, plan.caption, files["png"], plan.alt, data.name)
 
 
@@ -72,7 +72,7 @@ def _draw_animation(folder: Path, inputs: ReportInputs) -> Figure | None:
     if file is None:
         return None
     data = folder / "circles_film.nc"
-    _without_attrs(frames).to_netcdf(data, engine="h5netcdf")
+    _write(frames, data)
     return Figure(
         f"The circles forming over training (seed {seed})",
         "Embedded tokens in the planes of the final key frequencies, over training; the colour is"
@@ -114,6 +114,15 @@ def _marks(inputs: ReportInputs) -> dict[str, xr.DataArray]:
     return marks
 
 
-def _without_attrs(dataset: xr.Dataset) -> xr.Dataset:
-    """A copy without attributes: the provenance is long, and the run's own files hold it."""
-    return dataset.copy().drop_attrs()
+def _write(dataset: xr.Dataset, file: Path) -> None:
+    """Stores the data of a figure under the names of the stored readings, without attributes: the
+    provenance is long, and the run's own files hold it.
+    """
+    stored = as_stored(dataset)
+    names = dict(zip(map(str, dataset), map(str, stored), strict=True))
+    nulls = {
+        name: f"null_{names[name.removeprefix('null_')]}"
+        for name in names
+        if name.startswith("null_") and name.removeprefix("null_") in names
+    }
+    stored.rename(nulls).drop_attrs().to_netcdf(file, engine="h5netcdf")

@@ -14,8 +14,8 @@ from mi_jax.dynamics import (
     DATES,
     GROKKING,
     GrokkingRule,
-    crossings,
     date_interval,
+    first_reached,
     grokking_dates,
 )
 from mi_jax.measuring.choosing import choose
@@ -63,7 +63,7 @@ def _dated(curves: xr.Dataset, rule: GrokkingRule) -> xr.Dataset:
     if "test_accuracy" not in curves:
         return xr.Dataset(attrs=attrs)
     if "train_accuracy" not in curves:
-        generalised = crossings(curves["test_accuracy"], rule.level)
+        generalised = first_reached(curves["test_accuracy"], rule.level)
         return xr.Dataset({"generalised": generalised}, attrs=attrs)
     return grokking_dates(curves, rule)
 

@@ -24,7 +24,7 @@ from mi_jax.contracts import PLAIN, Batch, Evaluation, Measure, Reference, Subje
 from mi_jax.landscape import split_loss_of
 from mi_jax.measuring import nulls
 from mi_jax.measuring.choosing import Chosen, Skipped, choose
-from mi_jax.measuring.history import History, ReferenceChoice
+from mi_jax.measuring.history import OWN_SUFFIX, History, ReferenceChoice
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.measuring.program import make_context
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
@@ -514,7 +514,14 @@ class Run:
         """
         chosen, _ = self.choose(reference=reference)
         stored = set(self.measures)
-        names = [name for name, measure in EXPENSIVE.items() if set(measure.variables) <= stored]
+        suffixes = {"", OWN_SUFFIX} if reference == "own" else {""}
+        names = [
+            name
+            for name, measure in EXPENSIVE.items()
+            if any(
+                {f"{each}{suffix}" for each in measure.variables} <= stored for suffix in suffixes
+            )
+        ]
         expensive, _ = self.choose(names, reference=reference)
         first, *others = self.trajectories
         read = nulls.read_nulls(

@@ -264,3 +264,27 @@ def test_the_waves_of_every_weight_that_touches_tokens_or_classes() -> None:
         np.testing.assert_allclose(
             _read(f"fourier_power_{place}", weights, where), power / power.sum(), rtol=1e-4
         )
+
+
+# --- Tables of zeros --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [Transformer(d_model=16, heads=2, d_mlp=32), MLP(width=4)])
+def test_the_shape_of_a_table_of_zeros_is_not_a_number(model: Any) -> None:
+    """Singular vectors of a table of zeros are arbitrary; whether it is wide or narrow."""
+    built = model.build(_TASK.inputs)
+    params = jax.tree.map(jnp.zeros_like, built.init(jax.random.key(0)))
+    context = dataclasses.replace(
+        context_of(_TASK, model=built),
+        reference=Reference(initial=params, previous=params, final=params),
+    )
+    names = [
+        "circularity",
+        "effective_rank_unembedding",
+        "gini_unembedding",
+        "mode_frequency_share_unembedding",
+        "subspace_angle_unembedding_final",
+        "subspace_angle_unembedding_previous",
+    ]
+    for name in names:
+        assert np.isnan(_read(name, params, context)).all(), name

@@ -69,3 +69,15 @@ def test_each_seed_has_its_own_births_whatever_the_order_of_dims() -> None:
     assert born["seed"].values.tolist() == [3, 9]
     assert born.sel(frequency=1).values.tolist() == [10, 100]
     assert np.isnan(born.sel(frequency=slice(2, None))).all()
+
+
+def test_of_two_competitors_the_winner_is_born_half_way_from_an_even_share_to_all() -> None:
+    first = np.array([0.5, 0.75, 0.76, 0.9])
+    coords = {"seed": [3], "step": STEPS, "frequency": [1, 2]}
+    shares = xr.DataArray(
+        np.stack([first, 1 - first], axis=1)[None], coords, ("seed", "step", "frequency")
+    )
+    winners = xr.DataArray(
+        [[True, True]], {"seed": [3], "frequency": [1, 2]}, ("seed", "frequency")
+    )
+    np.testing.assert_array_equal(births(shares, winners).values, [[100, NAN]])

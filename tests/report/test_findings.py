@@ -225,6 +225,37 @@ def test_where_there_are_few_elements_the_reason_says_which_p_is_the_smallest() 
     assert claim.reason.startswith("so few elements allow no p-value below 0.17")
 
 
+def test_draws_that_leave_the_reading_as_it_is_bound_the_smallest_p() -> None:
+    """Of the 120 permutations of five residues, 20 map waves to waves."""
+    draws = np.tile([0.1] * 166 + [0.9] * 33, (3, 1))
+    claim = _claim(
+        _claims(_readings(gini_embedding=[0.9] * 3), _renamed(gini_embedding=draws)),
+        "gini_embedding",
+    )
+    assert (claim.level, claim.p) == (0, pytest.approx(34 / 200))
+    assert claim.reason.startswith("so few elements allow no p-value below 0.17, and the best")
+
+
+def test_the_smallest_p_is_held_against_what_the_best_claim_of_the_page_needs() -> None:
+    """19 joint draws are enough for one claim, and too few for two."""
+    nulls = _renamed(gini_embedding=np.tile(np.linspace(0.1, 0.2, 19), (3, 1)))
+    alone = _claim(_claims(_readings(gini_embedding=[0.9] * 3), nulls), "gini_embedding")
+    assert (alone.p, alone.level) == (0.05, 1)
+    assert "so few elements" not in alone.reason
+    both = _readings(gini_embedding=[0.9] * 3, gini_unembedding=[0.9] * 3)
+    assert "needs 0.025" in _claim(_claims(both, nulls), "gini_embedding").reason
+
+
+def test_a_size_that_is_not_finite_supports_nothing_and_contradicts_nothing() -> None:
+    readings = _readings(restricted_loss=[0.1] * 3, logit_fve=[0.9, NAN, 0.9])
+    null = _relabelled(restricted_loss=_draws(3, 3.0, 4.0))
+    claim = _claim(_claims(readings, null), "restricted_loss")
+    assert (claim.supported, claim.contradicted) == (False, False)
+    assert "logit_fve is not finite in 1 of 3 seeds" in claim.reason
+    small = _readings(restricted_loss=[0.1] * 3, logit_fve=[0.2, NAN, 0.9])
+    assert _claim(_claims(small, null), "restricted_loss").contradicted
+
+
 def test_readings_on_the_other_side_of_their_null_are_not_supported() -> None:
     null = _renamed(gini_embedding=_draws(3, 0.2, 0.3))
     low = _claim(_claims(_readings(gini_embedding=[0.1] * 3), null), "gini_embedding")

@@ -177,6 +177,13 @@ def test_the_command_line_reads_against_either_end(
     assert "Leave it out" in capsys.readouterr().err
 
 
+def test_slow_readings_against_the_runs_own_end_have_a_null(histories: dict[str, Run]) -> None:
+    forked = histories["fork of a fork"]
+    forked.measure(["loss_barrier_train_final"], reference="own")
+    assert "loss_barrier_train_final" in forked.nulls(reference="own").expensive
+    assert not forked.nulls().expensive
+
+
 @pytest.mark.slow
 def test_a_report_compares_a_fork_with_its_own_end_and_a_zoom_with_the_roots(
     histories: dict[str, Run], monkeypatch: pytest.MonkeyPatch
@@ -210,6 +217,10 @@ def test_a_report_compares_a_fork_with_its_own_end_and_a_zoom_with_the_roots(
             assert "the final model is that of this run at step 40" in text
             assert (changed.path / "nulls" / "frequencies_own.nc").exists()
             assert "left is left out. It is compared with the end of the run that" in text
+            data = changed.path / "figures" / "progress.nc"
+            with xr.open_dataset(data, engine="h5netcdf") as behind:
+                assert {"restricted_loss_own", "null_restricted_loss_own"} <= set(behind)
+                assert "restricted_loss" not in behind
         else:
             assert "A part of parent" in text
             assert "_own" not in text
