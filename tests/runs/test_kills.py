@@ -48,11 +48,10 @@ def _command(verb: str, folder: Path) -> list[str]:
         "compare": [run, other, "--out", out],
         "sweep": [
             str(folder / "killed.py"),
-            "--over",
-            "optimizer.learning_rate=1e-3,2e-3",
+            "--optimizer.learning-rate",
+            "1e-3,2e-3",
             "--out",
             out,
-            *_MEASURES,
         ],
     }[verb]
     return [sys.executable, "-m", "mi_jax.cli", verb, *words]
