@@ -149,7 +149,7 @@ def test_named_frequencies_are_projected_out_seed_by_seed(parent: Run, tmp_path:
 
 def test_a_fork_is_described_on_disk(parent: Run, projected: Run) -> None:
     record = json.loads((projected.path / "run.json").read_text())
-    assert record["format"] == 2
+    assert record["format"] == 3
     assert record["parent"] == {
         "path": str(parent.path),
         "hash": PARENT.hash,
@@ -158,7 +158,7 @@ def test_a_fork_is_described_on_disk(parent: Run, projected: Run) -> None:
         "departs": True,
     }
     assert record["hash"] != PARENT.hash
-    assert json.loads((parent.path / "run.json").read_text())["format"] == 1
+    assert json.loads((parent.path / "run.json").read_text())["format"] == 3
     assert list(problems(Trajectory(projected.path))) == []
     assert [one.state for one in projected.status.values()] == ["finished", "finished"]
 

@@ -23,16 +23,23 @@ from mi_jax.training import AdamW, at
 pytestmark = pytest.mark.slow  # over half a minute in all
 
 
+def _reindexed(run: Path, end: int, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the index of a segment together with its own digest."""
+    file = run / "segments" / f"{end:09d}" / "_CHECKPOINT_METADATA"
+    metadata = json.loads(file.read_text())
+    body = metadata["custom_metadata"]["index"]
+    body.pop("digest")
+    change(body)
+    body["digest"] = digest(body)
+    file.write_text(json.dumps(metadata))
+
+
 def _rewritten(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a record together with its own digest, so that the record stays consistent."""
     body = json.loads(file.read_text())
     body.pop("digest")
     change(body)
     file.write_text(json.dumps({**body, "digest": digest(body)}))
-
-
-def _index(run: Path, end: int) -> Path:
-    return run / "segments" / f"{end:09d}" / "index" / "metadata"
 
 
 def _reproduce(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -47,7 +54,7 @@ def _claimed(path: Path, made_by: Experiment, claimed: Experiment) -> Path:
     run = train(made_by, path).path
     shutil.copy(path.with_name("claimed") / "run.json", run / "run.json")
     for end in (8, 16, 24):
-        _rewritten(_index(run, end), lambda body: body.update(run=answer["hash"]))
+        _reindexed(run, end, lambda body: body.update(run=answer["hash"]))
     return run
 
 
@@ -126,7 +133,7 @@ def test_an_altered_snapshot_is_found_at_its_step(
         name = next(name for name in body["hashes"] if name.startswith(f"{step}/1/"))
         body["hashes"][name] = "0" * 64
 
-    _rewritten(_index(copy, end), alter)
+    _reindexed(copy, end, alter)
     status, answer = _reproduce(capsys, str(copy))
     assert status == 1
     assert f"parameters: different at 1 of 5 snapshots, first at step {step}" in answer["different"]
@@ -139,7 +146,7 @@ def test_an_altered_train_state_is_found(capsys: pytest.CaptureFixture[str], cop
         name = next(name for name in body["hashes"] if name.startswith("state@opt"))
         body["hashes"][name] = "0" * 64
 
-    _rewritten(_index(copy, 16), alter)
+    _reindexed(copy, 16, alter)
     status, answer = _reproduce(capsys, str(copy))
     assert (status, answer["equal"]) == (1, False)
     assert "train states: different at 1 ends of segments, first at step 16" in answer["different"]

@@ -119,7 +119,7 @@ def test_a_flipped_byte_is_refused_and_named_or_harms_nothing(
         file.write_bytes(content[:byte] + bytes([content[byte] ^ mask]) + content[byte + 1 :])
         refused += _check(copy, true_readings, name.parts[0])
         file.write_bytes(content)
-    assert 2 <= refused < 12  # some files are never read
+    assert refused >= 2
     assert not _check(copy, true_readings, "")
 
 
@@ -167,11 +167,12 @@ def test_a_missing_file_is_refused_and_named_or_harms_nothing(
     assert refused >= 5
 
 
-@pytest.mark.parametrize("name", ["index", "losses", "state", "snapshots"])
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "losses", "state", "snapshots"])
 def test_every_part_of_a_segment_that_is_gone_is_named(
     copy: Path, true_readings: dict[str, Any], name: str
 ) -> None:
-    shutil.rmtree(copy / "segments" / "000000016" / name)
+    part = copy / "segments" / "000000016" / name
+    part.rename(copy / name)
     assert _check(copy, true_readings, "000000016")
 
 
@@ -236,10 +237,12 @@ def test_a_segment_under_another_name_is_named_and_refused(copy: Path) -> None:
 def test_an_index_that_says_something_else_is_refused(
     copy: Path, key: str, change: Callable[[Any], Any]
 ) -> None:
-    file = copy / "segments" / "000000016" / "index" / "metadata"
-    body = json.loads(file.read_text())
+    file = copy / "segments" / "000000016" / "_CHECKPOINT_METADATA"
+    metadata = json.loads(file.read_text())
+    body = metadata["custom_metadata"]["index"]
     assert change(body[key]) != body[key]
-    file.write_text(json.dumps({**body, key: change(body[key])}))
+    body[key] = change(body[key])
+    file.write_text(json.dumps(metadata))
     with pytest.raises(DamagedError, match="000000016"):
         open_run(copy).stack()
     assert any("000000016" in line for line in problems(Trajectory(copy)))
@@ -328,7 +331,7 @@ time.sleep(0.5)
 
 @pytest.mark.slow
 def test_a_read_that_fails_prints_nothing(copy: Path) -> None:
-    file = copy / "segments" / "000000016" / "snapshots" / "manifest.ocdbt"
+    file = copy / "segments" / "000000016" / "snapshots" / "0"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     done = subprocess.run(
         [sys.executable, "-c", _READ_OFTEN, str(copy)], capture_output=True, text=True, check=False

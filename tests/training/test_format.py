@@ -22,8 +22,9 @@ _FORK = _RUN.with_name("run_format_2")
 _LOSS, _SUM = 2.3858530521392822, 0.6485231518745422
 
 
-def test_format_1_opens_with_the_numbers_it_was_written_with() -> None:
-    run = open_run(_RUN)
+@pytest.mark.parametrize("path", [_RUN, _RUN.with_name("run_format_3")])
+def test_formats_1_and_3_open_with_the_numbers_they_were_written_with(path: Path) -> None:
+    run = open_run(path)
     assert run.seeds == (0, 1)
     assert run.steps.tolist() == [0, 2, 4, 6]
     assert run.losses.sel(seed=1, step=5).item() == np.float32(3.092355728149414)
@@ -33,7 +34,7 @@ def test_format_1_opens_with_the_numbers_it_was_written_with() -> None:
     assert run.state_at(6).step.tolist() == [6, 6]
     assert [status.state for status in run.status.values()] == ["finished", "finished"]
     assert run.experiment.task.p == 5  # pyright: ignore[reportAttributeAccessIssue]
-    assert list(problems(Trajectory(_RUN))) == []
+    assert list(problems(Trajectory(path))) == []
 
 
 def test_format_2_is_a_fork_that_opens_and_replays_without_its_parent() -> None:

@@ -18,7 +18,7 @@ from mi_jax.runs.run import open_run
 from mi_jax.training.record import forked_hash, identity, lock, read_record
 
 _DATA = Path(__file__).parents[1] / "data"
-_FORMATS = ["run_format_1", "run_format_2"]
+_FORMATS = ["run_format_1", "run_format_2", "run_format_3"]
 _VALUES = [None, True, -1, 2**40, "x", [], {}, 1e30, 10**30]
 """What an entry is replaced by; it is also removed."""
 
