@@ -124,7 +124,7 @@ def test_a_flipped_byte_is_refused_and_named_or_harms_nothing(
 
 
 @pytest.mark.usefixtures("hushed")
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["any file", "by size"])
 def test_a_flipped_byte_at_many_places(copy: Path, true_readings: dict[str, Any], how: str) -> None:
     for name, byte, mask in _places(copy / "segments", how, 125)[25:]:

@@ -170,7 +170,7 @@ def test_five_kills_some_during_a_save_change_no_bit(killed: Killed) -> None:
     _finish_and_compare(killed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_kills_some_during_a_save_change_no_bit(tmp_path: Path) -> None:
     killed = _killed(tmp_path, segments=160)
     assert _kill_often(killed, 20, seed=1) >= 4
