@@ -1,5 +1,5 @@
 # make demo: the main job, from nothing.  make test: the tests that every change must pass.
-# make test-slow: the slow ones, which CI runs too.  make test-long: long simulations, by hand.
+# make test-slow: the slow ones, which CI runs too.  make test-long: those of minutes each, by hand.
 # make calibration: what intervals, dates and claims are worth, into docs/calibration.md, by hand.
 PYTHON ?= python3
 VENV ?= .venv
