@@ -245,9 +245,11 @@ def free_disk(path: str | os.PathLike[str]) -> int:
     """Free bytes of the disk that a path lies on, or will lie on."""
     for folder in (Path(path).absolute(), *Path(path).absolute().parents):
         try:
-            return shutil.disk_usage(folder).free
+            usage = shutil.disk_usage(folder)
         except OSError:
             continue
+        # Some file systems, such as /proc, have no size. Writing there says what is wrong.
+        return usage.free if usage.total else 2**63
     return 2**63
 
 

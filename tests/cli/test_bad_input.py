@@ -119,7 +119,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("--optimizer.learning-rate -1", "learning_rate=-1.0"),
         ("--optimizer.weight-decay inf", "weight_decay=inf"),
         ("--optimizer.b1 1", "b1=1.0"),
-        ("--steps 0", "steps=0 must be a whole number of at least 1"),
+        ("--steps 0", "steps=0 must be a whole number from 1"),
         ("--steps 1e3", "--steps"),
         ("--seeds 0,0", "seeds=(0, 0) contains a seed twice. Give each seed once"),
         ("--seeds 0,x", "whole numbers such as 0,1,2 or 0-4"),

@@ -185,14 +185,21 @@ def test_a_planted_path_is_part_of_the_identity_and_excludes_interventions_and_f
 
 
 def test_no_setting_is_left_out_above() -> None:
-    outside = {"seeds", "name", "storage", "path"}
+    outside = {"seeds", "name", "storage", "path", "accept_machine"}
     assert set(OTHER[""]) | outside == {f.name for f in fields(Experiment)}
     for part in ("task", "model", "optimizer"):
         assert set(OTHER[part]) == {f.name for f in fields(getattr(RICH, part))}, part
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seeds": (1,)}, {"name": "other"}, {"storage": Storage(snapshots=7)}], ids=str
+    "changes",
+    [
+        {"seeds": (1,)},
+        {"name": "other"},
+        {"storage": Storage(snapshots=7)},
+        {"accept_machine": "any"},
+    ],
+    ids=str,
 )
 def test_seeds_name_and_storage_are_outside_the_identity(changes: dict[str, Any]) -> None:
     assert replace(RICH, **changes).hash == RICH.hash

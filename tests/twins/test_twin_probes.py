@@ -103,7 +103,7 @@ def _probed(p: int, operation: Any, weights: Any, precision: Precision) -> Probe
     return Probed(net, dataclasses.replace(context, labels=labels), precision)
 
 
-def _probed(case: tuple[Any, ...], precision: str, mark: Any = pytest.mark.long) -> Any:
+def _case(case: tuple[Any, ...], precision: str, mark: Any = pytest.mark.long) -> Any:
     """A case with its precision, read with the long tests unless it is among the chosen."""
     return pytest.param(*case, precision, marks=mark, id=f"{_id(case)}-{precision}")
 
@@ -111,10 +111,10 @@ def _probed(case: tuple[Any, ...], precision: str, mark: Any = pytest.mark.long)
 _SHORT = (3, "add", "random"), (3, "subtract", "trained")
 
 PROBED = [
-    *(_probed(case, "float32", ()) for case in _SHORT),
-    *(_probed(case, "float32") for case in CASES if case[0] == 3 and case not in _SHORT),
+    *(_case(case, "float32", ()) for case in _SHORT),
+    *(_case(case, "float32") for case in CASES if case[0] == 3 and case not in _SHORT),
     *(
-        _probed(case, "float64", pytest.mark.slow if case in ALWAYS[1::4] else pytest.mark.long)
+        _case(case, "float64", pytest.mark.slow if case in ALWAYS[1::4] else pytest.mark.long)
         for case in CASES
     ),
 ]

@@ -7,7 +7,6 @@ from typing import Any
 from jaxtyping import Array, Float, Int
 
 from mi_jax.basics.dims import Params, PRNGKey
-from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import (
     PAIR_INPUTS,
     PLAIN,
@@ -123,16 +122,6 @@ class Transformer(TransformerSettings):
                 would see, or ``output_vocabulary`` is less than its number of classes.
         """
         task_inputs = inputs
-        if inputs.kind != "tokens":
-            raise ConfigError(
-                f"A transformer reads tokens. This task gives {inputs.kind}. Use another model,"
-                " such as mlp."
-            )
-        if inputs.causal and self.attention != "causal":
-            raise ConfigError(
-                f"attention={self.attention!r} would see this task's answers, which are part of its"
-                " input. Use attention='causal'."
-            )
         shapes = self.shapes(inputs)
         scales = {
             name: self.initial_scale(name, shape)

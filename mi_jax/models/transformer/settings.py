@@ -122,8 +122,26 @@ class TransformerSettings(Architecture):
             )
         return outputs
 
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Refuse inputs that are no tokens, or hold answers that this attention would see.
+
+        Raises:
+            ConfigError: in either case.
+        """
+        if inputs.kind != "tokens":
+            raise ConfigError(
+                f"A transformer reads tokens. This task gives {inputs.kind}. Use another model,"
+                " such as mlp."
+            )
+        if inputs.causal and self.attention != "causal":
+            raise ConfigError(
+                f"attention={self.attention!r} would see this task's answers, which are part of its"
+                " input. Use attention='causal'."
+            )
+
     def shapes(self, inputs: Inputs) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter, by dotted name."""
+        self.check_inputs(inputs)
         d, h, e, m = self.d_model, self.heads, self.head_size, self.mlp_size
         shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (inputs.vocabulary, d)}
         if self.positions == "learned":
