@@ -70,7 +70,8 @@ TABLES = {
     "histories": Table(
         "One step, one reading",
         "Numbers of readings of one step that were compared, bit for bit, between the run and"
-        " another way to the same step, for every measure of the registry that applies.",
+        " another way to the same step, for every measure of the registry that applies. The test"
+        " has eight organisms; those that were run are listed.",
         "organism",
     ),
     "budgets": Table(
@@ -138,7 +139,8 @@ def page(recorded: list[dict[str, Any]]) -> str:
 def _table(table: Table, rows: list[Row]) -> str:
     """Rows as Markdown, one line per value of ``line`` if there is a column to spread."""
     if not table.across:
-        lines = sorted(rows, key=lambda row: row[table.line])
+        # The other columns decide between equal lines: tests end in any order.
+        lines = sorted(rows, key=lambda row: (row[table.line], str(list(row.values()))))
     else:
         spread: dict[Any, Row] = {}
         for row in sorted(rows, key=lambda row: (row[table.line], str(row[table.across]))):
