@@ -106,6 +106,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = (_HERE / "docs" / "own_model.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     (here / "cosine.py").write_text(code)
+    points = np.random.default_rng(0).normal(size=(8, 2))
+    splits = {"train": np.arange(4), "test": np.arange(4, 8)}
+    np.savez(here / "ring.npz", inputs=points, targets=np.arange(8) % 2, **splits)
     for name in ("my_experiment", "their_experiment"):
         (here / f"{name}.py").write_text(
             "from mi_jax import Experiment\nexperiment = Experiment(steps=9)\n"
@@ -193,7 +196,7 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_report_makes_its_run_again_as_it_says(tmp_path: Path) -> None:
     folder = tmp_path / "my experiments"
     folder.mkdir()

@@ -11,7 +11,7 @@ def _check(result: Result, at_least: int) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_minute_of_random_damage() -> None:
     _check(fuzz(range(300), range(10**6, 10**6 + 3), seconds=60), at_least=20)
 
