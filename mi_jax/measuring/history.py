@@ -158,6 +158,8 @@ def _opened(child: Trajectory) -> Trajectory | None:
             parent = Trajectory(folder)
         except RunError:
             continue
-        if parent.record["hash"] == expected and parent.path != child.path:
+        # The hash does not cover seeds: a run that took the parent's place may lack the child's.
+        has_seeds = set(child.seeds) <= set(parent.seeds)
+        if parent.record["hash"] == expected and has_seeds and parent.path != child.path:
             return parent
     return None

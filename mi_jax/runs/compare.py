@@ -165,7 +165,10 @@ def _dates(histories: Mapping[str, Run], rule: GrokkingRule, watch: MeasureWatch
                 # What had happened when the histories parted is one event in both. The phases
                 # are fixed at generalising, the other dates when they happen.
                 fixed = first["memorised" if name == "memorised" else "generalised"]
-                shift = shift.where(~(fixed.sel(bound="upper", drop=True) <= parted), 0.0)
+                # A phase that a seed does not have has no shift.
+                present = shift.notnull().all("bound")
+                happened = fixed.sel(bound="upper", drop=True) <= parted
+                shift = shift.where(~(happened & present), 0.0)
             dates[f"{name}_shift"] = shift
     return xr.concat(
         by_history, xr.IndexVariable("condition", list(histories)), combine_attrs="override"

@@ -2,6 +2,7 @@
 reaches it.
 """
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -22,6 +23,7 @@ from mi_jax.contracts import Context, Measure
 from mi_jax.interventions import Freeze
 from mi_jax.measuring.registry import READINGS
 from mi_jax.report.study import report
+from mi_jax.runs.dates import run_dates
 from mi_jax.runs.fork import fork, zoom
 from mi_jax.runs.run import Run, open_run
 from mi_jax.runs.train import train
@@ -269,6 +271,19 @@ def test_without_the_end_of_the_root_retrospective_readings_are_left_out(
         assert "restricted_loss_own" in forked.measure(["restricted_loss"], reference="own")
     finally:
         hidden.rename(original)
+
+
+def test_a_root_that_was_trained_again_with_other_seeds_is_not_the_forks_root(
+    tmp_path: Path,
+) -> None:
+    parent = train(PARENT, tmp_path / "parent")
+    fork(parent, step=FORK, steps=48, out=tmp_path / "fork")
+    shutil.rmtree(parent.path)
+    train(dataclasses.replace(PARENT, seeds=(7,)), parent.path)
+    forked = open_run(tmp_path / "fork")
+    readings = forked.measure(["test_accuracy", "train_accuracy"])
+    assert run_dates(forked, readings=readings).sizes["seed"] == len(forked.seeds)
+    assert "restricted_loss" not in {measure.name for measure in forked.choose()[0]}
 
 
 def test_a_fork_whose_root_was_trained_again_otherwise_is_read_again(
