@@ -107,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     (here / "cosine.py").write_text(code)
     points = np.random.default_rng(0).normal(size=(8, 2))
-    splits = {"train": np.arange(4), "test": np.arange(4, 8)}
+    splits: Any = {"train": np.arange(4), "test": np.arange(4, 8)}
     np.savez(here / "ring.npz", inputs=points, targets=np.arange(8) % 2, **splits)
     for name in ("my_experiment", "their_experiment"):
         (here / f"{name}.py").write_text(
