@@ -41,6 +41,9 @@ reader of the weights, since the weights are part of a reading's key by their ow
 _VERSIONED = ("jax", "jaxlib", "numpy")
 """Packages whose version every reading depends on."""
 _PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, PurePath, type(...))
+_ARRAY_TYPES = (np.ndarray, np.generic, jax.Array)
+_DATA_TYPES = (*_PLAIN_TYPES, *_ARRAY_TYPES, list, tuple, set, frozenset, dict)
+"""Types of the attributes of a user's class that are followed by value."""
 
 
 class Code(NamedTuple):
@@ -94,13 +97,13 @@ def code_of(subject: Subject, experiment: Any, measure: Measure) -> Code:
         *measure.prepare.values(),
         *(labels for labels in measure.coordinates.values() if callable(labels)),
     )
+    parts = (type(subject.task), type(subject.loss), *_functions(subject.model))
     try:
-        values = digest([follower.value(function) for function in functions])
+        read = [follower.value(function) for function in functions]
+        values = digest([*read, *(follower.own(part) for part in parts)])
     except _UnfollowedError:
         values = None
-    for function in functions:
-        follower.place(function)
-    for thing in (type(subject.task), type(subject.loss), *_functions(subject.model)):
+    for thing in (*functions, *parts):
         follower.place(thing)
     for name in _own_classes(experiment):
         follower.files |= _own_file(name)
@@ -502,10 +505,10 @@ class _Follower:
         """A JSON value that identifies a value. Raises _UnfollowedError."""
         if isinstance(value, _PLAIN_TYPES):
             return [type(value).__name__, repr(value)]
-        if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        if isinstance(value, _ARRAY_TYPES):
             return _array(value)
         if id(value) in self._seen:
-            return "again"
+            return self._again(value)
         self._seen[id(value)] = value
         if isinstance(value, (tuple, list)):
             return [*self._type(type(value)), [self.value(item) for item in value]]
@@ -520,6 +523,22 @@ class _Follower:
         if isinstance(value, ModuleType):
             return ["module", value.__name__]
         return self._object(value)
+
+    def own(self, part: Any) -> Any:
+        """A JSON value that identifies what a part of the model, the task or the loss reads from
+        the memory of the user's modules; None for a part of the package, which reads nothing.
+
+        A model's functions are closed over its settings, which belong to the experiment.
+        """
+        if isinstance(part, FunctionType):
+            part = _unchecked(part)
+            file = _file_of(part)
+            return self._code(part) if file is None or _is_own(file) else None
+        return self.value(part)
+
+    def _again(self, value: Any) -> Any:
+        """Which of the values that were met before one is."""
+        return ["again", list(self._seen).index(id(value))]
 
     def _object(self, value: Any) -> Any:
         cls = type(value)
@@ -551,7 +570,7 @@ class _Follower:
             inner = getattr(item, "__func__", None) or getattr(item, "fget", None) or item
             if isinstance(inner, FunctionType) and _file_of(inner) == file:
                 parts.append([name, self._code(inner)])
-            elif isinstance(item, _PLAIN_TYPES) and not name.startswith("__"):
+            elif isinstance(item, _DATA_TYPES) and not name.startswith("__"):
                 parts.append([name, self.value(item)])
         return ["class", cls.__qualname__, parts]
 
@@ -598,7 +617,7 @@ class _Follower:
         if not ours and (file is None or not _is_own(file)):
             return ["module", value.__name__]
         if id(value) in self._seen:
-            return "again"
+            return self._again(value)
         self._seen[id(value)] = value
         if ours:
             self.modules |= {value.__name__} - _NOT_FOLLOWED

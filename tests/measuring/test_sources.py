@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from mi_jax.measuring.files import load_dataset, write_dataset
 from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.measuring.sources import code_digest, code_of, text_digest
 from mi_jax.runs.run import Run, open_run
+from mi_jax.runs.train import train
 
 _PACKAGE = Path(sources.__file__).parents[1]
 
@@ -236,6 +238,60 @@ def test_a_global_that_changed_is_read_again(
     first = _last(run, module.own)
     vars(module)["scale"] = eval(other, vars(module))
     np.testing.assert_allclose(_last(run, module.own), 1.5 * first, rtol=1e-6)
+
+
+@pytest.mark.parametrize("one", ["[2.0]", "{'value': 2.0}", "np.array([2.0])"])
+def test_an_attribute_of_a_users_class_that_changed_is_read_again(
+    run: Run, load: Callable[..., ModuleType], one: str
+) -> None:
+    index = "'value'" if "value" in one else "0"
+    module = load(
+        use_a=f"import numpy as np\nclass Held:\n    scale = {one}\n"
+        f"def own(params, context):\n"
+        f"    return Held.scale[{index}] * params['unembed']['W_U'].max()\n"
+    )
+    first = _last(run, module.own)
+    module.Held.scale = eval(one.replace("2.0", "3.0"), vars(module))
+    np.testing.assert_allclose(_last(run, module.own), 1.5 * first, rtol=1e-6)
+
+
+def test_a_global_that_names_another_value_is_read_again(
+    run: Run, load: Callable[..., ModuleType]
+) -> None:
+    module = load(
+        use_a="A, B = (2.0,), (3.0,)\nC = A\n"
+        "def own(params, context):\n    (A, B)\n    return C[0] * params['unembed']['W_U'].max()\n"
+    )
+    first = _last(run, module.own)
+    vars(module)["C"] = module.B
+    np.testing.assert_allclose(_last(run, module.own), 1.5 * first, rtol=1e-6)
+
+
+_SCALED = """from dataclasses import dataclass, replace
+from mi_jax.models import MLP
+SCALE = 1.0
+@dataclass(frozen=True)
+class Scaled(MLP):
+    def build(self, inputs):
+        model = super().build(inputs)
+        def apply(params, tokens, **options):
+            return SCALE * model.apply(params, tokens, **options)
+        return replace(model, apply=apply, routes={})
+"""
+
+
+def test_a_global_of_a_users_model_that_changed_is_read_again(
+    tmp_path: Path, load: Callable[..., ModuleType]
+) -> None:
+    module = load(scaled=_SCALED)
+    path = train(replace(SEGMENTED, model=module.Scaled(width=8)), tmp_path / "scaled").path
+    first = open_run(path).measure(["test_loss"])["test_loss"].values
+    assert open_run(path).measures["test_loss"].values.tobytes() == first.tobytes()
+    vars(module)["SCALE"] = -3.0
+    run = open_run(path)
+    changed = run.measure(["test_loss"])["test_loss"].values
+    assert (changed != first).all()
+    np.testing.assert_array_equal(changed, run.read(["test_loss"], run.steps)["test_loss"].values)
 
 
 def test_a_helper_of_the_package_is_followed(run: Run, load: Callable[..., ModuleType]) -> None:
