@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mi_jax.dynamics.significance import Direction, holm, shared_draws_p
+from mi_jax.dynamics.significance import ALPHA, Direction, holm, shared_draws_p
 
 REPLICATED = 5
 """Number of seeds that a replicated or causal finding needs."""
@@ -50,6 +50,8 @@ class ClaimTest(NamedTuple):
         causal: whether the evidence is an intervention.
         large_enough: whether the readings are as large as the sentence says.
         contradicted: whether the readings say the opposite, or less than the sentence.
+        smallest_p: the smallest p-value that the draws of its null allow; see
+            ``significance.smallest_p``.
     """
 
     text: str
@@ -61,6 +63,7 @@ class ClaimTest(NamedTuple):
     causal: bool = False
     large_enough: bool = True
     contradicted: bool = False
+    smallest_p: float = 0.0
 
 
 def count_families(tested: Sequence[ClaimTest]) -> int:
@@ -96,13 +99,14 @@ def judge_page(tested: Sequence[ClaimTest]) -> list[Claim]:
         [(2, True), (0, False), (0, False)]
     """
     families = _families(tested)
+    needed = ALPHA / max(len(families), 1)
     decisions = holm([[p for _, p in family] for family in families])
     held = {
         index: decision
         for family, decided in zip(families, decisions, strict=True)
         for (index, _), decision in zip(family, decided, strict=True)
     }
-    return [_judged(claim, held.get(index, False)) for index, claim in enumerate(tested)]
+    return [_judged(claim, held.get(index, False), needed) for index, claim in enumerate(tested)]
 
 
 def _families(tested: Sequence[ClaimTest]) -> list[list[tuple[int, float]]]:
@@ -114,8 +118,14 @@ def _families(tested: Sequence[ClaimTest]) -> list[list[tuple[int, float]]]:
     return list(families.values())
 
 
-def _judged(claim: ClaimTest, holds: bool) -> Claim:
-    """The claim with its level, given whether it holds at the error rate of the page."""
+def _judged(claim: ClaimTest, holds: bool, needed: float) -> Claim:
+    """The claim with its level.
+
+    Args:
+        claim: the test.
+        holds: whether it holds at the error rate of the page.
+        needed: p-value that the best claim of the page needs.
+    """
     supported = holds and claim.large_enough
     reason, level = claim.reason, 0
     if supported:
@@ -123,6 +133,11 @@ def _judged(claim: ClaimTest, holds: bool) -> Claim:
         if claim.seeds < REPLICATED:
             kind = "causal" if claim.causal else "replicated"
             reason = f"{reason}; {REPLICATED} seeds are needed to count as {kind}"
+    elif claim.p is not None and not holds and claim.smallest_p > needed:
+        reason = (
+            f"so few elements allow no p-value below {claim.smallest_p:.2g}, and the best claim of"
+            f" this page needs {needed:.2g}; {reason}"
+        )
     contradicted = claim.contradicted and not supported
     return Claim(claim.text, level, reason, claim.reading, claim.p, supported, contradicted)
 

@@ -9,7 +9,6 @@ import xarray as xr
 from mi_jax.dynamics import Claim, ClaimTest, judge_page, probe_tests, rule_of
 from mi_jax.dynamics.evidence import opposed, shared_draws_test
 from mi_jax.dynamics.significance import (
-    ALPHA,
     joint_draws_p,
     own_draws_p,
     seed_p_values,
@@ -17,7 +16,7 @@ from mi_jax.dynamics.significance import (
 )
 from mi_jax.measuring.nulls import Nulls
 from mi_jax.report.inputs import ReportInputs
-from mi_jax.report.statements import PROBES, STATEMENTS, Statement, count_tests
+from mi_jax.report.statements import PROBES, STATEMENTS, Statement
 
 
 def claims(inputs: ReportInputs) -> list[Claim]:
@@ -70,9 +69,8 @@ def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
             value over snapshots, which exceeds single draws of the same distribution by chance.
         nulls: readings where there is nothing to find.
     """
-    bar = ALPHA / count_tests(dataset)
     tested = [
-        _test(statement, dataset, getattr(nulls, statement.null)[statement.reading], bar)
+        _test(statement, dataset, getattr(nulls, statement.null)[statement.reading])
         for statement in STATEMENTS
         if statement.null != "expensive"
         if statement.reading in dataset and statement.reading in getattr(nulls, statement.null)
@@ -86,15 +84,8 @@ def claim_tests(dataset: xr.Dataset, nulls: Nulls) -> list[ClaimTest]:
 _MANY = "more than half of the frequencies are key, so that they would explain anything"
 
 
-def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray, bar: float) -> ClaimTest:
-    """The test of a statement whose null has draws of every seed.
-
-    Args:
-        statement: the statement.
-        dataset: the readings, dims (seed, step, ...).
-        null: its draws, dims (seed, draw).
-        bar: p-value that the best claim of the page needs.
-    """
+def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray) -> ClaimTest:
+    """The test of a statement whose null has draws of every seed, dims (seed, draw)."""
     reading, direction = statement.reading, statement.direction
     text = f"{statement.text} ({reading})"
     values = dataset[reading].isel(step=-1).values.astype(np.float64)
@@ -121,12 +112,6 @@ def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray, bar: fl
     )
     if joint and middle == 0:
         reason = f"{reason} (counted as 0 where more than half of the frequencies are key)"
-    smallest = smallest_p(values, draws, joint=joint)
-    if smallest > bar:
-        reason = (
-            f"so few elements allow no p-value below {smallest:.2g}, and the best claim of this"
-            f" page needs {bar:.2g}; {reason}"
-        )
     small, opposite = _too_small(statement, dataset)
     if small:
         reason = f"{small}; {reason}"
@@ -140,6 +125,7 @@ def _test(statement: Statement, dataset: xr.Dataset, null: xr.DataArray, bar: fl
         reason,
         large_enough=not small,
         contradicted=opposite or opposed(values, draws, direction),
+        smallest_p=smallest_p(values, draws, joint=joint),
     )
 
 

@@ -160,21 +160,11 @@ def draws_for(dataset: xr.Dataset) -> Draws:
     Args:
         dataset: the readings, dims (seed, step, ...).
     """
-    seeds, tests = dataset.sizes["seed"], count_tests(dataset)
+    readings, seeds = set(dataset), dataset.sizes["seed"]
+    # The concepts of the probes are two families.
+    tests = sum(each.reading in readings for each in STATEMENTS) + 2 * (readings >= PROBES)
     return Draws(
         renamed=joint_draws_needed(tests),
         relabelled=own_draws_needed(seeds, tests),
         untrained=max(CLAIMS.untrained, shared_draws_needed(seeds, tests)),
     )
-
-
-def count_tests(dataset: xr.Dataset) -> int:
-    """Number of claims, or families of claims, that a run's page tests: at least 1.
-
-    Args:
-        dataset: the readings, dims (seed, step, ...).
-    """
-    readings = set(dataset)
-    # The concepts of the probes are two families.
-    tests = sum(each.reading in readings for each in STATEMENTS) + 2 * (readings >= PROBES)
-    return max(tests, 1)
