@@ -134,7 +134,8 @@ def grokking_dates(dataset: xr.Dataset, rule: GrokkingRule = GROKKING) -> xr.Dat
     order. A date with a finite upper bound is the same for every longer training.
 
     A seed has "grokked" where lower(generalised) >= gap * upper(memorised), so that it is certain
-    whatever happened between the snapshots. Other verdicts: "generalised at once" where both
+    whatever happened between the snapshots; step 0 has no multiples, so that a seed that memorised
+    by then counts as if it had at step 1. Other verdicts: "generalised at once" where both
     happened and that does not hold; "generalised without memorising"; "did not grok" (memorised
     alone); "did not memorise"; "diverged" in place of the last two where a curve is not finite at
     the last snapshot; "undecided" where memorising or generalising may lie before the first

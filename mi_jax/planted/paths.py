@@ -22,7 +22,9 @@ from mi_jax.tasks import ModularArithmetic, RepeatedSequences
 from mi_jax.training.planting import PlantContext, PlantedTrajectory
 
 _AHEAD = 2
-"""A frequency counts as born once it holds more than this many times an even share of power."""
+"""A frequency among three or more counts as born once it holds more than this many times an even
+share of power. Of two, it counts half-way from an even share to all, as in ``dynamics.births``.
+"""
 
 _ROUNDING = 1e-6
 """Relative rounding of a share of power of float32 weights, with room to spare. A share that equals
@@ -230,7 +232,9 @@ class TwoCircuits(PlantedTrajectory):
         W_U = self.parameters(context, seed, steps)["unembed.W_U"].astype(np.float64)
         power = (np.abs(np.fft.rfft(W_U, axis=2)[:, :, 1:]) ** 2).sum(axis=1)
         shares = power / power.sum(axis=1, keepdims=True)
-        ahead = shares > _AHEAD / power.shape[1] * (1 + _ROUNDING)
+        competitors = power.shape[1]
+        least = min(_AHEAD / competitors, (1 + 1 / competitors) / 2)
+        ahead = shares > least * (1 + _ROUNDING)
         return {str(k): _since(ahead[:, k - 1]) for k in self.frequencies}
 
 
