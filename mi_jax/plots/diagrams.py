@@ -24,6 +24,9 @@ _VERDICT_COLOURS = {
 _ROOM = 0.35
 """Width that the seeds of one setting take, where settings are 1 apart."""
 
+_LATER = "#eeeeee"
+"""Colour of a setting whose median date lies beyond the last snapshot."""
+
 
 @styled
 def dates_against(summary: xr.Dataset, axis: str, *, ax: Axes | None = None) -> Axes:
@@ -183,7 +186,6 @@ def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
     lower = np.where(bounds[..., 0] > 0, bounds[..., 0], bounds[..., 1])
     medians = np.sqrt(np.maximum(lower, 1) * np.maximum(bounds[..., 1], 1))
     medians[np.isinf(medians)] = np.nan
-    axes.set_facecolor("#eeeeee")
     counts = np.isfinite(dates.values[..., 1]).sum(axis=-1)
     for cell in np.argwhere((counts > 0) & (counts < seeds)):
         _count(axes, cell, f"{counts[tuple(cell)]}/{seeds}")
@@ -202,6 +204,9 @@ def _draw_dates(figure: Figure, axes: Axes, dates: xr.DataArray) -> None:
         bar.ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         bar.ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    later = np.isinf(bounds[..., 1])
+    cells = np.ma.masked_array(np.zeros(later.shape), ~later)
+    axes.pcolormesh(cells, cmap=ListedColormap([_LATER]), edgecolors="white", lw=1)
     axes.set_title("grey: median later than the budget", loc="left")
 
 

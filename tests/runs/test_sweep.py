@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 from conftest import tiny_mlp_experiment
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 
 from mi_jax import plots
 from mi_jax.basics.errors import ConfigError, RunError
@@ -478,6 +479,21 @@ def test_the_phase_diagram_says_rule_budget_and_where_seeds_disagree() -> None:
     np.testing.assert_allclose(medians.filled(-1), [math.sqrt(800 * 900), -1, -1, -1])
     counts = [(text.get_text(), text.xy) for text in right.texts]  # pyright: ignore[reportAttributeAccessIssue]
     assert counts == [("1/2", (0.5, 1.5))]
+
+
+def test_a_run_that_failed_is_an_empty_cell_on_both_sides() -> None:
+    summary = _summary()
+    summary["verdict"][0, 0] = ""
+    summary["generalised"][0, 0] = NAN
+    left, right = plots.phase_diagram(summary, "a.x", "b.y").axes[:2]
+    shown = [
+        ~np.ma.getmaskarray(np.ma.masked_invalid(mesh.get_array())).ravel()
+        for axes in (left, right)
+        for mesh in axes.collections
+    ]
+    assert shown[0].tolist() == [False, True, True, True]
+    assert np.any(shown[1:], axis=0).tolist() == [False, True, True, True]
+    assert to_hex(right.get_facecolor()) == "#ffffff"
 
 
 def test_a_setting_at_which_few_seeds_generalise_looks_no_earlier() -> None:
