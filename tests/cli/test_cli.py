@@ -724,7 +724,7 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_and_nowhere_else(
         "from mi_jax.tasks import ModularArithmetic\n"
         "experiment = Experiment(task=ModularArithmetic(p=7), model=MLP(width=8), steps=30)\n"
     )
-    command = ["train", str(tmp_path / "small.py"), "--dry-run"]
+    command = ["train", str(tmp_path / "small.py"), "--out", str(tmp_path / "run"), "--quiet"]
     code = "import sys; from mi_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = _child(
         code, *command, XDG_CACHE_HOME=str(tmp_path / "cache"), HOME=str(tmp_path / "home")
