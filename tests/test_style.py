@@ -37,9 +37,10 @@ def test_a_docstring_opens_by_naming_its_thing(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", _FILES, ids=lambda file: str(file.relative_to(_ROOT)))
-def test_no_text_has_a_phrase_that_a_newcomer_reads_twice(file: Path) -> None:
+def test_no_line_is_too_long_or_has_a_phrase_that_a_newcomer_reads_twice(file: Path) -> None:
     for number, line in enumerate(file.read_text().splitlines(), 1):
         assert not _BANNED.search(line), f"{file}:{number}: {line.strip()}"
+        assert len(line) <= 100, f"{file}:{number} has {len(line)} columns"
 
 
 def _public() -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
@@ -131,9 +131,9 @@ def _check_class(cls: Any, expected: Any, registry: Registry, path: str) -> None
     if expected is Any:
         # The contract of a registered class is the class that it was derived from.
         bases = (base for known in registry.values() for base in known.__mro__)
-        allowed = tuple({base for base in bases if is_dataclass(base)})
+        allowed = cast(tuple[type, ...], tuple({base for base in bases if is_dataclass(base)}))
     parameters = getattr(cls, "__dataclass_params__", None) if isinstance(cls, type) else None
-    if parameters is None or not parameters.frozen or not issubclass(cls, allowed):  # pyright: ignore[reportGeneralTypeIssues]
+    if parameters is None or not parameters.frozen or not issubclass(cls, allowed):
         wanted = "settings" if expected is Any else _type_name(expected)
         name = getattr(cls, "__name__", type(cls).__name__)
         raise ConfigError(

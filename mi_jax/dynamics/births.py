@@ -3,12 +3,14 @@
 import numpy as np
 import xarray as xr
 
+from mi_jax.dynamics.levels import BOUNDS
+
 AHEAD = 2.0
 """Multiple of an even share that a winner among three or more competitors has to exceed."""
 
 
 def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
-    """The first step from which a winner holds more than twice an even share until the end.
+    """Dates from which a winner holds more than twice an even share until the end.
 
     An even share among n competitors is 1 / n. A winner that exceeds 2 / n and later falls back
     is born at its last rise; a winner that ends at or below 2 / n, or at NaN, is never born. Where
@@ -22,8 +24,10 @@ def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
         winners: whether each competitor wins: booleans, dims (seed, X).
 
     Returns:
-        Birth in steps, dims (seed, X). NaN for competitors that do not win, and for winners that
-        are never born.
+        Birth in steps, dims (seed, X, bound): "lower" is the last snapshot at which the winner was
+        not ahead, "upper" the first from which it always was. The lower bound is -inf for a winner
+        that was ahead from the first snapshot, the upper bound inf for a winner that is not born
+        by the last one. Both are NaN for competitors that do not win.
 
     Raises:
         ValueError: if ``shares`` does not have exactly one dim beside seed and step.
@@ -35,21 +39,25 @@ def births(shares: xr.DataArray, winners: xr.DataArray) -> xr.DataArray:
         ...     ("seed", "step", "frequency"),
         ... )
         >>> births(shares, (shares.isel(step=-1) > 0.5).drop_vars("step")).values
-        array([[10., nan, nan, nan]])
+        array([[[ 0., 10.],
+                [nan, nan],
+                [nan, nan],
+                [nan, nan]]])
     """
     (dim,) = [str(d) for d in shares.dims if d not in ("seed", "step")]
     ordered = shares.transpose("seed", "step", dim)
     ahead = ordered.values > ahead_of(shares.sizes[dim])
-    # Ahead from here to the end: a running "and", taken from the last step backwards.
-    lasting = np.flip(np.minimum.accumulate(np.flip(ahead, axis=1), axis=1), axis=1)
-    first = lasting.argmax(axis=1)
-    born = np.where(
-        lasting.any(axis=1) & winners.transpose("seed", dim).values,
-        shares["step"].values[first],
-        np.nan,
-    )
+    # The number of snapshots until the last at which each is not ahead.
+    behind = np.where(ahead, 0, np.arange(1, ahead.shape[1] + 1)[:, None]).max(axis=1)
+    # One more in front and behind: the bounds on either side of snapshot 0 and of the last one.
+    steps = np.concatenate([[-np.inf], shares["step"].values.astype(np.float64), [np.inf]])
+    born = np.stack([steps[behind], steps[behind + 1]], axis=-1)
+    wins = winners.transpose("seed", dim).values.astype(bool)
     return xr.DataArray(
-        born, {"seed": shares["seed"], dim: shares[dim]}, ("seed", dim), attrs={"units": "steps"}
+        np.where(wins[..., None], born, np.nan),
+        {"seed": shares["seed"].values, dim: shares[dim].values, "bound": list(BOUNDS)},
+        ("seed", dim, "bound"),
+        attrs={"units": "steps"},
     )
 
 

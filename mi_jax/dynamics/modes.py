@@ -28,13 +28,16 @@ class ModeLines(NamedTuple):
         alive: whether the value exceeds the threshold.
         found: whether the mode is above the threshold for three snapshots in a row (for all of
             them, if there are fewer).
-        birth: step at which the mode's longest stretch above the threshold begins; NaN for modes
-            that are not found.
-        death: step of the first snapshot after that stretch; NaN if it lasts to the end.
+        birth: date at which the mode's longest stretch above the threshold begins: the snapshot
+            before it (-inf if there is none) and its first one, in steps. NaN for modes that are
+            not found, as in ``death`` and ``frozen``.
+        death: date at which that stretch ends: its last snapshot, and the first one after it (inf
+            if it lasts to the end).
         turn: angle arccos(|u.u'| |v.v'|) from the snapshot before, in radians; NaN at the first
             snapshot.
-        frozen: step from which the mode stays, until the end of its stretch, within .2 radians of
-            its direction there; NaN for modes that are not found.
+        frozen: date from which the mode stays, until the end of its stretch, within .2 radians of
+            its direction there: the last snapshot at which it did not (the lower bound of
+            ``birth`` if there is none), and the next one.
         left: left singular vectors u at the last snapshot.
     """
 
@@ -42,10 +45,10 @@ class ModeLines(NamedTuple):
     noise: Float[np.ndarray, " step"]
     alive: Bool[np.ndarray, "step mode"]
     found: Bool[np.ndarray, " mode"]
-    birth: Float[np.ndarray, " mode"]
-    death: Float[np.ndarray, " mode"]
+    birth: Float[np.ndarray, "mode bound"]
+    death: Float[np.ndarray, "mode bound"]
     turn: Float[np.ndarray, "step mode"]
-    frozen: Float[np.ndarray, " mode"]
+    frozen: Float[np.ndarray, "mode bound"]
     left: Float[np.ndarray, "row mode"]
 
 
@@ -106,7 +109,7 @@ def follow_modes(
         >>> matrices = strength[:, None, None] * np.eye(4, 6)[None] * np.eye(4)[0][:, None]
         >>> lines = follow_modes(matrices, np.array([0, 10, 20, 30, 40]), most=1)
         >>> lines.birth.tolist()
-        [20.0]
+        [[10.0, 20.0]]
     """
     u, s, vt = np.linalg.svd(matrices, full_matrices=False)
     count = max(1, s.shape[1] // 2) if most is None else min(most, s.shape[1])
@@ -133,18 +136,29 @@ def follow_modes(
     alive = values > edge[:, None]
     begin, end = _longest(alive)
     found = end - begin >= min(LASTING, len(s))
-    dates = np.asarray(steps, float)
+    settled = _settled(u, v, modes, begin, end)
+    # One more in front and behind, so that snapshot i lies between the entries i and i + 1.
+    dates = np.concatenate([[-np.inf], np.asarray(steps, float), [np.inf]])
     return ModeLines(
         values=values,
         noise=edge,
         alive=alive,
         found=found,
-        birth=np.where(found, dates[np.minimum(begin, len(s) - 1)], np.nan),
-        death=np.where(found & (end < len(s)), dates[np.minimum(end, len(s) - 1)], np.nan),
+        birth=_bounds(dates, begin, found),
+        death=_bounds(dates, end, found),
         turn=turn,
-        frozen=np.where(found, dates[_settled(u, v, modes, begin, end)], np.nan),
+        frozen=_bounds(dates, settled, found),
         left=u[-1][:, modes[-1]],
     )
+
+
+def _bounds(
+    dates: Float[np.ndarray, " entry"],
+    first: Int[np.ndarray, " mode"],
+    found: Bool[np.ndarray, " mode"],
+) -> Float[np.ndarray, "mode bound"]:
+    """The snapshot before each one given, and itself; NaN for modes that are not found."""
+    return np.where(found[:, None], np.stack([dates[first], dates[first + 1]], axis=-1), np.nan)
 
 
 def _longest(

@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from jaxtyping import Int
+
 from mi_jax.basics.errors import DamagedError, RunError
 from mi_jax.basics.records import digest
 from mi_jax.training.trajectory import Trajectory
@@ -125,16 +128,28 @@ class History:
         root = self.ancestors[-1] if self.ancestors else self.trajectory
         return Snapshot(root, int(root.steps[-1]))
 
+    def earlier(self) -> list[tuple[Trajectory, Int[np.ndarray, " step"]]]:
+        """The snapshots of the history before the first one of the run, the oldest first.
+
+        Returns:
+            Ancestors with the steps that are read of each: those before the first step of the next
+            one. Empty for a run that begins its history. Where an ancestor is missing, they begin
+            after it.
+        """
+        parts, first = [], int(self.trajectory.steps[0])
+        for ancestor in self.ancestors:
+            steps = ancestor.steps[ancestor.steps < first]
+            if len(steps):
+                parts.insert(0, (ancestor, steps))
+                first = int(steps[0])
+        return parts
+
     def before(self) -> Snapshot | None:
         """The last snapshot of the history before the first one of the run; None for a run that
         begins its history, and where the ancestor that holds it is missing.
         """
-        first = int(self.trajectory.steps[0])
-        for ancestor in self.ancestors:
-            earlier = ancestor.steps[ancestor.steps < first]
-            if len(earlier):
-                return Snapshot(ancestor, int(earlier[-1]))
-        return None
+        parts = self.earlier()
+        return Snapshot(parts[-1][0], int(parts[-1][1][-1])) if parts else None
 
     def references(self, choice: ReferenceChoice = "root") -> frozenset[str]:
         """Names of the references that readings of the run may use.

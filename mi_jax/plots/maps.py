@@ -38,8 +38,9 @@ def frequency_map(
             (seed, step, frequency); key_frequencies if they were read.
         seed: the label of the seed to draw.
         place: which table: "unembedding" is W_L, "embedding" is W_E.
-        births: the step from which on a final key frequency always holds more than twice an even
-            share (``dynamics.births``), dims (seed, frequency); NaN is never. Marked by triangles.
+        births: the dates from which on a final key frequency always holds more than twice an even
+            share (``dynamics.births``), dims (seed, frequency, bound). A triangle marks the
+            snapshot by which it happened; "<" at the first snapshot where it had happened before.
         ax: the Axes to draw on; new ones by default.
 
     Returns:
@@ -63,9 +64,19 @@ def frequency_map(
     axes.set_ylabel("frequency k")
     axes.figure.colorbar(mesh, ax=axes, label=f"share of {_POWER[place]}", pad=0.07, fraction=0.06)
     if births is not None:
-        born = births.sel(seed=seed).dropna("frequency")
+        upper = births.sel(seed=seed, bound="upper")
+        born = upper[np.isfinite(upper.values)]
         for k, step in zip(born["frequency"].values, born.values, strict=True):
-            axes.plot(step, k, marker=">", ms=4, color=COLOURS["birth"], mec="white", mew=0.5)
+            axes.plot(
+                max(step, steps[0]),
+                k,
+                marker="<" if step <= steps[0] else ">",
+                ms=4,
+                color=COLOURS["birth"],
+                mec="white",
+                mew=0.5,
+                clip_on=False,
+            )
     _label_keys(axes, dataset, seed)
     return axes
 

@@ -35,12 +35,14 @@ def mode_curves(
 
     A mode has a frequency's colour if the frequency holds more than half of it at the end, and
     is grey otherwise. The dashed line is what the untrained table reaches: a mode is thin below
-    it, thick above it, and a triangle marks the step from which on it stays above.
+    it, thick above it. A triangle marks the snapshot by which its longest stretch above it has
+    begun; "<" at the first snapshot where it had begun before.
 
     Args:
         lines: the followed modes, from ``across.mode_lines(run)``: mode_value, mode_alive, dims
-            (seed, step, mode); mode_noise, dims (seed, step); mode_found, mode_birth, dims
-            (seed, mode); with residues also mode_frequency, mode_frequency_share.
+            (seed, step, mode); mode_noise, dims (seed, step); mode_found, dims (seed, mode);
+            mode_birth, dims (seed, mode, bound); with residues also mode_frequency,
+            mode_frequency_share.
         seed: the label of the seed to draw.
         ax: the Axes to draw on; new ones by default.
         scale: of the step axis, "log" or "linear".
@@ -72,9 +74,18 @@ def mode_curves(
         if k is not None:
             labelled.setdefault(k, line)
         if m in born:
-            birth = float(modes["mode_birth"].values[m])
-            value = values[np.searchsorted(steps, birth)]
-            axes.plot(birth, value, marker="^", ms=3.5, color=colour, mec="white", mew=0.4)
+            birth = max(float(modes["mode_birth"].sel(bound="upper").values[m]), steps[0])
+            value, marker = values[np.searchsorted(steps, birth)], "<" if birth <= steps[0] else "^"
+            axes.plot(
+                birth,
+                value,
+                marker=marker,
+                ms=3.5,
+                color=colour,
+                mec="white",
+                mew=0.4,
+                clip_on=False,
+            )
     (untrained,) = axes.plot(
         steps, modes["mode_noise"], "--", color=COLOURS["date"], lw=0.8, label="untrained"
     )

@@ -15,7 +15,7 @@ from mi_jax.measuring.registry import EXPENSIVE, READINGS
 from mi_jax.measuring.stored import EARLIER, LEFT_OUT
 from mi_jax.report.statements import draws_for
 from mi_jax.runs.across import mode_lines, weight_path
-from mi_jax.runs.dates import run_dates
+from mi_jax.runs.dates import history_curves, run_dates
 from mi_jax.runs.run import Run
 
 _PICTURED = 5
@@ -37,8 +37,9 @@ class ReportInputs:
         dates: the dates of every seed, dims (seed, bound), and its verdict: of
             ``runs.dates.run_dates``. Empty without test_accuracy; ``generalised`` alone without
             train_accuracy.
-        births: the steps from which on final key frequencies lead in the unembedding, dims
-            (seed, frequency); None without fourier_power_unembedding or key_frequencies.
+        births: the dates from which on final key frequencies lead in the unembedding, dims
+            (seed, frequency, bound): of ``dynamics.births``, over the whole history of the run.
+            None without fourier_power_unembedding or key_frequencies.
         pictures: tables of answers and planes of tokens at five snapshots.
         frames: planes of tokens at up to 40 snapshots, for the animation.
         mode_lines: singular modes of the unembedding followed through training; see
@@ -77,23 +78,32 @@ def read_inputs(run: Run, rule: GrokkingRule = GROKKING) -> ReportInputs:
     """
     reference: ReferenceChoice = "own" if run.departs else "root"
     dataset = _read_dataset(run, reference)
-    readings = set(dataset)
-    born = None
-    if {"fourier_power_unembedding", "key_frequencies"} <= readings:
-        keys = dataset["key_frequencies"].isel(step=-1, drop=True)
-        born = births(dataset["fourier_power_unembedding"], keys)
     pictures, frames = _read_pictures(run, reference)
     lines, path = _follow(run)
     return ReportInputs(
         dataset=dataset,
         nulls=run.nulls(draws_for(dataset), reference=reference),
         dates=run_dates(run, rule, readings=dataset),
-        births=born,
+        births=_births(run, dataset),
         pictures=pictures,
         frames=frames,
         mode_lines=lines,
         weight_path=path,
     )
+
+
+def _births(run: Run, dataset: xr.Dataset) -> xr.DataArray | None:
+    """The births of the final key frequencies in the unembedding, over the whole history."""
+    name = "fourier_power_unembedding"
+    if not {name, "key_frequencies"} <= set(dataset):
+        return None
+    keys = dataset["key_frequencies"].isel(step=-1, drop=True)
+    # Each directory by itself: their histories may begin at different steps.
+    born = [
+        births(curves[name], keys.sel(seed=curves["seed"].values))
+        for curves in history_curves(run, dataset, [name])
+    ]
+    return xr.concat(born, "seed").sel(seed=dataset["seed"].values)
 
 
 def _read_dataset(run: Run, reference: ReferenceChoice) -> xr.Dataset:

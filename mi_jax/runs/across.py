@@ -19,10 +19,13 @@ from mi_jax.basics.fourier import by_frequency, fourier_basis, frequencies
 from mi_jax.basics.pytrees import take
 from mi_jax.contracts import Context, Reference
 from mi_jax.decompositions.similarity import barrier, linear_cka, path_losses, procrustes_distance
+from mi_jax.dynamics.levels import BOUNDS
 from mi_jax.measures.evaluation import table_neurons
 from mi_jax.measures.fourier import TABLES
+from mi_jax.measuring.history import History
 from mi_jax.measuring.program import make_context
 from mi_jax.runs.run import Run
+from mi_jax.training.trajectory import Trajectory
 
 KINDS = ("cka", "procrustes", "barrier")
 """The kinds of likeness that ``likeness_matrix`` computes."""
@@ -48,23 +51,28 @@ def mode_lines(
 ) -> xr.Dataset:
     """Follow the singular modes of a table of every seed through training.
 
-    See ``dynamics.follow_modes`` for how modes are followed. A mode counts as alive from when its
-    value exceeds for good what the untrained table has: the largest singular value of the table at
-    step 0, which forks and zooms have from the run that they were forked from.
+    See ``dynamics.follow_modes`` for how modes are followed. A mode counts as alive while its value
+    exceeds what the untrained table has: the largest singular value of the table at step 0, which
+    forks and zooms have from the run that they were forked from. The modes of forks and zooms are
+    followed from the beginning of their history on, through the snapshots of the runs that they
+    were forked from.
 
     Args:
         run: the run to read.
         place: a table of ``measures.fourier.TABLES``, such as "embedding" (W_E) or "unembedding"
             (W_L = W_out W_U).
         most: the number of lines; half the shorter side of the table by default.
-        stack: the parameters of all snapshots (``run.stack()``), if they were read already.
+        stack: the parameters of all snapshots of the run (``run.stack()``), if they were read
+            already.
 
     Returns:
         mode_value, mode_alive (seed, step, mode): the singular value, and whether it counts.
         mode_turn (seed, step, mode): the angle between snapshots, in radians.
         mode_noise (seed, step): the value that a mode must exceed.
         mode_found (seed, mode): whether the mode is alive for long enough.
-        mode_birth, mode_death, mode_frozen (seed, mode): dates in steps.
+        mode_birth, mode_death, mode_frozen (seed, mode, bound): dates in steps; see
+        ``dynamics.ModeLines``. Their attr ``reference_step`` is the step of the last snapshot, by
+        whose modes the lines are ordered.
         mode_frequency, mode_frequency_share (seed, mode), only if the task has residues: the
         frequency that holds most of the last left vector, and the share that it holds.
 
@@ -86,51 +94,73 @@ def mode_lines(
             " place."
         )
     stack = run.stack() if stack is None else stack
-    seeds = _finite(run, stack)
-    if run.parent is not None:
-        # In front of the snapshots, so that one program reads all tables: a loop of one step would
-        # be compiled to other bits.
-        stack = jax.tree.map(
-            lambda first, leaves: np.concatenate([first, leaves]), _initial(run), stack
-        )
-    datasets = []
-    for seed in seeds:
-        context = _context(run, seed)
-        tables = np.asarray(
-            jax.lax.map(
-                lambda params, context=context: table(params, context),
-                _of_seed(stack, run.seeds.index(seed)),
-            ),
-            np.float64,
-        )
-        noise: Any = "first"
-        if run.parent is not None:
-            noise = float(np.linalg.svd(tables[0], full_matrices=False)[1][0])
-        lines = dynamics.follow_modes(tables[-len(run.steps) :], run.steps, most=most, noise=noise)
-        dataset = _lines_dataset(lines, "residues" in context.ground_truth)
-        datasets.append(dataset.assign_coords(step=run.steps))
-    if not datasets:
+    by_seed: dict[int, xr.Dataset] = {}
+    for trajectory in run.trajectories:
+        own = jax.tree.map(lambda x, seeds=trajectory.seeds: _rows(x, run.seeds, seeds), stack)
+        steps, whole = _with_earlier(trajectory, own)
+        for seed in _finite(trajectory.seeds, whole):
+            context = _context(run, seed)
+            tables = np.asarray(
+                jax.lax.map(
+                    lambda params, context=context: table(params, context),
+                    _of_seed(whole, trajectory.seeds.index(seed)),
+                ),
+                np.float64,
+            )
+            noise: Any = "first"
+            if len(tables) > len(steps):
+                noise = float(np.linalg.svd(tables[0], full_matrices=False)[1][0])
+            lines = dynamics.follow_modes(tables[-len(steps) :], steps, most=most, noise=noise)
+            dataset = _lines_dataset(lines, "residues" in context.ground_truth, int(steps[-1]))
+            by_seed[seed] = dataset.assign_coords(step=steps).sel(step=run.steps)
+    seeds = [seed for seed in run.seeds if seed in by_seed]
+    if not seeds:
         return xr.Dataset()
-    return xr.concat(datasets, "seed").assign_coords(seed=seeds)
+    return xr.concat([by_seed[seed] for seed in seeds], "seed").assign_coords(seed=seeds)
 
 
-def _initial(run: Run) -> Params:
-    """The parameters of step 0, [1 seed ...]; of the first snapshot where there is none of it."""
-    parts = [trajectory.initial() for trajectory in run.trajectories]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[None], *parts)
+def _rows(x: np.ndarray, seeds: Sequence[int], chosen: Sequence[int]) -> np.ndarray:
+    """Some seeds of an array [step seed ...]."""
+    return x if tuple(seeds) == tuple(chosen) else x[:, [seeds.index(seed) for seed in chosen]]
 
 
-def _finite(run: Run, stack: Params) -> list[int]:
-    """Select the seeds whose parameters are finite at every snapshot."""
+def _with_earlier(trajectory: Trajectory, own: Params) -> tuple[np.ndarray, Params]:
+    """The parameters of a run from the beginning of its history on.
+
+    Args:
+        trajectory: one directory of a run.
+        own: the parameters of all its snapshots, [step seed ...].
+
+    Returns:
+        The steps of the history's snapshots, and their parameters [step seed ...]. One more is in
+        front where the history does not begin at step 0, whose snapshot a fork keeps: the
+        parameters of step 0. They are part of the same array, so that one program reads all tables:
+        a loop of one step would be compiled to other bits.
+    """
+    if trajectory.parent is None:
+        return trajectory.steps, own
+    seeds, steps, parts = trajectory.seeds, [trajectory.steps], [own]
+    for ancestor, earlier in reversed(History(trajectory).earlier()):
+        stack = ancestor.stack(earlier.tolist())
+        steps.insert(0, earlier)
+        parts.insert(0, jax.tree.map(lambda x, of=ancestor.seeds: _rows(x, of, seeds), stack))
+    if steps[0][0] > 0:
+        parts.insert(0, jax.tree.map(lambda x: x[None], trajectory.initial()))
+    return np.concatenate(steps), jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def _finite(seeds: Sequence[int], stack: Params) -> list[int]:
+    """Select the seeds whose parameters [step seed ...] are finite at every snapshot."""
     by_leaf = [
         np.isfinite(leaf).all(axis=(0, *range(2, np.ndim(leaf)))) for leaf in jax.tree.leaves(stack)
     ]
     finite = np.logical_and.reduce(by_leaf)
-    return [seed for seed, is_finite in zip(run.seeds, finite, strict=True) if is_finite]
+    return [seed for seed, is_finite in zip(seeds, finite, strict=True) if is_finite]
 
 
-def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
+def _lines_dataset(lines: dynamics.ModeLines, residues: bool, last: int) -> xr.Dataset:
     by_step, by_mode = ("step", "mode"), ("mode",)
+    date = {"units": "steps", "reference_step": last}
     variables: dict[str, Any] = {
         "mode_value": (by_step, lines.values),
         "mode_alive": (by_step, lines.alive),
@@ -138,7 +168,7 @@ def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
         "mode_noise": (("step",), lines.noise),
         "mode_found": (by_mode, lines.found),
         **{
-            f"mode_{name}": (by_mode, getattr(lines, name), {"units": "steps"})
+            f"mode_{name}": (("mode", "bound"), getattr(lines, name), date)
             for name in ("birth", "death", "frozen")
         },
     }
@@ -153,7 +183,7 @@ def _lines_dataset(lines: dynamics.ModeLines, residues: bool) -> xr.Dataset:
             "mode_frequency": (by_mode, 1 + power.argmax(axis=0)),
             "mode_frequency_share": (by_mode, power.max(axis=0)),
         }
-    return xr.Dataset(variables)
+    return xr.Dataset(variables, {"bound": list(BOUNDS)})
 
 
 def weight_path(run: Run, *, modes: int = 5, stack: Params | None = None) -> xr.Dataset:
@@ -181,7 +211,7 @@ def weight_path(run: Run, *, modes: int = 5, stack: Params | None = None) -> xr.
     """
     require(modes >= 1, f"modes={modes} is too small. Ask for at least one component.")
     stack = run.stack() if stack is None else stack
-    seeds = _finite(run, stack)
+    seeds = _finite(run.seeds, stack)
     rows = [run.seeds.index(seed) for seed in seeds]
     products = np.zeros((len(seeds) * len(run.steps),) * 2)
     # Inner products of all checkpoints, leaf by leaf in float64: the parameters of all checkpoints
@@ -221,7 +251,7 @@ def function_path(run: Run, *, modes: int = 5, examples: int = EXAMPLES) -> xr.D
         f"modes={modes}, examples={examples}: too small. Ask for at least one of each.",
     )
     stack, context = run.stack(), _context(run, run.seeds[0])
-    seeds = _finite(run, stack)
+    seeds = _finite(run.seeds, stack)
     splits = [context.batches[name].inputs for name in sorted(context.batches)]
     share = max(1, examples // len(splits))
     inputs = jnp.concatenate([jnp.asarray(split[:share]) for split in splits])

@@ -16,12 +16,16 @@ from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.basics.pytrees import dotted
 from mi_jax.dynamics import DATES, GROKKING, GrokkingRule, date_differences
 from mi_jax.measuring.choosing import Chosen
+from mi_jax.measuring.history import History
 from mi_jax.measuring.program import Watch as MeasureWatch
 from mi_jax.runs.dates import CURVES, dates_json, run_dates
 from mi_jax.runs.run import Run, open_run
 
 READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 """The measures that are read of every history by default, if the task has the split."""
+
+_FIRST = "parent"
+"""The condition of the run that the others are compared with."""
 
 AnyRun = Run | str | os.PathLike[str]
 """A run, or its directory."""
@@ -34,16 +38,16 @@ class Comparison(NamedTuple):
         dataset: dims (condition, seed, step), where the run itself is the condition "parent". NaN
             where a history has no snapshot. ``loss`` is the training loss at each snapshot's step,
             ``weight_distance`` is ||theta - theta_parent|| / ||theta_parent|| over all parameters
-            together; the scalars of the measures follow. The attr ``parted`` holds the step at
-            which each fork left the parent; ``common_step`` the last step at which all histories
-            have a snapshot (missing where there is none); ``left_out`` sentences about readings
-            that cannot stand side by side.
+            together; the scalars of the measures follow. The attr ``parted`` holds the steps at
+            which histories left that of the parent (``parted_at``), those that never do left out;
+            ``common_step`` the last step at which all histories have a snapshot (missing where
+            there is none); ``left_out`` sentences about readings that cannot stand side by side.
         figure: a panel for each variable, a line for each history.
         dates: when each history memorised, formed its circuit and generalised: the variables of
             ``dynamics.grokking_dates`` by condition, dims (condition, seed, bound), ``verdict``
             with dims (condition, seed); and for each date <name>_shift, the steps by which it comes
             later than in the parent, paired by seed (``dynamics.date_differences``). What happened
-            before a fork has the date of its parent and the shift 0.
+            before two histories parted (``parted_at``) is one event in both, with the shift 0.
             Empty where a history has no test accuracy.
     """
 
@@ -91,7 +95,7 @@ def compare(
         )
     """
     first = _opened(parent)
-    histories = {"parent": first, **_labelled(forks)}
+    histories = {_FIRST: first, **_labelled(forks)}
     shapes = _shapes(first)
     for label, run in histories.items():
         if run.seeds != first.seeds:
@@ -113,11 +117,8 @@ def compare(
     )
     for name in joined.data_vars:
         joined[name].attrs = dict(readings[0][name].attrs)
-    parted = [
-        run.parent[1]
-        for run in histories.values()
-        if run.parent is not None and run.parent[0] == first.path
-    ]
+    left = [(parted_at(first, run), run) for run in histories.values()]
+    parted = [int(step) for step, run in left if step is not None and step < run.steps[-1]]
     dataset = joined.sortby("step").assign_attrs(parted=parted)
     common = functools.reduce(np.intersect1d, [run.steps for run in histories.values()])
     if len(common):
@@ -129,6 +130,41 @@ def compare(
         )
     dates = _dates(histories, rule, watch)
     return Comparison(dataset, plots.diverging_histories(dataset, dates=dates), dates)
+
+
+def parted_at(run: Run, other: Run) -> float | None:
+    """The step until which two histories are one, whichever of them was forked from the other.
+
+    A fork leaves its parent at the step where it begins. A zoom, and a fork that changes nothing,
+    leave theirs after their own last step. Two forks of one run leave each other where the first of
+    them leaves it.
+
+    Args:
+        run: a run.
+        other: another one, with the same seeds.
+
+    Returns:
+        The step at which they leave their nearest common ancestor, which may be one of the two;
+        inf for a run and itself, None for runs without a common ancestor. A missing ancestor is
+        known by its hash, and those before it are unknown.
+    """
+    ours, theirs = _left_at(run), _left_at(other)
+    return max(
+        (min(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()), default=None
+    )
+
+
+def _left_at(run: Run) -> dict[str, float]:
+    """By the hash of the run and of each of its ancestors, the step until which they are one."""
+    history = History(run.trajectories[0])
+    until: dict[str, float] = {history.trajectory.record["hash"]: np.inf}
+    step = np.inf
+    for one in (history.trajectory, *history.ancestors):
+        if one.parent is not None:
+            left = one.parent[1] if History(one).departs else one.last
+            step = min(step, float(left))
+            until[one.record["parent"]["hash"]] = step
+    return until
 
 
 def shifts_json(dates: xr.Dataset) -> dict[str, Any]:
@@ -156,18 +192,20 @@ def _dates(histories: Mapping[str, Run], rule: GrokkingRule, watch: MeasureWatch
         if not dates:
             return xr.Dataset()
         by_history.append(dates)
-    first, path = by_history[0], next(iter(histories.values())).path
+    first = by_history[0]
     for dates, run in zip(by_history, histories.values(), strict=True):
-        parted = run.parent[1] if run.parent is not None and run.parent[0] == path else None
+        parted = parted_at(histories[_FIRST], run)
         for name in [name for name in DATES if name in first and name in dates]:
             shift = date_differences(first[name], dates[name])
             if parted is not None:
                 # What had happened when the histories parted is one event in both. The phases
-                # are fixed at generalising, the other dates when they happen.
-                fixed = first["memorised" if name == "memorised" else "generalised"]
+                # are fixed at generalising, the other dates when they happen. One of the two may
+                # have seen it on snapshots that the other does not have.
+                fixed = "memorised" if name == "memorised" else "generalised"
+                seen = [both[fixed].sel(bound="upper", drop=True) for both in (first, dates)]
+                happened = np.minimum(*seen) <= parted
                 # A phase that a seed does not have has no shift.
                 present = shift.notnull().all("bound")
-                happened = fixed.sel(bound="upper", drop=True) <= parted
                 shift = shift.where(~(happened & present), 0.0)
             dates[f"{name}_shift"] = shift
     return xr.concat(

@@ -68,24 +68,28 @@ def _dated(curves: xr.Dataset, rule: GrokkingRule) -> xr.Dataset:
     return grokking_dates(curves, rule)
 
 
-def history_curves(run: Run, readings: xr.Dataset) -> list[xr.Dataset]:
-    """Losses and accuracies of a run from the beginning of its history on.
+def history_curves(
+    run: Run, readings: xr.Dataset, names: Sequence[str] = CURVES
+) -> list[xr.Dataset]:
+    """Readings of a run from the beginning of its history on.
 
     Args:
         run: whose ancestors are read up to its first snapshot. Where one of them is missing, the
             curves begin at the first snapshot after it.
         readings: of the run, dims (seed, step, ...).
+        names: of measures that give one variable of their own name; losses and accuracies by
+            default.
 
     Returns:
-        For each directory of the run, the variables of ``CURVES`` that the readings hold, dims
-        (seed, step).
+        For each directory of the run, the named variables that the readings hold, dims
+        (seed, step, ...).
     """
-    own = readings[[name for name in CURVES if name in readings]].reset_coords(drop=True)
+    held = [name for name in names if name in readings]
+    own = readings[held].reset_coords(drop=True)
     if run.parent is None or not own:
         return [own]
-    names = [str(name) for name in own.data_vars]
     return [
-        _with_ancestors(trajectory, own.sel(seed=list(trajectory.seeds)), names)
+        _with_ancestors(trajectory, own.sel(seed=list(trajectory.seeds)), held)
         for trajectory in run.trajectories
     ]
 
@@ -150,13 +154,11 @@ def bounds_json(lower: float, upper: float) -> list[float | int | None]:
 
 def _with_ancestors(trajectory: Trajectory, own: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """The curves of a run after those of its ancestors, each up to where the next one begins."""
-    parts = [own]
-    for ancestor in History(trajectory).ancestors:
-        first = int(parts[0]["step"].values[0])
-        steps = [int(step) for step in ancestor.steps if step < first]
-        if steps:
-            parts.insert(0, _curves_of(ancestor, names, steps).sel(seed=list(trajectory.seeds)))
-    return xr.concat(parts, "step", combine_attrs="override") if len(parts) > 1 else own
+    earlier = [
+        _curves_of(ancestor, names, steps.tolist()).sel(seed=list(trajectory.seeds))
+        for ancestor, steps in History(trajectory).earlier()
+    ]
+    return xr.concat([*earlier, own], "step", combine_attrs="override") if earlier else own
 
 
 def _curves_of(trajectory: Trajectory, names: Sequence[str], steps: list[int]) -> xr.Dataset:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from mi_jax.dynamics import births
 
+INF = float("inf")
 NAN = float("nan")
 STEPS = [0, 10, 100, 1000]
 
@@ -29,7 +30,7 @@ def _winners(*ks: int) -> xr.DataArray:
     return xr.DataArray(mask, {"seed": [3], "frequency": np.arange(1, 9)}, ("seed", "frequency"))
 
 
-def _born(shares: xr.DataArray, *ks: int) -> list[float]:
+def _born(shares: xr.DataArray, *ks: int) -> list[list[float]]:
     return births(shares, _winners(*ks)).values[0, :4].tolist()
 
 
@@ -37,21 +38,23 @@ def test_a_winner_is_born_at_the_step_from_which_it_stays_ahead() -> None:
     shares = _shares(
         [0.1, 0.3, 0.4, 0.4], [0.3, 0.1, 0.1, 0.3], [0.5, 0.4, 0.3, 0.3], [0.1, 0.1, 0.2, 0.0]
     )
-    np.testing.assert_array_equal(_born(shares, 1, 2, 3, 4), [10, 1000, 0, NAN])
+    np.testing.assert_array_equal(
+        _born(shares, 1, 2, 3, 4), [[0, 10], [100, 1000], [-INF, 0], [1000, INF]]
+    )
 
 
 def test_a_loser_is_not_born() -> None:
     shares = _shares([0.4] * 4, [0.4] * 4)
-    np.testing.assert_array_equal(_born(shares, 2), [NAN, 0, NAN, NAN])
+    np.testing.assert_array_equal(_born(shares, 2), [[NAN, NAN], [-INF, 0], [NAN, NAN], [NAN, NAN]])
 
 
 def test_twice_an_even_share_exactly_is_not_ahead() -> None:
-    np.testing.assert_array_equal(_born(_shares([0.25, 0.25, 0.2501, 0.2501]), 1)[0], 100)
+    np.testing.assert_array_equal(_born(_shares([0.25, 0.25, 0.2501, 0.2501]), 1)[0], [10, 100])
 
 
 @pytest.mark.parametrize("last", [NAN, 0.2])
-def test_a_winner_that_ends_behind_or_at_nan_is_never_born(last: float) -> None:
-    np.testing.assert_array_equal(_born(_shares([0.4, 0.4, 0.4, last]), 1)[0], NAN)
+def test_a_winner_that_ends_behind_or_at_nan_is_not_born_by_the_end(last: float) -> None:
+    np.testing.assert_array_equal(_born(_shares([0.4, 0.4, 0.4, last]), 1)[0], [1000, INF])
 
 
 def test_each_seed_has_its_own_births_whatever_the_order_of_dims() -> None:
@@ -64,10 +67,10 @@ def test_each_seed_has_its_own_births_whatever_the_order_of_dims() -> None:
     born = births(
         shares.transpose("frequency", "step", "seed"), winners.transpose("frequency", "seed")
     )
-    assert born.dims == ("seed", "frequency")
+    assert born.dims == ("seed", "frequency", "bound")
     assert born.attrs["units"] == "steps"
     assert born["seed"].values.tolist() == [3, 9]
-    assert born.sel(frequency=1).values.tolist() == [10, 100]
+    assert born.sel(frequency=1).values.tolist() == [[0, 10], [10, 100]]
     assert np.isnan(born.sel(frequency=slice(2, None))).all()
 
 
@@ -80,4 +83,4 @@ def test_of_two_competitors_the_winner_is_born_half_way_from_an_even_share_to_al
     winners = xr.DataArray(
         [[True, True]], {"seed": [3], "frequency": [1, 2]}, ("seed", "frequency")
     )
-    np.testing.assert_array_equal(births(shares, winners).values, [[100, NAN]])
+    np.testing.assert_array_equal(births(shares, winners).values, [[[10, 100], [1000, INF]]])

@@ -43,10 +43,13 @@ def test_a_planted_rank_and_its_births_are_found(r: int, seed: int) -> None:
     matrices, births = _planted(r, seed)
     lines = follow_modes(matrices, _STEPS)
     assert abs(int(lines.found.sum()) - r) <= 1
-    dated = np.searchsorted(_STEPS, np.sort(lines.birth[lines.found]))
+    dated = np.searchsorted(_STEPS, np.sort(lines.birth[lines.found, 1]))
     for planted in births:
         assert np.abs(dated - planted).min() <= 1
-    assert np.isnan(lines.death[lines.found]).all()
+    np.testing.assert_array_equal(
+        lines.death[lines.found], [[_STEPS[-1], np.inf]] * lines.found.sum()
+    )
+    assert (_STEPS[dated - 1] == np.sort(lines.birth[lines.found, 0])).all()
     assert np.isnan(lines.birth[~lines.found]).all()
 
 
@@ -62,7 +65,8 @@ def test_rounding_in_a_matrix_without_noise_is_no_mode(
         "tr,mr,nr->tmn", np.where(age >= 0, 1 + 0.1 * age + 0.3 * np.arange(4), 0), u, v
     )
     lines = follow_modes(matrices.astype(dtype), np.arange(16), noise=noise)
-    assert np.sort(lines.birth[lines.found]).tolist() == births.tolist()
+    dates = np.sort(lines.birth[lines.found], axis=0)
+    assert dates.tolist() == np.stack([births - 1, births], axis=1).tolist()
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (20, 80), (113, 64)])
@@ -94,7 +98,7 @@ def test_modes_of_a_product_must_exceed_the_first_snapshots_largest() -> None:
     )
     assert follow_modes(matrices, np.arange(12)).found.sum() > 1
     lines = follow_modes(matrices, np.arange(12), noise="first")
-    assert lines.birth[lines.found].tolist() == [5]
+    assert lines.birth[lines.found].tolist() == [[4, 5]]
     np.testing.assert_allclose(lines.noise, np.linalg.svd(product, compute_uv=False)[0])
 
 
@@ -123,10 +127,10 @@ def test_a_modes_turn_and_when_it_freezes() -> None:
     )
     np.testing.assert_allclose(lines.turn[1:, 0], np.r_[np.full(10, 0.1), np.zeros(9)], atol=1e-3)
     assert lines.found.tolist() == [True]
-    assert lines.birth[0] == 0
+    assert lines.birth[0].tolist() == [-np.inf, 0]
     # At snapshot 8 the mode is .2 radians away, up to the rest of the matrix; from 9 on it is
     # nearer.
-    assert lines.frozen[0] in (80, 90)
+    assert lines.frozen[0].tolist() in ([70, 80], [80, 90])
 
 
 def test_a_mode_that_vanishes_has_a_death() -> None:
@@ -138,7 +142,7 @@ def test_a_mode_that_vanishes_has_a_death() -> None:
     )
     lines = follow_modes(matrices, np.arange(20))
     (mode,) = np.flatnonzero(lines.found)
-    assert (lines.birth[mode], lines.death[mode]) == (4, 15)
+    assert (lines.birth[mode].tolist(), lines.death[mode].tolist()) == ([3, 4], [14, 15])
     assert lines.alive[:, mode].sum() == 11
 
 

@@ -247,17 +247,20 @@ def test_a_null_by_step_is_a_band_that_moves(dataset: xr.Dataset) -> None:
 def test_the_frequency_map_is_the_shares_with_keys_and_births_marked(
     dataset: xr.Dataset,
 ) -> None:
-    born = np.array([[np.nan, 20, np.nan, np.nan, 100]])
-    births = xr.DataArray(born, {"seed": [8], "frequency": np.arange(1, 6)}, ("seed", "frequency"))
+    upper = np.array([np.nan, 20, np.inf, 0, 100])
+    lower = np.array([np.nan, 5, 100, -np.inf, 20])
+    births = xr.DataArray(
+        np.stack([lower, upper], axis=-1)[None],
+        {"seed": [8], "frequency": np.arange(1, 6), "bound": ["lower", "upper"]},
+        ("seed", "frequency", "bound"),
+    )
     axes = plots.frequency_map(dataset, seed=8, births=births)
     mesh = axes.collections[0]
     np.testing.assert_array_equal(
         mesh.get_array(), dataset["fourier_power_unembedding"].sel(seed=8).T.values
     )
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.get_lines()] == [
-        (20, 2),
-        (100, 5),
-    ]
+    drawn = [(line.get_xdata()[0], line.get_ydata()[0], line.get_marker()) for line in axes.lines]
+    assert drawn == [(20, 2, ">"), (0, 4, "<"), (100, 5, ">")]
     assert [text.get_text() for text in axes.texts] == ["2", "5"]
     assert (mesh.norm.vmin, mesh.norm.vmax) == (
         0,

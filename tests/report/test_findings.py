@@ -645,7 +645,7 @@ def _drawn(
         dates["circuit_formation_end"] = _pairs(*[(20, 100)] * seeds)
         dates["cleanup_end"] = dates["generalised"]
         if "frequency" in dataset.coords:
-            born = _by_seed(*[5.0] * seeds).expand_dims(frequency=dataset["frequency"].values)
+            born = _pairs(*[(1, 5)] * seeds).expand_dims(frequency=dataset["frequency"].values)
     shown = nothing if pictures is None else pictures
     inputs = ReportInputs(
         dataset,

@@ -107,12 +107,22 @@ def test_figures_show_lines_and_paths(tiny_run: Run) -> None:
         any(np.array_equal(one, lines["mode_value"].sel(seed=1, mode=m)) for one in drawn)
         for m in range(6)
     )
-    waves = {"frequency": [5, 2, 5, 3, 1, 4], "frequency_share": 1.0, "found": True, "birth": 0.0}
+    waves = {"frequency": [5, 2, 5, 3, 1, 4], "frequency_share": 1.0, "found": True}
     changed = {
         f"mode_{name}": lines[f"mode_{name}"].copy(data=np.broadcast_to(value, (3, 6)))
         for name, value in waves.items()
     }
-    legend = mode_curves(lines.assign(changed), seed=1).get_legend()
+    step = float(lines["step"].values[1])
+    births = np.array([[-np.inf, 0]] + [[0, step]] * 5)
+    changed["mode_birth"] = lines["mode_birth"].copy(data=np.broadcast_to(births, (3, 6, 2)))
+    axes = mode_curves(lines.assign(changed), seed=1)
+    marks = {
+        (line.get_marker(), line.get_xdata()[0])
+        for line in axes.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert marks == {("<", 0), ("^", step)}
+    legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [
         *(f"k = {k}" for k in range(1, 6)),

@@ -1,6 +1,7 @@
 """Comparison of histories: numbers against hand-computed ones, artists of the figure, and verbs."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from conftest import tiny_mlp_experiment
 
 from mi_jax.basics.errors import ConfigError, RunError
 from mi_jax.cli.main import main
+from mi_jax.dynamics import GrokkingRule
 from mi_jax.interventions import Change, Freeze
 from mi_jax.models import MLP
-from mi_jax.runs.compare import compare
-from mi_jax.runs.fork import fork
+from mi_jax.runs.compare import compare, parted_at
+from mi_jax.runs.fork import fork, zoom
 from mi_jax.runs.run import Run, open_run
 from mi_jax.runs.train import train
 from mi_jax.training import Storage
@@ -73,7 +75,45 @@ def test_a_comparison_holds_losses_measures_and_distances_of_every_history(
         )
         assert far.sel(seed=3, step=step).item() == pytest.approx(expected, rel=1e-6)
         assert (expected > 0) == (step > 25)
-    assert dataset.attrs["parted"] == [13, 13]
+    # The first fork changes nothing.
+    assert dataset.attrs["parted"] == [13]
+
+
+def test_runs_part_where_the_first_of_them_leaves_what_they_share(
+    parent: Run, forks: dict[str, Run], tmp_path: Path
+) -> None:
+    folder, change = parent.path.parent, Change("optimizer.weight_decay", 0.0, start=30)
+    zoomed = zoom(parent, around=20, every=1, width=6, out=folder / "zoom")
+    later = fork(parent, step=16, interventions=[change], out=folder / "later")
+    second = fork(later, step=30, interventions=[Freeze("unembed.*")], out=folder / "second")
+    of_zoom = fork(zoomed, step=18, interventions=[Freeze("unembed.*")], out=folder / "of_zoom")
+    no_decay = forks["no decay"]
+    expected = {
+        (parent, no_decay): 13,
+        (parent, forks["same"]): 40,
+        (parent, zoomed): zoomed.steps[-1],
+        (parent, second): 16,
+        (later, second): 30,
+        (no_decay, second): 13,
+        (zoomed, no_decay): 13,
+        (zoomed, second): 16,
+        (of_zoom, parent): 18,
+        (of_zoom, no_decay): 13,
+        (parent, parent): np.inf,
+    }
+    for (one, other), step in expected.items():
+        assert parted_at(one, other) == parted_at(other, one) == step
+    assert parted_at(parent, train(replace(PARENT, steps=1), tmp_path / "other")) is None
+    # Moved away from their parents, forks are known by the hash of the run that they left.
+    for run in (second, later):
+        shutil.copytree(run.path, tmp_path / "alone" / run.path.name)
+    alone, first = (open_run(tmp_path / "alone" / name) for name in ("second", "later"))
+    assert parted_at(alone, first) == 30
+    assert parted_at(alone, no_decay) == parted_at(first, no_decay) == 13
+    # Siblings: what they share has no shift, and the later one is drawn as leaving.
+    made = compare(no_decay, {"later": later, "zoom": zoomed}, rule=GrokkingRule(level=1e-9))
+    assert made.dataset.attrs["parted"] == [13, 13]
+    assert (made.dates["generalised_shift"] == 0).all()
 
 
 def test_the_figure_has_a_panel_per_variable_and_a_line_per_history(

@@ -3,6 +3,7 @@ reaches it.
 """
 
 import dataclasses
+import importlib
 import json
 import logging
 import shutil
@@ -16,12 +17,13 @@ import pytest
 import xarray as xr
 from conftest import tiny_experiment, tiny_mlp_experiment
 
-from mi_jax import across, compare
+from mi_jax import across, compare, dynamics
 from mi_jax.basics.errors import MeasureError, RunError
 from mi_jax.cli.main import main
 from mi_jax.contracts import Context, Measure
 from mi_jax.interventions import Freeze
 from mi_jax.measuring.registry import READINGS
+from mi_jax.report.inputs import read_inputs
 from mi_jax.report.study import report
 from mi_jax.runs.dates import run_dates
 from mi_jax.runs.fork import fork, zoom
@@ -351,6 +353,39 @@ def test_modes_of_a_zoom_are_compared_with_the_untrained_table(histories: dict[s
         np.testing.assert_array_equal(
             whole["mode_noise"].sel(step=step), part["mode_noise"].sel(step=step)
         )
+
+
+@pytest.mark.slow
+def test_what_happened_before_a_zoom_is_dated_on_the_snapshots_of_its_parent(
+    histories: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So short a run puts no frequency further ahead than an even share.
+    monkeypatch.setattr(importlib.import_module("mi_jax.dynamics.births"), "AHEAD", 1.0)
+    parent, zoomed = histories["parent"], histories["zoom"]
+    earlier = parent.steps[parent.steps < zoomed.steps[0]]
+    steps = np.concatenate([earlier, zoomed.steps])
+    # Births, on shares joined by hand.
+    shares = "fourier_power_unembedding"
+    whole, part = (run.measure([shares, "key_frequencies"]) for run in (parent, zoomed))
+    joined = xr.concat([whole[shares].sel(step=earlier), part[shares]], "step")
+    winners = part["key_frequencies"].isel(step=-1, drop=True)
+    expected = dynamics.births(joined, winners)
+    np.testing.assert_array_equal(read_inputs(zoomed).births, expected)
+    assert (expected.sel(bound="upper") <= zoomed.steps[0]).any()
+    # Modes, on tables joined by hand.
+    lines = across.mode_lines(zoomed)
+    stacks = parent.stack(earlier), zoomed.stack()
+    table = np.concatenate(
+        [stack["unembed"]["W_U"][..., : PARENT.task.inputs.classes] for stack in stacks]
+    )
+    for row, seed in enumerate(zoomed.seeds):
+        expected_lines = dynamics.follow_modes(table[:, row], steps, noise="first")
+        for name in ("birth", "death", "frozen"):
+            found = lines[f"mode_{name}"].sel(seed=seed)
+            np.testing.assert_array_equal(found, getattr(expected_lines, name))
+            assert found.attrs["reference_step"] == zoomed.steps[-1]
+        turn = expected_lines.turn[len(earlier) :]
+        np.testing.assert_allclose(lines["mode_turn"].sel(seed=seed), turn, atol=2e-3)
 
 
 # --- Side by side ---

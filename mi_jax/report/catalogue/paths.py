@@ -23,7 +23,8 @@ def modes(inputs: ReportInputs) -> list[FigurePlan]:
             f"Modes of the unembedding (seed {seed})",
             "Singular modes of the map from neurons to logits, W_L, each followed from snapshot to"
             f" snapshot.{colour} Dashed: what the untrained table reaches. Lines are thick above"
-            " it; triangles: from this step on, the mode stays above it.",
+            " it; triangles: by this snapshot, the mode's longest stretch above it has begun; those"
+            " that point left, before the first snapshot.",
             "Singular values of followed modes against the step.",
             {"mode_value", "mode_alive", "mode_found", "mode_birth", "mode_noise"},
             lambda: plots.mode_curves(lines, seed=seed),

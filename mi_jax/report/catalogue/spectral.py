@@ -15,8 +15,8 @@ def frequencies(inputs: ReportInputs) -> list[FigurePlan]:
     triangles = ""
     if inputs.births is not None:
         triangles = (
-            " Triangles: from this step on, a final key frequency always holds more than twice an"
-            " even share."
+            " Triangles: by this snapshot, a final key frequency has begun to hold more than twice"
+            " an even share for good; those that point left, before the first snapshot."
         )
     return [
         FigurePlan(
