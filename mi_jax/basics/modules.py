@@ -71,9 +71,9 @@ def not_imported(record: Any) -> list[str]:
 def allow(names: Sequence[str], beside: Sequence[Path] = ()) -> None:
     """Import modules that the user allows by name.
 
-    A module is looked for in the current folder, then in the other folders given; the Python path
-    is not searched, and nothing inside the directory of a run is ever imported. The folder is put
-    at the end of the Python path, so that the module finds its neighbours.
+    A module is looked for in the current folder, then in the other folders given, then on the
+    Python path; nothing inside the directory of a run is ever imported. The folder is put at the
+    end of the Python path, so that the module finds its neighbours.
 
     Args:
         names: dotted names of modules.
@@ -171,9 +171,8 @@ def _import_from(name: str, folders: Sequence[Path]) -> None:
     """
     specs = _specs(name, folders)
     if specs is None:
-        searched = " or ".join(map(str, folders))
         raise ConfigError(
-            f"There is no module {name} in {searched}. Run the command in the folder that holds it,"
+            f"There is no module {name} in {_searched(folders)}. Run the command in the folder that holds it,"
             " or import the module in Python before the run is opened."
         )
     folder = _folder(specs[0])
@@ -198,8 +197,8 @@ def _described(name: str, recorded: str | None, folders: Sequence[Path]) -> str:
         return str(error)
     origin = specs[-1].origin if specs else None
     if origin is None:
-        searched = " or ".join(map(str, folders))
-        return f"There is no module {name} in {searched}: go to the folder that holds it first."
+        where = _searched(folders)
+        return f"There is no module {name} in {where}: go to the folder that holds it first."
     if recorded is None:
         return f"{name} is {origin}; the run recorded no hash of it."
     same = "is the file" if _sha256(Path(origin)) == recorded else "is not the file"
@@ -249,16 +248,21 @@ def _folders(beside: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys([Path.cwd(), *(folder.absolute() for folder in beside)]))
 
 
+def _searched(folders: Sequence[Path]) -> str:
+    return f"{', '.join(map(str, folders))} or on the Python path"
+
+
 def _specs(name: str, folders: Sequence[Path]) -> list[ModuleSpec] | None:
-    """The specs of a module and of the packages that it is in; None if one is not found.
+    """The specs of a module and of the packages that it is in, in the first of some folders or of
+    the Python path that holds them; None if none does.
 
     Raises ConfigError for a file inside the directory of a run.
     """
     importlib.invalidate_caches()
     parts = name.split(".")
-    for folder in folders:
+    for folder in dict.fromkeys([*map(str, folders), *(entry or "." for entry in sys.path)]):
         specs: list[ModuleSpec] = []
-        path = [str(folder)]
+        path = [folder]
         for i in range(len(parts)):
             spec = PathFinder.find_spec(".".join(parts[: i + 1]), path)
             if spec is None or spec.origin is None or spec.loader is None:

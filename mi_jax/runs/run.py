@@ -66,7 +66,7 @@ def open_run(
     Args:
         path: the directory of a run, or the directories of several.
         allow_modules: names of modules that may be imported. They are looked for in the current
-            folder alone, and never in the directory of a run.
+            folder, then on the Python path, and never in the directory of a run.
 
     Returns:
         The run. Nothing but ``run.json`` is read until it is asked for.

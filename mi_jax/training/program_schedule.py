@@ -2,7 +2,6 @@
 them.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -28,7 +27,7 @@ from mi_jax.interventions import (
     PrepareContext,
     Settings,
 )
-from mi_jax.interventions.places import LoadParams
+from mi_jax.interventions.places import CHANGES, KEEPS, LoadParams
 from mi_jax.training.losses import LOSSES
 from mi_jax.training.optimizers import OPTIMIZERS
 from mi_jax.training.segments import Flat
@@ -200,6 +199,7 @@ class ProgramSchedule:
         for intervention in interventions:
             intervention.check(context)
         self._check_effects(interventions, tuple(shapes))
+        self._check_held_norm(interventions)
 
     def _check_loss(self, loss: Loss) -> None:
         """Refuse a loss that cannot take the model's outputs. Raises ConfigError."""
@@ -232,24 +232,60 @@ class ProgramSchedule:
         return outputs.shape[-1]
 
     def _check_effects(self, interventions: Sequence[Intervention], names: tuple[str, ...]) -> None:
-        """Refuse an intervention that a later one undoes at each of its updates.
+        """Refuse an intervention that later ones undo, one or another at each of its updates.
 
         Raises:
             ConfigError: where there is one.
         """
         # Sorting is stable: those of one stage act in the order of the list.
         in_order = sorted(interventions, key=lambda i: i.stage if isinstance(i, AtParams) else 0)
-        for earlier, later in itertools.combinations(in_order, 2):
-            if not later.overwrites(earlier, names):
+        for place, earlier in enumerate(in_order):
+            undoing = [i for i in in_order[place + 1 :] if i.overwrites(earlier, names)]
+            if not undoing:
                 continue
-            begin, end = max(earlier.start, self.origin), earlier.stop
-            end = self.parts.steps if end is None else min(end, self.parts.steps)
-            acts = [step for step in range(begin, end) if earlier.in_force(step)]
-            if acts and all(later.in_force(step) for step in acts):
+            acts = self._updates_of(earlier)
+            if acts and all(any(i.in_force(step) for i in undoing) for step in acts):
+                meeting = [i for i in undoing if any(map(i.in_force, acts))]
                 raise ConfigError(
-                    f"{earlier} would have no effect: {later} replaces all that it sets, at the"
-                    " same updates. Remove one of them, or give them different ranges."
+                    f"{earlier} would have no effect: all that it sets is replaced by"
+                    f" {' and '.join(map(str, meeting))}, at the same updates. Remove one of them,"
+                    " or give them different ranges."
                 )
+
+    def _check_held_norm(self, interventions: Sequence[Intervention]) -> None:
+        """Refuse to hold a norm where everything is frozen and yet changed.
+
+        Raises:
+            ConfigError: at the first such update.
+        """
+        on_params = [i for i in interventions if isinstance(i, AtParams)]
+        keeping = [i for i in on_params if i.stage == KEEPS]
+        template = self.base.template.params
+        fixed: list[set[str]] = []
+        for one in keeping:
+            jax.eval_shape(lambda params, one=one: fixed.append(set(one.fixed(params))), template)
+        names = set(dotted(template))
+        if set[str]().union(*fixed) < names:
+            return
+        for changing in (i for i in on_params if i.stage == CHANGES):
+            for step in self._updates_of(changing):
+                held = {i: of for i, of in zip(keeping, fixed, strict=True) if i.in_force(step)}
+                if set[str]().union(*held.values()) < names:
+                    continue
+                optimizer = self.active(step).program.parts.optimizer
+                if getattr(optimizer, "weight_norm", None) is not None:
+                    raise ConfigError(
+                        f"{changing} changes the norm of the parameters at update {step}, where"
+                        f" {' and '.join(map(str, held))} holds all of them, so that weight_norm"
+                        " cannot be held by the others. Freeze fewer parameters, or set"
+                        " optimizer.weight_norm=None."
+                    )
+
+    def _updates_of(self, intervention: Intervention) -> list[int]:
+        """The updates of this run at which an intervention is in force."""
+        begin, end = max(intervention.start, self.origin), intervention.stop
+        end = self.parts.steps if end is None else min(end, self.parts.steps)
+        return [step for step in range(begin, end) if intervention.in_force(step)]
 
     def prepare(self) -> None:
         """Make and store the arrays of interventions that do not read this run's weights.

@@ -147,6 +147,11 @@ _WITHOUT_EFFECT: dict[str, tuple[Intervention, ...]] = {
         Change("optimizer.learning_rate", 0.1, start=3),
         Change("optimizer.name", "sgd", start=3),
     ),
+    "change, two that take turns": (
+        Change("optimizer.learning_rate", 0.1, start=3, stop=9),
+        Change("optimizer.learning_rate", 0.2, stop=5),
+        Change("optimizer.name", "sgd", start=5),
+    ),
 }
 
 
@@ -154,11 +159,11 @@ _WITHOUT_EFFECT: dict[str, tuple[Intervention, ...]] = {
 def test_an_intervention_that_another_undoes_wholly_is_refused(
     pair: str, plain: dict[int, TrainState]
 ) -> None:
-    first, second = _WITHOUT_EFFECT[pair]
-    programs = _programs(first, second, load_params=lambda path, step: plain[step].params)
-    with pytest.raises(ConfigError, match=r"would have no effect.*replaces"):
+    first, *others = _WITHOUT_EFFECT[pair]
+    programs = _programs(first, *others, load_params=lambda path, step: plain[step].params)
+    with pytest.raises(ConfigError, match=r"would have no effect.*replaced by"):
         programs.check()
-    _programs(second, load_params=lambda path, step: plain[step].params).check()
+    _programs(*others, load_params=lambda path, step: plain[step].params).check()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,11 @@ def test_an_intervention_that_another_undoes_wholly_is_refused(
             Change("optimizer.learning_rate", 0.2, start=5),
         ),
         (Change("optimizer.name", "sgd"), Change("optimizer.learning_rate", 0.1)),
+        (
+            Change("optimizer.learning_rate", 0.1, start=3, stop=9),
+            Change("optimizer.learning_rate", 0.2, stop=5),
+            Change("optimizer.learning_rate", 0.3, start=6),
+        ),
     ],
 )
 def test_an_intervention_of_which_something_is_left_is_allowed(
@@ -266,3 +276,16 @@ def test_a_norm_that_the_frozen_parameters_exceed_is_refused_where_it_begins() -
     programs = _programs(*changes, of=of)
     with pytest.raises(RunError, match=r"At step 6, weight_norm=0\.001 .*Freeze"):
         _at(programs, 8)
+
+
+def test_a_norm_that_nothing_is_left_to_hold_is_refused_before_training() -> None:
+    of = replace(MLP, optimizer=AdamW(1e-2, weight_norm=1.0))
+    project = Project(NAME, frequencies=(2,), start=2, every=4)
+    all_but_one = tuple(n for n in dotted(_programs().base.template.params) if n != NAME)
+    for frozen in ((Freeze("*", start=5),), (Freeze(NAME, start=3), Freeze(all_but_one, start=6))):
+        with pytest.raises(ConfigError, match=r"Project.* at update 6, where Freeze.*weight_norm"):
+            _programs(project, *frozen, of=of).check()
+    # Without a held norm, with something left to hold it, or at other updates, nothing is wrong.
+    _programs(project, Freeze("*", start=5)).check()
+    _programs(project, Freeze(all_but_one, start=5), of=of).check()
+    _programs(project, Freeze("*", start=7, stop=10), of=of).check()

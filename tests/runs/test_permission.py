@@ -265,20 +265,39 @@ def test_another_file_than_the_recorded_one_is_named_as_such(
         _ = open_run(own).experiment
 
 
-def test_an_allowed_module_is_looked_for_in_no_other_place(
+def test_an_allowed_module_is_found_on_the_python_path_after_the_current_folder(
     mine: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=f"There is no module {mine} in {elsewhere}"):
+    assert type(open_run(own, allow_modules=[mine]).experiment.task).__name__ == "Mine"
+    assert sys.modules.pop(mine).__file__ == str(tmp_path / f"{mine}.py")
+    shutil.copy(tmp_path / f"{mine}.py", elsewhere)
+    open_run(own, allow_modules=[mine])
+    assert sys.modules[mine].__file__ == str(elsewhere / f"{mine}.py")
+
+
+def test_an_allowed_module_is_looked_for_in_no_other_place(
+    mine: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ConfigError, match=f"There is no module {mine} in {elsewhere} or on the"):
         open_run(own, allow_modules=[mine])
     # Neither inside the run, nor by a link from there.
     for place in (own, own / "code"):
         place.mkdir(exist_ok=True)
         monkeypatch.chdir(place)
         (place / f"{mine}.py").symlink_to(tmp_path / f"{mine}.py")
+        with pytest.raises(ConfigError, match="never imported"):
+            open_run(own, allow_modules=[mine])
+    # Nor where the Python path leads into a run.
+    with monkeypatch.context() as patch:
+        patch.chdir(elsewhere)
+        patch.syspath_prepend(own)
         with pytest.raises(ConfigError, match="never imported"):
             open_run(own, allow_modules=[mine])
     monkeypatch.chdir(elsewhere)
