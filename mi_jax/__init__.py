@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mi_jax.runs.experiment import Experiment as Experiment
     from mi_jax.runs.fork import fork as fork
     from mi_jax.runs.fork import zoom as zoom
+    from mi_jax.runs.networks import as_module as as_module
     from mi_jax.runs.run import Run as Run
     from mi_jax.runs.run import measure as measure
     from mi_jax.runs.run import open_run as open_run
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Experiment": "mi_jax.runs.experiment",
     "Run": "mi_jax.runs.run",
+    "as_module": "mi_jax.runs.networks",
     "capture": "mi_jax.models.taps",
     "compare": "mi_jax.runs.compare",
     "fork": "mi_jax.runs.fork",

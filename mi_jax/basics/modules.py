@@ -172,8 +172,8 @@ def _import_from(name: str, folders: Sequence[Path]) -> None:
     specs = _specs(name, folders)
     if specs is None:
         raise ConfigError(
-            f"There is no module {name} in {_searched(folders)}. Run the command in the folder that holds it,"
-            " or import the module in Python before the run is opened."
+            f"There is no module {name} in {_searched(folders)}. Run the command in the folder that"
+            " holds it, or import the module in Python before the run is opened."
         )
     folder = _folder(specs[0])
     if str(folder) not in sys.path:

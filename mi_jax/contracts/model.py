@@ -23,14 +23,15 @@ class Site(NamedTuple):
         equation: formula of the value, in terms of other sites and parameters.
         dims: dims of the value.
         kind: "activation" if the tap gets the value and returns one; "product" if it gets (x, W)
-            and returns their product, without the bias.
+            and returns their product, without the bias; "listened" for a value that can be recorded
+            but not replaced.
         optional: whether the value is computed only if a tap listens.
     """
 
     name: str
     equation: str
     dims: tuple[str, ...]
-    kind: Literal["activation", "product"] = "activation"
+    kind: Literal["activation", "product", "listened"] = "activation"
     optional: bool = False
 
 
@@ -135,6 +136,7 @@ class Model:
         routes: ways to compute ``apply``, by name, which agree up to rounding; ``apply`` takes the
             cheapest. Empty if there is only one.
         cheapest: function (inputs, shape of a batch, positions) that names the cheapest route.
+        packages: packages beside jax whose versions change the model's numbers, such as "flax".
     """
 
     init: Callable[[PRNGKey], Params]
@@ -147,6 +149,7 @@ class Model:
     cheapest: Callable[[Inputs, tuple[int, ...], tuple[int, ...] | None], str] = (
         lambda inputs, shape, positions: PLAIN
     )
+    packages: tuple[str, ...] = ()
 
     def along(self, route: str) -> Callable[..., Float[Array, "batch position class"]]:
         """The function ``apply``, computed by one route.

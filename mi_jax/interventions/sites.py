@@ -96,6 +96,11 @@ class _Override(AtSite):
 
     def _site(self, context: CheckContext) -> Site:
         activations = {site.name: site for site in context.model.sites if site.kind == "activation"}
+        if any(site.name == self.site and site.kind == "listened" for site in context.model.sites):
+            raise ConfigError(
+                f"{type(self).__name__}: the value at '{self.site}' can be recorded, but not"
+                f" replaced. Choose one of {', '.join(activations)}."
+            )
         if self.site not in activations:
             raise ConfigError(
                 f"{type(self).__name__}: there is no activation '{self.site}' in this model;"

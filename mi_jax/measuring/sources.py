@@ -100,7 +100,9 @@ def code_of(subject: Subject, experiment: Any, measure: Measure) -> Code:
     parts = (type(subject.task), type(subject.loss), *_functions(subject.model))
     try:
         read = [follower.value(function) for function in functions]
-        values = digest([*read, *(follower.own(part) for part in parts)])
+        # Without any, the digest is that of earlier versions.
+        versions = [[name, metadata.version(name)] for name in subject.model.packages]
+        values = digest([*read, *(follower.own(part) for part in parts), *versions])
     except _UnfollowedError:
         values = None
     for thing in (*functions, *parts):

@@ -58,15 +58,22 @@ class Tapped:
         sites: the sites of the model.
 
     Raises:
-        ConfigError: if a tap names a site that the model does not have.
+        ConfigError: if a tap names a site that the model does not have, or would replace a value
+            that can only be recorded.
     """
 
     def __init__(self, taps: Taps | None, sites: Iterable[Site]):
         self._taps = dict(taps or {})
-        site_names = {site.name for site in sites}
-        for name in self._taps:
-            if name not in site_names:
-                raise ConfigError(f"This model has no site '{name}'; {nearest(name, site_names)}")
+        kinds = {site.name: site.kind for site in sites}
+        for name, tap in self._taps.items():
+            if name not in kinds:
+                raise ConfigError(f"This model has no site '{name}'; {nearest(name, kinds)}")
+            records = isinstance(tap, _Recorder) and tap.inner is None
+            if kinds[name] == "listened" and not records:
+                raise ConfigError(
+                    f"The value at '{name}' cannot be replaced, only recorded: the network puts it"
+                    " aside and does not read it again. Replace the output of a submodule."
+                )
 
     def listens(self, name: str) -> bool:
         """Whether a tap sits at the site ``name``."""

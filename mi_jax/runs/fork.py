@@ -22,7 +22,7 @@ from mi_jax.runs.run import Run, Step, open_run
 from mi_jax.runs.train import check_same, finish, run_record, train
 from mi_jax.training.kept import read_arrays, write_arrays
 from mi_jax.training.loop import Watch, check_resumable
-from mi_jax.training.machine import machine
+from mi_jax.training.machine import machine, with_packages
 from mi_jax.training.program_schedule import ProgramSchedule
 from mi_jax.training.record import lock, write_record
 from mi_jax.training.state import Parts, TrainState, flat_state
@@ -174,7 +174,11 @@ def train_again(
             own = sources(run.record["experiment"])
             write_record(
                 folder,
-                {**run.record, "machine": machine(), **({"modules": own} if own else {})},
+                {
+                    **run.record,
+                    "machine": with_packages(machine(), run.subject.model.packages),
+                    **({"modules": own} if own else {}),
+                },
             )
         trajectory = Trajectory(folder)
         if not (folder / ORIGIN).exists():

@@ -155,7 +155,7 @@ def run_record(
         "steps": plan.parts.steps,
         "snapshots": plan.snapshots.tolist(),
         "numbers": dict(plan.parts.numbers),
-        "machine": dict(here),
+        "machine": machine.with_packages(here, plan.parts.model.packages),
         "mode": {"seeds": plan.parts.mode.seed_mode, "route": plan.parts.mode.route},
         **({"modules": own} if own else {}),
         **truth,

@@ -5,6 +5,7 @@ on.
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def with_packages(here: Mapping[str, Any], packages: Iterable[str]) -> dict[str, Any]:
+    """The record of a machine with the versions of packages that a run's model depends on.
+
+    Args:
+        here: of ``machine``.
+        packages: their names.
+    """
+    versions = {name: _version(name) for name in packages}
+    return {**here, "packages": versions} if versions else dict(here)
+
+
 def bit_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Differences between two machines that change the bits of a run, one line each.
 
@@ -47,10 +59,15 @@ def bit_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         there: the machine that the run was trained on.
         here: this machine.
     """
+    packages = there.get("packages")
+    recorded = packages if isinstance(packages, dict) else {}
+    others = {name: here.get("packages", {}).get(name, _version(name)) for name in recorded}
+    ours = {**{name: here[name] for name in _BITS}, **others}
+    theirs = {**there, **recorded}
     return [
-        f"{name}: {there.get(name)} there, {here[name]} here"
-        for name in _BITS
-        if there.get(name) != here[name]
+        f"{name}: {theirs.get(name)} there, {value} here"
+        for name, value in ours.items()
+        if theirs.get(name) != value
     ]
 
 
