@@ -20,6 +20,7 @@ import jax
 
 from mi_jax import Experiment, train
 from mi_jax.training.machine import use_compile_cache as keep_compiled
+from mi_jax.training.state import Program
 
 PAIRS = 7
 
@@ -48,6 +49,13 @@ class Ratio(NamedTuple):
             f"{name}: {self.median:.2f} [{self.low:.2f}, {self.high:.2f}]   {ours:.3g} against"
             f" {theirs:.3g} {unit}"
         )
+
+
+def ours(experiment: Experiment, steps: int, **mode: Any) -> Callable[[], object]:
+    """A function that makes ``steps`` updates of all seeds with the compiled program."""
+    program = Program(experiment.parts(**mode))
+    state, numbers = program.init(), program.parts.numbers
+    return lambda: jax.block_until_ready(program.advance(state, numbers, steps))
 
 
 def seconds(run: Callable[[], object]) -> float:

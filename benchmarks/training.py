@@ -30,13 +30,22 @@ import torch
 
 from benchmarks import parity, rivals
 from benchmarks.quadratic import profile
-from benchmarks.timing import PAIRS, Ratio, compared, cores, product_peak, ratio, report, seconds
+from benchmarks.timing import (
+    PAIRS,
+    Ratio,
+    compared,
+    cores,
+    ours,
+    product_peak,
+    ratio,
+    report,
+    seconds,
+)
 from mi_jax import Experiment
 from mi_jax.models import MLP
 from mi_jax.runs.library import find
 from mi_jax.tasks import ModularArithmetic
 from mi_jax.training import AdamW
-from mi_jax.training.state import Program
 
 _STEPS = 20
 _TINY_STEPS = 2_000
@@ -46,13 +55,6 @@ LENS = Path(
     )
 )
 """Python interpreter of a virtual environment that has TransformerLens."""
-
-
-def ours(experiment: Experiment, steps: int = _STEPS, **mode: Any) -> Callable[[], object]:
-    """A function that makes ``steps`` updates of all seeds with the compiled program."""
-    program = Program(experiment.parts(**mode))
-    state, numbers = program.init(), program.parts.numbers
-    return lambda: jax.block_until_ready(program.advance(state, numbers, steps))
 
 
 def _repeated(step: Callable[[], None], steps: int = _STEPS) -> Callable[[], object]:
@@ -154,7 +156,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     p113, p59 = find("nanda_2023"), dataclasses.replace(find("grokking"), seeds=(0,))
     examples = len(np.asarray(p113.task.data(0).inputs))
     begin = time.perf_counter()
-    step = ours(p113)
+    step = ours(p113, _STEPS)
     step()
     say(f"p = 113: compiled and run in {time.perf_counter() - begin:.1f} s")
     ratios: dict[str, Ratio] = {}
@@ -166,7 +168,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
     keep("p113_vs_torch", compared(step, _transformer(p113)))
     keep("p113_vs_torch_last", compared(step, _transformer(p113, last=True)))
     keep("p113_vs_matmul", compared(mlp_products(examples, 128, 512), step))
-    keep("p113_table_vs_plain", compared(step, ours(p113, route="plain")))
+    keep("p113_table_vs_plain", compared(step, ours(p113, _STEPS, route="plain")))
     lens = transformer_lens(step)
     if lens is None:
         say(
@@ -182,7 +184,7 @@ def measure(say: Callable[[str], None]) -> Mapping[str, float | None]:
         f" {peak:.0f} at {examples} x 128 x 512"
     )
 
-    keep("p59_vs_torch", compared(ours(p59), _transformer(p59)))
+    keep("p59_vs_torch", compared(ours(p59, _STEPS), _transformer(p59)))
     task = ModularArithmetic(p=59, fraction=0.4)
     quadratic = Experiment(
         task=task, model=MLP(width=256), optimizer=AdamW(learning_rate=1e-2), seeds=(0,)

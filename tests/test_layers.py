@@ -127,13 +127,14 @@ def test_each_heavy_library_has_one_place() -> None:
             for name in _MODULES
             if any(one.split(".")[0] == root for one in _imported(name))
         }
-        for root in ("orbax", "tyro", "rich", "jinja2", "flax")
+        for root in ("orbax", "tyro", "rich", "jinja2", "flax", "equinox")
     }
     assert importers["orbax"] == {"training.segments"}
     assert importers["tyro"] == {"cli.overrides"}
     assert importers["rich"] == {"cli.progress", "cli.printing"}
     assert importers["jinja2"] == {"report.page"}
-    assert importers["flax"] == set()
+    assert importers["flax"] == {"models.modules.linen", "models.modules.nnx"}
+    assert importers["equinox"] == {"models.modules.equinox"}
 
 
 def test_dynamics_knows_no_jax() -> None:

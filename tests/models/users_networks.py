@@ -45,7 +45,6 @@ def mlp_roles(inputs: Inputs) -> Roles:
         neuron_inputs=(adds(0), adds(1)),
         output_map=lambda params: params["unembed"]["W_U"],
         neurons="post",
-        embedded="embedded",
         linear_readout=True,
     )
 
@@ -198,6 +197,5 @@ class EquinoxMLP(EquinoxModule):
             embedding=(lambda params: params["embed"]["weight"],),
             output_map=lambda params: params["out"]["weight"].T,
             neurons="post",
-            embedded="embedded",
             linear_readout=True,
         )

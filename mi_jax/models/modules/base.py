@@ -4,7 +4,7 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from mi_jax.basics.errors import ConfigError, nearest
 from mi_jax.basics.pytrees import dotted, nested
 from mi_jax.contracts import Architecture, Inputs, Model, Roles, Site, Taps
 from mi_jax.models.modules.calls import Calls
-from mi_jax.models.site_dims import LOGIT_DIMS
+from mi_jax.models.site_dims import LOGIT_DIMS, NEURON_DIMS
 from mi_jax.models.taps import Tapped
 
 LOGITS = "logits"
@@ -121,7 +121,11 @@ class ModuleArchitecture(Architecture):
             flat = dotted(params)
             return {name: jnp.asarray(flat[stored[name]]) for name in network.shapes}
 
-        sites = _sites(self, network, inputs)
+        roles = self.roles(inputs)
+        sites, shapes = _sites(self, network, inputs)
+        _check_sites(self, roles, shapes, inputs)
+        sites = tuple(_of_role(site, roles) for site in sites)
+        views = {site: _View(dims, inputs.positions) for site, dims in _read(roles, sites).items()}
 
         def apply(
             params: Any,
@@ -131,13 +135,18 @@ class ModuleArchitecture(Architecture):
             positions: Any = None,
         ) -> Float[Array, "batch position class"]:
             tapped = Tapped(taps, sites)
-            calls = Calls(tapped.at, tapped.listens)
+
+            def at(site: str, value: Any) -> Any:
+                if site not in views:
+                    return tapped.at(site, value)
+                return views[site].at(value, positions, lambda part: tapped.at(site, part))
+
+            calls = Calls(at, tapped.listens)
             out = _answers(self, network.call(own(params), inputs_, calls), inputs_, inputs)
             return _at_positions(self, tapped.at(LOGITS, out), positions, inputs)
 
-        roles = self.roles(inputs)
         template = nested({stored[name]: shape for name, shape in network.shapes.items()})
-        _check_roles(self, roles, template, sites)
+        _check_functions(self, roles, template)
         return Model(init, apply, roles, sites, packages=self.packages)
 
     def as_module(self, inputs: Inputs, params: Params) -> Any:
@@ -169,6 +178,24 @@ def check_parameters(name: str, shapes: Mapping[str, Any]) -> None:
                 f"{name}: the parameter {parameter} is of the type {shape.dtype}. Parameters are"
                 " float32; a run with precision='float64' casts them."
             )
+
+
+def by_name(architecture: str, names: Sequence[str], leaves: Sequence[Any]) -> dict[str, Any]:
+    """Arrays by their dotted names. Raises ConfigError for two of one name.
+
+    Args:
+        architecture: its name.
+        names: of all arrays.
+        leaves: the arrays, in the same order.
+    """
+    named = dict(zip(names, leaves, strict=True))
+    if len(named) < len(leaves):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise ConfigError(
+            f"{architecture}.module made a network with two parameters at the path {twice}. Use no"
+            " dots in the keys of dicts."
+        )
+    return named
 
 
 def refuse_state(name: str, kinds: Mapping[str, str]) -> None:
@@ -247,8 +274,12 @@ def _is_within(outer: str, inner: str) -> bool:
     return inner.startswith(f"{outer}.")
 
 
-def _sites(architecture: ModuleArchitecture, network: Network, inputs: Inputs) -> tuple[Site, ...]:
-    """The sites of a network, found by tracing it on two sizes of batch."""
+def _sites(
+    architecture: ModuleArchitecture, network: Network, inputs: Inputs
+) -> tuple[tuple[Site, ...], dict[str, tuple[int, ...]]]:
+    """The sites of a network, found by tracing it on two sizes of batch, and their shapes for a
+    batch of two.
+    """
     name = type(architecture).__name__
 
     def traced(batch: int, chosen: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -298,7 +329,8 @@ def _sites(architecture: ModuleArchitecture, network: Network, inputs: Inputs) -
             f"{name}: a submodule is named '{LOGITS}', which is the site of the outputs. Give it"
             " another name."
         )
-    return (*sites, Site(LOGITS, "the outputs", LOGIT_DIMS))
+    shapes = {site.name: tuple(two[site.name].shape) for site in sites}
+    return (*sites, Site(LOGITS, "the outputs", LOGIT_DIMS)), shapes
 
 
 def _dims(two: Sequence[int], three: Sequence[int], positions: int) -> tuple[str, ...]:
@@ -359,11 +391,56 @@ def _at_positions(
     )
 
 
-def _check_roles(
-    architecture: ModuleArchitecture, roles: Roles, template: Any, sites: Sequence[Site]
+class _View(NamedTuple):
+    """The part of a value of a role that measures and taps see: the positions that are read.
+
+    Models of this package compute nothing else from the queries of the last layer on.
+
+    Attributes:
+        dims: of the site.
+        positions: length of an input.
+    """
+
+    dims: tuple[str, ...]
+    positions: int
+
+    def at(self, value: Any, read: Any, tap: Callable[[Any], Any]) -> Any:
+        """The value, with what a tap makes of the part that it sees.
+
+        Args:
+            value: as the network computed it; neurons may lack the axis of positions.
+            read: the positions that are read; None for all.
+            tap: acts on the part.
+        """
+        if value.ndim < len(self.dims):
+            return jnp.squeeze(tap(value[:, None]), 1)
+        axis = next((i for i, dim in enumerate(self.dims) if dim in ("position", "query")), None)
+        if read is None or axis is None or value.shape[axis] != self.positions:
+            return tap(value)
+        chosen = (slice(None),) * axis + (np.asarray(read),)
+        return value.at[chosen].set(tap(value[chosen]))
+
+
+def _of_role(site: Site, roles: Roles) -> Site:
+    """The site with the dims of its role."""
+    return site._replace(dims=NEURON_DIMS) if site.name == roles.neurons else site
+
+
+def _read(roles: Roles, sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
+    """The dims of the sites that measures read at the read positions, by name."""
+    added = roles.neurons_added and roles.neurons_added[0]
+    names = {roles.neurons, added, *roles.attention[-1:], *roles.patterns[-1:]}
+    return {site.name: site.dims for site in sites if site.name in names}
+
+
+def _check_sites(
+    architecture: ModuleArchitecture,
+    roles: Roles,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs: Inputs,
 ) -> None:
-    """Refuse roles of parameters or sites that are not there."""
-    name, known = type(architecture).__name__, {site.name for site in sites}
+    """Refuse roles of sites that are not there, or of another shape than the role asks for."""
+    name, known = type(architecture).__name__, [*shapes, LOGITS]
     named = {
         "neurons": (roles.neurons,) if roles.neurons else (),
         "embedded": (roles.embedded,) if roles.embedded else (),
@@ -377,6 +454,26 @@ def _check_roles(
                     f"{name}.roles: {role} names the site '{site}', which the network does not"
                     f" have; {nearest(site, known)}"
                 )
+    asked = {
+        "neurons": (roles.neurons, ("batch", "position", "neuron"), (2, 3), None),
+        "embedded": (roles.embedded, ("batch", "position", "d"), (3,), inputs.positions),
+    }
+    for role, (site, dims, ranks, positions) in asked.items():
+        if site is None:
+            continue
+        shape = list(shapes.get(site, []))
+        fits = len(shape) in ranks and shape[0] == 2
+        if not (fits and positions in (None, shape[1])):
+            raise ConfigError(
+                f"{name}.roles: {role} names '{site}', whose value has the shape {tuple(shape)} for"
+                f" a batch of 2. It must be [{' '.join(dims)}]"
+                f"{'' if positions is None else f', with all {positions} positions'}."
+            )
+
+
+def _check_functions(architecture: ModuleArchitecture, roles: Roles, template: Any) -> None:
+    """Refuse roles of parameters that are not there."""
+    name = type(architecture).__name__
     one = ("output_map", "input_map", "unembedding", "heads")
     functions = {role: (getattr(roles, role),) for role in one if getattr(roles, role)}
     functions |= {role: getattr(roles, role) for role in ("embedding", "neuron_inputs")}

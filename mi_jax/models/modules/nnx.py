@@ -13,6 +13,7 @@ from mi_jax.models.modules.base import (
     ModuleArchitecture,
     Network,
     building,
+    by_name,
     check_parameters,
     check_same_shapes,
     refuse_state,
@@ -64,11 +65,9 @@ class _NnxNetwork:
         refuse_state(name, kinds)
         self._rest = jax.tree.map(_blank, rest)
         leaves, self._structure = jax.tree.flatten(params)
-        self.shapes = dict(zip(_names(params), leaves, strict=True))
+        self.shapes = by_name(name, _names(params), leaves)
         check_parameters(name, self.shapes)
-        check_same_shapes(
-            name, self.shapes, dict(zip(_names(again), jax.tree.leaves(again), strict=True))
-        )
+        check_same_shapes(name, self.shapes, by_name(name, _names(again), jax.tree.leaves(again)))
 
     def _abstract(self) -> Any:
         nnx = self._nnx
@@ -102,9 +101,12 @@ class _NnxNetwork:
 
 def _names(params: Any) -> list[str]:
     """The dotted name of every parameter of a state, in the order of its leaves."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    keys = [[getattr(key, "key", getattr(key, "name", None)) for key in path] for path, _ in paths]
-    return [".".join(str(key) for key in path if key != "value") for path in keys]
+    names = []
+    for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]:
+        # The last key is the array within its variable; a submodule may be named "value" too.
+        inner = path[:-1] if isinstance(path[-1], jax.tree_util.GetAttrKey) else path
+        names.append(jax.tree_util.keystr(inner, simple=True, separator="."))
+    return names
 
 
 def _blank(value: Any) -> Any:
