@@ -297,6 +297,37 @@ def test_what_is_sown_can_be_recorded_and_not_replaced() -> None:
         capture(model.apply, [site])(params, TOKENS, taps={site: lambda value: value})
 
 
+class _MaskedNet(nnx.Module):
+    """Constants beside parameters: a mask, and a table of NumPy."""
+
+    def __init__(self, inputs: Inputs, drawn: bool, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(inputs.vocabulary, inputs.classes, rngs=rngs)
+        ones = jnp.ones((inputs.positions, inputs.positions))
+        self.mask = jax.random.normal(rngs.params(), ones.shape) if drawn else jnp.tril(ones)
+        self.shift = np.arange(float(inputs.classes), dtype=np.float32)
+
+    def __call__(self, tokens: Any) -> Any:
+        return jnp.einsum("qk,bkd->bqd", self.mask, self.embed(tokens)) + self.shift[None, None]
+
+
+@dataclass(frozen=True)
+class _Masked(NnxModule):
+    drawn: bool = False
+
+    def module(self, inputs: Inputs, rngs: Any) -> Any:
+        return _MaskedNet(inputs, self.drawn, rngs)
+
+
+def test_plain_arrays_of_a_network_are_constants() -> None:
+    model = _Masked().build(INPUTS)
+    params = model.init(jax.random.key(4))
+    assert list(dotted(params)) == ["embed.embedding"]
+    expected = np.cumsum(np.asarray(params["embed"]["embedding"])[TOKENS], axis=1) + np.arange(7.0)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, TOKENS), expected, atol=1e-5)
+    with pytest.raises(ConfigError, match="draws arrays that are no parameters from its seed"):
+        _Masked(drawn=True).build(INPUTS)
+
+
 def test_floats_enter_too() -> None:
     @dataclass(frozen=True)
     class OfFloats(LinenModule):

@@ -143,7 +143,7 @@ class ModuleArchitecture(Architecture):
 
             calls = Calls(at, tapped.listens)
             out = _answers(self, network.call(own(params), inputs_, calls), inputs_, inputs)
-            return _at_positions(self, tapped.at(LOGITS, out), positions, inputs)
+            return tapped.at(LOGITS, _at_positions(self, out, positions, inputs))
 
         template = nested({stored[name]: shape for name, shape in network.shapes.items()})
         _check_functions(self, roles, template)

@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mi_jax.basics.dims import PRNGKey
+from mi_jax.basics.errors import ConfigError
 from mi_jax.contracts import Inputs
 from mi_jax.models.modules.base import (
     Flat,
@@ -27,8 +29,9 @@ class NnxModule(ModuleArchitecture):
 
     A subclass is a frozen dataclass with ``module(inputs, rngs)``, which makes the network with
     ``rngs`` of the type ``nnx.Rngs``. Its ``nnx.Param`` are trained; it runs in evaluation mode,
-    so that dropout does nothing. Other state (``nnx.BatchStat``, ``nnx.Cache``) is refused. Draws
-    are those of ``module(inputs, nnx.Rngs(key))`` with the key of each seed.
+    so that dropout does nothing. Plain arrays, such as a mask, are constants and must be the same
+    for every seed. Other state (``nnx.BatchStat``, ``nnx.Cache``) is refused. Draws are those of
+    ``module(inputs, nnx.Rngs(key))`` with the key of each seed.
 
     Example::
 
@@ -56,31 +59,58 @@ class _NnxNetwork:
         self._nnx, self._architecture, self._inputs = nnx, architecture, inputs
         name = type(architecture).__name__
         with building(name):
-            self._graph, params, rest = self._abstract()
-            again = self._abstract()[1]
-        kinds: dict[str, str] = {}
-        for path, variable in nnx.to_flat_state(rest):
-            if not isinstance(variable, nnx.RngState):
-                kinds[".".join(map(str, path))] = type(variable).__name__
-        refuse_state(name, kinds)
-        self._rest = jax.tree.map(_blank, rest)
-        leaves, self._structure = jax.tree.flatten(params)
-        self.shapes = by_name(name, _names(params), leaves)
-        check_parameters(name, self.shapes)
-        check_same_shapes(name, self.shapes, by_name(name, _names(again), jax.tree.leaves(again)))
-
-    def _abstract(self) -> Any:
-        nnx = self._nnx
-        made = nnx.eval_shape(
-            lambda: self._architecture.module(self._inputs, nnx.Rngs(jax.random.key(0)))
+            made, again = self._twice()
+        plain = _plain_arrays(nnx, made)
+        if not all(map(_equal, plain, _plain_arrays(nnx, again))):
+            raise ConfigError(
+                f"{name}.module draws arrays that are no parameters from its seed. They are stored"
+                " nowhere, and must be the same for every seed. Make them nnx.Param."
+            )
+        self._graph, params, rest = nnx.split(made, nnx.Param, ...)
+        refuse_state(
+            name,
+            {
+                ".".join(map(str, path)): type(variable).__name__
+                for path, variable in nnx.to_flat_state(rest)
+                if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState)
+            },
         )
-        return nnx.split(made, nnx.Param, ...)
+        self._rest = jax.tree.map(
+            lambda x: jax.tree.map(_blank, x) if isinstance(x, nnx.Variable) else x,
+            rest,
+            is_leaf=lambda x: isinstance(x, nnx.Variable),
+        )
+        leaves, self._structure = jax.tree.flatten(params)
+        self.shapes = {
+            parameter: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for parameter, leaf in by_name(name, _names(params), leaves).items()
+        }
+        check_parameters(name, self.shapes)
+        others = nnx.split(again, nnx.Param, ...)[1]
+        check_same_shapes(name, self.shapes, by_name(name, _names(others), jax.tree.leaves(others)))
+
+    def _twice(self) -> tuple[Any, Any]:
+        """The network, made twice: as shapes alone, or drawn where it holds plain arrays too."""
+
+        def make(seed: int) -> Any:
+            return self._architecture.module(self._inputs, self._nnx.Rngs(jax.random.key(seed)))
+
+        try:
+            once, again = (self._nnx.eval_shape(lambda: make(0)) for _ in range(2))
+            if not _plain_arrays(self._nnx, once):
+                return once, again
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError):
+            raise
+        except Exception:
+            # A network that cannot be traced as shapes says why when it is made.
+            pass
+        return make(0), make(1)
 
     def init(self, key: PRNGKey) -> Flat:
         """The parameters of ``module(inputs, nnx.Rngs(key))``."""
         nnx = self._nnx
         made = self._architecture.module(self._inputs, nnx.Rngs(key))
-        _, params, _ = nnx.split(made, nnx.Param, ...)
+        params = nnx.split(made, nnx.Param, ...)[1]
         return dict(zip(_names(params), jax.tree.leaves(params), strict=True))
 
     def call(self, params: Flat, inputs: Any, calls: Calls) -> Any:
@@ -97,6 +127,16 @@ class _NnxNetwork:
         """The network with these parameters, as ``module`` made it."""
         state = self._structure.unflatten([params[name] for name in self.shapes])
         return self._nnx.merge(self._graph, state, self._rest)
+
+
+def _plain_arrays(nnx: Any, module: Any) -> list[Any]:
+    """The arrays that a network's modules hold beside their variables."""
+    held = (value for _, one in nnx.iter_modules(module) for value in vars(one).values())
+    return [value for value in held if isinstance(value, (jax.Array, np.ndarray))]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def _names(params: Any) -> list[str]:
