@@ -121,6 +121,45 @@ def test_every_reading_of_the_plain_model_is_the_same_on_the_same_numbers(name: 
             np.testing.assert_allclose(other, one, rtol=2e-5, atol=2e-6, err_msg=measure.name)
 
 
+def test_every_reading_of_the_plain_model_is_that_of_an_equinox_network_too() -> None:
+    """Its weights are turned, so readings by parameter have other names."""
+    plain = MLP(width=16, embedding="shared", d_embed=8, activation="relu", bias=True)
+    model = plain.build(INPUTS)
+    first = model.init(jax.random.key(1))
+    last = jax.tree.map(lambda x: 1.5 * x + 0.1, first)
+
+    def turned(params: Any) -> Any:
+        hidden, out = params["layers"]["0"], params["unembed"]
+        return {
+            "embed": {"weight": params["embed"]["W_E"]},
+            "hidden": {"weight": hidden["W"].T, "bias": hidden["b"]},
+            "out": {"weight": out["W_U"].T, "bias": out["b_U"]},
+        }
+
+    subjects = [
+        Subject(one, TASK, CrossEntropy()) for one in (model, USERS["equinox"].build(INPUTS))
+    ]
+    allowed = {one.name for one in choose(None, subjects[1])[0]}
+    measures = [
+        one
+        for one in choose(None, subjects[0])[0]
+        if one.name in allowed and "by_parameter" not in one.name
+    ]
+    assert {"restricted_loss", "cluster_sizes", "excluded_loss"} <= {one.name for one in measures}
+    both = [(first, last), (turned(first), turned(last))]
+    contexts = [
+        make_context(subject, 0, Reference(initial=a, final=b, previous=a), measures)
+        for subject, (a, b) in zip(subjects, both, strict=True)
+    ]
+    for measure in measures:
+        expected, found = (
+            jax.tree.leaves(measure.function(pair[0], context))
+            for pair, context in zip(both, contexts, strict=True)
+        )
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_allclose(other, one, rtol=2e-5, atol=2e-6, err_msg=measure.name)
+
+
 def test_sown_attention_patterns_feed_the_measures_of_attention() -> None:
     subject = Subject(USERS["nnx transformer"].build(INPUTS), TASK, CrossEntropy())
     params = subject.model.init(jax.random.key(0))

@@ -193,8 +193,16 @@ class EquinoxMLP(EquinoxModule):
         return EquinoxNet(inputs.tokens, inputs.classes, self.d, self.width, rngs)
 
     def roles(self, inputs: Inputs) -> Roles:
+        def adds(token: int) -> Any:
+            def table(params: Any) -> Any:
+                rows = params["hidden"]["weight"].T[token * self.d : (token + 1) * self.d]
+                return params["embed"]["weight"] @ rows
+
+            return table
+
         return Roles(
             embedding=(lambda params: params["embed"]["weight"],),
+            neuron_inputs=(adds(0), adds(1)),
             output_map=lambda params: params["out"]["weight"].T,
             neurons="post",
             linear_readout=True,

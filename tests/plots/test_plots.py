@@ -5,9 +5,11 @@ settings stay as they are.
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib import style as sheets
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
@@ -746,3 +748,17 @@ def test_probe_figures_find_readings_whose_names_have_suffixes(
         probe_readings(xr.merge([other, logistic]))
     with pytest.raises(ValueError, match="has no probe_effect beside probe_effect_null"):
         probe_readings(probed.drop_vars("probe_effect_null"))
+
+
+def test_a_figure_on_the_users_axes_leaves_the_users_style_sheet_alone(
+    dataset: xr.Dataset,
+) -> None:
+    with sheets.context("dark_background"):
+        figure = mpl.figure.Figure()
+        own = figure.subplots()
+        before, face = dict(mpl.rcParams), own.get_facecolor()
+        for draw in (plots.loss_curves, plots.gini_curves):
+            assert draw(dataset, ax=own) is own
+        plots.loss_curves(dataset)
+        assert dict(mpl.rcParams) == before
+        assert own.get_facecolor() == face
