@@ -755,10 +755,10 @@ def test_a_figure_on_the_users_axes_leaves_the_users_style_sheet_alone(
 ) -> None:
     with sheets.context("dark_background"):
         figure = mpl.figure.Figure()
-        own = figure.subplots()
+        own, other = figure.subplots(1, 2)
         before, face = dict(mpl.rcParams), own.get_facecolor()
-        for draw in (plots.loss_curves, plots.gini_curves):
-            assert draw(dataset, ax=own) is own
+        assert plots.loss_curves(dataset, ax=own) is own
+        assert plots.gini_curves(dataset, ax=other) is other
         plots.loss_curves(dataset)
         assert dict(mpl.rcParams) == before
         assert own.get_facecolor() == face
