@@ -126,7 +126,10 @@ def ridge_fit(
     """Least squares onto one-hot classes.
 
     Minimises mean ||Y - W x - b||^2 + ridge v ||W||^2; b is the share of each class. The same as
-    scikit-learn's ``Ridge(alpha=n ridge v)`` on one-hot targets.
+    scikit-learn's ``Ridge(alpha=n ridge v)`` on one-hot targets. The normal equations square the
+    condition of X, which costs digits where there are few examples; one step of refinement, on
+    residuals that are taken from X itself, gives them back (Bjorck 1987, corrected semi-normal
+    equations).
 
     Args:
         X: centred vectors.
@@ -134,9 +137,13 @@ def ridge_fit(
         ridge: strength relative to the mean variance of the vectors.
     """
     n, d = X.shape
-    gram = X.T @ X / n + ridge * mean_variance(X) * jnp.eye(d)
-    W = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), (Y @ X).T / n).T
-    return W, Y.mean(axis=1)
+    penalty, b = ridge * mean_variance(X), Y.mean(axis=1)
+    factor = jax.scipy.linalg.cho_factor(X.T @ X / n + penalty * jnp.eye(d))
+    W = jnp.zeros((len(Y), d), X.dtype)
+    for _ in range(2):
+        missed = Y - b[:, None] - W @ X.T
+        W = W + jax.scipy.linalg.cho_solve(factor, (missed @ X / n - penalty * W).T).T
+    return W, b
 
 
 def logistic_fit(

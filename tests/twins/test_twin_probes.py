@@ -76,10 +76,15 @@ class Probed(NamedTuple):
         return [self.context.labels[name] for name in sorted(self.context.labels)]
 
     def vectors(self, tokens: np.ndarray) -> list[np.ndarray]:
-        """Vectors of each site."""
-        pre = self.net.E_a[tokens[:, 0]] + self.net.E_b[tokens[:, 1]]
-        values = {"hidden.0.pre": pre, "hidden.0.post": pre**2, "logits": pre**2 @ self.net.U}
-        return [values[site] for site in self.sites]
+        """Vectors of each site, as the forward pass computes them in its precision: what is held
+        to the formula is the probe, and few examples make it magnify their rounding.
+        """
+        E_a, E_b, U = (
+            np.asarray(x, self.precision) for x in (self.net.E_a, self.net.E_b, self.net.U)
+        )
+        pre = E_a[tokens[:, 0]] + E_b[tokens[:, 1]]
+        values = {"hidden.0.pre": pre, "hidden.0.post": pre**2, "logits": pre**2 @ U}
+        return [values[site].astype(np.float64) for site in self.sites]
 
 
 @lru_cache
