@@ -53,6 +53,7 @@ _PLACEHOLDERS = {
     "checkpoints/grokking": "my_run",
     "checkpoints/grokking-fork-400": "my_fork",
     "checkpoints/cosine": "my_run",
+    "checkpoints/mine": "my_run",
     "fork_a": "my_fork",
     "fork_b": "without_keys",
 }
@@ -106,6 +107,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = (_HERE / "docs" / "own_model.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     (here / "cosine.py").write_text(code)
+    page = (_HERE / "docs" / "own_network.md").read_text()
+    network, *_, training_it = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (here / "mine.py").write_text(network + training_it.partition("run = ")[0])
     points = np.random.default_rng(0).normal(size=(8, 2))
     splits: Any = {"train": np.arange(4), "test": np.arange(4, 8)}
     np.savez(here / "ring.npz", inputs=points, targets=np.arange(8) % 2, **splits)
